@@ -1,0 +1,69 @@
+#include "engine/kv/kv_sequence.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace corpusd {
+
+void KvSequence::AddShared(const std::byte* bytes, uint32_t tokens) {
+  CHECK(own_.empty()) << "shared pages come before own ones";
+  CHECK(tokens >= 1 && tokens <= shared_format_.block_tokens) << tokens;
+  shared_.push_back({bytes, tokens_, tokens});
+  tokens_ += tokens;
+  RebuildLists();
+}
+
+Status KvSequence::Extend(Backend& backend, uint32_t count) {
+  while (count > 0) {
+    if (own_.empty() || own_.back().tokens == own_format_.block_tokens) {
+      ASSIGN_OR_RETURN(auto buffer, backend.Allocate(own_format_.BlockBytes(), "KV page"));
+      std::memset(buffer->data(), 0, buffer->bytes());
+      own_.push_back({buffer->data(), tokens_, 0});
+      buffers_.push_back(std::move(buffer));
+    }
+    const uint32_t fit = std::min(count, own_format_.block_tokens - own_.back().tokens);
+    own_.back().tokens += fit;
+    tokens_ += fit;
+    count -= fit;
+  }
+  RebuildLists();
+  return OkStatus();
+}
+
+std::vector<KvSequence::Target> KvSequence::TargetsOfLast(uint32_t count) const {
+  std::vector<Target> targets;
+  const uint64_t first = tokens_ - count;
+  for (size_t i = 0; i < own_.size(); ++i) {
+    const KvPage& page = own_[i];
+    const uint64_t end = page.first_position + page.tokens;
+    if (end <= first) continue;
+    const auto slot = static_cast<uint32_t>(std::max(first, page.first_position) -
+                                            page.first_position);
+    targets.push_back({buffers_[i]->data(), slot, page.tokens - slot});
+  }
+  uint64_t rows = 0;
+  for (const Target& target : targets) rows += target.rows;
+  CHECK(rows == count) << rows << " rows found of " << count;
+  return targets;
+}
+
+uint64_t KvSequence::bytes() const {
+  return shared_.size() * shared_format_.BlockBytes() + own_.size() * own_format_.BlockBytes();
+}
+
+std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
+  std::vector<OwnBlock> blocks;
+  blocks.reserve(own_.size());
+  for (const KvPage& page : own_) {
+    blocks.push_back({{page.bytes, own_format_.BlockBytes()}, page.tokens});
+  }
+  return blocks;
+}
+
+void KvSequence::RebuildLists() {
+  lists_.clear();
+  if (!shared_.empty()) lists_.push_back({&shared_format_, shared_});
+  if (!own_.empty()) lists_.push_back({&own_format_, own_});
+}
+
+}  // namespace corpusd

@@ -1,0 +1,63 @@
+// engine/kv/kv_sequence.h -- the pages one computation attends to: shared ones of the store, in the corpus's
+// format, then its own, which grow. Knows where every new token's K and V go. Owns its own pages; the leases
+// of shared pages are the caller's and must outlive it. One thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "kernels/shapes.h"
+#include "store/base/result.h"
+
+namespace corpusd {
+
+class KvSequence {
+ public:
+  // shared_format: of the pages added by AddShared. own_format: of the pages it grows.
+  KvSequence(const KvFormat& shared_format, const KvFormat& own_format)
+      : shared_format_(shared_format), own_format_(own_format) {}
+  KvSequence(const KvSequence&) = delete;
+  KvSequence& operator=(const KvSequence&) = delete;
+
+  // REQUIRES: no own page yet; bytes of shared_format's BlockBytes().
+  void AddShared(const std::byte* bytes, uint32_t tokens);
+  // Makes room for `count` more tokens behind the last one, zeroed.
+  Status Extend(Backend& backend, uint32_t count);
+
+  struct Target {
+    std::byte* block;
+    uint32_t first_slot;
+    uint32_t rows;
+  };
+  // Where the last `count` tokens go, in order. REQUIRES: they came by Extend.
+  std::vector<Target> TargetsOfLast(uint32_t count) const;
+
+  // For AttentionInput; valid until the next AddShared or Extend.
+  std::span<const KvPageList> lists() const { return lists_; }
+  uint64_t tokens() const { return tokens_; }
+  const KvFormat& own_format() const { return own_format_; }
+  uint64_t bytes() const;  // of all pages, shared and own
+
+  struct OwnBlock {
+    std::span<const std::byte> bytes;
+    uint32_t tokens;
+  };
+  // The pages grown here, in order.
+  std::vector<OwnBlock> OwnBlocks() const;
+
+ private:
+  void RebuildLists();
+
+  const KvFormat shared_format_;
+  const KvFormat own_format_;
+  std::vector<KvPage> shared_;
+  std::vector<KvPage> own_;
+  std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
+  std::vector<KvPageList> lists_;
+  uint64_t tokens_ = 0;
+};
+
+}  // namespace corpusd

@@ -1,0 +1,140 @@
+// store/block_store.h -- the facade of the store: durable blocks by digest, corpora by name, over a
+// host tier and a RocksDB tier in one data folder. Knows bytes; knows no model and no format.
+// Thread-safe: every call may come from any thread. One process per data folder: Open refuses with
+// the owner's pid.
+//
+// Publish order: payload -> checksums -> durable (synced) -> one WriteBatch of chain entries,
+// references and the corpus record -> visible. A crash at any instant leaves whole blocks and a
+// record that names only them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/base/result.h"
+#include "store/block_ref.h"
+#include "store/corpus_record.h"
+#include "store/prefix_hash.h"
+
+namespace corpusd {
+
+struct BlockStoreOptions {
+  std::string data_dir;
+  uint64_t host_bytes = uint64_t{4} << 30;    // cap of the host tier, leased blocks included
+  uint64_t disk_bytes = uint64_t{100} << 30;  // cap of the disk tier in physical bytes
+};
+
+// A sealed block to publish. The payload is copied; sections divide it evenly (one per layer), each
+// with its own CRC32C.
+struct BlockWrite {
+  Digest digest;
+  std::vector<TokenId> tokens;  // 1..block_tokens ids of this block
+  std::span<const std::byte> payload;
+  uint32_t sections = 1;  // REQUIRES: payload.size() % sections == 0
+};
+
+struct TierUsage {
+  std::string name;  // "host", "disk"
+  uint64_t capacity_bytes = 0, used_bytes = 0, pinned_bytes = 0;
+  uint64_t free_bytes = 0;
+};
+
+struct CorpusUsage {
+  uint64_t stored_bytes = 0;  // payload bytes of its blocks
+  uint64_t host_bytes = 0, disk_bytes = 0;
+};
+
+// Where the blocks of one fetch came from.
+struct FetchStats {
+  uint64_t host_bytes = 0, disk_bytes = 0;
+  double seconds = 0;
+  std::vector<size_t> damaged;  // indices refused by their checksum, quarantined: recompute them
+  std::vector<size_t> missing;  // indices that no tier holds
+};
+
+struct VerifyReport {
+  uint64_t blocks = 0, bytes = 0;
+  std::vector<Digest> damaged;  // quarantined by this call
+  std::vector<Digest> missing;
+};
+
+struct EvictReport {
+  uint64_t blocks = 0, bytes = 0;
+};
+
+class BlockStore {
+ public:
+  static Result<std::unique_ptr<BlockStore>> Open(const BlockStoreOptions& options);
+  virtual ~BlockStore() = default;
+
+  // --- corpora; every call is one atomic, durable write batch
+  // ----------------------------------------- kAlreadyExists if the name is taken. Sets id,
+  // generation, created_at. Keeps the token ids of the whole corpus for resume and repair.
+  virtual Result<CorpusRecord> CreateCorpus(CorpusRecord record,
+                                            std::span<const TokenId> tokens) = 0;
+  virtual Result<CorpusRecord> GetCorpus(std::string_view name) const = 0;
+  virtual std::vector<CorpusRecord> ListCorpora() const = 0;  // by name
+  virtual Result<std::vector<TokenId>> CorpusTokens(std::string_view name) const = 0;
+  // Writes the record if its generation is still the stored one (kAborted otherwise), and returns
+  // it with the new generation. REQUIRES: the chain is unchanged or a prefix of it (blocks are
+  // added by Publish only).
+  virtual Result<CorpusRecord> UpdateCorpus(const CorpusRecord& record) = 0;
+  // As UpdateCorpus, and replaces the token ids (append).
+  virtual Result<CorpusRecord> ReplaceTokens(const CorpusRecord& record,
+                                             std::span<const TokenId> tokens) = 0;
+  // Notes that the corpus was asked. Not synced, keeps the generation: losing it in a crash costs
+  // nothing.
+  virtual Status NoteUse(std::string_view name) = 0;
+  virtual Status RenameCorpus(std::string_view from, std::string_view to) = 0;
+  // Drops the name and the references; blocks that no corpus names any more give their space back.
+  virtual Status RemoveCorpus(std::string_view name) = 0;
+
+  // --- blocks
+  // ------------------------------------------------------------------------------------------ How
+  // many leading digests of the chain are stored (not quarantined). No payload is read. Token ids
+  // are compared: a digest stored with other tokens is kCorruption.
+  virtual Result<size_t> LongestPrefix(std::span<const Digest> chain,
+                                       std::span<const TokenId> tokens) const = 0;
+  // Makes the blocks durable and appends their digests to record.chain in one publish. A block that
+  // is stored already is shared, not written again. Blocks also enter the host tier while it has
+  // room. kResourceExhausted: the disk cap or the disk itself is full; nothing was published.
+  virtual Result<CorpusRecord> Publish(const CorpusRecord& record,
+                                       std::span<const BlockWrite> blocks) = 0;
+  // Registers blocks already stored (LongestPrefix) as part of the corpus, without payload.
+  virtual Result<CorpusRecord> AdoptBlocks(const CorpusRecord& record,
+                                           std::span<const Digest> blocks) = 0;
+  // Rewrites one quarantined block of a corpus under its digest.
+  virtual Status Repair(const BlockWrite& block) = 0;
+  // Leases the blocks in order, reading from disk what the host tier lacks, verifying every
+  // checksum at that crossing. Damaged or missing ones come back invalid and are listed in stats.
+  virtual Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests,
+                                              FetchStats* stats) = 0;
+
+  // --- housekeeping
+  // --------------------------------------------------------------------------------------
+  virtual Result<VerifyReport> Verify(
+      std::string_view name,
+      const std::function<bool(uint64_t done, uint64_t total)>& progress) = 0;
+  // From the host tier: drops the corpus's unleased blocks. From the disk tier: drops all its
+  // blocks that no other corpus shares; its tokens stay, the record goes to kCancelled, and a
+  // prefill builds it again. kFailedPrecondition if the corpus is pinned. dry_run only counts.
+  virtual Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) = 0;
+  virtual std::vector<TierUsage> Usage() const = 0;
+  virtual CorpusUsage UsageOf(const CorpusRecord& record) const = 0;
+  // One line per check, "ok: ..." or "warn: ..." or "error: ...", for `corpusctl doctor`.
+  virtual std::vector<std::string> Diagnose() const = 0;
+
+  // --- jobs: opaque records that survive a restart
+  // --------------------------------------------------------
+  virtual Status PutJob(uint64_t id, std::string_view record) = 0;
+  virtual std::vector<std::pair<uint64_t, std::string>> ListJobs() const = 0;
+  virtual Status RemoveJob(uint64_t id) = 0;
+};
+
+}  // namespace corpusd

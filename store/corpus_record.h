@@ -1,0 +1,63 @@
+// store/corpus_record.h -- what the catalogue keeps about a corpus. Plain data, persisted as
+// documented in store/FORMAT.md.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "store/prefix_hash.h"
+
+namespace corpusd {
+
+// Values are persistent.
+enum class CorpusState : uint8_t {
+  kQueued = 0,
+  kPrefilling = 1,
+  kReady = 2,
+  kFailed = 3,
+  kCancelled = 4
+};
+std::string_view CorpusStateText(CorpusState state);  // "queued", "prefilling", ...
+
+struct CorpusSource {
+  std::string path;  // as the client named it
+  uint64_t first_token = 0;
+  uint64_t tokens = 0;
+  uint64_t bytes = 0;
+  std::string sha256;  // hex of the source's bytes
+};
+
+// A durable promise by an admin: not evicted from this tier until expires_at.
+struct CorpusPin {
+  uint8_t tier = 2;           // TierKind
+  int64_t expires_at_ms = 0;  // Unix time; 0: never
+};
+
+struct CorpusRecord {
+  uint64_t id = 0;          // given by the catalogue, never reused
+  uint64_t generation = 0;  // grows by one with every update
+  std::string name;
+  std::string mode;  // "exact"
+  CorpusState state = CorpusState::kQueued;
+  std::string error;            // why, if failed
+  uint64_t tokens = 0;          // of the whole corpus
+  uint64_t durable_tokens = 0;  // of them in published blocks
+  std::vector<Digest> chain;    // published blocks, in order
+  std::string kv_format;        // KvFormatName
+  uint64_t block_bytes = 0;
+  uint64_t bf16_bytes = 0;  // what the corpus would take in bf16
+  std::vector<IdentityField> identity;
+  Digest root;
+  std::vector<CorpusSource> sources;
+  std::optional<CorpusPin> pin;
+  int64_t expires_at_ms = 0;  // 0: never
+  int64_t created_at_ms = 0;
+  int64_t last_used_at_ms = 0;
+  double prefill_seconds = 0;  // summed over runs
+  uint32_t resumed_times = 0;
+  uint64_t skipped_files = 0;  // binaries and unreadable files left out
+};
+
+}  // namespace corpusd

@@ -1,0 +1,168 @@
+#include "store/record_codec.h"
+
+#include <zstd.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "store/key_codec.h"
+
+namespace corpusd {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kRecordVersion = 1;
+constexpr uint8_t kEntryVersion = 1;
+constexpr size_t kEntryBytes = 1 + 8 + 4 + 8 + 4 + 4 + 4 + 1;
+
+json EncodeSource(const CorpusSource& source) {
+  return {{"path", source.path},
+          {"first_token", source.first_token},
+          {"tokens", source.tokens},
+          {"bytes", source.bytes},
+          {"sha256", source.sha256}};
+}
+
+CorpusSource DecodeSource(const json& value) {
+  return {value.value("path", ""), value.value("first_token", uint64_t{0}),
+          value.value("tokens", uint64_t{0}), value.value("bytes", uint64_t{0}),
+          value.value("sha256", "")};
+}
+
+void DecodeFields(const json& value, CorpusRecord* record) {
+  record->id = value.value("id", uint64_t{0});
+  record->generation = value.value("generation", uint64_t{0});
+  record->name = value.value("name", "");
+  record->mode = value.value("mode", "");
+  record->state = static_cast<CorpusState>(value.value("state", 0));
+  record->error = value.value("error", "");
+  record->tokens = value.value("tokens", uint64_t{0});
+  record->durable_tokens = value.value("durable_tokens", uint64_t{0});
+  record->kv_format = value.value("kv_format", "");
+  record->block_bytes = value.value("block_bytes", uint64_t{0});
+  record->bf16_bytes = value.value("bf16_bytes", uint64_t{0});
+  record->expires_at_ms = value.value("expires_at_ms", int64_t{0});
+  record->created_at_ms = value.value("created_at_ms", int64_t{0});
+  record->last_used_at_ms = value.value("last_used_at_ms", int64_t{0});
+  record->prefill_seconds = value.value("prefill_seconds", 0.0);
+  record->resumed_times = value.value("resumed_times", 0U);
+  record->skipped_files = value.value("skipped_files", uint64_t{0});
+}
+
+}  // namespace
+
+std::string_view CorpusStateText(CorpusState state) {
+  switch (state) {
+    case CorpusState::kQueued:
+      return "queued";
+    case CorpusState::kPrefilling:
+      return "prefilling";
+    case CorpusState::kReady:
+      return "ready";
+    case CorpusState::kFailed:
+      return "failed";
+    case CorpusState::kCancelled:
+      return "cancelled";
+  }
+  return "unknown";
+}
+
+std::string EncodeRecord(const CorpusRecord& r) {
+  json value = {{"version", kRecordVersion},
+                {"id", r.id},
+                {"generation", r.generation},
+                {"name", r.name},
+                {"mode", r.mode},
+                {"state", static_cast<int>(r.state)},
+                {"error", r.error},
+                {"tokens", r.tokens},
+                {"durable_tokens", r.durable_tokens},
+                {"blocks", r.chain.size()},
+                {"kv_format", r.kv_format},
+                {"block_bytes", r.block_bytes},
+                {"bf16_bytes", r.bf16_bytes},
+                {"root", r.root.Hex()},
+                {"expires_at_ms", r.expires_at_ms},
+                {"created_at_ms", r.created_at_ms},
+                {"last_used_at_ms", r.last_used_at_ms},
+                {"prefill_seconds", r.prefill_seconds},
+                {"resumed_times", r.resumed_times},
+                {"skipped_files", r.skipped_files}};
+  for (const IdentityField& f : r.identity) value["identity"].push_back({f.name, f.value});
+  for (const CorpusSource& source : r.sources) value["sources"].push_back(EncodeSource(source));
+  if (r.pin) value["pin"] = {{"tier", r.pin->tier}, {"expires_at_ms", r.pin->expires_at_ms}};
+  // Paths may hold any bytes; those that are not UTF-8 are kept as replacement characters.
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+Result<CorpusRecord> DecodeRecord(std::string_view bytes) {
+  const Status damaged = CorruptionError("a corpus record of the catalogue cannot be read");
+  const json value = json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  if (!value.is_object() || value.value("version", 0) != kRecordVersion) return damaged;
+  CorpusRecord record;
+  DecodeFields(value, &record);
+  if (!Digest::FromHex(value.value("root", ""), &record.root)) return damaged;
+  for (const json& field : value.value("identity", json::array())) {
+    if (!field.is_array() || field.size() != 2) return damaged;
+    record.identity.push_back({field[0].get<std::string>(), field[1].get<std::string>()});
+  }
+  for (const json& source : value.value("sources", json::array())) {
+    record.sources.push_back(DecodeSource(source));
+  }
+  if (const auto pin = value.find("pin"); pin != value.end()) {
+    record.pin = CorpusPin{pin->value("tier", uint8_t{2}), pin->value("expires_at_ms", int64_t{0})};
+  }
+  return record;
+}
+
+std::string EncodeChainEntry(const ChainEntry& entry) {
+  std::string bytes;
+  bytes.push_back(static_cast<char>(kEntryVersion));
+  AppendBigEndian(&bytes, entry.location.extent);
+  AppendBigEndian(&bytes, entry.location.ordinal);
+  AppendBigEndian(&bytes, entry.payload_bytes);
+  AppendBigEndian(&bytes, entry.tokens);
+  AppendBigEndian(&bytes, entry.sections);
+  AppendBigEndian(&bytes, entry.references);
+  bytes.push_back(entry.quarantined ? 1 : 0);
+  return bytes;
+}
+
+Result<ChainEntry> DecodeChainEntry(std::string_view bytes) {
+  if (bytes.size() != kEntryBytes || static_cast<uint8_t>(bytes[0]) != kEntryVersion) {
+    return CorruptionError("a chain entry of the catalogue cannot be read");
+  }
+  ChainEntry entry;
+  ReadBigEndian(bytes, 1, &entry.location.extent);
+  ReadBigEndian(bytes, 9, &entry.location.ordinal);
+  ReadBigEndian(bytes, 13, &entry.payload_bytes);
+  ReadBigEndian(bytes, 21, &entry.tokens);
+  ReadBigEndian(bytes, 25, &entry.sections);
+  ReadBigEndian(bytes, 29, &entry.references);
+  entry.quarantined = bytes[33] != 0;
+  return entry;
+}
+
+std::string EncodeTokens(std::span<const TokenId> tokens) {
+  std::string bytes(ZSTD_compressBound(tokens.size_bytes()), '\0');
+  const size_t size =
+      ZSTD_compress(bytes.data(), bytes.size(), tokens.data(), tokens.size_bytes(), /*level=*/3);
+  CHECK(ZSTD_isError(size) == 0) << ZSTD_getErrorName(size);
+  bytes.resize(size);
+  return bytes;
+}
+
+Status DecodeTokens(std::string_view bytes, std::vector<TokenId>* tokens) {
+  const unsigned long long size = ZSTD_getFrameContentSize(bytes.data(), bytes.size());
+  if (size > kTokensPerChunk * sizeof(TokenId) || size % sizeof(TokenId) != 0) {
+    return CorruptionError("token ids of the catalogue cannot be read: wrong size");
+  }
+  const size_t first = tokens->size();
+  tokens->resize(first + size / sizeof(TokenId));
+  const size_t got = ZSTD_decompress(tokens->data() + first, size, bytes.data(), bytes.size());
+  if (got != size) return CorruptionError("token ids of the catalogue cannot be decompressed");
+  return OkStatus();
+}
+
+}  // namespace corpusd

@@ -1,0 +1,36 @@
+// store/record_codec.h -- corpus records and chain entries as bytes. Formats in FORMAT.md. Pure;
+// any thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "store/base/result.h"
+#include "store/corpus_record.h"
+#include "store/payload_store.h"
+
+namespace corpusd {
+
+// The record without its chain, as JSON.
+std::string EncodeRecord(const CorpusRecord& record);
+Result<CorpusRecord> DecodeRecord(std::string_view bytes);
+
+// What the catalogue knows of one stored block.
+struct ChainEntry {
+  BlockLocation location;
+  uint64_t payload_bytes = 0;
+  uint32_t tokens = 0;
+  uint32_t sections = 0;
+  uint32_t references = 0;   // corpora that name it
+  bool quarantined = false;  // a checksum failed; not served until repaired
+};
+
+std::string EncodeChainEntry(const ChainEntry& entry);
+Result<ChainEntry> DecodeChainEntry(std::string_view bytes);
+
+// Token ids, zstd-compressed; at most kTokensPerChunk of them.
+inline constexpr size_t kTokensPerChunk = 65536;
+std::string EncodeTokens(std::span<const TokenId> tokens);
+Status DecodeTokens(std::string_view bytes, std::vector<TokenId>* tokens);
+
+}  // namespace corpusd
