@@ -1,6 +1,6 @@
-// engine/compute_gate.h -- who computes next. A backend serves one thread at a time; the gate hands out turns:
-// questions before prefills, first come first served within each. A prefill offers its turn between layers,
-// so a question waits for one layer of one chunk at most. Thread-safe.
+// engine/compute_gate.h -- who computes next. A backend serves one thread at a time; the gate hands
+// out turns: questions before prefills, first come first served within each. A prefill offers its
+// turn between layers, so a question waits for one layer of one chunk at most. Thread-safe.
 #pragma once
 
 #include <condition_variable>

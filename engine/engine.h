@@ -1,6 +1,7 @@
-// engine/engine.h -- tokens in, tokens out: one model on one backend over one store. Composes kernels with
-// the store; knows no socket, no job, no client. Thread-safe: prefills and questions may run on many threads
-// at once; they take turns on the backend through a compute gate, questions first.
+// engine/engine.h -- tokens in, tokens out: one model on one backend over one store. Composes
+// kernels with the store; knows no socket, no job, no client. Thread-safe: prefills and questions
+// may run on many threads at once; they take turns on the backend through a compute gate, questions
+// first.
 #pragma once
 
 #include <cstdint>
@@ -18,26 +19,27 @@
 namespace corpusd {
 
 struct EngineOptions {
-  std::string model_path;               // a GGUF file
-  std::string device = "cpu";           // "auto", "cpu"
-  std::string isa = "auto";             // lowers the CPU's instruction set: "avx2", "avx512", "amx"
-  std::string kv_format = "bf16";       // default format of new corpora
-  std::string tenant_salt;              // enters every chain root
-  std::string cache_dir;                // where the weights digest is remembered; "": nowhere
-  unsigned threads = 0;                 // 0: all cores
+  std::string model_path;          // a GGUF file
+  std::string device = "cpu";      // "auto", "cpu"
+  std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
+  std::string kv_format = "bf16";  // default format of new corpora
+  std::string tenant_salt;         // enters every chain root
+  std::string cache_dir;           // where the weights digest is remembered; "": nowhere
+  unsigned threads = 0;            // 0: all cores
 };
 
 struct ModelSummary {
-  std::string name;                     // general.name of the file
-  std::string digest;                   // hex SHA-256 of the weights file
+  std::string name;    // general.name of the file
+  std::string digest;  // hex SHA-256 of the weights file
   std::string architecture;
-  std::string backend;                  // "cpu-avx2"
+  std::string backend;  // "cpu-avx2"
   uint64_t context_tokens = 0;
   uint64_t parameters = 0;
   uint32_t vocabulary = 0;
 };
 
-// Turns streamed sources into the token ids of one exact corpus: [chat prefix][source 0][source 1]...
+// Turns streamed sources into the token ids of one exact corpus: [chat prefix][source 0][source
+// 1]...
 class CorpusTokenizer {
  public:
   virtual ~CorpusTokenizer() = default;
@@ -52,18 +54,18 @@ class CorpusTokenizer {
 
 struct CorpusRequest {
   std::string name;
-  std::string mode = "auto";            // "auto", "exact"
-  std::string kv_format;                // "": the engine's default
-  std::string preamble;                 // system text; "": the model's own
+  std::string mode = "auto";  // "auto", "exact"
+  std::string kv_format;      // "": the engine's default
+  std::string preamble;       // system text; "": the model's own
   bool pin = false;
   int64_t expires_at_ms = 0;
   uint64_t skipped_files = 0;
 };
 
 struct PrefillProgress {
-  uint64_t done_tokens = 0;             // durable
+  uint64_t done_tokens = 0;  // durable
   uint64_t total_tokens = 0;
-  uint64_t reused_tokens = 0;           // found in the store instead of computed
+  uint64_t reused_tokens = 0;  // found in the store instead of computed
   uint64_t written_bytes = 0;
 };
 
@@ -74,12 +76,12 @@ struct QuestionRequest {
   double temperature = 0;
   double top_p = 1;
   uint64_t seed = 0;
-  bool no_cache = false;                // recompute the corpus, read and write no block
+  bool no_cache = false;  // recompute the corpus, read and write no block
 };
 
 struct QuestionReport {
   std::string answer;
-  std::string finish_reason;            // "stop", "length", "cancelled"
+  std::string finish_reason;  // "stop", "length", "cancelled"
   uint64_t prompt_tokens = 0, cached_tokens = 0, recomputed_tokens = 0, completion_tokens = 0;
   double queue_ms = 0, load_ms = 0, first_token_ms = 0, total_ms = 0, decode_tokens_per_s = 0;
   uint64_t host_bytes = 0, disk_bytes = 0;
@@ -100,26 +102,26 @@ class Engine {
   virtual Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
                                                                       bool appending,
                                                                       uint64_t first_token) = 0;
-  // Registers the corpus (state queued) with its tokens. kInvalidArgument if it is too long for the model's
-  // context: the text gives count and limit. Nothing is computed yet.
+  // Registers the corpus (state queued) with its tokens. kInvalidArgument if it is too long for the
+  // model's context: the text gives count and limit. Nothing is computed yet.
   virtual Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
                                             std::unique_ptr<CorpusTokenizer> tokenizer) = 0;
   // Adds tokens to a ready corpus (state back to queued); the last partial run is computed anew.
   virtual Result<CorpusRecord> AppendCorpus(std::string_view name,
                                             std::unique_ptr<CorpusTokenizer> tokenizer) = 0;
-  // Computes and publishes what is missing, one run of blocks at a time, until ready. Resumable: what is
-  // durable is never computed again. Progress is called after every run. kCancelled if stopped; the durable
-  // part stays.
+  // Computes and publishes what is missing, one run of blocks at a time, until ready. Resumable:
+  // what is durable is never computed again. Progress is called after every run. kCancelled if
+  // stopped; the durable part stays.
   virtual Status Prefill(std::string_view name,
                          const std::function<void(const PrefillProgress&)>& progress,
                          std::stop_token stop) = 0;
-  // Answers a question over a ready corpus. sink gets pieces of the answer as complete UTF-8; false cancels.
-  // Damaged blocks are recomputed from their tokens and repaired on the way.
+  // Answers a question over a ready corpus. sink gets pieces of the answer as complete UTF-8; false
+  // cancels. Damaged blocks are recomputed from their tokens and repaired on the way.
   virtual Result<QuestionReport> Ask(const QuestionRequest& request,
                                      const std::function<bool(std::string_view)>& sink,
                                      std::stop_token stop) = 0;
-  // Checks every block's checksums; with repair, recomputes damaged and missing ones. progress returning
-  // false cancels. RETURNS the report and how many were repaired.
+  // Checks every block's checksums; with repair, recomputes damaged and missing ones. progress
+  // returning false cancels. RETURNS the report and how many were repaired.
   struct VerifyOutcome {
     VerifyReport report;
     uint64_t repaired = 0;

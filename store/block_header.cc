@@ -90,7 +90,8 @@ Result<BlockHeader> DecodeBlockHeader(std::span<const std::byte> bytes) {
     header.section_crcs.push_back(Read<uint32_t>(bytes, kFixedBytes + s * kCrcBytes));
   }
   if (header.tokens == 0) return Damaged("no tokens");
-  if (header.payload_bytes > kMaxPayloadBytes || header.payload_bytes % sections != 0) {
+  if (header.payload_bytes == 0 || header.payload_bytes > kMaxPayloadBytes ||
+      header.payload_bytes % sections != 0) {
     return Damaged(std::to_string(header.payload_bytes) + " payload bytes");
   }
   return header;

@@ -1,33 +1,27 @@
-// The corpus side of DurableBlockStore: opening, records, names, usage. Blocks are in
-// block_transfer.cc.
+// The corpus side of DurableBlockStore: opening, records, names, usage.
 #include "store/block_store.h"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 
+#include "store/base/clock.h"
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
 
 namespace corpusd {
 namespace {
 
-int64_t NowMs() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
+bool IsPrefix(const std::vector<Digest>& part, const std::vector<Digest>& whole) {
+  return part.size() <= whole.size() && std::equal(part.begin(), part.end(), whole.begin());
 }
 
 Status NoSuchCorpus(std::string_view name) {
   return NotFoundError("corpus '" + std::string(name) + "' does not exist");
 }
 
-uint64_t FreeDiskBytes(const std::string& folder) {
-  struct statvfs info {};
-  if (statvfs(folder.c_str(), &info) != 0) return 0;
-  return uint64_t{info.f_bavail} * info.f_frsize;
+bool PinnedNow(const CorpusRecord& record, TierKind tier) {
+  return record.pin && record.pin->tier == static_cast<uint8_t>(tier) &&
+         (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > WallTimeMs());
 }
 
 }  // namespace
@@ -40,9 +34,13 @@ Result<std::unique_ptr<BlockStore>> BlockStore::Open(const BlockStoreOptions& op
   }
   ASSIGN_OR_RETURN(auto lock, FolderLock::Acquire(options.data_dir));
   ASSIGN_OR_RETURN(auto catalog, Catalog::Open(options.data_dir + "/catalog"));
-  ASSIGN_OR_RETURN(auto payload, PayloadStore::Open(options.data_dir + "/payload"));
+  const auto& live = catalog->live_bytes();
+  ASSIGN_OR_RETURN(auto payload, PayloadStore::Open(options.data_dir + "/payload",
+                                                    live.empty() ? 0 : live.rbegin()->first));
   // What a crash left between payload and catalogue belongs to nobody.
-  RETURN_IF_ERROR(payload->DropAllBut(catalog->LiveExtents()));
+  for (const auto& [extent, bytes] : payload->Extents()) {
+    if (!live.contains(extent)) RETURN_IF_ERROR(payload->DropExtent(extent));
+  }
   return std::make_unique<DurableBlockStore>(options, std::move(lock), std::move(catalog),
                                              std::move(payload));
 }
@@ -72,8 +70,14 @@ Result<const CorpusRecord*> DurableBlockStore::CurrentLocked(const CorpusRecord&
 }
 
 Status DurableBlockStore::CommitLocked(const Catalog::Change& change, bool sync) {
-  ASSIGN_OR_RETURN(const auto emptied, catalog_->Commit(change, sync));
-  for (const uint64_t extent : emptied) RETURN_IF_ERROR(payload_->DropExtent(extent));
+  ASSIGN_OR_RETURN(auto emptied, catalog_->Commit(change, sync));
+  emptied.insert(emptied.end(), orphans_.begin(), orphans_.end());
+  orphans_.clear();
+  for (const uint64_t extent : emptied) {
+    if (catalog_->live_bytes().contains(extent)) continue;
+    // The change stands; what cannot be dropped now is tried again with the next one.
+    if (!payload_->DropExtent(extent).ok()) orphans_.push_back(extent);
+  }
   return OkStatus();
 }
 
@@ -94,17 +98,11 @@ Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog
 Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
                                                            const CorpusRecord& old,
                                                            Catalog::Change* change) {
-  const size_t same = static_cast<size_t>(
-      std::mismatch(record.chain.begin(), record.chain.end(), old.chain.begin(), old.chain.end())
-          .first -
-      record.chain.begin());
-  if (same < old.chain.size()) {
-    const std::vector<Digest> dropped(old.chain.begin() + static_cast<ptrdiff_t>(same),
-                                      old.chain.end());
-    RETURN_IF_ERROR(ReleaseLocked(dropped, change));
-  }
+  const auto same =
+      std::mismatch(record.chain.begin(), record.chain.end(), old.chain.begin(), old.chain.end());
+  RETURN_IF_ERROR(ReleaseLocked({same.second, old.chain.end()}, change));
   ++record.generation;
-  change->PutRecord(record, same, old.chain.size());
+  change->PutRecord(record, &old);
   RETURN_IF_ERROR(CommitLocked(*change, /*sync=*/true));
   return record;
 }
@@ -118,13 +116,13 @@ Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
   }
   record.id = catalog_->NextCorpusId();
   record.generation = 1;
-  record.created_at_ms = NowMs();
+  if (record.created_at_ms == 0) record.created_at_ms = WallTimeMs();
   record.chain.clear();
   record.durable_tokens = 0;
   record.tokens = tokens.size();
   Catalog::Change change;
   change.PutTokens(record.id, tokens, 0);
-  change.PutRecord(record, 0, 0);
+  change.PutRecord(record, nullptr);
   RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
   return record;
 }
@@ -158,16 +156,36 @@ Result<std::vector<TokenId>> DurableBlockStore::CorpusTokens(std::string_view na
 
 Result<CorpusRecord> DurableBlockStore::UpdateCorpus(const CorpusRecord& record) {
   CorpusRecord updated;
+  bool shrunk = false;
   {
     const std::lock_guard lock(mutex_);
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
-    CHECK(record.chain.size() <= current->chain.size()) << "UpdateCorpus adds no blocks";
     const CorpusRecord old = *current;
+    CHECK(IsPrefix(record.chain, old.chain)) << "UpdateCorpus adds no blocks";
+    RETURN_IF_ERROR(CheckPinFits(record, old));
     Catalog::Change change;
     ASSIGN_OR_RETURN(updated, CommitRecordLocked(record, old, &change));
+    shrunk = updated.chain.size() < old.chain.size();
   }
   RefreshPins();
+  if (shrunk) ReclaimSpace();
   return updated;
+}
+
+Status DurableBlockStore::CheckPinFits(const CorpusRecord& record, const CorpusRecord& old) const {
+  if (!PinnedNow(record, TierKind::kHost) || PinnedNow(old, TierKind::kHost)) return OkStatus();
+  uint64_t pinned_bytes = 0;
+  for (const auto& [name, other] : catalog_->records()) {
+    if (other.id != record.id && PinnedNow(other, TierKind::kHost)) {
+      pinned_bytes += other.chain.size() * other.block_bytes;
+    }
+  }
+  const uint64_t needed_bytes = record.chain.size() * record.block_bytes;
+  if (pinned_bytes + needed_bytes <= host_.capacity_bytes()) return OkStatus();
+  return ResourceExhaustedError(
+      "pinning corpus '" + record.name + "' to the host tier needs " + FormatBytes(needed_bytes) +
+      ", of its " + FormatBytes(host_.capacity_bytes()) + " other pins hold " +
+      FormatBytes(pinned_bytes) + ": raise --host-bytes, or unpin a corpus");
 }
 
 Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record,
@@ -175,6 +193,7 @@ Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record
   const std::lock_guard lock(mutex_);
   ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
   const CorpusRecord old = *current;
+  CHECK(IsPrefix(record.chain, old.chain)) << "ReplaceTokens adds no blocks";
   CorpusRecord changed = record;
   changed.tokens = tokens.size();
   Catalog::Change change;
@@ -187,9 +206,9 @@ Status DurableBlockStore::NoteUse(std::string_view name) {
   const CorpusRecord* const current = catalog_->Find(name);
   if (current == nullptr) return NoSuchCorpus(name);
   CorpusRecord record = *current;
-  record.last_used_at_ms = NowMs();
+  record.last_used_at_ms = WallTimeMs();
   Catalog::Change change;
-  change.PutRecord(record, record.chain.size(), record.chain.size());
+  change.PutUse(record);
   return CommitLocked(change, /*sync=*/false);
 }
 
@@ -204,7 +223,7 @@ Status DurableBlockStore::RenameCorpus(std::string_view from, std::string_view t
   record.name = to;
   ++record.generation;
   Catalog::Change change;
-  change.PutRecord(record, record.chain.size(), record.chain.size());
+  change.PutRecord(record, current);
   return CommitLocked(change, /*sync=*/true);
 }
 
@@ -220,20 +239,22 @@ Status DurableBlockStore::RemoveCorpus(std::string_view name) {
     RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
   }
   RefreshPins();
+  ReclaimSpace();
   return OkStatus();
 }
 
 void DurableBlockStore::RefreshPins() {
-  std::set<Digest> pinned;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [name, record] : catalog_->records()) {
-      const bool host = record.pin && record.pin->tier == static_cast<uint8_t>(TierKind::kHost) &&
-                        (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > NowMs());
-      if (host && !record.chain.empty()) pinned.insert(record.chain.front());
+  const std::lock_guard lock(mutex_);
+  HostTier::Pins pins;
+  for (const auto& [name, record] : catalog_->records()) {
+    if (!PinnedNow(record, TierKind::kHost)) continue;
+    const int64_t until = record.pin->expires_at_ms;
+    for (const Digest& digest : record.chain) {
+      const auto [it, inserted] = pins.try_emplace(digest, until);
+      if (!inserted) it->second = it->second == 0 || until == 0 ? 0 : std::max(it->second, until);
     }
   }
-  host_.SetPinnedGroups(std::move(pinned));
+  host_.SetPins(std::move(pins));
 }
 
 std::vector<TierUsage> DurableBlockStore::Usage() const {
@@ -242,10 +263,12 @@ std::vector<TierUsage> DurableBlockStore::Usage() const {
   TierUsage disk{"disk", options_.disk_bytes, payload_->PhysicalBytes() + catalog_->PhysicalBytes(),
                  0, 0};
   for (const CorpusRecord& record : ListCorpora()) {
-    if (record.pin) disk.pinned_bytes += record.chain.size() * record.block_bytes;
+    if (PinnedNow(record, TierKind::kHost) || PinnedNow(record, TierKind::kDisk)) {
+      disk.pinned_bytes += record.chain.size() * record.block_bytes;
+    }
   }
   disk.free_bytes = std::min(disk.capacity_bytes - std::min(disk.capacity_bytes, disk.used_bytes),
-                             FreeDiskBytes(options_.data_dir));
+                             FreeDiskBytes());
   return {host, disk};
 }
 
@@ -278,6 +301,18 @@ std::vector<std::string> DurableBlockStore::Diagnose() const {
         std::count_if(entries->begin(), entries->end(),
                       [](const ChainEntry& e) { return e.quarantined || e.references == 0; }));
   }
+  const std::vector<std::string> contradictions = [&] {
+    const std::lock_guard lock(mutex_);
+    auto found = catalog_->Contradictions();
+    const auto extents = payload_->Extents();
+    for (const auto& [extent, bytes] : catalog_->live_bytes()) {
+      if (!extents.contains(extent)) {
+        found.push_back("extent " + std::to_string(extent) + " is lost");
+      }
+    }
+    return found;
+  }();
+  for (const std::string& sentence : contradictions) lines.push_back("error: " + sentence);
   lines.push_back(damaged == 0 ? "ok: no damaged block is known"
                                : "warn: " + std::to_string(damaged) +
                                      " blocks are quarantined or lost: corpusctl verify --repair");

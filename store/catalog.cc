@@ -8,9 +8,19 @@
 namespace corpusd {
 namespace {
 
-enum Family : size_t { kMeta, kCorpora, kChains, kManifests, kTokens, kBlockTokens, kJobs };
-const std::vector<std::string> kFamilies = {"meta",   "corpora",      "chains", "manifests",
-                                            "tokens", "block_tokens", "jobs"};
+enum Family : size_t {
+  kMeta,
+  kCorpora,
+  kSources,
+  kUses,
+  kChains,
+  kManifests,
+  kTokens,
+  kBlockTokens,
+  kJobs
+};
+const std::vector<std::string> kFamilies = {
+    "meta", "corpora", "sources", "uses", "chains", "manifests", "tokens", "block_tokens", "jobs"};
 constexpr std::string_view kSchema = "1";
 
 std::string_view AsText(const Digest& digest) {
@@ -23,6 +33,13 @@ bool AsDigest(std::string_view text, Digest* digest) {
   return true;
 }
 
+std::vector<std::string> KeysOf(std::span<const Digest> digests) {
+  std::vector<std::string> keys;
+  keys.reserve(digests.size());
+  for (const Digest& digest : digests) keys.emplace_back(AsText(digest));
+  return keys;
+}
+
 size_t ChunksOf(size_t tokens) { return (tokens + kTokensPerChunk - 1) / kTokensPerChunk; }
 
 }  // namespace
@@ -32,7 +49,7 @@ Result<std::unique_ptr<Catalog>> Catalog::Open(const std::string& folder) {
                    RocksDatabase::Open(folder, RocksDatabase::Use::kCatalog, kFamilies));
   std::unique_ptr<Catalog> catalog(new Catalog(std::move(database)));
   RETURN_IF_ERROR(catalog->CheckSchema());
-  RETURN_IF_ERROR(catalog->Load());
+  RETURN_IF_ERROR(catalog->Reload());
   return catalog;
 }
 
@@ -50,7 +67,18 @@ Status Catalog::CheckSchema() {
   return database_->Write(batch, /*sync=*/true);
 }
 
-Status Catalog::Load() {
+// A write that failed may yet be in the log, and come back if the database is opened again to
+// recover from the error: what is in memory then follows what is on disk.
+Status Catalog::Reload() {
+  records_.clear();
+  live_bytes_.clear();
+  RETURN_IF_ERROR(LoadRecords());
+  RETURN_IF_ERROR(LoadEntries());
+  stale_ = false;
+  return OkStatus();
+}
+
+Status Catalog::LoadRecords() {
   Status bad;
   RETURN_IF_ERROR(database_->Scan(kCorpora, "", [&](std::string_view, std::string_view value) {
     auto record = DecodeRecord(value);
@@ -65,28 +93,45 @@ Status Catalog::Load() {
   }));
   RETURN_IF_ERROR(bad);
   for (auto& [name, record] : records_) {
-    RETURN_IF_ERROR(database_->Scan(kManifests, KeyOf(record.id),
-                                    [&chain = record.chain](std::string_view, std::string_view v) {
-                                      Digest digest;
-                                      if (AsDigest(v, &digest)) chain.push_back(digest);
-                                      return true;
-                                    }));
+    const auto add_digest = [&bad, &record = record](std::string_view, std::string_view value) {
+      Digest digest;
+      if (!AsDigest(value, &digest)) {
+        bad = CorruptionError("the chain of corpus '" + record.name + "' cannot be read");
+        return false;
+      }
+      record.chain.push_back(digest);
+      return true;
+    };
+    RETURN_IF_ERROR(database_->Scan(kManifests, KeyOf(record.id), add_digest));
+    RETURN_IF_ERROR(bad);
+    if (const auto sources = database_->Get(kSources, KeyOf(record.id)); sources.ok()) {
+      ASSIGN_OR_RETURN(record.sources, DecodeSources(*sources));
+    }
+    uint64_t last_used = 0;
+    const auto use = database_->Get(kUses, KeyOf(record.id));
+    if (use.ok() && ReadBigEndian(*use, 0, &last_used)) {
+      record.last_used_at_ms = std::max(record.last_used_at_ms, static_cast<int64_t>(last_used));
+    }
   }
+  if (const auto id = database_->Get(kMeta, "next_corpus_id"); id.ok()) {
+    uint64_t stored = 0;
+    if (ReadBigEndian(*id, 0, &stored)) next_corpus_id_ = std::max(next_corpus_id_, stored);
+  }
+  return OkStatus();
+}
+
+Status Catalog::LoadEntries() {
+  Status bad;
   RETURN_IF_ERROR(database_->Scan(kChains, "", [&](std::string_view, std::string_view value) {
     const auto entry = DecodeChainEntry(value);
     if (!entry.ok()) {
       bad = entry.status();
       return false;
     }
-    ++extent_entries_[entry->location.extent];
+    live_bytes_[entry->location.extent] += entry->payload_bytes;
     return true;
   }));
-  RETURN_IF_ERROR(bad);
-  if (const auto id = database_->Get(kMeta, "next_corpus_id"); id.ok()) {
-    uint64_t stored = 0;
-    if (ReadBigEndian(*id, 0, &stored)) next_corpus_id_ = std::max(next_corpus_id_, stored);
-  }
-  return OkStatus();
+  return bad;
 }
 
 const CorpusRecord* Catalog::Find(std::string_view name) const {
@@ -112,45 +157,110 @@ Result<ChainEntry> Catalog::Entry(const Digest& digest) const {
 }
 
 Result<std::vector<ChainEntry>> Catalog::Entries(std::span<const Digest> digests) const {
-  std::vector<std::string> keys;
-  keys.reserve(digests.size());
-  for (const Digest& digest : digests) keys.emplace_back(AsText(digest));
-  ASSIGN_OR_RETURN(const auto values, database_->MultiGet(kChains, keys));
+  ASSIGN_OR_RETURN(const auto values, database_->MultiGet(kChains, KeysOf(digests)));
   std::vector<ChainEntry> entries(digests.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    if (!values[i].first) continue;
-    ASSIGN_OR_RETURN(entries[i], DecodeChainEntry(values[i].second));
+    if (!values[i]) continue;
+    ASSIGN_OR_RETURN(entries[i], DecodeChainEntry(*values[i]));
   }
   return entries;
 }
 
-Result<std::vector<TokenId>> Catalog::BlockTokens(const Digest& digest) const {
-  ASSIGN_OR_RETURN(const std::string bytes, database_->Get(kBlockTokens, AsText(digest)));
-  std::vector<TokenId> tokens;
-  RETURN_IF_ERROR(DecodeTokens(bytes, &tokens));
+Result<std::vector<std::vector<TokenId>>> Catalog::BlockTokens(
+    std::span<const Digest> digests) const {
+  ASSIGN_OR_RETURN(const auto values, database_->MultiGet(kBlockTokens, KeysOf(digests)));
+  std::vector<std::vector<TokenId>> tokens(digests.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i]) RETURN_IF_ERROR(DecodeTokens(*values[i], &tokens[i]));
+  }
   return tokens;
 }
 
-std::set<uint64_t> Catalog::LiveExtents() const {
-  std::set<uint64_t> live;
-  for (const auto& [extent, entries] : extent_entries_) live.insert(extent);
-  return live;
+Result<std::map<uint64_t, Catalog::DigestEntries>> Catalog::EntriesIn(
+    const std::set<uint64_t>& extents) const {
+  std::map<uint64_t, DigestEntries> found;
+  Status bad;
+  const auto visit = [&](std::string_view key, std::string_view value) {
+    const auto entry = DecodeChainEntry(value);
+    Digest digest;
+    if (!entry.ok() || !AsDigest(key, &digest)) {
+      bad = entry.ok() ? CorruptionError("a digest of the catalogue is too short") : entry.status();
+      return false;
+    }
+    if (extents.contains(entry->location.extent)) {
+      found[entry->location.extent].emplace_back(digest, *entry);
+    }
+    return true;
+  };
+  RETURN_IF_ERROR(database_->Scan(kChains, "", visit));
+  RETURN_IF_ERROR(bad);
+  return found;
 }
 
-void Catalog::Change::PutRecord(const CorpusRecord& record, size_t changed_from,
-                                size_t old_blocks) {
-  batch_.Put(kCorpora, KeyOf(record.id), EncodeRecord(record));
-  for (size_t i = changed_from; i < record.chain.size(); ++i) {
-    batch_.Put(kManifests, KeyOf(record.id, static_cast<uint32_t>(i)), AsText(record.chain[i]));
+std::vector<std::string> Catalog::Contradictions() const {
+  std::vector<std::string> found;
+  std::unordered_map<Digest, uint32_t, DigestHash> references;
+  for (const auto& [name, record] : records_) {
+    const auto entries = Entries(record.chain);
+    if (!entries.ok()) return {entries.status().ToString()};
+    uint64_t tokens = 0;
+    for (size_t i = 0; i < record.chain.size(); ++i) {
+      ++references[record.chain[i]];
+      tokens += (*entries)[i].tokens;
+      if ((*entries)[i].references > 0) continue;
+      found.push_back("corpus '" + name + "' names block " + std::to_string(i) +
+                      ", which is not stored");
+    }
+    if (tokens != record.durable_tokens) {
+      found.push_back("corpus '" + name + "' says " + std::to_string(record.durable_tokens) +
+                      " durable tokens, its blocks hold " + std::to_string(tokens));
+    }
   }
-  for (size_t i = record.chain.size(); i < old_blocks; ++i) {
+  const auto visit = [&](std::string_view key, std::string_view value) {
+    const auto entry = DecodeChainEntry(value);
+    Digest digest;
+    if (entry.ok() && AsDigest(key, &digest) && entry->references != references[digest]) {
+      found.push_back("block " + digest.Hex().substr(0, 12) + " counts " +
+                      std::to_string(entry->references) + " references, corpora hold " +
+                      std::to_string(references[digest]));
+    }
+    return true;
+  };
+  const Status scanned = database_->Scan(kChains, "", visit);
+  if (!scanned.ok()) found.push_back(scanned.ToString());
+  return found;
+}
+
+void Catalog::Change::PutRecord(const CorpusRecord& record, const CorpusRecord* old) {
+  static const CorpusRecord kNone;
+  const CorpusRecord& before = old != nullptr ? *old : kNone;
+  batch_.Put(kCorpora, KeyOf(record.id), EncodeRecord(record));
+  if (record.sources != before.sources) {
+    batch_.Put(kSources, KeyOf(record.id), EncodeSources(record.sources));
+  }
+  const auto [same, same_before] = std::mismatch(record.chain.begin(), record.chain.end(),
+                                                 before.chain.begin(), before.chain.end());
+  for (auto it = same; it != record.chain.end(); ++it) {
+    batch_.Put(kManifests, KeyOf(record.id, static_cast<uint32_t>(it - record.chain.begin())),
+               AsText(*it));
+  }
+  for (size_t i = record.chain.size(); i < before.chain.size(); ++i) {
     batch_.Delete(kManifests, KeyOf(record.id, static_cast<uint32_t>(i)));
   }
   put_.push_back(record);
 }
 
+void Catalog::Change::PutUse(const CorpusRecord& record) {
+  std::string value;
+  AppendBigEndian(&value, static_cast<uint64_t>(record.last_used_at_ms));
+  batch_.Put(kUses, KeyOf(record.id), value);
+  put_.push_back(record);
+}
+
 void Catalog::Change::RemoveRecord(const CorpusRecord& record) {
   batch_.Delete(kCorpora, KeyOf(record.id));
+  batch_.Delete(kSources, KeyOf(record.id));
+  batch_.Delete(kUses, KeyOf(record.id));
   for (size_t i = 0; i < record.chain.size(); ++i) {
     batch_.Delete(kManifests, KeyOf(record.id, static_cast<uint32_t>(i)));
   }
@@ -197,28 +307,41 @@ void Catalog::Change::RemoveJob(uint64_t id) { batch_.Delete(kJobs, KeyOf(id)); 
 
 Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
   RETURN_IF_ERROR(FaultPoint("catalog.write"));
+  if (stale_) RETURN_IF_ERROR(Reload());
   std::vector<Digest> digests;
   for (const auto& [digest, entry] : change.entries_) digests.push_back(digest);
   ASSIGN_OR_RETURN(const auto old_entries, Entries(digests));
-  RETURN_IF_ERROR(database_->Write(change.batch_, sync));
+  if (const Status written = database_->Write(change.batch_, sync); !written.ok()) {
+    stale_ = !Reload().ok();
+    return written;
+  }
+  (void)FaultPoint("catalog.written");  // for crashes: an error here would be a lie
   // Memory follows what is durable.
   for (const CorpusRecord& record : change.put_) {
     std::erase_if(records_, [&](const auto& item) { return item.second.id == record.id; });
     records_.insert_or_assign(record.name, record);
   }
   for (const std::string& name : change.removed_) records_.erase(name);
+  // First all that come, then all that go: an extent between two entries is not empty.
+  for (const Digest& digest : digests) {
+    const ChainEntry& entry = change.entries_.at(digest);
+    if (entry.references > 0) live_bytes_[entry.location.extent] += entry.payload_bytes;
+  }
   std::vector<uint64_t> emptied;
-  for (size_t i = 0; i < digests.size(); ++i) {
-    const ChainEntry& entry = change.entries_.at(digests[i]);
-    if (entry.references > 0) ++extent_entries_[entry.location.extent];
-    if (old_entries[i].references == 0) continue;
-    const uint64_t extent = old_entries[i].location.extent;
-    if (--extent_entries_[extent] == 0) {
-      extent_entries_.erase(extent);
-      emptied.push_back(extent);
-    }
+  for (const ChainEntry& old : old_entries) {
+    if (old.references > 0 && Forget(old)) emptied.push_back(old.location.extent);
   }
   return emptied;
+}
+
+bool Catalog::Forget(const ChainEntry& entry) {
+  const auto extent = live_bytes_.find(entry.location.extent);
+  CHECK(extent != live_bytes_.end() && extent->second >= entry.payload_bytes)
+      << "extent " << entry.location.extent;
+  extent->second -= entry.payload_bytes;
+  if (extent->second > 0) return false;
+  live_bytes_.erase(extent);
+  return true;
 }
 
 uint64_t Catalog::NextCorpusId() {

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "store/base/result.h"
@@ -32,16 +33,24 @@ class Catalog {
   Result<ChainEntry> Entry(const Digest& digest) const;
   // In order; an absent one has references == 0. Thread-safe.
   Result<std::vector<ChainEntry>> Entries(std::span<const Digest> digests) const;
-  Result<std::vector<TokenId>> BlockTokens(const Digest& digest) const;
-  // Extents that some chain entry lies in.
-  std::set<uint64_t> LiveExtents() const;
+  // In order; an absent one is empty. Thread-safe.
+  Result<std::vector<std::vector<TokenId>>> BlockTokens(std::span<const Digest> digests) const;
+  // Payload bytes of chain entries, by the extent that they lie in.
+  const std::map<uint64_t, uint64_t>& live_bytes() const { return live_bytes_; }
+  // The chain entries in these extents. Thread-safe.
+  using DigestEntries = std::vector<std::pair<Digest, ChainEntry>>;
+  Result<std::map<uint64_t, DigestEntries>> EntriesIn(const std::set<uint64_t>& extents) const;
+  // Sentences about every place where records, chains, references and entries contradict each
+  // other; none unless there is a bug or RocksDB lost something.
+  std::vector<std::string> Contradictions() const;
 
   // --- changes, collected and then committed at once
   class Change {
    public:
-    // Writes the record; chain digests from index `changed_from` on are written, those beyond its
-    // end that `old_blocks` had are deleted.
-    void PutRecord(const CorpusRecord& record, size_t changed_from, size_t old_blocks);
+    // Writes what differs between the old record (null: none) and the new.
+    void PutRecord(const CorpusRecord& record, const CorpusRecord* old);
+    // Only record.last_used_at_ms.
+    void PutUse(const CorpusRecord& record);
     void RemoveRecord(const CorpusRecord& record);
     void PutTokens(uint64_t corpus_id, std::span<const TokenId> tokens, size_t old_tokens);
     void PutEntry(const Digest& digest, const ChainEntry& entry);
@@ -66,13 +75,18 @@ class Catalog {
 
  private:
   explicit Catalog(std::unique_ptr<RocksDatabase> database) : database_(std::move(database)) {}
-  Status Load();
   Status CheckSchema();
+  Status Reload();
+  Status LoadRecords();
+  Status LoadEntries();
+  // RETURNS whether the extent has no live bytes any more.
+  bool Forget(const ChainEntry& entry);
 
   std::unique_ptr<RocksDatabase> database_;
   std::map<std::string, CorpusRecord, std::less<>> records_;
-  std::map<uint64_t, uint32_t> extent_entries_;  // extent -> entries in it
+  std::map<uint64_t, uint64_t> live_bytes_;
   uint64_t next_corpus_id_ = 1;
+  bool stale_ = false;  // a reload failed; the next commit tries again
 };
 
 }  // namespace corpusd

@@ -27,6 +27,7 @@ struct CorpusSource {
   uint64_t tokens = 0;
   uint64_t bytes = 0;
   std::string sha256;  // hex of the source's bytes
+  bool operator==(const CorpusSource&) const = default;
 };
 
 // A durable promise by an admin: not evicted from this tier until expires_at.

@@ -1,12 +1,16 @@
 // store/durable_block_store.h -- BlockStore over one data folder: FOLDER/LOCK, FOLDER/catalog and
 // FOLDER/payload (RocksDB), and a host tier. One mutex orders changes of the catalogue; payload is
-// written and read outside it. Internal to the store.
+// written and read outside it. Internal to the store: block_store.cc holds the corpora,
+// block_publish.cc what writes blocks, block_fetch.cc what reads them.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "store/block_store.h"
@@ -57,28 +61,52 @@ class DurableBlockStore final : public BlockStore {
  private:
   // The stored record of this id, if its generation is still the caller's. Holds mutex_.
   Result<const CorpusRecord*> CurrentLocked(const CorpusRecord& record) const;
-  // Commits a changed record (generation + 1), adjusting references for a chain that grew or
-  // shrank.
+  // Commits a changed record (generation + 1), releasing blocks that its chain lost.
   Result<CorpusRecord> CommitRecordLocked(CorpusRecord record, const CorpusRecord& old,
                                           Catalog::Change* change);
   // Lowers the reference of each digest; unreferenced entries go.
   Status ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change);
+  // Commits, and drops the extents that this left empty.
   Status CommitLocked(const Catalog::Change& change, bool sync);
+  // kInvalidArgument unless every block can be stored.
+  static Status CheckBlocks(std::span<const BlockWrite> blocks);
+  // kResourceExhausted unless the cap and the disk itself have room.
   Status CheckDiskRoom(uint64_t needed_bytes) const;
+  uint64_t FreeDiskBytes() const;  // less a reserve for the catalogue
+  Status CheckPinFits(const CorpusRecord& record, const CorpusRecord& old) const;
+  // One durable extent with these blocks, within the cap.
+  Result<uint64_t> WritePayload(std::span<const BlockWrite* const> blocks);
+  // Adds one reference to each block, located in `extent` if it was written there.
+  Status ReferenceLocked(const CorpusRecord& record, std::span<const BlockWrite> blocks,
+                         std::span<const BlockWrite* const> written, uint64_t extent,
+                         Catalog::Change* change);
+  // The extent was written for a change that did not happen, or did not need it.
+  void DiscardExtentLocked(uint64_t extent);
   void KeepInHostTier(std::span<const BlockWrite> blocks, const CorpusRecord& record);
-  void Quarantine(const Digest& digest);
+  // Marks the block as damaged if it still is where it was read.
+  void Quarantine(const Digest& digest, const BlockLocation& location);
   void RefreshPins();
+  // Rewrites extents of which less than half is still in use.
+  void ReclaimSpace();
+  void RewriteExtent(const Catalog::DigestEntries& entries);
 
-  struct Missing;
-  Status ReadMissing(std::span<Missing> missing);
-  void ReadOne(Missing& missing);
+  struct Load;
+  // Takes for this thread those loads that no other thread is at. RETURNS them; empty: wait.
+  std::vector<Load*> ClaimLoads(std::vector<Load>& loads);
+  Status RunLoads(std::span<Load* const> claimed);
+  void ReadBlock(Load& load);
 
   const BlockStoreOptions options_;
   const std::unique_ptr<FolderLock> lock_;
   const std::unique_ptr<Catalog> catalog_;
   const std::unique_ptr<PayloadStore> payload_;
   HostTier host_;
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;       // orders changes of the catalogue
+  std::vector<uint64_t> orphans_;  // extents to drop after the next commit that succeeds
+  std::mutex payload_mutex_;       // orders payload writes, so that the disk cap is exact
+  std::mutex load_mutex_;
+  std::condition_variable load_done_;
+  std::unordered_set<Digest, DigestHash> loading_;  // blocks that a Fetch is reading right now
 };
 
 }  // namespace corpusd

@@ -1,23 +1,30 @@
 #include "store/eviction_policy.h"
 
+#include <algorithm>
+
 namespace corpusd {
 
-std::optional<size_t> ChooseVictim(std::span<const EvictionCandidate> candidates) {
-  std::optional<size_t> victim;
+std::vector<size_t> ChooseVictims(std::span<const EvictionCandidate> candidates,
+                                  uint64_t needed_bytes) {
+  std::vector<size_t> order;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    const EvictionCandidate& c = candidates[i];
-    if (c.leased || c.pinned) continue;
-    if (!victim) {
-      victim = i;
-      continue;
-    }
-    const EvictionCandidate& best = candidates[*victim];
-    if (c.group_last_use < best.group_last_use ||
-        (c.group_last_use == best.group_last_use && c.position > best.position)) {
-      victim = i;
-    }
+    if (!candidates[i].leased && !candidates[i].pinned) order.push_back(i);
   }
-  return victim;
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const EvictionCandidate& left = candidates[a];
+    const EvictionCandidate& right = candidates[b];
+    if (left.group_last_use != right.group_last_use) {
+      return left.group_last_use < right.group_last_use;
+    }
+    return left.position > right.position;
+  });
+  uint64_t freed_bytes = 0;
+  size_t victims = 0;
+  while (victims < order.size() && freed_bytes < needed_bytes) {
+    freed_bytes += candidates[order[victims++]].bytes;
+  }
+  order.resize(freed_bytes < needed_bytes ? 0 : victims);
+  return order;
 }
 
 }  // namespace corpusd

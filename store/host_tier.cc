@@ -3,10 +3,18 @@
 #include <sys/mman.h>
 
 #include "store/base/check.h"
+#include "store/base/clock.h"
 #include "store/base/units.h"
 #include "store/eviction_policy.h"
 
 namespace corpusd {
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+
+uint64_t WholePages(uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
+
+}  // namespace
 
 Result<std::shared_ptr<HostBlock>> HostBlock::Allocate(
     const Digest& digest, uint32_t tokens, uint64_t bytes,
@@ -15,6 +23,7 @@ Result<std::shared_ptr<HostBlock>> HostBlock::Allocate(
   void* const memory =
       mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
+    used->fetch_sub(WholePages(bytes));
     return ResourceExhaustedError("cannot map " + FormatBytes(bytes) +
                                   " of host memory for a block");
   }
@@ -23,75 +32,119 @@ Result<std::shared_ptr<HostBlock>> HostBlock::Allocate(
   block->data_ = static_cast<std::byte*>(memory);
   block->bytes_ = bytes;
   block->used_ = std::move(used);
-  block->used_->fetch_add(bytes);
   return block;
 }
 
 HostBlock::~HostBlock() {
   if (data_ == nullptr) return;
   munmap(data_, bytes_);
-  used_->fetch_sub(bytes_);
+  used_->fetch_sub(charged_bytes());
 }
+
+uint64_t HostBlock::charged_bytes() const { return WholePages(bytes_); }
 
 std::span<const std::byte> BlockRef::bytes() const { return block_->bytes(); }
 uint32_t BlockRef::tokens() const { return block_->tokens(); }
 const Digest& BlockRef::digest() const { return block_->digest(); }
 
-BlockRef HostTier::Find(const Digest& digest, const Digest& group) {
+HostTier::HostTier(uint64_t capacity_bytes)
+    : capacity_bytes_(capacity_bytes), used_(std::make_shared<std::atomic<uint64_t>>(0)) {}
+
+BlockRef HostTier::Find(const Digest& digest) {
   const std::lock_guard lock(mutex_);
   const auto it = entries_.find(digest);
   if (it == entries_.end()) return {};
-  group_last_use_[it->second.group] = ++use_clock_;
-  if (it->second.group != group) it->second.group = group;
-  group_last_use_[group] = use_clock_;
+  groups_[it->second.place.group].last_use = ++use_clock_;
   return BlockRef(it->second.block);
 }
 
-bool HostTier::EvictOneLocked() {
+bool HostTier::PinnedLocked(const Digest& digest, int64_t now_ms) const {
+  const auto pin = pins_.find(digest);
+  return pin != pins_.end() && (pin->second == 0 || pin->second > now_ms);
+}
+
+void HostTier::EraseLocked(std::unordered_map<Digest, Entry, DigestHash>::iterator it) {
+  const auto group = groups_.find(it->second.place.group);
+  if (--group->second.blocks == 0) groups_.erase(group);
+  entries_.erase(it);
+}
+
+bool HostTier::EvictLocked(uint64_t needed_bytes) {
+  const int64_t now_ms = WallTimeMs();
   std::vector<EvictionCandidate> candidates;
-  std::vector<const Digest*> digests;
+  std::vector<Digest> digests;
   candidates.reserve(entries_.size());
+  digests.reserve(entries_.size());
   for (const auto& [digest, entry] : entries_) {
     // The tier's own reference is one; nobody can add a second without the lock.
     const bool leased = entry.block.use_count() > 1;
-    const bool pinned = pinned_groups_.contains(entry.group);
-    candidates.push_back({group_last_use_[entry.group], entry.position, leased, pinned});
-    digests.push_back(&digest);
+    candidates.push_back({groups_.at(entry.place.group).last_use, entry.place.position,
+                          entry.block->charged_bytes(), leased, PinnedLocked(digest, now_ms)});
+    digests.push_back(digest);
   }
-  const auto victim = ChooseVictim(candidates);
-  if (!victim) return false;
-  const Digest digest = *digests[*victim];
-  entries_.erase(digest);
-  return true;
+  const auto victims = ChooseVictims(candidates, needed_bytes);
+  for (const size_t victim : victims) EraseLocked(entries_.find(digests[victim]));
+  return !victims.empty();
 }
 
-Result<std::shared_ptr<HostBlock>> HostTier::Reserve(const Digest& digest, uint32_t tokens,
-                                                     uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  while (used_->load() + bytes > capacity_bytes_) {
-    if (bytes > capacity_bytes_ || !EvictOneLocked()) {
-      return ResourceExhaustedError("the host tier is full: " + FormatBytes(used_->load()) +
-                                    " of " + FormatBytes(capacity_bytes_) +
-                                    " are leased or pinned, a block needs " + FormatBytes(bytes) +
-                                    ": raise --host-bytes or unpin a corpus");
+Result<std::vector<std::shared_ptr<HostBlock>>> HostTier::Reserve(
+    std::span<const Request> requests) {
+  uint64_t needed_bytes = 0;
+  for (const Request& request : requests) needed_bytes += WholePages(request.bytes);
+  {
+    const std::lock_guard lock(mutex_);
+    const uint64_t used_bytes = used_->load();
+    const bool fits = used_bytes + needed_bytes <= capacity_bytes_;
+    if (!fits && (needed_bytes > capacity_bytes_ ||
+                  !EvictLocked(used_bytes + needed_bytes - capacity_bytes_))) {
+      return ResourceExhaustedError(
+          "the host tier cannot take " + FormatBytes(needed_bytes) + " more (" +
+          std::to_string(requests.size()) + " blocks): " + FormatBytes(used_bytes) + " of " +
+          FormatBytes(capacity_bytes_) +
+          " are used, and what is not leased or pinned is too little: raise --host-bytes, or "
+          "unpin a corpus");
     }
+    used_->fetch_add(needed_bytes);
   }
-  return HostBlock::Allocate(digest, tokens, bytes, used_);
+  std::vector<std::shared_ptr<HostBlock>> blocks;
+  blocks.reserve(requests.size());
+  uint64_t charged_bytes = 0;
+  for (const Request& request : requests) {
+    charged_bytes += WholePages(request.bytes);
+    auto block = HostBlock::Allocate(request.digest, request.tokens, request.bytes, used_);
+    if (!block.ok()) {
+      used_->fetch_sub(needed_bytes - charged_bytes);
+      return block.status();
+    }
+    blocks.push_back(std::move(*block));
+  }
+  return blocks;
 }
 
-BlockRef HostTier::Insert(std::shared_ptr<HostBlock> block, const Digest& group,
-                          uint64_t position) {
+std::shared_ptr<HostBlock> HostTier::ReserveFree(const Request& request) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (used_->load() + WholePages(request.bytes) > capacity_bytes_) return nullptr;
+    used_->fetch_add(WholePages(request.bytes));
+  }
+  auto block = HostBlock::Allocate(request.digest, request.tokens, request.bytes, used_);
+  return block.ok() ? *block : nullptr;
+}
+
+BlockRef HostTier::Insert(std::shared_ptr<HostBlock> block, const BlockPlace& place) {
   const std::lock_guard lock(mutex_);
   const Digest digest = block->digest();
-  group_last_use_[group] = ++use_clock_;
-  const auto [it, inserted] =
-      entries_.try_emplace(digest, Entry{std::move(block), group, position});
+  const auto [it, inserted] = entries_.try_emplace(digest, Entry{std::move(block), place});
+  Group& group = groups_[it->second.place.group];
+  group.last_use = ++use_clock_;
+  if (inserted) ++group.blocks;
   return BlockRef(it->second.block);
 }
 
 void HostTier::Erase(const Digest& digest) {
   const std::lock_guard lock(mutex_);
-  entries_.erase(digest);
+  const auto it = entries_.find(digest);
+  if (it != entries_.end()) EraseLocked(it);
 }
 
 std::pair<uint64_t, uint64_t> HostTier::Drop(std::span<const Digest> digests, bool dry_run) {
@@ -103,14 +156,14 @@ std::pair<uint64_t, uint64_t> HostTier::Drop(std::span<const Digest> digests, bo
     if (it == entries_.end() || it->second.block.use_count() > 1) continue;
     ++blocks;
     bytes += it->second.block->bytes().size();
-    if (!dry_run) entries_.erase(it);
+    if (!dry_run) EraseLocked(it);
   }
   return {blocks, bytes};
 }
 
-void HostTier::SetPinnedGroups(std::set<Digest> groups) {
+void HostTier::SetPins(Pins pins) {
   const std::lock_guard lock(mutex_);
-  pinned_groups_ = std::move(groups);
+  pins_ = std::move(pins);
 }
 
 bool HostTier::Contains(const Digest& digest) const {
@@ -120,9 +173,10 @@ bool HostTier::Contains(const Digest& digest) const {
 
 uint64_t HostTier::PinnedBytes() const {
   const std::lock_guard lock(mutex_);
+  const int64_t now_ms = WallTimeMs();
   uint64_t bytes = 0;
   for (const auto& [digest, entry] : entries_) {
-    if (pinned_groups_.contains(entry.group)) bytes += entry.block->bytes().size();
+    if (PinnedLocked(digest, now_ms)) bytes += entry.block->charged_bytes();
   }
   return bytes;
 }

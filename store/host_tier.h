@@ -1,5 +1,6 @@
 // store/host_tier.h -- blocks in host memory under a hard cap of bytes. Leased blocks (a BlockRef
-// lives) stay; others leave by eviction_policy.h. Thread-safe. Owns the memory; BlockRefs share it.
+// lives) and pinned ones stay; others leave by eviction_policy.h. Thread-safe. Owns the memory;
+// BlockRefs share it, and may outlive the tier.
 #pragma once
 
 #include <atomic>
@@ -7,20 +8,21 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/block_place.h"
 #include "store/block_ref.h"
 
 namespace corpusd {
 
-// One block's payload: 64-byte aligned, huge pages when the kernel grants them.
+// One block's payload: page-aligned, huge pages when the kernel grants them.
 class HostBlock {
  public:
-  // kResourceExhausted if the memory cannot be had. used is lowered when the block goes.
+  // Maps the memory; its bytes, in whole pages, are in *used already and leave it with the block.
   static Result<std::shared_ptr<HostBlock>> Allocate(const Digest& digest, uint32_t tokens,
                                                      uint64_t bytes,
                                                      std::shared_ptr<std::atomic<uint64_t>> used);
@@ -30,6 +32,7 @@ class HostBlock {
 
   std::span<std::byte> bytes() { return {data_, bytes_}; }
   std::span<const std::byte> bytes() const { return {data_, bytes_}; }
+  uint64_t charged_bytes() const;
   uint32_t tokens() const { return tokens_; }
   const Digest& digest() const { return digest_; }
 
@@ -45,22 +48,30 @@ class HostBlock {
 
 class HostTier {
  public:
-  explicit HostTier(uint64_t capacity_bytes)
-      : capacity_bytes_(capacity_bytes), used_(std::make_shared<std::atomic<uint64_t>>(0)) {}
+  explicit HostTier(uint64_t capacity_bytes);
 
-  // A lease, or an invalid ref. Marks the group as used.
-  BlockRef Find(const Digest& digest, const Digest& group);
-  // Memory for one block, evicting as needed. kResourceExhausted, with the numbers, if leases and
-  // pins leave no room.
-  Result<std::shared_ptr<HostBlock>> Reserve(const Digest& digest, uint32_t tokens, uint64_t bytes);
+  struct Request {
+    Digest digest;
+    uint32_t tokens = 0;
+    uint64_t bytes = 0;
+  };
+  // Pinned digests and until when (Unix milliseconds; 0: for good).
+  using Pins = std::unordered_map<Digest, int64_t, DigestHash>;
+
+  // A lease, or an invalid ref. Counts as a use of the block's group.
+  BlockRef Find(const Digest& digest);
+  // Memory for all the blocks or none, evicting as needed. kResourceExhausted, with the numbers, if
+  // leases and pins leave no room.
+  Result<std::vector<std::shared_ptr<HostBlock>>> Reserve(std::span<const Request> requests);
+  // The same for one block, of free room only: null if nothing is free.
+  std::shared_ptr<HostBlock> ReserveFree(const Request& request);
   // Makes a filled block findable; if another thread was first, its block is kept and returned.
-  BlockRef Insert(std::shared_ptr<HostBlock> block, const Digest& group, uint64_t position);
+  BlockRef Insert(std::shared_ptr<HostBlock> block, const BlockPlace& place);
   // Forgets the block; a lease keeps its memory until it ends.
   void Erase(const Digest& digest);
   // Erases unleased blocks among digests. RETURNS blocks and bytes; dry_run only counts.
   std::pair<uint64_t, uint64_t> Drop(std::span<const Digest> digests, bool dry_run);
-  // Groups whose blocks are not evicted (pins to this tier).
-  void SetPinnedGroups(std::set<Digest> groups);
+  void SetPins(Pins pins);
 
   bool Contains(const Digest& digest) const;
   uint64_t capacity_bytes() const { return capacity_bytes_; }
@@ -70,17 +81,22 @@ class HostTier {
  private:
   struct Entry {
     std::shared_ptr<HostBlock> block;
-    Digest group;
-    uint64_t position = 0;
+    BlockPlace place;
   };
-  bool EvictOneLocked();
+  struct Group {
+    uint64_t last_use = 0;
+    uint64_t blocks = 0;
+  };
+  bool PinnedLocked(const Digest& digest, int64_t now_ms) const;
+  bool EvictLocked(uint64_t needed_bytes);
+  void EraseLocked(std::unordered_map<Digest, Entry, DigestHash>::iterator it);
 
   const uint64_t capacity_bytes_;
   std::shared_ptr<std::atomic<uint64_t>> used_;
   mutable std::mutex mutex_;
   std::unordered_map<Digest, Entry, DigestHash> entries_;
-  std::unordered_map<Digest, uint64_t, DigestHash> group_last_use_;
-  std::set<Digest> pinned_groups_;
+  std::unordered_map<Digest, Group, DigestHash> groups_;
+  Pins pins_;
   uint64_t use_clock_ = 0;
 };
 

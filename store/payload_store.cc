@@ -16,18 +16,30 @@ std::string_view AsText(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+std::string NameOf(const BlockLocation& location, const Digest& digest) {
+  return "block " + digest.Hex().substr(0, 12) + " at extent " + std::to_string(location.extent) +
+         "." + std::to_string(location.ordinal);
+}
+
+// The header of a stored value, if it is of the block asked for.
+Result<BlockHeader> HeaderOf(std::span<const std::byte> value, const Digest& digest,
+                             uint32_t tokens) {
+  ASSIGN_OR_RETURN(BlockHeader header, DecodeBlockHeader(value));
+  if (header.digest != digest || header.tokens != tokens) {
+    return CorruptionError("holds another block");
+  }
+  return header;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<PayloadStore>> PayloadStore::Open(const std::string& folder) {
+Result<std::unique_ptr<PayloadStore>> PayloadStore::Open(const std::string& folder,
+                                                         uint64_t above) {
   ASSIGN_OR_RETURN(auto database,
                    RocksDatabase::Open(folder, RocksDatabase::Use::kPayload, {"blocks"}));
   std::unique_ptr<PayloadStore> store(new PayloadStore(std::move(database)));
-  for (const auto& file : store->database_->TableFiles()) {
-    uint64_t extent = 0;
-    if (ReadBigEndian(file.last_key, 0, &extent)) {
-      store->next_extent_ = std::max(store->next_extent_.load(), extent + 1);
-    }
-  }
+  const auto extents = store->Extents();
+  store->next_extent_ = std::max(above, extents.empty() ? 0 : extents.rbegin()->first) + 1;
   return store;
 }
 
@@ -44,8 +56,7 @@ Result<uint64_t> PayloadStore::WriteExtent(std::span<const BlockWrite* const> bl
     rows.push_back(
         {KeyOf(extent, static_cast<uint32_t>(i)), {AsText(headers[i]), AsText(block.payload)}});
   }
-  ASSIGN_OR_RETURN(const uint64_t bytes, database_->IngestRows(kBlocks, rows));
-  (void)bytes;
+  RETURN_IF_ERROR(database_->IngestRows(kBlocks, rows));
   RETURN_IF_ERROR(FaultPoint("payload.written"));
   return extent;
 }
@@ -53,37 +64,55 @@ Result<uint64_t> PayloadStore::WriteExtent(std::span<const BlockWrite* const> bl
 Status PayloadStore::Read(const BlockLocation& location, const Digest& digest, uint32_t tokens,
                           std::span<std::byte> payload) const {
   RETURN_IF_ERROR(FaultPoint("payload.read"));
-  const std::string what = "block " + digest.Hex().substr(0, 12) + " at extent " +
-                           std::to_string(location.extent) + "." + std::to_string(location.ordinal);
-  RocksValue value;
-  RETURN_IF_ERROR(database_->GetPinned(kBlocks, KeyOf(location.extent, location.ordinal), &value)
-                      .WithContext(what));
-  const auto header = DecodeBlockHeader(value.bytes());
-  if (!header.ok()) return header.status().WithContext(what);
-  if (header->digest != digest || header->tokens != tokens) {
-    return CorruptionError(what + ": holds another block");
+  const auto use = [&](std::span<const std::byte> value) -> Status {
+    ASSIGN_OR_RETURN(const BlockHeader header, HeaderOf(value, digest, tokens));
+    const auto stored = value.subspan(header.EncodedBytes());
+    if (stored.size() != payload.size()) {
+      return CorruptionError(std::to_string(stored.size()) + " payload bytes, " +
+                             std::to_string(payload.size()) + " expected");
+    }
+    // Copied first and checked where it will be used, so that what was checked is what is served.
+    std::memcpy(payload.data(), stored.data(), stored.size());
+    return VerifyPayload(header, payload);
+  };
+  return database_->Read(kBlocks, KeyOf(location.extent, location.ordinal), use)
+      .WithContext(NameOf(location, digest));
+}
+
+Result<uint64_t> PayloadStore::CopyToNewExtent(std::span<const StoredBlock> blocks) {
+  std::vector<std::string> values(blocks.size());
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const StoredBlock& block = blocks[i];
+    const auto use = [&](std::span<const std::byte> value) -> Status {
+      values[i] = AsText(value);
+      const auto copy = std::as_bytes(std::span(values[i]));
+      ASSIGN_OR_RETURN(const BlockHeader header, HeaderOf(copy, block.digest, block.tokens));
+      return VerifyPayload(header, copy.subspan(header.EncodedBytes()));
+    };
+    RETURN_IF_ERROR(
+        database_->Read(kBlocks, KeyOf(block.location.extent, block.location.ordinal), use)
+            .WithContext(NameOf(block.location, block.digest)));
   }
-  const auto stored = value.bytes().subspan(header->EncodedBytes());
-  if (stored.size() != payload.size()) {
-    return CorruptionError(what + ": " + std::to_string(stored.size()) + " payload bytes, " +
-                           std::to_string(payload.size()) + " expected");
+  const uint64_t extent = next_extent_.fetch_add(1);
+  std::vector<RocksDatabase::Row> rows;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    rows.push_back({KeyOf(extent, static_cast<uint32_t>(i)), {values[i]}});
   }
-  // Copied first and checked where it will be used, so that what was checked is what is served.
-  std::memcpy(payload.data(), stored.data(), stored.size());
-  return VerifyPayload(*header, payload).WithContext(what);
+  RETURN_IF_ERROR(database_->IngestRows(kBlocks, rows));
+  return extent;
 }
 
 Status PayloadStore::DropExtent(uint64_t extent) {
   return database_->DropFiles(kBlocks, KeyOf(extent), KeyOf(extent + 1));
 }
 
-Status PayloadStore::DropAllBut(const std::set<uint64_t>& live) {
+std::map<uint64_t, uint64_t> PayloadStore::Extents() const {
+  std::map<uint64_t, uint64_t> extents;
   for (const auto& file : database_->TableFiles()) {
     uint64_t extent = 0;
-    if (!ReadBigEndian(file.first_key, 0, &extent) || live.contains(extent)) continue;
-    RETURN_IF_ERROR(DropExtent(extent));
+    if (ReadBigEndian(file.first_key, 0, &extent)) extents[extent] += file.bytes;
   }
-  return OkStatus();
+  return extents;
 }
 
 }  // namespace corpusd

@@ -5,26 +5,23 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/block_place.h"
 #include "store/block_store.h"
 #include "store/rocks_database.h"
 
 namespace corpusd {
 
-struct BlockLocation {
-  uint64_t extent = 0;
-  uint32_t ordinal = 0;
-};
-
 class PayloadStore {
  public:
-  static Result<std::unique_ptr<PayloadStore>> Open(const std::string& folder);
+  // Extent numbers given out from now on are above `above`, too.
+  static Result<std::unique_ptr<PayloadStore>> Open(const std::string& folder, uint64_t above);
 
   // Writes the blocks as one extent. RETURNS its number; block i is at ordinal i.
   Result<uint64_t> WriteExtent(std::span<const BlockWrite* const> blocks);
@@ -32,10 +29,17 @@ class PayloadStore {
   // kCorruption: damaged; kNotFound: no such block.
   Status Read(const BlockLocation& location, const Digest& digest, uint32_t tokens,
               std::span<std::byte> payload) const;
+  // Copies blocks as they are, checked, into one new extent. RETURNS its number.
+  struct StoredBlock {
+    BlockLocation location;
+    Digest digest;
+    uint32_t tokens = 0;
+  };
+  Result<uint64_t> CopyToNewExtent(std::span<const StoredBlock> blocks);
   // Gives the extent's space back at once.
   Status DropExtent(uint64_t extent);
-  // Drops every extent that is not in `live`: what a crash left between payload and catalogue.
-  Status DropAllBut(const std::set<uint64_t>& live);
+  // Extents on disk, with their bytes there.
+  std::map<uint64_t, uint64_t> Extents() const;
   uint64_t PhysicalBytes() const { return database_->PhysicalBytes(); }
 
  private:

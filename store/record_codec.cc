@@ -2,9 +2,11 @@
 
 #include <zstd.h>
 
-#include <cstring>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "store/base/check.h"
+#include "store/block_header.h"
 #include "store/key_codec.h"
 
 namespace corpusd {
@@ -14,7 +16,7 @@ using nlohmann::json;
 
 constexpr int kRecordVersion = 1;
 constexpr uint8_t kEntryVersion = 1;
-constexpr size_t kEntryBytes = 1 + 8 + 4 + 8 + 4 + 4 + 4 + 1;
+constexpr size_t kEntryBytes = 1 + 8 + 4 + 8 + 4 + 4 + 4 + 1 + 8 + 32;
 
 json EncodeSource(const CorpusSource& source) {
   return {{"path", source.path},
@@ -90,7 +92,6 @@ std::string EncodeRecord(const CorpusRecord& r) {
                 {"resumed_times", r.resumed_times},
                 {"skipped_files", r.skipped_files}};
   for (const IdentityField& f : r.identity) value["identity"].push_back({f.name, f.value});
-  for (const CorpusSource& source : r.sources) value["sources"].push_back(EncodeSource(source));
   if (r.pin) value["pin"] = {{"tier", r.pin->tier}, {"expires_at_ms", r.pin->expires_at_ms}};
   // Paths may hold any bytes; those that are not UTF-8 are kept as replacement characters.
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -98,22 +99,39 @@ std::string EncodeRecord(const CorpusRecord& r) {
 
 Result<CorpusRecord> DecodeRecord(std::string_view bytes) {
   const Status damaged = CorruptionError("a corpus record of the catalogue cannot be read");
-  const json value = json::parse(bytes, nullptr, /*allow_exceptions=*/false);
-  if (!value.is_object() || value.value("version", 0) != kRecordVersion) return damaged;
-  CorpusRecord record;
-  DecodeFields(value, &record);
-  if (!Digest::FromHex(value.value("root", ""), &record.root)) return damaged;
-  for (const json& field : value.value("identity", json::array())) {
-    if (!field.is_array() || field.size() != 2) return damaged;
-    record.identity.push_back({field[0].get<std::string>(), field[1].get<std::string>()});
+  try {  // the JSON library throws on a member of the wrong type
+    const json value = json::parse(bytes);
+    if (value.at("version") != kRecordVersion) return damaged;
+    CorpusRecord record;
+    DecodeFields(value, &record);
+    if (!Digest::FromHex(value.value("root", ""), &record.root)) return damaged;
+    for (const json& field : value.value("identity", json::array())) {
+      record.identity.push_back({field.at(0).get<std::string>(), field.at(1).get<std::string>()});
+    }
+    if (const auto pin = value.find("pin"); pin != value.end()) {
+      record.pin =
+          CorpusPin{pin->at("tier").get<uint8_t>(), pin->value("expires_at_ms", int64_t{0})};
+    }
+    return record;
+  } catch (const json::exception& error) {
+    return CorruptionError(damaged.message() + ": " + error.what());
   }
-  for (const json& source : value.value("sources", json::array())) {
-    record.sources.push_back(DecodeSource(source));
+}
+
+std::string EncodeSources(const std::vector<CorpusSource>& sources) {
+  json value = json::array();
+  for (const CorpusSource& source : sources) value.push_back(EncodeSource(source));
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+Result<std::vector<CorpusSource>> DecodeSources(std::string_view bytes) {
+  try {
+    std::vector<CorpusSource> sources;
+    for (const json& source : json::parse(bytes)) sources.push_back(DecodeSource(source));
+    return sources;
+  } catch (const json::exception& error) {
+    return CorruptionError(std::string("a corpus's sources cannot be read: ") + error.what());
   }
-  if (const auto pin = value.find("pin"); pin != value.end()) {
-    record.pin = CorpusPin{pin->value("tier", uint8_t{2}), pin->value("expires_at_ms", int64_t{0})};
-  }
-  return record;
 }
 
 std::string EncodeChainEntry(const ChainEntry& entry) {
@@ -126,6 +144,8 @@ std::string EncodeChainEntry(const ChainEntry& entry) {
   AppendBigEndian(&bytes, entry.sections);
   AppendBigEndian(&bytes, entry.references);
   bytes.push_back(entry.quarantined ? 1 : 0);
+  AppendBigEndian(&bytes, entry.place.position);
+  bytes.append(entry.place.group.bytes.begin(), entry.place.group.bytes.end());
   return bytes;
 }
 
@@ -141,6 +161,12 @@ Result<ChainEntry> DecodeChainEntry(std::string_view bytes) {
   ReadBigEndian(bytes, 25, &entry.sections);
   ReadBigEndian(bytes, 29, &entry.references);
   entry.quarantined = bytes[33] != 0;
+  ReadBigEndian(bytes, 34, &entry.place.position);
+  std::copy(bytes.begin() + 42, bytes.end(), entry.place.group.bytes.begin());
+  if (entry.tokens == 0 || entry.payload_bytes == 0 || entry.payload_bytes > kMaxPayloadBytes ||
+      entry.references == 0) {
+    return CorruptionError("a chain entry of the catalogue holds impossible numbers");
+  }
   return entry;
 }
 
@@ -154,6 +180,7 @@ std::string EncodeTokens(std::span<const TokenId> tokens) {
 }
 
 Status DecodeTokens(std::string_view bytes, std::vector<TokenId>* tokens) {
+  // Both of its error values are above any size allowed here.
   const unsigned long long size = ZSTD_getFrameContentSize(bytes.data(), bytes.size());
   if (size > kTokensPerChunk * sizeof(TokenId) || size % sizeof(TokenId) != 0) {
     return CorruptionError("token ids of the catalogue cannot be read: wrong size");

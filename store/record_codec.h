@@ -2,22 +2,30 @@
 // any thread.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "store/base/result.h"
+#include "store/block_place.h"
 #include "store/corpus_record.h"
-#include "store/payload_store.h"
 
 namespace corpusd {
 
-// The record without its chain, as JSON.
+// The record without its chain and sources, as JSON.
 std::string EncodeRecord(const CorpusRecord& record);
 Result<CorpusRecord> DecodeRecord(std::string_view bytes);
+// Apart from the record, which is written with every publish: a corpus may have 100,000 of them.
+std::string EncodeSources(const std::vector<CorpusSource>& sources);
+Result<std::vector<CorpusSource>> DecodeSources(std::string_view bytes);
 
 // What the catalogue knows of one stored block.
 struct ChainEntry {
   BlockLocation location;
+  BlockPlace place;
   uint64_t payload_bytes = 0;
   uint32_t tokens = 0;
   uint32_t sections = 0;

@@ -3,12 +3,18 @@
 #include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <mutex>
+#include <shared_mutex>
 
 namespace corpusd {
 namespace {
@@ -30,6 +36,19 @@ Status Translate(const rocksdb::Status& status, const std::string& what) {
   return IoError(text);
 }
 
+rocksdb::Env*& TestEnvironment() {
+  static rocksdb::Env* environment = nullptr;
+  return environment;
+}
+
+// A share of what the process may open; the rest is left to sockets, the other database and files.
+int OpenFilesMax(RocksDatabase::Use use) {
+  rlimit limit{};
+  const uint64_t allowed = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 1024;
+  const uint64_t share = use == RocksDatabase::Use::kPayload ? allowed / 2 : allowed / 8;
+  return static_cast<int>(std::clamp<uint64_t>(share, 64, 4096));
+}
+
 rocksdb::ColumnFamilyOptions FamilyOptions(RocksDatabase::Use use) {
   rocksdb::ColumnFamilyOptions options;
   options.compression = rocksdb::kNoCompression;
@@ -39,9 +58,9 @@ rocksdb::ColumnFamilyOptions FamilyOptions(RocksDatabase::Use use) {
     table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
     options.write_buffer_size = size_t{8} << 20;
   } else {
-    // One value is one data block; there is nothing to cache beside the index.
+    // Far below one value, so that each value is its own data block and a read reads no other.
+    table.block_size = 4096;
     table.no_block_cache = true;
-    table.block_size = size_t{1} << 20;
     options.disable_auto_compactions = true;  // extents never overlap
     options.write_buffer_size = size_t{1} << 20;
   }
@@ -51,14 +70,18 @@ rocksdb::ColumnFamilyOptions FamilyOptions(RocksDatabase::Use use) {
 
 rocksdb::DBOptions DatabaseOptions(RocksDatabase::Use use) {
   rocksdb::DBOptions options;
+  if (TestEnvironment() != nullptr) options.env = TestEnvironment();
   options.create_if_missing = true;
   options.create_missing_column_families = true;
-  options.max_open_files = use == RocksDatabase::Use::kPayload ? 4096 : 256;
+  options.max_open_files = OpenFilesMax(use);
   options.keep_log_file_num = 2;
   options.max_log_file_size = size_t{1} << 20;
   options.max_background_jobs = 2;
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  options.max_total_wal_size = uint64_t{32} << 20;
+  // Unsynced writes (NoteUse) may be torn anywhere by a power cut; all before them were synced.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   options.skip_stats_update_on_db_open = true;
+  options.allow_fallocate = false;  // so that used bytes are bytes used
   // A damaged extent costs its own blocks, which are recomputed; it must not keep the folder
   // closed.
   options.paranoid_checks = use == RocksDatabase::Use::kCatalog;
@@ -66,9 +89,6 @@ rocksdb::DBOptions DatabaseOptions(RocksDatabase::Use use) {
 }
 
 }  // namespace
-
-RocksBatch::RocksBatch() = default;
-RocksBatch::~RocksBatch() = default;
 
 void RocksBatch::Put(size_t family, std::string_view key, std::string_view value) {
   operations_.push_back({family, true, std::string(key), std::string(value)});
@@ -78,61 +98,95 @@ void RocksBatch::Delete(size_t family, std::string_view key) {
   operations_.push_back({family, false, std::string(key), {}});
 }
 
-struct RocksValue::Slice {
-  rocksdb::PinnableSlice pinned;
-};
-
-RocksValue::RocksValue() : slice_(std::make_unique<Slice>()) {}
-RocksValue::~RocksValue() = default;
-
-std::span<const std::byte> RocksValue::bytes() const {
-  return {reinterpret_cast<const std::byte*>(slice_->pinned.data()), slice_->pinned.size()};
-}
-
 struct RocksDatabase::Implementation {
   std::string folder;
   Use use = Use::kCatalog;
+  std::vector<std::string> families;
+  // Exclusive only while the database is opened again after an error that RocksDB calls fatal.
+  mutable std::shared_mutex mutex;
   std::unique_ptr<rocksdb::DB> database;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;  // [0] is "default"
-  std::atomic<bool> write_failed{false};
   std::atomic<uint64_t> next_table{0};
 
+  ~Implementation() { Close(); }
+
   rocksdb::ColumnFamilyHandle* Family(size_t family) const { return handles[family + 1]; }
-  // After a failed write RocksDB refuses all others until it is told that the cause may be gone.
-  Status ResumeIfFailed() {
-    if (!write_failed.load()) return OkStatus();
-    const rocksdb::Status status = database->Resume();
-    if (!status.ok()) return Translate(status, "resuming writes to " + folder);
-    write_failed.store(false);
-    return OkStatus();
+
+  Status OpenNative() {
+    std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+    descriptors.emplace_back(rocksdb::kDefaultColumnFamilyName, FamilyOptions(use));
+    for (const std::string& family : families) {
+      descriptors.emplace_back(family, FamilyOptions(use));
+    }
+    rocksdb::DB* opened = nullptr;
+    const rocksdb::Status status =
+        rocksdb::DB::Open(DatabaseOptions(use), folder, descriptors, &handles, &opened);
+    database.reset(opened);
+    return Translate(status, "opening " + folder);
+  }
+
+  void Close() {
+    if (database == nullptr) return;
+    for (auto* handle : handles) database->DestroyColumnFamilyHandle(handle);
+    handles.clear();
+    database->Close();
+    database.reset();
+  }
+
+  // Whether the folder takes writes at all; asked before the working database is given up.
+  bool FolderTakesWrites() const {
+    rocksdb::Env* const env = DatabaseOptions(use).env;
+    const std::string path = folder + "/probe.ingest";
+    const std::string text(65536, 'p');
+    const bool written = rocksdb::WriteStringToFile(env, text, path, /*should_sync=*/true).ok();
+    const bool removed = env->DeleteFile(path).ok();
+    return written && removed;
+  }
+
+  // After a failed write RocksDB refuses all others until it is told that the cause may be gone,
+  // and after errors that it calls fatal until it is opened again. Reading goes on meanwhile.
+  Status Recover() {
+    const std::unique_lock lock(mutex);
+    if (database != nullptr) {
+      const rocksdb::Status status = database->Resume();
+      if (status.ok()) return OkStatus();
+      if (!FolderTakesWrites()) return Translate(status, "resuming writes to " + folder);
+      Close();
+    }
+    return OpenNative();
+  }
+
+  // Runs a write; if it fails, recovers and runs it once more.
+  Status WriteWithRecovery(const std::string& what, const std::function<rocksdb::Status()>& write) {
+    rocksdb::Status status = TryWrite(write);
+    if (!status.ok() && Recover().ok()) status = TryWrite(write);
+    return Translate(status, what);
+  }
+
+  rocksdb::Status TryWrite(const std::function<rocksdb::Status()>& write) {
+    const std::shared_lock lock(mutex);
+    if (database == nullptr) return rocksdb::Status::IOError("closed after an error");
+    return write();
+  }
+
+  Status Readable() const {
+    if (database != nullptr) return OkStatus();
+    return IoError(folder + " could not be opened again after an error: see the log");
   }
 };
 
 RocksDatabase::RocksDatabase(std::unique_ptr<Implementation> implementation)
     : implementation_(std::move(implementation)) {}
 
-RocksDatabase::~RocksDatabase() {
-  for (auto* handle : implementation_->handles) {
-    implementation_->database->DestroyColumnFamilyHandle(handle);
-  }
-  implementation_->database->Close();
-}
+RocksDatabase::~RocksDatabase() = default;
 
 Result<std::unique_ptr<RocksDatabase>> RocksDatabase::Open(
     const std::string& folder, Use use, const std::vector<std::string>& families) {
   auto implementation = std::make_unique<Implementation>();
   implementation->folder = folder;
   implementation->use = use;
-  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-  descriptors.emplace_back(rocksdb::kDefaultColumnFamilyName, FamilyOptions(use));
-  for (const std::string& family : families) {
-    descriptors.emplace_back(family, FamilyOptions(use));
-  }
-  rocksdb::DB* database = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(DatabaseOptions(use), folder, descriptors,
-                                                   &implementation->handles, &database);
-  if (!status.ok()) return Translate(status, "opening " + folder);
-  implementation->database.reset(database);
+  implementation->families = families;
+  RETURN_IF_ERROR(implementation->OpenNative());
   // Table files that a crash left before they were added.
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
@@ -142,6 +196,8 @@ Result<std::unique_ptr<RocksDatabase>> RocksDatabase::Open(
 }
 
 Result<std::string> RocksDatabase::Get(size_t family, std::string_view key) const {
+  const std::shared_lock lock(implementation_->mutex);
+  RETURN_IF_ERROR(implementation_->Readable());
   std::string value;
   RETURN_IF_ERROR(Translate(
       implementation_->database->Get({}, implementation_->Family(family), AsSlice(key), &value),
@@ -149,27 +205,33 @@ Result<std::string> RocksDatabase::Get(size_t family, std::string_view key) cons
   return value;
 }
 
-Status RocksDatabase::GetPinned(size_t family, std::string_view key, RocksValue* value) const {
+Status RocksDatabase::Read(size_t family, std::string_view key,
+                           const std::function<Status(std::span<const std::byte>)>& use) const {
+  const std::shared_lock lock(implementation_->mutex);
+  RETURN_IF_ERROR(implementation_->Readable());
   rocksdb::ReadOptions options;
-  options.verify_checksums = false;  // ours are checked at this crossing
+  options.verify_checksums = false;
   options.fill_cache = false;
-  value->slice_->pinned.Reset();
-  return Translate(implementation_->database->Get(options, implementation_->Family(family),
-                                                  AsSlice(key), &value->slice_->pinned),
-                   "reading " + implementation_->folder);
+  rocksdb::PinnableSlice value;
+  RETURN_IF_ERROR(Translate(implementation_->database->Get(options, implementation_->Family(family),
+                                                           AsSlice(key), &value),
+                            "reading " + implementation_->folder));
+  return use({reinterpret_cast<const std::byte*>(value.data()), value.size()});
 }
 
-Result<std::vector<std::pair<bool, std::string>>> RocksDatabase::MultiGet(
+Result<std::vector<std::optional<std::string>>> RocksDatabase::MultiGet(
     size_t family, const std::vector<std::string>& keys) const {
+  const std::shared_lock lock(implementation_->mutex);
+  RETURN_IF_ERROR(implementation_->Readable());
   std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
   implementation_->database->MultiGet({}, implementation_->Family(family), keys.size(),
                                       slices.data(), values.data(), statuses.data());
-  std::vector<std::pair<bool, std::string>> results(keys.size());
+  std::vector<std::optional<std::string>> results(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
     if (statuses[i].ok()) {
-      results[i] = {true, values[i].ToString()};
+      results[i] = values[i].ToString();
     } else if (!statuses[i].IsNotFound()) {
       return Translate(statuses[i], "reading " + implementation_->folder);
     }
@@ -178,25 +240,26 @@ Result<std::vector<std::pair<bool, std::string>>> RocksDatabase::MultiGet(
 }
 
 Status RocksDatabase::Write(const RocksBatch& batch, bool sync) {
-  RETURN_IF_ERROR(implementation_->ResumeIfFailed());
-  rocksdb::WriteBatch native;
-  for (const auto& operation : batch.operations_) {
-    auto* const family = implementation_->Family(operation.family);
-    const rocksdb::Status status = operation.put
-                                       ? native.Put(family, operation.key, operation.value)
-                                       : native.Delete(family, operation.key);
-    CHECK(status.ok()) << status.ToString();
-  }
-  rocksdb::WriteOptions options;
-  options.sync = sync;
-  const rocksdb::Status status = implementation_->database->Write(options, &native);
-  if (!status.ok()) implementation_->write_failed.store(true);
-  return Translate(status, "writing to " + implementation_->folder);
+  return implementation_->WriteWithRecovery("writing to " + implementation_->folder, [&] {
+    rocksdb::WriteBatch native;
+    for (const auto& operation : batch.operations_) {
+      auto* const family = implementation_->Family(operation.family);
+      const rocksdb::Status status = operation.put
+                                         ? native.Put(family, operation.key, operation.value)
+                                         : native.Delete(family, operation.key);
+      CHECK(status.ok()) << status.ToString();
+    }
+    rocksdb::WriteOptions options;
+    options.sync = sync;
+    return implementation_->database->Write(options, &native);
+  });
 }
 
 Status RocksDatabase::Scan(
     size_t family, std::string_view prefix,
     const std::function<bool(std::string_view key, std::string_view value)>& visit) const {
+  const std::shared_lock lock(implementation_->mutex);
+  RETURN_IF_ERROR(implementation_->Readable());
   const std::unique_ptr<rocksdb::Iterator> it(
       implementation_->database->NewIterator({}, implementation_->Family(family)));
   for (it->Seek(AsSlice(prefix)); it->Valid() && it->key().starts_with(AsSlice(prefix));
@@ -206,54 +269,52 @@ Status RocksDatabase::Scan(
   return Translate(it->status(), "scanning " + implementation_->folder);
 }
 
-Result<uint64_t> RocksDatabase::IngestRows(size_t family, const std::vector<Row>& rows) {
-  RETURN_IF_ERROR(implementation_->ResumeIfFailed());
-  rocksdb::Options options(DatabaseOptions(implementation_->use),
-                           FamilyOptions(implementation_->use));
-  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), options, implementation_->Family(family));
+Status RocksDatabase::IngestRows(size_t family, const std::vector<Row>& rows) {
   const std::string path = implementation_->folder + "/" +
                            std::to_string(implementation_->next_table.fetch_add(1)) + ".ingest";
-  const std::string what = "writing blocks to " + implementation_->folder;
-  const auto fail = [&](const rocksdb::Status& status) {
-    std::error_code ignored;
-    std::filesystem::remove(path, ignored);
-    return Translate(status, what);
-  };
-  rocksdb::Status status = writer.Open(path);
-  if (!status.ok()) return fail(status);
-  std::string value;
-  for (const Row& row : rows) {
-    value.clear();
-    for (const std::string_view piece : row.pieces) value.append(piece);
-    status = writer.Put(row.key, value);
-    if (!status.ok()) return fail(status);
-  }
-  rocksdb::ExternalSstFileInfo info;
-  status = writer.Finish(&info);  // syncs the file
-  if (!status.ok()) return fail(status);
-  rocksdb::IngestExternalFileOptions ingest;
-  ingest.move_files = true;
-  ingest.write_global_seqno = false;
-  ingest.snapshot_consistency = false;
-  status = implementation_->database->IngestExternalFile(implementation_->Family(family), {path},
+  const auto write = [&]() -> rocksdb::Status {
+    rocksdb::Options options(DatabaseOptions(implementation_->use),
+                             FamilyOptions(implementation_->use));
+    rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), options, implementation_->Family(family));
+    rocksdb::Status status = writer.Open(path);
+    std::string value;
+    for (size_t i = 0; i < rows.size() && status.ok(); ++i) {
+      value.clear();
+      for (const std::string_view piece : rows[i].pieces) value.append(piece);
+      status = writer.Put(rows[i].key, value);
+    }
+    if (status.ok()) status = writer.Finish();  // syncs the file
+    if (!status.ok()) return status;
+    rocksdb::IngestExternalFileOptions ingest;
+    ingest.move_files = true;
+    ingest.write_global_seqno = false;
+    ingest.snapshot_consistency = false;
+    return implementation_->database->IngestExternalFile(implementation_->Family(family), {path},
                                                          ingest);
-  if (!status.ok()) {
-    implementation_->write_failed.store(true);
-    return fail(status);
-  }
-  return info.file_size;
+  };
+  const auto write_or_clean_up = [&] {
+    const rocksdb::Status status = write();
+    std::error_code ignored;
+    if (!status.ok()) std::filesystem::remove(path, ignored);
+    return status;
+  };
+  return implementation_->WriteWithRecovery("writing blocks to " + implementation_->folder,
+                                            write_or_clean_up);
 }
 
 Status RocksDatabase::DropFiles(size_t family, const std::string& first, const std::string& last) {
   const rocksdb::Slice begin(first);
   const rocksdb::Slice end(last);
-  return Translate(
-      rocksdb::DeleteFilesInRange(implementation_->database.get(), implementation_->Family(family),
-                                  &begin, &end, /*include_end=*/false),
-      "dropping blocks of " + implementation_->folder);
+  return implementation_->WriteWithRecovery("dropping blocks of " + implementation_->folder, [&] {
+    return rocksdb::DeleteFilesInRange(implementation_->database.get(),
+                                       implementation_->Family(family), &begin, &end,
+                                       /*include_end=*/false);
+  });
 }
 
 std::vector<RocksDatabase::TableFile> RocksDatabase::TableFiles() const {
+  const std::shared_lock lock(implementation_->mutex);
+  if (implementation_->database == nullptr) return {};
   std::vector<rocksdb::LiveFileMetaData> native;
   implementation_->database->GetLiveFilesMetaData(&native);
   std::vector<TableFile> files;
@@ -265,11 +326,16 @@ std::vector<RocksDatabase::TableFile> RocksDatabase::TableFiles() const {
 uint64_t RocksDatabase::PhysicalBytes() const {
   uint64_t bytes = 0;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(implementation_->folder, error)) {
-    const uint64_t size = entry.file_size(error);
-    if (!error) bytes += size;
+  std::filesystem::directory_iterator it(implementation_->folder, error);
+  for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+    struct stat info {};
+    if (stat(it->path().c_str(), &info) != 0) continue;
+    // A file just written may have no blocks yet; a preallocated one has more than its length.
+    bytes += static_cast<uint64_t>(std::max<int64_t>(info.st_size, int64_t{512} * info.st_blocks));
   }
   return bytes;
 }
+
+void SetRocksEnvironmentForTests(rocksdb::Env* env) { TestEnvironment() = env; }
 
 }  // namespace corpusd

@@ -8,20 +8,22 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "store/base/result.h"
+
+namespace rocksdb {
+class Env;
+}
 
 namespace corpusd {
 
 class RocksBatch {
  public:
-  RocksBatch();
-  ~RocksBatch();
   void Put(size_t family, std::string_view key, std::string_view value);
   void Delete(size_t family, std::string_view key);
 
@@ -35,49 +37,38 @@ class RocksBatch {
   std::vector<Operation> operations_;
 };
 
-// Bytes of one value, kept in place while this lives.
-class RocksValue {
- public:
-  RocksValue();
-  ~RocksValue();
-  RocksValue(const RocksValue&) = delete;
-  RocksValue& operator=(const RocksValue&) = delete;
-  std::span<const std::byte> bytes() const;
-
- private:
-  friend class RocksDatabase;
-  struct Slice;
-  std::unique_ptr<Slice> slice_;
-};
-
 class RocksDatabase {
  public:
   enum class Use { kCatalog, kPayload };
-  // Column families are numbered in the order of their names; "default" is added first by RocksDB
-  // and unused.
+  // Column families are numbered in the order of their names; RocksDB's "default" is unused.
   static Result<std::unique_ptr<RocksDatabase>> Open(const std::string& folder, Use use,
                                                      const std::vector<std::string>& families);
   ~RocksDatabase();
 
   // kNotFound if absent.
   Result<std::string> Get(size_t family, std::string_view key) const;
-  Status GetPinned(size_t family, std::string_view key, RocksValue* value) const;
+  // Hands the value's bytes to use without a copy, and RETURNS what it returns. RocksDB's own
+  // checksum is not computed: the caller checks its own. kNotFound if absent.
+  Status Read(size_t family, std::string_view key,
+              const std::function<Status(std::span<const std::byte>)>& use) const;
   // Values in the order of keys; an absent one is an empty optional.
-  Result<std::vector<std::pair<bool, std::string>>> MultiGet(
+  Result<std::vector<std::optional<std::string>>> MultiGet(
       size_t family, const std::vector<std::string>& keys) const;
-  // Atomic and on disk when it returns (sync) or written to the log only (not sync).
+  // Atomic and on disk when it returns (sync) or written to the log only (not sync). After an
+  // error the batch may or may not come back when the folder is next opened; a later successful
+  // Write settles that it does not.
   Status Write(const RocksBatch& batch, bool sync);
   // Calls visit for every key with the prefix, in order, until it returns false.
   Status Scan(size_t family, std::string_view prefix,
               const std::function<bool(std::string_view key, std::string_view value)>& visit) const;
 
   // Writes a table file of ascending keys outside the log and adds it; durable when it returns.
-  // Value pieces are concatenated. RETURNS the file's bytes.
+  // Value pieces are concatenated. On an error nothing stays behind.
   struct Row {
     std::string key;
     std::vector<std::string_view> pieces;
   };
-  Result<uint64_t> IngestRows(size_t family, const std::vector<Row>& rows);
+  Status IngestRows(size_t family, const std::vector<Row>& rows);
   // Drops whole table files inside [first, last), at once.
   Status DropFiles(size_t family, const std::string& first, const std::string& last);
   struct TableFile {
@@ -85,7 +76,7 @@ class RocksDatabase {
     uint64_t bytes;
   };
   std::vector<TableFile> TableFiles() const;
-  // All files of the database on disk.
+  // What all files of the database take on disk.
   uint64_t PhysicalBytes() const;
 
  private:
@@ -93,5 +84,9 @@ class RocksDatabase {
   explicit RocksDatabase(std::unique_ptr<Implementation> implementation);
   std::unique_ptr<Implementation> implementation_;
 };
+
+// Databases opened from now on use this environment, for a test's faulty file system; null: the
+// usual one.
+void SetRocksEnvironmentForTests(rocksdb::Env* env);
 
 }  // namespace corpusd

@@ -1,5 +1,5 @@
-// engine/decode/sampler.h -- logits in, one token out. Deterministic: the same logits, options and seed give
-// the same tokens on every host. One thread per Sampler.
+// engine/decode/sampler.h -- logits in, one token out. Deterministic: the same logits, options and
+// seed give the same tokens on every host. One thread per Sampler.
 #pragma once
 
 #include <cstdint>

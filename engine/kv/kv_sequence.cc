@@ -37,8 +37,8 @@ std::vector<KvSequence::Target> KvSequence::TargetsOfLast(uint32_t count) const 
     const KvPage& page = own_[i];
     const uint64_t end = page.first_position + page.tokens;
     if (end <= first) continue;
-    const auto slot = static_cast<uint32_t>(std::max(first, page.first_position) -
-                                            page.first_position);
+    const auto slot =
+        static_cast<uint32_t>(std::max(first, page.first_position) - page.first_position);
     targets.push_back({buffers_[i]->data(), slot, page.tokens - slot});
   }
   uint64_t rows = 0;

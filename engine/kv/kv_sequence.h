@@ -1,6 +1,6 @@
-// engine/kv/kv_sequence.h -- the pages one computation attends to: shared ones of the store, in the corpus's
-// format, then its own, which grow. Knows where every new token's K and V go. Owns its own pages; the leases
-// of shared pages are the caller's and must outlive it. One thread at a time.
+// engine/kv/kv_sequence.h -- the pages one computation attends to: shared ones of the store, in the
+// corpus's format, then its own, which grow. Knows where every new token's K and V go. Owns its own
+// pages; the leases of shared pages are the caller's and must outlive it. One thread at a time.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The llama family: RMSNorm, grouped-query attention with RoPE, SwiGLU, residuals (Touvron et al. 2023,
-// arXiv 2302.13971; GQA: Ainslie et al. 2023, arXiv 2305.13245).
+// The llama family: RMSNorm, grouped-query attention with RoPE, SwiGLU, residuals (Touvron et al.
+// 2023, arXiv 2302.13971; GQA: Ainslie et al. 2023, arXiv 2305.13245).
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -28,7 +28,8 @@ class WeightReader {
     if (tensor == nullptr) return InvalidArgumentError("tensor '" + name + "' is missing");
     if (tensor->dims.size() != 2 || tensor->dims[0] != cols || tensor->dims[1] != rows) {
       std::string shape;
-      for (const uint64_t dim : tensor->dims) shape += (shape.empty() ? "" : " x ") + std::to_string(dim);
+      for (const uint64_t dim : tensor->dims)
+        shape += (shape.empty() ? "" : " x ") + std::to_string(dim);
       return InvalidArgumentError("tensor '" + name + "' is " + shape + ", expected " +
                                   std::to_string(cols) + " x " + std::to_string(rows));
     }

@@ -1,6 +1,7 @@
-// engine/model/model.h -- the weights and layer graph of one architecture, written once over Backend.
-// Immutable after loading, so any number of threads may call Forward, each with its own ForwardScratch and
-// KvSequence, if the Backend's rule (one caller at a time) is kept by the compute gate.
+// engine/model/model.h -- the weights and layer graph of one architecture, written once over
+// Backend. Immutable after loading, so any number of threads may call Forward, each with its own
+// ForwardScratch and KvSequence, if the Backend's rule (one caller at a time) is kept by the
+// compute gate.
 #pragma once
 
 #include <cstdint>
@@ -38,11 +39,11 @@ class Model {
   // The KV layout of this model in the named format ("bf16", "int8"); kInvalidArgument if unknown.
   virtual Result<KvFormat> Format(std::string_view name) const = 0;
 
-  // Computes tokens at positions [kv.tokens(), + tokens.size()): extends kv, writes their K and V, and
-  // leaves the final hidden states [tokens, hidden] (before the output norm) in scratch.hidden.
-  // between_layers is called after every layer (to offer the compute turn, to poll for a stop); false ends the
-  // computation with kCancelled, after which kv must be thrown away.
-  // REQUIRES: 1 <= tokens.size() <= scratch.rows().
+  // Computes tokens at positions [kv.tokens(), + tokens.size()): extends kv, writes their K and V,
+  // and leaves the final hidden states [tokens, hidden] (before the output norm) in scratch.hidden.
+  // between_layers is called after every layer (to offer the compute turn, to poll for a stop);
+  // false ends the computation with kCancelled, after which kv must be thrown away. REQUIRES: 1 <=
+  // tokens.size() <= scratch.rows().
   virtual Status Forward(std::span<const TokenId> tokens, KvSequence& kv, ForwardScratch& scratch,
                          const std::function<bool()>& between_layers) const = 0;
   // logits [count, vocabulary] of rows [first_row, first_row + count) of scratch.hidden.
@@ -51,8 +52,8 @@ class Model {
 
 class GgufFile;
 
-// Loads a llama-family GGUF ("llama" architecture). kUnimplemented for others, kInvalidArgument for a file
-// whose tensors do not fit its own metadata.
+// Loads a llama-family GGUF ("llama" architecture). kUnimplemented for others, kInvalidArgument for
+// a file whose tensors do not fit its own metadata.
 Result<std::unique_ptr<Model>> LoadLlamaModel(const GgufFile& file, Backend& backend);
 
 }  // namespace corpusd

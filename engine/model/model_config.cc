@@ -8,7 +8,8 @@
 namespace corpusd {
 namespace {
 
-// Limits beyond any published llama-family model; they keep products inside 64 bits and buffers sane.
+// Limits beyond any published llama-family model; they keep products inside 64 bits and buffers
+// sane.
 constexpr uint64_t kLayersMax = 1024;
 constexpr uint64_t kHiddenMax = 65536;
 constexpr uint64_t kHeadsMax = 1024;

@@ -1,5 +1,5 @@
-// engine/model/model_config.h -- the shape of a transformer, read and checked from a model file's metadata.
-// Plain data.
+// engine/model/model_config.h -- the shape of a transformer, read and checked from a model file's
+// metadata. Plain data.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ namespace corpusd {
 class GgufFile;
 
 struct ModelConfig {
-  std::string architecture;   // "llama"
-  std::string name;           // general.name
+  std::string architecture;  // "llama"
+  std::string name;          // general.name
   uint32_t layers = 0;
   uint32_t hidden = 0;
   uint32_t q_heads = 0;

@@ -17,8 +17,7 @@ double YarnPair(const RopeConfig& c, double rotations) {
 // 1 where a pair keeps its frequency, 0 where it is interpolated, a ramp between.
 double YarnKeep(const RopeConfig& c, uint32_t pair) {
   const double low = std::max(0.0, std::floor(YarnPair(c, c.yarn_beta_fast)));
-  const double high =
-      std::min(c.dimensions - 1.0, std::ceil(YarnPair(c, c.yarn_beta_slow)));
+  const double high = std::min(c.dimensions - 1.0, std::ceil(YarnPair(c, c.yarn_beta_slow)));
   const double ramp = (pair - low) / std::max(0.001, high - low);
   return 1 - std::clamp(ramp, 0.0, 1.0);
 }
@@ -35,8 +34,7 @@ std::string RopeConfig::Canonical() const {
   std::string text = "base=" + Number(base) + ";dims=" + std::to_string(dimensions) +
                      ";scaling=" + std::to_string(static_cast<int>(scaling)) +
                      ";factor=" + Number(factor) + ";original=" + Number(original_context) +
-                     ";beta=" + Number(yarn_beta_fast) + "," + Number(yarn_beta_slow) +
-                     ";factors=";
+                     ";beta=" + Number(yarn_beta_fast) + "," + Number(yarn_beta_slow) + ";factors=";
   for (const float f : frequency_factors) text += Number(f) + ",";
   return text;
 }

@@ -1,7 +1,7 @@
-// engine/model/rope_table.h -- the rotation angles of a model, as a table by position difference. Owns its
-// memory; immutable after Build; any thread.
-// Sources: RoPE, Su et al. 2021 (arXiv 2104.09864); linear scaling, Chen et al. 2023 (arXiv 2306.15595);
-// YaRN, Peng et al. 2023 (arXiv 2309.00071); the "llama3" factors come with the file as rope_freqs.weight.
+// engine/model/rope_table.h -- the rotation angles of a model, as a table by position difference.
+// Owns its memory; immutable after Build; any thread. Sources: RoPE, Su et al. 2021 (arXiv
+// 2104.09864); linear scaling, Chen et al. 2023 (arXiv 2306.15595); YaRN, Peng et al. 2023 (arXiv
+// 2309.00071); the "llama3" factors come with the file as rope_freqs.weight.
 #pragma once
 
 #include <cstdint>
@@ -18,20 +18,21 @@ enum class RopeScaling : uint8_t { kNone, kLinear, kYarn };
 
 struct RopeConfig {
   double base = 10000;
-  uint32_t dimensions = 0;              // of head_dim, from 0; even
+  uint32_t dimensions = 0;  // of head_dim, from 0; even
   RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1;                    // of linear and YaRN
-  double original_context = 0;          // YaRN: tokens the model was trained on
+  double factor = 1;            // of linear and YaRN
+  double original_context = 0;  // YaRN: tokens the model was trained on
   double yarn_beta_fast = 32, yarn_beta_slow = 1;
-  std::vector<float> frequency_factors; // dimensions / 2 divisors ("llama3"), or empty
+  std::vector<float> frequency_factors;  // dimensions / 2 divisors ("llama3"), or empty
   // The same on every host; part of every chain root.
   std::string Canonical() const;
 };
 
-// RETURNS the frequency of each pair, radians per position; REQUIRES a config that ValidateRope accepts.
+// RETURNS the frequency of each pair, radians per position; REQUIRES a config that ValidateRope
+// accepts.
 std::vector<double> RopeFrequencies(const RopeConfig& config);
-// What q.k is multiplied by beside 1/sqrt(head_dim): YaRN's temperature, squared since it is put on both q
-// and k; 1 otherwise.
+// What q.k is multiplied by beside 1/sqrt(head_dim): YaRN's temperature, squared since it is put on
+// both q and k; 1 otherwise.
 double RopeAttentionFactor(const RopeConfig& config);
 Status ValidateRope(const RopeConfig& config, uint32_t head_dim);
 

@@ -1,0 +1,59 @@
+// client/ctl/arguments.h -- Arguments: one command line, parsed and checked. Each verb reads the
+// members that its flags fill. Values.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/ctl/output_format.h"
+
+namespace corpusd::ctl {
+
+struct Arguments {
+  std::string verb;
+
+  // Global flags.
+  std::string socket_path;  // empty: the default
+  OutputMode output = OutputMode::kTable;
+  bool quiet = false;
+  std::optional<std::chrono::milliseconds> timeout;
+  bool assume_yes = false;
+  bool no_color = false;
+
+  // What the verb acts on.
+  std::string
+      name;  // a corpus; for job and cancel an id, for wait either, for completion the shell
+  std::string new_name;  // rename
+  std::vector<std::string> paths;
+  std::string question;
+
+  // ingest, append
+  std::string mode = "auto";
+  std::string kv_format;
+  std::string preamble_path;
+  bool pin = false;
+  bool detach = false;
+  bool read_stdin = false;
+
+  // ask
+  uint32_t max_tokens = 128;
+  double temperature = 0;
+  uint64_t seed = 0;
+  double top_p = 1;
+  bool no_stream = false;
+  bool cite = false;
+  bool no_cache = false;
+
+  // pin, evict, warm, touch, wait, verify
+  std::string tier;  // of --tier, --from and --to; empty: the daemon's choice
+  std::optional<std::chrono::milliseconds> ttl;
+  bool ttl_never = false;
+  bool dry_run = false;
+  bool repair = false;
+  std::string wait_for = "ready";
+};
+
+}  // namespace corpusd::ctl

@@ -1,0 +1,200 @@
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "client/ctl/commands.h"
+#include "client/ctl/exit_code.h"
+#include "client/ctl/json_objects.h"
+#include "client/ctl/units.h"
+
+namespace corpusd::ctl {
+namespace {
+
+std::string StateCell(const v1::Corpus& corpus) {
+  if (corpus.state() != "prefilling" || corpus.tokens() == 0) return corpus.state();
+  const double share =
+      100.0 * static_cast<double>(corpus.durable_tokens()) / static_cast<double>(corpus.tokens());
+  return corpus.state() + " " + std::to_string(static_cast<int>(share)) + "%";
+}
+
+std::string PinCell(const v1::Corpus& corpus, int64_t now_ms) {
+  if (!corpus.pinned()) return "-";
+  const std::string tier = corpus.pin_tier().empty() ? "yes" : corpus.pin_tier();
+  if (corpus.pin_expires_at_ms() == 0) return tier;
+  return tier + " (" + FormatAge(corpus.pin_expires_at_ms(), now_ms) + ")";
+}
+
+void PrintTable(const CommandContext& context, const v1::ListReply& reply) {
+  const bool wide = context.arguments.output == OutputMode::kWide;
+  const int64_t now_ms = context.console.now_ms();
+  std::vector<Column> columns = {{"NAME"},
+                                 {"STATE", Align::kLeft, true},
+                                 {"TOKENS", Align::kRight},
+                                 {"STORED", Align::kRight},
+                                 {"HOST", Align::kRight},
+                                 {"DISK", Align::kRight},
+                                 {"PIN"},
+                                 {"LAST USED"},
+                                 {"EXPIRES"}};
+  if (wide) {
+    for (const char* title :
+         {"ID", "MODE", "FORMAT", "BLOCKS", "DEVICE", "CREATED", "MODEL", "ROOT"}) {
+      columns.push_back({title});
+    }
+  }
+  TablePrinter table(columns);
+  for (const v1::Corpus& corpus : reply.corpora()) {
+    std::vector<std::string> cells = {corpus.name(),
+                                      StateCell(corpus),
+                                      FormatCount(corpus.tokens()),
+                                      FormatBytes(corpus.stored_bytes()),
+                                      FormatBytes(corpus.host_bytes()),
+                                      FormatBytes(corpus.disk_bytes()),
+                                      PinCell(corpus, now_ms),
+                                      FormatAge(corpus.last_used_at_ms(), now_ms),
+                                      FormatAge(corpus.expires_at_ms(), now_ms)};
+    if (wide) {
+      for (const std::string& cell :
+           {std::to_string(corpus.id()), corpus.mode(), corpus.kv_format(),
+            FormatCount(corpus.blocks()), FormatBytes(corpus.device_bytes()),
+            FormatAge(corpus.created_at_ms(), now_ms), corpus.model_name(), corpus.root()}) {
+        cells.push_back(cell);
+      }
+    }
+    table.AddRow(std::move(cells));
+  }
+  table.Print(context.console.out, StyleOf(context));
+}
+
+std::string TimeField(int64_t time_ms, int64_t now_ms) {
+  if (time_ms == 0) return "-";
+  return FormatTimestamp(time_ms) + " (" + FormatAge(time_ms, now_ms) + ")";
+}
+
+Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
+  Fields fields = {{"name", corpus.name()},
+                   {"id", std::to_string(corpus.id())},
+                   {"state", StateCell(corpus)},
+                   {"mode", corpus.mode()},
+                   {"tokens", FormatCount(corpus.tokens())},
+                   {"blocks", FormatCount(corpus.blocks())},
+                   {"format", corpus.kv_format()},
+                   {"model", corpus.model_name()},
+                   {"root", corpus.root()},
+                   {"stored", FormatBytes(corpus.stored_bytes()) + " (" +
+                                  FormatBytes(corpus.bf16_bytes()) + " as bf16)"},
+                   {"on device", FormatBytes(corpus.device_bytes())},
+                   {"on host", FormatBytes(corpus.host_bytes())},
+                   {"on disk", FormatBytes(corpus.disk_bytes())},
+                   {"pinned", PinCell(corpus, now_ms)},
+                   {"created", TimeField(corpus.created_at_ms(), now_ms)},
+                   {"last used", TimeField(corpus.last_used_at_ms(), now_ms)},
+                   {"expires", TimeField(corpus.expires_at_ms(), now_ms)},
+                   {"prefill", FormatDuration(corpus.prefill_seconds()) + " at " +
+                                   FormatRate(corpus.prefill_tokens_per_s()) + " tok/s, resumed " +
+                                   std::to_string(corpus.prefill_resumed_times()) + " times"}};
+  if (corpus.skipped_files() > 0) {
+    fields.emplace_back("skipped files", FormatCount(corpus.skipped_files()));
+  }
+  if (corpus.job_id() != 0) fields.emplace_back("job", std::to_string(corpus.job_id()));
+  if (!corpus.error().empty()) fields.emplace_back("error", corpus.error());
+  return fields;
+}
+
+// RETURNS whether the user agrees; without a terminal only --yes does.
+ClientResult<Done> ConfirmRemoval(const CommandContext& context, const v1::Corpus& corpus) {
+  if (context.arguments.assume_yes) return Done{};
+  if (!context.console.in_is_terminal) {
+    return UsageError("rm asks before it removes " + Quoted(corpus.name()) +
+                      ", and stdin is no terminal: say --yes");
+  }
+  context.console.err << "Remove corpus " << Quoted(corpus.name()) << " ("
+                      << FormatCount(corpus.tokens()) << " tokens, "
+                      << FormatBytes(corpus.stored_bytes()) << ")? [y/N] " << std::flush;
+  std::string answer;
+  std::getline(context.console.in, answer);
+  if (context.console.interrupted != nullptr && context.console.interrupted->load()) {
+    return ClientError{kClientInterrupted, "interrupted", "interrupted; nothing was removed"};
+  }
+  if (answer == "y" || answer == "Y" || answer == "yes") return Done{};
+  return ClientError{0, "declined", "nothing was removed"};
+}
+
+}  // namespace
+
+int RunList(const CommandContext& context) {
+  auto client = ConnectToDaemon(context, CallLength::kQuick);
+  if (!client.ok()) return Fail(context, client.error());
+  auto reply = (*client)->List();
+  if (!reply.ok()) return Fail(context, reply.error());
+  const OutputMode mode = context.arguments.output;
+  if (IsStructured(mode)) {
+    Json corpora = Json::array();
+    for (const v1::Corpus& corpus : reply->corpora()) corpora.push_back(CorpusToJson(corpus));
+    PrintStructured(context.console.out, mode, corpora);
+  } else if (mode == OutputMode::kName || context.arguments.quiet) {
+    for (const v1::Corpus& corpus : reply->corpora()) {
+      context.console.out << corpus.name() << '\n';
+    }
+  } else {
+    PrintTable(context, *reply);
+  }
+  return kExitOk;
+}
+
+int RunShow(const CommandContext& context) {
+  auto client = ConnectToDaemon(context, CallLength::kQuick);
+  if (!client.ok()) return Fail(context, client.error());
+  auto corpus = (*client)->Show(context.arguments.name);
+  if (!corpus.ok()) return Fail(context, corpus.error());
+  const OutputMode mode = context.arguments.output;
+  if (IsStructured(mode) || mode == OutputMode::kName) {
+    PrintChanged(context, *corpus, "");
+    return kExitOk;
+  }
+  const TableStyle style = StyleOf(context);
+  PrintFields(context.console.out, FieldsOf(*corpus, context.console.now_ms()), style);
+  if (corpus->sources().empty()) return kExitOk;
+  context.console.out << '\n';
+  TablePrinter sources({{"SOURCE"}, {"TOKENS", Align::kRight}, {"SIZE", Align::kRight}});
+  for (const v1::Source& source : corpus->sources()) {
+    sources.AddRow({source.path(), FormatCount(source.tokens()), FormatBytes(source.bytes())});
+  }
+  sources.Print(context.console.out, style);
+  return kExitOk;
+}
+
+int RunRemove(const CommandContext& context) {
+  auto client = ConnectToDaemon(context, CallLength::kQuick);
+  if (!client.ok()) return Fail(context, client.error());
+  const std::string& name = context.arguments.name;
+  auto corpus = (*client)->Show(name);
+  if (!corpus.ok()) return Fail(context, corpus.error());
+  auto confirmed = ConfirmRemoval(context, *corpus);
+  if (!confirmed.ok()) return Fail(context, confirmed.error());
+  auto removed = (*client)->Remove(name);
+  if (!removed.ok()) return Fail(context, removed.error());
+  const OutputMode mode = context.arguments.output;
+  if (IsStructured(mode)) {
+    PrintStructured(context.console.out, mode, {{"name", name}, {"removed", true}});
+  } else if (mode == OutputMode::kName) {
+    context.console.out << name << '\n';
+  } else {
+    Say(context, "removed " + Quoted(name));
+  }
+  return kExitOk;
+}
+
+int RunRename(const CommandContext& context) {
+  auto client = ConnectToDaemon(context, CallLength::kQuick);
+  if (!client.ok()) return Fail(context, client.error());
+  const Arguments& arguments = context.arguments;
+  auto renamed = (*client)->Rename(arguments.name, arguments.new_name);
+  if (!renamed.ok()) return Fail(context, renamed.error());
+  auto corpus = (*client)->Show(arguments.new_name);
+  if (!corpus.ok()) return Fail(context, corpus.error());
+  PrintChanged(context, *corpus,
+               "renamed " + Quoted(arguments.name) + " to " + Quoted(arguments.new_name));
+  return kExitOk;
+}
+
+}  // namespace corpusd::ctl

@@ -1,0 +1,163 @@
+#include "client/ctl/json_objects.h"
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "client/ctl/units.h"
+
+namespace corpusd::ctl {
+namespace {
+
+Json TimeOrNull(int64_t time_ms) {
+  return time_ms == 0 ? Json(nullptr) : Json(FormatTimestamp(time_ms));
+}
+
+Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+Json PinToJson(const v1::Corpus& corpus) {
+  if (!corpus.pinned()) return nullptr;
+  return {{"tier", corpus.pin_tier()}, {"expires_at", TimeOrNull(corpus.pin_expires_at_ms())}};
+}
+
+}  // namespace
+
+Json CorpusToJson(const v1::Corpus& corpus) {
+  Json sources = Json::array();
+  for (const v1::Source& source : corpus.sources()) {
+    sources.push_back({{"path", source.path()},
+                       {"tokens", source.tokens()},
+                       {"bytes", source.bytes()},
+                       {"digest", source.digest()}});
+  }
+  return {
+      {"name", corpus.name()},
+      {"id", corpus.id()},
+      {"state", corpus.state()},
+      {"mode", corpus.mode()},
+      {"tokens", corpus.tokens()},
+      {"segments", corpus.segments()},
+      {"blocks", corpus.blocks()},
+      {"kv_format", corpus.kv_format()},
+      {"model", {{"name", corpus.model_name()}, {"digest", corpus.model_digest()}}},
+      {"root", corpus.root()},
+      {"bytes",
+       {{"bf16", corpus.bf16_bytes()},
+        {"stored", corpus.stored_bytes()},
+        {"device", corpus.device_bytes()},
+        {"host", corpus.host_bytes()},
+        {"disk", corpus.disk_bytes()}}},
+      {"pinned", PinToJson(corpus)},
+      {"expires_at", TimeOrNull(corpus.expires_at_ms())},
+      {"created_at", TimeOrNull(corpus.created_at_ms())},
+      {"last_used_at", TimeOrNull(corpus.last_used_at_ms())},
+      {"prefill",
+       {{"seconds", corpus.prefill_seconds()},
+        {"tokens_per_s", corpus.prefill_tokens_per_s()},
+        {"resumed_times", corpus.prefill_resumed_times()}}},
+      {"quality", nullptr},
+      {"sources", std::move(sources)},
+  };
+}
+
+Json AskToJson(const v1::AskReply& reply) {
+  Json citations = Json::array();
+  for (const v1::Citation& citation : reply.citations()) {
+    citations.push_back({{"source", citation.source()},
+                         {"first_token", citation.first_token()},
+                         {"tokens", citation.tokens()},
+                         {"weight", citation.weight()}});
+  }
+  return {
+      {"answer", reply.answer()},
+      {"finish_reason", reply.finish_reason()},
+      {"usage",
+       {{"prompt_tokens", reply.usage().prompt_tokens()},
+        {"cached_tokens", reply.usage().cached_tokens()},
+        {"recomputed_tokens", reply.usage().recomputed_tokens()},
+        {"completion_tokens", reply.usage().completion_tokens()}}},
+      {"timing",
+       {{"queue_ms", reply.timing().queue_ms()},
+        {"load_ms", reply.timing().load_ms()},
+        {"first_token_ms", reply.timing().first_token_ms()},
+        {"total_ms", reply.timing().total_ms()},
+        {"decode_tokens_per_s", reply.timing().decode_tokens_per_s()}}},
+      {"read",
+       {{"device_bytes", reply.read().device_bytes()},
+        {"host_bytes", reply.read().host_bytes()},
+        {"disk_bytes", reply.read().disk_bytes()},
+        {"remote_bytes", reply.read().remote_bytes()}}},
+      {"attended_tokens", reply.attended_tokens()},
+      {"citations", std::move(citations)},
+  };
+}
+
+Json JobToJson(const v1::Job& job) {
+  return {
+      {"id", job.id()},
+      {"kind", job.kind()},
+      {"corpus", job.corpus()},
+      {"state", job.state()},
+      {"done_tokens", job.done_tokens()},
+      {"total_tokens", job.total_tokens()},
+      {"reused_tokens", job.reused_tokens()},
+      {"tokens_per_s", job.tokens_per_s()},
+      {"eta_s", job.eta_s() < 0 ? Json(nullptr) : Json(job.eta_s())},
+      {"written_bytes", job.written_bytes()},
+      {"resumed_times", job.resumed_times()},
+      {"error", TextOrNull(job.error())},
+      {"created_at", TimeOrNull(job.created_at_ms())},
+      {"started_at", TimeOrNull(job.started_at_ms())},
+      {"finished_at", TimeOrNull(job.finished_at_ms())},
+  };
+}
+
+Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
+  Json tiers = Json::array();
+  for (const v1::Tier& tier : usage.tiers()) {
+    tiers.push_back({{"name", tier.name()},
+                     {"capacity_bytes", tier.capacity_bytes()},
+                     {"used_bytes", tier.used_bytes()},
+                     {"pinned_bytes", tier.pinned_bytes()},
+                     {"free_bytes", tier.free_bytes()}});
+  }
+  Json corpora = Json::array();
+  for (const v1::Corpus& corpus : usage.corpora()) {
+    corpora.push_back({{"name", corpus.name()},
+                       {"device_bytes", corpus.device_bytes()},
+                       {"host_bytes", corpus.host_bytes()},
+                       {"disk_bytes", corpus.disk_bytes()}});
+  }
+  return {{"tiers", std::move(tiers)}, {"corpora", std::move(corpora)}};
+}
+
+Json VerifyToJson(const std::string& name, const v1::VerifyReply& reply) {
+  return {{"name", name},
+          {"blocks", reply.blocks()},
+          {"bytes", reply.bytes()},
+          {"damaged", reply.damaged()},
+          {"missing", reply.missing()},
+          {"repaired", reply.repaired()}};
+}
+
+Json DoctorToJson(const v1::DoctorReply& reply) {
+  Json checks = Json::array();
+  for (const v1::Check& check : reply.checks()) {
+    checks.push_back({{"name", check.name()}, {"level", check.level()}, {"text", check.text()}});
+  }
+  return {{"checks", std::move(checks)}};
+}
+
+Json VersionToJson(const std::string& client_version, const v1::VersionReply* server) {
+  Json server_json = nullptr;
+  if (server != nullptr) {
+    server_json = {{"version", server->version()},
+                   {"backend", server->backend()},
+                   {"model", {{"name", server->model_name()}, {"digest", server->model_digest()}}},
+                   {"protocol", server->protocol()},
+                   {"pid", server->pid()}};
+  }
+  return {{"client", {{"version", client_version}}}, {"server", std::move(server_json)}};
+}
+
+}  // namespace corpusd::ctl

@@ -1,0 +1,146 @@
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "client/ctl/commands.h"
+#include "client/ctl/exit_code.h"
+#include "client/ctl/json_objects.h"
+#include "client/ctl/source_walker.h"
+#include "client/ctl/text.h"
+#include "client/ctl/units.h"
+
+namespace corpusd::ctl {
+namespace {
+
+// A question is typed or pasted; a corpus belongs in an ingest.
+constexpr uint64_t kQuestionBytesMax = uint64_t{4} << 20;
+
+ClientResult<std::string> ReadQuestion(const CommandContext& context) {
+  if (context.arguments.question != "-") return context.arguments.question;
+  std::string question;
+  auto read = ReadDescriptor(context.console.in_file, "the question from stdin",
+                             context.console.interrupted, [&](std::string_view piece) {
+                               question += piece;
+                               return question.size() <= kQuestionBytesMax;
+                             });
+  if (!read.ok()) return read.error();
+  if (question.size() > kQuestionBytesMax) {
+    return UsageError("the question on stdin is longer than " + FormatBytes(kQuestionBytesMax));
+  }
+  while (question.ends_with('\n') || question.ends_with('\r')) question.pop_back();
+  if (question.empty()) return UsageError("the question on stdin is empty");
+  if (!IsValidUtf8(question)) return UsageError("the question on stdin is not UTF-8");
+  return question;
+}
+
+// Writes the answer as it comes. Off a terminal the bytes are the model's own.
+class AnswerPrinter {
+ public:
+  explicit AnswerPrinter(Console& console) : console_(console) {}
+
+  // RETURNS false once stdout takes no more.
+  bool Print(std::string_view text) {
+    if (text.empty()) return true;
+    if (console_.out_is_terminal) {
+      console_.out << EscapeForTerminal(text);
+    } else {
+      console_.out << text;
+    }
+    console_.out.flush();
+    ends_line_ = text.ends_with('\n');
+    return console_.out.good();
+  }
+
+  void Finish() {
+    if (!ends_line_) console_.out << '\n';
+    console_.out.flush();
+  }
+
+ private:
+  Console& console_;
+  bool ends_line_ = false;
+};
+
+std::string StatsLine(const v1::AskReply& reply) {
+  const v1::Usage& usage = reply.usage();
+  const v1::Timing& timing = reply.timing();
+  return FormatCount(usage.prompt_tokens()) + " prompt tokens (" +
+         FormatCount(usage.cached_tokens()) + " cached, " + FormatCount(usage.recomputed_tokens()) +
+         " recomputed), first token " + FormatMilliseconds(timing.first_token_ms()) + ", " +
+         FormatCount(usage.completion_tokens()) + " tokens at " +
+         FormatRate(timing.decode_tokens_per_s()) + " tok/s";
+}
+
+void PrintCitations(std::ostream& out, const v1::AskReply& reply) {
+  if (reply.citations().empty()) return;
+  out << '\n';
+  int number = 0;
+  for (const v1::Citation& citation : reply.citations()) {
+    char weight[32];
+    std::snprintf(weight, sizeof weight, "%.2f", citation.weight());
+    out << '[' << ++number << "] " << EscapeForCell(citation.source()) << " tokens "
+        << FormatCount(citation.first_token()) << " to "
+        << FormatCount(citation.first_token() + citation.tokens()) << ", weight " << weight << '\n';
+  }
+}
+
+v1::AskRequest MakeRequest(const Arguments& arguments, std::string question) {
+  v1::AskRequest request;
+  request.set_name(arguments.name);
+  request.set_question(std::move(question));
+  request.set_max_tokens(arguments.max_tokens);
+  request.set_temperature(arguments.temperature);
+  request.set_seed(arguments.seed);
+  request.set_top_p(arguments.top_p);
+  request.set_cite(arguments.cite);
+  request.set_no_cache(arguments.no_cache);
+  return request;
+}
+
+// The answer as people read it, with the statistics on stderr.
+void PrintPlainEnd(const CommandContext& context, const v1::AskReply& reply) {
+  PrintCitations(context.console.out, reply);
+  context.console.out.flush();
+  if (context.console.err_is_terminal && !context.arguments.quiet) {
+    context.console.err << StatsLine(reply) << '\n';
+  }
+}
+
+}  // namespace
+
+int RunAsk(const CommandContext& context) {
+  const Arguments& arguments = context.arguments;
+  auto question = ReadQuestion(context);
+  if (!question.ok()) return Fail(context, question.error());
+  auto client = ConnectToDaemon(context, CallLength::kLong);
+  if (!client.ok()) return Fail(context, client.error());
+
+  const bool structured = IsStructured(arguments.output);
+  const bool streams = !structured && !arguments.no_stream;
+  AnswerPrinter printer(context.console);
+  bool started = false;
+  std::function<bool(std::string_view)> on_text;
+  if (streams) {
+    on_text = [&](std::string_view text) {
+      started = true;
+      return printer.Print(text);
+    };
+  }
+  auto reply = (*client)->Ask(MakeRequest(arguments, *std::move(question)), on_text);
+  if (!reply.ok()) {
+    if (started) printer.Finish();
+    return Fail(context, reply.error());
+  }
+  if (structured) {
+    PrintStructured(context.console.out, arguments.output, AskToJson(*reply));
+  } else {
+    if (!streams) printer.Print(reply->answer());
+    printer.Finish();
+    PrintPlainEnd(context, *reply);
+  }
+  if (reply->finish_reason() != "cancelled") return kExitOk;
+  if (!context.console.out.good()) return kExitOther;  // the reader of stdout went away
+  return Fail(context, {10, "cancelled", "the answer was cut off: corpusd cancelled the question"});
+}
+
+}  // namespace corpusd::ctl

@@ -1,0 +1,115 @@
+#include "daemon/daemon.h"
+
+#include <utility>
+
+#include "daemon/jobs/maintenance.h"
+#include "daemon/log.h"
+#include "daemon/version.h"
+
+namespace corpusd {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// Calls that touch the disk for moments, and those that may take minutes.
+constexpr size_t kAdminThreads = 4, kAdminQueued = 4096;
+constexpr size_t kSlowThreads = 2, kSlowQueued = 64;
+// Tokenizing is bound by the CPU and shares it with prefill.
+constexpr size_t kIngestThreads = 2, kIngestQueued = 256;
+// Waiting questions per running one: beyond it a client should come again later.
+constexpr size_t kQueuedPerQuery = 16;
+constexpr milliseconds kMaintenanceInterval{15000};
+// Cancelled questions end at their next token; a client gets so long to take its last answers.
+constexpr milliseconds kCancelPatience{5000};
+constexpr milliseconds kFlushPatience{1000};
+
+}  // namespace
+
+int64_t Daemon::SystemNowMs() {
+  return std::chrono::duration_cast<milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
+               std::unique_ptr<Engine> engine, const NowMs& now_ms)
+    : options_(options),
+      now_ms_(now_ms),
+      store_(std::move(store)),
+      engine_(std::move(engine)),
+      jobs_(*engine_, *store_, JobQueueOptions{}, now_ms),
+      queries_("query", options.queries_max, options.queries_max * kQueuedPerQuery),
+      admin_("admin", kAdminThreads, kAdminQueued),
+      slow_("slow", kSlowThreads, kSlowQueued),
+      ingest_("ingest", kIngestThreads, kIngestQueued),
+      services_{options_,
+                *store_,
+                *engine_,
+                jobs_,
+                timers_,
+                queries_,
+                admin_,
+                slow_,
+                ingest_,
+                now_ms_,
+                steady_clock::now(),
+                stopping_} {}
+
+Daemon::~Daemon() { Shutdown(milliseconds::zero()); }
+
+Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
+                                              std::unique_ptr<BlockStore> store,
+                                              std::unique_ptr<Engine> engine, const NowMs& now_ms) {
+  std::unique_ptr<Daemon> daemon(new Daemon(options, std::move(store), std::move(engine), now_ms));
+  // The socket first: a daemon that cannot be reached should not begin to compute.
+  RETURN_IF_ERROR(daemon->StartListening());
+  daemon->jobs_.Start();
+  daemon->ScheduleMaintenance();
+  return daemon;
+}
+
+Status Daemon::StartListening() {
+  ListenerOptions listener;
+  listener.socket_path = options_.socket_path;
+  listener.socket_mode = options_.socket_mode;
+  listener.connections_max = options_.connections_max;
+  listener.connection.frame_bytes_max = options_.frame_bytes_max;
+  ASSIGN_OR_RETURN(listener_, UnixListener::Open(listener, services_));
+  return OkStatus();
+}
+
+void Daemon::ScheduleMaintenance() {
+  timers_.Schedule(steady_clock::now() + kMaintenanceInterval, [this] {
+    slow_.Submit([this] { ExpireCorpora(*store_, jobs_, now_ms_()); });
+    ScheduleMaintenance();
+  });
+}
+
+std::string Daemon::ReadyLine() const {
+  const ModelSummary& model = engine_->model();
+  return "corpusd " + std::string(kVersion) + " ready: socket " + options_.socket_path +
+         ", model " + model.name + ", backend " + model.backend + ", " +
+         std::to_string(store_->ListCorpora().size()) + " corpora";
+}
+
+void Daemon::Shutdown(milliseconds grace) {
+  if (std::exchange(shut_down_, true)) return;
+  const auto begin = steady_clock::now();
+  stopping_ = true;
+  jobs_.RequestStop();
+  if (listener_ != nullptr) {
+    listener_->StopAccepting();
+    const bool idle = queries_.WaitIdle(begin + grace);
+    listener_->CancelCalls(UnavailableError("the daemon is stopping; try again when it runs"));
+    queries_.WaitIdle(steady_clock::now() + kCancelPatience);
+    jobs_.Stop();
+    listener_->Close(kFlushPatience);
+    Log(LogLevel::kInfo, "stopped", {{"questions_cancelled", !idle}});
+  }
+  jobs_.Stop();
+  for (WorkerPool* pool : {&queries_, &admin_, &slow_, &ingest_}) pool->Stop();
+  timers_.Stop();
+}
+
+}  // namespace corpusd

@@ -1,0 +1,33 @@
+#include <utility>
+
+#include "daemon/daemon.h"
+#include "daemon/log.h"
+
+namespace corpusd {
+
+// Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
+Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
+  BlockStoreOptions store_options;
+  store_options.data_dir = options.data_dir;
+  store_options.host_bytes = options.host_bytes;
+  store_options.disk_bytes = options.disk_bytes;
+  ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
+  EngineOptions engine_options;
+  engine_options.model_path = options.model_path;
+  engine_options.device = options.device;
+  engine_options.isa = options.isa;
+  engine_options.kv_format = options.kv_format;
+  engine_options.cache_dir = options.data_dir;
+  engine_options.threads = options.threads;
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(engine_options, store.get()));
+  const ModelSummary& model = engine->model();
+  Log(LogLevel::kInfo, "model_loaded",
+      {{"model", model.name},
+       {"path", options.model_path},
+       {"digest", model.digest},
+       {"backend", model.backend},
+       {"context_tokens", model.context_tokens}});
+  return Start(options, std::move(store), std::move(engine));
+}
+
+}  // namespace corpusd

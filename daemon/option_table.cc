@@ -1,0 +1,49 @@
+#include <algorithm>
+#include <cctype>
+
+#include "daemon/options.h"
+
+namespace corpusd {
+
+std::string OptionSpec::Key() const {
+  std::string key(flag);
+  std::replace(key.begin(), key.end(), '-', '_');
+  return key;
+}
+
+std::string OptionSpec::Variable() const {
+  std::string variable = "CORPUSD_" + Key();
+  std::transform(variable.begin(), variable.end(), variable.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return variable;
+}
+
+const std::vector<OptionSpec>& OptionTable() {
+  static const std::vector<OptionSpec> table = {
+      {"data-dir", "DIR", "",
+       "where corpora are kept; one daemon a folder. Default: $XDG_STATE_HOME/corpusd, else "
+       "/var/lib/corpusd"},
+      {"socket", "PATH", "",
+       "the Unix socket. Default: $XDG_RUNTIME_DIR/corpusd/corpusd.sock, else "
+       "/run/corpusd/corpusd.sock"},
+      {"socket-mode", "OCTAL", "0660", "permissions of the socket: who may connect"},
+      {"http", "ADDRESS|off", "off", "the HTTP listener; this version has none, so only off"},
+      {"model", "FILE.gguf", "", "the model's weights; required"},
+      {"device", "auto|cpu", "auto", "where the model runs"},
+      {"isa", "NAME", "auto", "lowers the CPU's instruction set: auto, avx2, avx512, amx"},
+      {"kv-format", "FORMAT", "bf16", "how new corpora keep their keys and values"},
+      {"host-bytes", "SIZE", "4GiB", "memory for blocks, such as 4GiB or 512MB"},
+      {"disk-bytes", "SIZE", "100GiB", "disk for blocks, in physical bytes"},
+      {"device-bytes", "SIZE", "0", "device memory for blocks; must be 0 on a CPU"},
+      {"threads", "N", "0", "compute threads; 0: all cores"},
+      {"log-level", "LEVEL", "info", "trace, debug, info, warn, error or off"},
+      {"log-format", "text|json", "text", "lines for people or JSON lines, on stderr"},
+      {"max-frame-bytes", "SIZE", "16MiB", "a larger request or answer closes its connection"},
+      {"max-connections", "N", "256", "clients at once; more are told to come again"},
+      {"max-queries", "N", "8", "questions answered at once; more wait their turn"},
+      {"grace", "TIME", "10s", "how long running questions may go on after SIGTERM"},
+  };
+  return table;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,258 @@
+#include "daemon/options.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <numeric>
+
+#include "store/base/units.h"
+
+namespace corpusd {
+namespace {
+
+// A frame must hold a 1 MiB piece of a source and its envelope; its length field has 32 bits.
+constexpr uint64_t kFrameBytesFloor = uint64_t{2} << 20;
+constexpr uint64_t kFrameBytesCeiling = uint64_t{1} << 30;
+constexpr uint64_t kConnectionsCeiling = 65536;
+constexpr uint64_t kQueriesCeiling = 1024;
+constexpr uint64_t kThreadsCeiling = 4096;
+// A misspelt variable is this near to a real one; farther ones belong to other programs.
+constexpr size_t kMisspeltDistance = 2;
+
+std::vector<std::string> AllKeys() {
+  std::vector<std::string> keys;
+  for (const OptionSpec& spec : OptionTable()) keys.push_back(spec.Key());
+  return keys;
+}
+
+std::string DefaultOf(const OptionSpec& spec, const Environment& environment) {
+  const auto folder = [&](const char* variable, std::string_view inside,
+                          std::string_view otherwise) {
+    const char* base = environment(variable);
+    if (base == nullptr || *base == '\0') return std::string(otherwise);
+    return std::string(base) + std::string(inside);
+  };
+  if (spec.flag == "data-dir") return folder("XDG_STATE_HOME", "/corpusd", "/var/lib/corpusd");
+  if (spec.flag == "socket") {
+    return folder("XDG_RUNTIME_DIR", "/corpusd/corpusd.sock", "/run/corpusd/corpusd.sock");
+  }
+  return std::string(spec.default_value);
+}
+
+Status CheckVariableNames(const std::vector<std::string>& names) {
+  std::vector<std::string> known = {"CORPUSD_CONFIG"};
+  for (const OptionSpec& spec : OptionTable()) known.push_back(spec.Variable());
+  for (const std::string& name : names) {
+    if (name.rfind("CORPUSD_", 0) != 0) continue;
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    const std::string nearest = NearestName(name, known);
+    if (EditDistance(name, nearest) <= kMisspeltDistance) {
+      return InvalidArgumentError("unknown variable " + name + "; did you mean " + nearest + "?");
+    }
+  }
+  return OkStatus();
+}
+
+Result<OptionValues> MergeValues(const CommandLine& line, const Environment& environment) {
+  OptionValues values;
+  for (const OptionSpec& spec : OptionTable()) {
+    values[spec.Key()] = {DefaultOf(spec, environment), "default"};
+  }
+  std::string config_path = line.config_path;
+  if (const char* variable = environment("CORPUSD_CONFIG"); config_path.empty() && variable) {
+    config_path = variable;
+  }
+  if (!config_path.empty()) {
+    ASSIGN_OR_RETURN(const auto file, ReadTomlFile(config_path));
+    for (const auto& [key, text] : file) {
+      if (values.count(key) == 0) {
+        return InvalidArgumentError("unknown key '" + key + "' in '" + config_path +
+                                    "'; did you mean '" + NearestName(key, AllKeys()) + "'?");
+      }
+      values[key] = {text, "file " + config_path};
+    }
+  }
+  for (const OptionSpec& spec : OptionTable()) {
+    const std::string variable = spec.Variable();
+    if (const char* text = environment(variable.c_str()); text != nullptr) {
+      values[spec.Key()] = {text, "variable " + variable};
+    }
+    const auto flag = line.flags.find(spec.Key());
+    if (flag != line.flags.end()) {
+      values[spec.Key()] = {flag->second, "flag --" + std::string(spec.flag)};
+    }
+  }
+  return values;
+}
+
+// Reads one value after the other and remembers the first that is wrong.
+class ValueReader {
+ public:
+  explicit ValueReader(const OptionValues& values) : values_(values) {}
+
+  const Status& status() const { return status_; }
+  const std::string& Text(const std::string& key) { return values_.at(key).text; }
+
+  void Refuse(const std::string& key, const std::string& why) {
+    if (!status_.ok()) return;
+    const OptionValue& value = values_.at(key);
+    status_ = InvalidArgumentError(key + " = '" + value.text + "' (" + value.origin + "): " + why);
+  }
+
+  uint64_t Number(const std::string& key, uint64_t low, uint64_t high, int base = 10) {
+    const std::string& text = Text(key);
+    uint64_t number = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number, base);
+    const bool whole = parsed.ec == std::errc() && parsed.ptr == text.data() + text.size();
+    if (!whole || number < low || number > high) {
+      Refuse(key, base == 8 ? "must be an octal number up to 0777"
+                            : "must be a whole number from " + std::to_string(low) + " to " +
+                                  std::to_string(high));
+    }
+    return number;
+  }
+
+  uint64_t Bytes(const std::string& key, uint64_t low, uint64_t high) {
+    auto bytes = ParseBytes(Text(key));
+    if (!bytes.ok()) {
+      Refuse(key, bytes.status().message());
+      return 0;
+    }
+    if (*bytes < low || *bytes > high) {
+      Refuse(key, "must be from " + std::to_string(low) + " to " + std::to_string(high) + " bytes");
+    }
+    return *bytes;
+  }
+
+  int64_t Milliseconds(const std::string& key) {
+    auto time = ParseDurationMs(Text(key));
+    if (time.ok()) return static_cast<int64_t>(*time);
+    Refuse(key, time.status().message());
+    return 0;
+  }
+
+  std::string OneOf(const std::string& key, const std::vector<std::string>& allowed) {
+    const std::string& text = Text(key);
+    if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
+      std::string list;
+      for (const std::string& name : allowed) list += (list.empty() ? "" : ", ") + name;
+      Refuse(key, "must be one of " + list + "; did you mean " + NearestName(text, allowed) + "?");
+    }
+    return text;
+  }
+
+ private:
+  const OptionValues& values_;
+  Status status_;
+};
+
+}  // namespace
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string NearestName(std::string_view name, const std::vector<std::string>& candidates) {
+  std::string nearest;
+  size_t nearest_distance = SIZE_MAX;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = EditDistance(name, candidate);
+    if (distance >= nearest_distance) continue;
+    nearest = candidate;
+    nearest_distance = distance;
+  }
+  return nearest;
+}
+
+Result<Options> BuildOptions(const OptionValues& values) {
+  ValueReader reader(values);
+  Options options;
+  options.data_dir = reader.Text("data_dir");
+  if (options.data_dir.empty()) reader.Refuse("data_dir", "must not be empty");
+  options.socket_path = reader.Text("socket");
+  if (options.socket_path.empty()) reader.Refuse("socket", "must not be empty");
+  options.socket_mode = static_cast<unsigned>(reader.Number("socket_mode", 0, 0777, 8));
+  if (reader.Text("http") != "off") {
+    reader.Refuse("http", "HTTP is not in this version; use the Unix socket, and http = \"off\"");
+  }
+  options.model_path = reader.Text("model");
+  options.device = reader.OneOf("device", {"auto", "cpu"});
+  options.isa = reader.OneOf("isa", {"auto", "avx2", "avx512", "amx"});
+  options.kv_format = reader.Text("kv_format");
+  options.host_bytes = reader.Bytes("host_bytes", uint64_t{1} << 20, UINT64_MAX);
+  options.disk_bytes = reader.Bytes("disk_bytes", uint64_t{1} << 20, UINT64_MAX);
+  if (reader.Bytes("device_bytes", 0, UINT64_MAX) != 0) {
+    reader.Refuse("device_bytes", "must be 0: a CPU has no device tier");
+  }
+  options.threads = static_cast<unsigned>(reader.Number("threads", 0, kThreadsCeiling));
+  options.log_level = reader.OneOf("log_level", {"trace", "debug", "info", "warn", "error", "off"});
+  options.log_format =
+      reader.OneOf("log_format", {"text", "json"}) == "json" ? LogFormat::kJson : LogFormat::kText;
+  options.frame_bytes_max = reader.Bytes("max_frame_bytes", kFrameBytesFloor, kFrameBytesCeiling);
+  options.connections_max =
+      static_cast<unsigned>(reader.Number("max_connections", 1, kConnectionsCeiling));
+  options.queries_max = static_cast<unsigned>(reader.Number("max_queries", 1, kQueriesCeiling));
+  options.grace = std::chrono::milliseconds(reader.Milliseconds("grace"));
+  if (!reader.status().ok()) return reader.status();
+  return options;
+}
+
+std::string RenderConfig(const OptionValues& values) {
+  std::string text;
+  for (const OptionSpec& spec : OptionTable()) {
+    const OptionValue& value = values.at(spec.Key());
+    std::string quoted;
+    for (char c : value.text) {
+      if (c == '"' || c == '\\') quoted += '\\';
+      quoted += c;
+    }
+    text += spec.Key() + " = \"" + quoted + "\"  # " + value.origin + "\n";
+  }
+  return text;
+}
+
+std::string RenderSampleConfig() {
+  std::string text =
+      "# corpusd.toml: every option of corpusd with its default. A flag (--data-dir) and a "
+      "variable\n"
+      "# (CORPUSD_DATA_DIR) of the same name go before this file. Check it with:\n"
+      "#   corpusd --config corpusd.toml --check-config\n";
+  for (const OptionSpec& spec : OptionTable()) {
+    text += "\n# " + std::string(spec.help) + "\n# " + spec.Key() + " = \"" +
+            std::string(spec.default_value) + "\"\n";
+  }
+  return text;
+}
+
+Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
+                                  const Environment& environment,
+                                  const std::vector<std::string>& environment_names) {
+  LoadedOptions loaded;
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments));
+  loaded.action = line.action;
+  loaded.output = line.output;
+  if (line.action == CommandLine::Action::kPrint) return loaded;
+  RETURN_IF_ERROR(CheckVariableNames(environment_names));
+  ASSIGN_OR_RETURN(const OptionValues values, MergeValues(line, environment));
+  ASSIGN_OR_RETURN(loaded.options, BuildOptions(values));
+  if (line.action == CommandLine::Action::kCheckConfig) {
+    loaded.output = RenderConfig(values);
+  } else if (loaded.options.model_path.empty()) {
+    return InvalidArgumentError(
+        "no model: give --model FILE.gguf, CORPUSD_MODEL or model in the file");
+  }
+  return loaded;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,95 @@
+// daemon/options.h -- what an administrator may set, from four places: flag > CORPUSD_* variable >
+// TOML file > default. One table (option_table) names every option once; this file makes typed,
+// checked values of them. Plain data after LoadOptions; any thread.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/base/result.h"
+
+namespace corpusd {
+
+// One option: the only place where its names, default and help stand.
+struct OptionSpec {
+  std::string_view flag;  // "data-dir"; the TOML key is data_dir, the variable CORPUSD_DATA_DIR
+  std::string_view value_name;     // "DIR"
+  std::string_view default_value;  // "": computed at start, see the help
+  std::string_view help;
+  std::string Key() const;
+  std::string Variable() const;
+};
+const std::vector<OptionSpec>& OptionTable();
+
+enum class LogFormat : uint8_t { kText, kJson };
+
+struct Options {
+  std::string data_dir;
+  std::string socket_path;
+  unsigned socket_mode = 0660;
+  std::string model_path;
+  std::string device;
+  std::string isa;
+  std::string kv_format;
+  uint64_t host_bytes = 0;
+  uint64_t disk_bytes = 0;
+  unsigned threads = 0;  // 0: all cores
+  std::string log_level;
+  LogFormat log_format = LogFormat::kText;
+  size_t frame_bytes_max = 0;
+  unsigned connections_max = 0;
+  unsigned queries_max = 0;
+  std::chrono::milliseconds grace{0};
+};
+
+// Where an effective value came from.
+struct OptionValue {
+  std::string text;
+  std::string
+      origin;  // "default", "file /etc/corpusd.toml", "variable CORPUSD_MODEL", "flag --model"
+};
+using OptionValues = std::map<std::string, OptionValue>;  // by key
+
+using Environment = std::function<const char*(const char* name)>;
+
+struct CommandLine {
+  enum class Action : uint8_t { kRun, kCheckConfig, kPrint };
+  Action action = Action::kRun;
+  std::string output;  // kPrint: what --help or --version says
+  std::string config_path;
+  std::map<std::string, std::string> flags;  // by key
+};
+
+struct LoadedOptions {
+  CommandLine::Action action = CommandLine::Action::kRun;
+  std::string output;  // kPrint and kCheckConfig: the text to print
+  Options options;     // kRun and kCheckConfig
+};
+
+// Everything main needs to begin. environment_names: the names of all variables, so that a misspelt
+// CORPUSD_ one is an error. kInvalidArgument: the sentence for the user.
+Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
+                                  const Environment& environment,
+                                  const std::vector<std::string>& environment_names);
+
+// The steps of LoadOptions, one a file.
+Result<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments);  // command_line.cc
+// Every "key = value" of a TOML file as text; tables and lists are refused.     // toml_file.cc
+Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path);
+Result<Options> BuildOptions(const OptionValues& values);
+// The effective configuration as TOML, each line with its origin: --check-config.
+std::string RenderConfig(const OptionValues& values);
+// deploy/corpusd.toml: every option commented out with its default and help.
+std::string RenderSampleConfig();
+
+// RETURNS the candidate with the smallest edit distance to name.
+std::string NearestName(std::string_view name, const std::vector<std::string>& candidates);
+size_t EditDistance(std::string_view a, std::string_view b);
+
+}  // namespace corpusd

@@ -1,0 +1,99 @@
+#include "daemon/rpc/admin_handler.h"
+
+#include <unistd.h>
+
+#include <string>
+
+#include "daemon/log.h"
+#include "daemon/rpc/corpus_handler.h"
+#include "daemon/version.h"
+
+namespace corpusd {
+namespace {
+
+constexpr std::chrono::milliseconds kProgressInterval{100};
+
+}  // namespace
+
+v1::Response HandlePing(const Services& services) {
+  const auto uptime = std::chrono::steady_clock::now() - services.started_at;
+  v1::Response response;
+  response.mutable_ping()->set_uptime_ms(
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()));
+  return response;
+}
+
+v1::Response HandleVersion(const Services& services) {
+  const ModelSummary& model = services.engine.model();
+  v1::Response response;
+  v1::VersionReply* reply = response.mutable_version();
+  reply->set_version(std::string(kVersion));
+  reply->set_backend(model.backend);
+  reply->set_model_name(model.name);
+  reply->set_model_digest(model.digest);
+  reply->set_protocol(kProtocolVersion);
+  reply->set_pid(static_cast<uint64_t>(getpid()));
+  return response;
+}
+
+Result<v1::Response> HandleDiskUsage(const Services& services) {
+  v1::Response response;
+  v1::DiskUsageReply* reply = response.mutable_disk_usage();
+  for (const TierUsage& usage : services.store.Usage()) {
+    v1::Tier* tier = reply->add_tiers();
+    tier->set_name(usage.name);
+    tier->set_capacity_bytes(usage.capacity_bytes);
+    tier->set_used_bytes(usage.used_bytes);
+    tier->set_pinned_bytes(usage.pinned_bytes);
+    tier->set_free_bytes(usage.free_bytes);
+  }
+  for (const CorpusRecord& record : services.store.ListCorpora()) {
+    v1::Corpus* corpus = reply->add_corpora();
+    *corpus = DescribeCorpus(services, record);
+    corpus->clear_sources();
+  }
+  return response;
+}
+
+void RunVerify(const Services& services, const std::shared_ptr<Call>& call,
+               const v1::VerifyRequest& request) {
+  if (!call->Begin()) return;
+  std::chrono::steady_clock::time_point told_at{};
+  const std::stop_token stop = call->stop_token();
+  const auto progress = [&](uint64_t done, uint64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - told_at >= kProgressInterval) {
+      told_at = now;
+      v1::Response response;
+      response.mutable_progress()->set_done(done);
+      response.mutable_progress()->set_total(total);
+      call->Send(std::move(response));
+    }
+    return !stop.stop_requested();
+  };
+  const auto outcome = services.engine.Verify(request.name(), request.repair(), progress);
+  if (!outcome.ok()) {
+    Log(LogLevel::kWarn, "verify",
+        {{"corpus", request.name()}, {"error", outcome.status().message()}});
+    return call->Fail(outcome.status());
+  }
+  const VerifyReport& report = outcome->report;
+  const bool whole = report.damaged.empty() && report.missing.empty();
+  Log(whole ? LogLevel::kInfo : LogLevel::kWarn, "verify",
+      {{"corpus", request.name()},
+       {"blocks", report.blocks},
+       {"bytes", report.bytes},
+       {"damaged", report.damaged.size()},
+       {"missing", report.missing.size()},
+       {"repaired", outcome->repaired}});
+  v1::Response response;
+  v1::VerifyReply* reply = response.mutable_verify();
+  reply->set_blocks(report.blocks);
+  reply->set_bytes(report.bytes);
+  reply->set_damaged(report.damaged.size());
+  reply->set_missing(report.missing.size());
+  reply->set_repaired(outcome->repaired);
+  call->Finish(std::move(response));
+}
+
+}  // namespace corpusd

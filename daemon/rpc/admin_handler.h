@@ -1,0 +1,20 @@
+// daemon/rpc/admin_handler.h -- the verbs of an administrator: is it there, how full is it, is it
+// whole. HandleVersion and HandlePing do not block; the others run on a worker.
+#pragma once
+
+#include <memory>
+
+#include "corpusd/v1/corpusd.pb.h"
+#include "daemon/rpc/call.h"
+#include "daemon/rpc/services.h"
+
+namespace corpusd {
+
+v1::Response HandlePing(const Services& services);
+v1::Response HandleVersion(const Services& services);
+Result<v1::Response> HandleDiskUsage(const Services& services);
+// Streams Progress, then answers the call.
+void RunVerify(const Services& services, const std::shared_ptr<Call>& call,
+               const v1::VerifyRequest& request);
+
+}  // namespace corpusd

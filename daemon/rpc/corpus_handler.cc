@@ -1,0 +1,185 @@
+#include "daemon/rpc/corpus_handler.h"
+
+#include <limits>
+#include <string>
+
+#include "daemon/corpus_update.h"
+#include "daemon/log.h"
+#include "daemon/rpc/corpus_message.h"
+
+namespace corpusd {
+namespace {
+
+// RETURNS the Unix time at which a ttl from now ends; 0 (never) for ttl 0 or one beyond the clock.
+int64_t ExpiryOf(const Services& services, uint64_t ttl_ms) {
+  const int64_t now = services.now_ms();
+  const auto room = static_cast<uint64_t>(std::numeric_limits<int64_t>::max() - now);
+  if (ttl_ms == 0 || ttl_ms > room) return 0;
+  return now + static_cast<int64_t>(ttl_ms);
+}
+
+v1::Response CorpusResponse(const Services& services, const CorpusRecord& record) {
+  v1::Response response;
+  *response.mutable_corpus() = DescribeCorpus(services, record);
+  return response;
+}
+
+Status RefuseWhileJobRuns(const Services& services, const std::string& name, const char* verb) {
+  const std::optional<JobRecord> job = services.jobs.ActiveJob(name);
+  if (!job) return OkStatus();
+  const std::string id = std::to_string(job->id);
+  return FailedPreconditionError(std::string("cannot ") + verb + " '" + name + "' while job " + id +
+                                 " prefills it; wait for it or cancel it: corpusctl cancel " + id);
+}
+
+// A host pin keeps the whole corpus in memory, so it must fit beside the other pins.
+Status CheckHostPinFits(const Services& services, const CorpusRecord& record) {
+  const uint64_t wanted = services.store.UsageOf(record).stored_bytes;
+  for (const TierUsage& tier : services.store.Usage()) {
+    if (tier.name != "host") continue;
+    const bool already = record.pin && record.pin->tier == static_cast<uint8_t>(TierKind::kHost);
+    const uint64_t others = tier.pinned_bytes - std::min(already ? wanted : 0, tier.pinned_bytes);
+    if (others + wanted <= tier.capacity_bytes) return OkStatus();
+    return ResourceExhaustedError(
+        "cannot pin '" + record.name + "' in the host tier: it has " + std::to_string(wanted) +
+        " bytes, and of " + std::to_string(tier.capacity_bytes) + " bytes " +
+        std::to_string(others) + " are pinned; unpin another corpus or raise host_bytes");
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record) {
+  return ToMessage(record, services.store.UsageOf(record), services.engine.model(),
+                   services.jobs.ActiveJob(record.name), services.now_ms());
+}
+
+Result<v1::Response> HandleList(const Services& services) {
+  v1::Response response;
+  v1::ListReply* reply = response.mutable_list();
+  for (const CorpusRecord& record : services.store.ListCorpora()) {
+    *reply->add_corpora() = DescribeCorpus(services, record);
+    // A list is an overview: `show` has the sources, which may be thousands.
+    reply->mutable_corpora(reply->corpora_size() - 1)->clear_sources();
+  }
+  return response;
+}
+
+Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest& request) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
+  return CorpusResponse(services, record);
+}
+
+Result<v1::Response> HandleRemove(const Services& services, const v1::RemoveRequest& request,
+                                  const std::stop_token& stop) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
+  RETURN_IF_ERROR(services.jobs.CancelAndWait(record.name, stop));
+  RETURN_IF_ERROR(services.store.RemoveCorpus(record.name));
+  Log(LogLevel::kInfo, "corpus_removed", {{"corpus", record.name}});
+  v1::Response response;
+  response.mutable_empty();
+  return response;
+}
+
+Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequest& request) {
+  RETURN_IF_ERROR(CheckCorpusName(request.to()));
+  RETURN_IF_ERROR(RefuseWhileJobRuns(services, request.from(), "rename"));
+  RETURN_IF_ERROR(services.store.RenameCorpus(request.from(), request.to()));
+  v1::Response response;
+  response.mutable_empty();
+  return response;
+}
+
+Result<v1::Response> HandlePin(const Services& services, const v1::PinRequest& request) {
+  ASSIGN_OR_RETURN(const TierKind tier, ParseTier(request.tier(), TierKind::kDisk));
+  const int64_t expires_at_ms = ExpiryOf(services, request.ttl_ms());
+  ASSIGN_OR_RETURN(const CorpusRecord record,
+                   UpdateCorpusRecord(services.store, request.name(), [&](CorpusRecord& changed) {
+                     if (tier == TierKind::kHost) {
+                       RETURN_IF_ERROR(CheckHostPinFits(services, changed));
+                     }
+                     changed.pin = CorpusPin{static_cast<uint8_t>(tier), expires_at_ms};
+                     return OkStatus();
+                   }));
+  // The promise holds from now on; loading is its first service, and a damaged block does not break
+  // it.
+  if (tier == TierKind::kHost && record.state == CorpusState::kReady) {
+    ASSIGN_OR_RETURN(const FetchStats loaded, services.engine.Warm(record.name));
+    Log(LogLevel::kInfo, "corpus_pinned",
+        {{"corpus", record.name}, {"disk_bytes", loaded.disk_bytes}});
+  }
+  return CorpusResponse(services, record);
+}
+
+Result<v1::Response> HandleUnpin(const Services& services, const v1::UnpinRequest& request) {
+  ASSIGN_OR_RETURN(const CorpusRecord record,
+                   UpdateCorpusRecord(services.store, request.name(), [](CorpusRecord& changed) {
+                     changed.pin.reset();
+                     return OkStatus();
+                   }));
+  return CorpusResponse(services, record);
+}
+
+Result<v1::Response> HandleEvict(const Services& services, const v1::EvictRequest& request) {
+  ASSIGN_OR_RETURN(const TierKind from, ParseTier(request.from(), TierKind::kHost));
+  if (from == TierKind::kDisk) {
+    RETURN_IF_ERROR(RefuseWhileJobRuns(services, request.name(), "evict"));
+  }
+  ASSIGN_OR_RETURN(const EvictReport report,
+                   services.store.Evict(request.name(), from, request.dry_run()));
+  v1::Response response;
+  response.mutable_evict()->set_blocks(report.blocks);
+  response.mutable_evict()->set_bytes(report.bytes);
+  return response;
+}
+
+Result<v1::Response> HandleWarm(const Services& services, const v1::WarmRequest& request) {
+  ASSIGN_OR_RETURN(const TierKind to, ParseTier(request.to(), TierKind::kHost));
+  if (to == TierKind::kDisk) {
+    return InvalidArgumentError("a corpus is warmed to host; disk holds it already");
+  }
+  ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
+  ASSIGN_OR_RETURN(const FetchStats stats, services.engine.Warm(request.name()));
+  v1::Response response;
+  v1::WarmReply* reply = response.mutable_warm();
+  reply->set_blocks(record.chain.size() - stats.damaged.size() - stats.missing.size());
+  reply->set_bytes(stats.host_bytes + stats.disk_bytes);
+  reply->set_disk_bytes(stats.disk_bytes);
+  reply->set_seconds(stats.seconds);
+  return response;
+}
+
+Result<v1::Response> HandleTouch(const Services& services, const v1::TouchRequest& request) {
+  const int64_t expires_at_ms = ExpiryOf(services, request.ttl_ms());
+  ASSIGN_OR_RETURN(const CorpusRecord record,
+                   UpdateCorpusRecord(services.store, request.name(), [&](CorpusRecord& changed) {
+                     changed.expires_at_ms = expires_at_ms;
+                     return OkStatus();
+                   }));
+  return CorpusResponse(services, record);
+}
+
+Result<v1::Response> HandleJobs(const Services& services) {
+  v1::Response response;
+  v1::JobsReply* reply = response.mutable_jobs();
+  for (const JobRecord& job : services.jobs.List()) *reply->add_jobs() = ToMessage(job);
+  return response;
+}
+
+Result<v1::Response> HandleJob(const Services& services, const v1::JobRequest& request) {
+  ASSIGN_OR_RETURN(const JobRecord job, services.jobs.Get(request.id()));
+  v1::Response response;
+  *response.mutable_job() = ToMessage(job);
+  return response;
+}
+
+Result<v1::Response> HandleCancelJob(const Services& services,
+                                     const v1::CancelJobRequest& request) {
+  ASSIGN_OR_RETURN(const JobRecord job, services.jobs.Cancel(request.id()));
+  v1::Response response;
+  *response.mutable_job() = ToMessage(job);
+  return response;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,121 @@
+#include "daemon/rpc/corpus_message.h"
+
+#include <algorithm>
+#include <string>
+
+#include "daemon/corpus_update.h"
+
+namespace corpusd {
+namespace {
+
+constexpr size_t kNameBytesMax = 128;
+
+bool IsNameCharacter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+         c == '_' || c == '-';
+}
+
+}  // namespace
+
+Status CheckCorpusName(std::string_view name) {
+  const bool good = !name.empty() && name.size() <= kNameBytesMax && name[0] != '.' &&
+                    name[0] != '-' && std::all_of(name.begin(), name.end(), IsNameCharacter);
+  if (good) return OkStatus();
+  return InvalidArgumentError(
+      "a corpus name has 1 to 128 letters, digits, '.', '_' or '-' and begins with none of '.' and "
+      "'-'; got " +
+      std::to_string(name.size()) + " bytes" +
+      (name.size() <= kNameBytesMax && !name.empty() ? ": '" + std::string(name) + "'" : ""));
+}
+
+std::string_view TierText(TierKind tier) {
+  switch (tier) {
+    case TierKind::kDevice:
+      return "device";
+    case TierKind::kHost:
+      return "host";
+    case TierKind::kDisk:
+      return "disk";
+  }
+  return "unknown";
+}
+
+Result<TierKind> ParseTier(std::string_view text, TierKind if_empty) {
+  if (text.empty()) return if_empty;
+  if (text == "host") return TierKind::kHost;
+  if (text == "disk") return TierKind::kDisk;
+  if (text == "device") {
+    return UnimplementedError("this daemon runs on a CPU and has no device tier; use host or disk");
+  }
+  return InvalidArgumentError("tier '" + std::string(text) + "' is none of device, host, disk");
+}
+
+v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
+                     const ModelSummary& model, const std::optional<JobRecord>& job,
+                     int64_t now_ms) {
+  v1::Corpus message;
+  message.set_name(record.name);
+  message.set_id(record.id);
+  message.set_state(std::string(CorpusStateText(record.state)));
+  message.set_mode(record.mode);
+  message.set_tokens(record.tokens);
+  message.set_segments(1);  // an exact corpus is one chain
+  message.set_blocks(record.chain.size());
+  message.set_kv_format(record.kv_format);
+  message.set_model_name(model.name);
+  message.set_model_digest(model.digest);
+  message.set_root(record.root.Hex());
+  message.set_bf16_bytes(record.bf16_bytes);
+  message.set_stored_bytes(usage.stored_bytes);
+  message.set_host_bytes(usage.host_bytes);
+  message.set_disk_bytes(usage.disk_bytes);
+  if (IsPinned(record, now_ms)) {
+    message.set_pinned(true);
+    message.set_pin_tier(std::string(TierText(static_cast<TierKind>(record.pin->tier))));
+    message.set_pin_expires_at_ms(record.pin->expires_at_ms);
+  }
+  message.set_expires_at_ms(record.expires_at_ms);
+  message.set_created_at_ms(record.created_at_ms);
+  message.set_last_used_at_ms(record.last_used_at_ms);
+  message.set_prefill_seconds(record.prefill_seconds);
+  if (record.prefill_seconds > 0) {
+    message.set_prefill_tokens_per_s(static_cast<double>(record.durable_tokens) /
+                                     record.prefill_seconds);
+  }
+  message.set_prefill_resumed_times(record.resumed_times);
+  for (const CorpusSource& source : record.sources) {
+    v1::Source* out = message.add_sources();
+    out->set_path(source.path);
+    out->set_first_token(source.first_token);
+    out->set_tokens(source.tokens);
+    out->set_bytes(source.bytes);
+    out->set_digest(source.sha256);
+  }
+  message.set_error(record.error);
+  message.set_durable_tokens(record.durable_tokens);
+  message.set_skipped_files(record.skipped_files);
+  if (job) message.set_job_id(job->id);
+  return message;
+}
+
+v1::Job ToMessage(const JobRecord& job) {
+  v1::Job message;
+  message.set_id(job.id);
+  message.set_kind(job.kind);
+  message.set_corpus(job.corpus);
+  message.set_state(std::string(JobStateText(job.state)));
+  message.set_done_tokens(job.done_tokens);
+  message.set_total_tokens(job.total_tokens);
+  message.set_tokens_per_s(job.tokens_per_s);
+  message.set_eta_s(job.eta_s);
+  message.set_written_bytes(job.written_bytes);
+  message.set_error(job.error);
+  message.set_created_at_ms(job.created_at_ms);
+  message.set_started_at_ms(job.started_at_ms);
+  message.set_finished_at_ms(job.finished_at_ms);
+  message.set_reused_tokens(job.reused_tokens);
+  message.set_resumed_times(job.resumed_times);
+  return message;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,175 @@
+#include "daemon/rpc/doctor.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <string>
+
+#include "client/wire/utf8.h"
+#include "daemon/version.h"
+#include "store/base/units.h"
+
+namespace corpusd {
+namespace {
+
+enum class Level : uint8_t { kOk, kWarn, kError };
+
+class Report {
+ public:
+  explicit Report(v1::DoctorReply* reply) : reply_(reply) {}
+
+  void Add(const std::string& name, Level level, const std::string& text) {
+    v1::Check* check = reply_->add_checks();
+    check->set_name(name);
+    check->set_level(level == Level::kOk ? "ok" : level == Level::kWarn ? "warn" : "error");
+    check->set_text(ToUtf8(text));
+  }
+
+ private:
+  v1::DoctorReply* reply_;
+};
+
+// Less free disk than this and the next corpus may not fit.
+constexpr uint64_t kDiskFreeLow = uint64_t{1} << 30;
+// A disk that takes longer than this for one fsync makes every publish slow.
+constexpr double kFsyncSlowMs = 50;
+constexpr int kFsyncRounds = 5;
+// 2024-01-01: a clock before this was never set, and every expiry would be wrong.
+constexpr int64_t kClockPlausibleMs = 1704067200000;
+
+void CheckStore(const Services& services, Report& report) {
+  for (const std::string& line : services.store.Diagnose()) {
+    const size_t colon = line.find(": ");
+    const std::string level = line.substr(0, colon);
+    const std::string text = colon == std::string::npos ? line : line.substr(colon + 2);
+    report.Add("store",
+               level == "ok"     ? Level::kOk
+               : level == "warn" ? Level::kWarn
+                                 : Level::kError,
+               text);
+  }
+}
+
+void CheckDisk(const Services& services, Report& report) {
+  const std::string& folder = services.options.data_dir;
+  struct statvfs disk {};
+  if (statvfs(folder.c_str(), &disk) != 0) {
+    report.Add("disk", Level::kError, "cannot look at '" + folder + "': " + std::strerror(errno));
+    return;
+  }
+  const uint64_t free_bytes = uint64_t{disk.f_bavail} * disk.f_frsize;
+  report.Add("disk", free_bytes < kDiskFreeLow ? Level::kWarn : Level::kOk,
+             FormatBytes(free_bytes) + " free under '" + folder + "'; corpusd may use " +
+                 FormatBytes(services.options.disk_bytes));
+}
+
+void CheckFsync(const Services& services, Report& report) {
+  const std::string path = services.options.data_dir + "/.doctor-fsync";
+  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (file < 0) {
+    report.Add("fsync", Level::kError, "cannot write '" + path + "': " + std::strerror(errno));
+    return;
+  }
+  const std::array<char, 4096> page{};
+  bool good = true;
+  const auto begin = std::chrono::steady_clock::now();
+  for (int round = 0; round < kFsyncRounds && good; ++round) {
+    good = write(file, page.data(), page.size()) == static_cast<ssize_t>(page.size()) &&
+           fsync(file) == 0;
+  }
+  const int error = errno;
+  const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - begin;
+  close(file);
+  unlink(path.c_str());
+  if (!good) {
+    report.Add("fsync", Level::kError, "cannot sync '" + path + "': " + std::strerror(error));
+    return;
+  }
+  const double each_ms = spent.count() / kFsyncRounds;
+  std::array<char, 64> text;
+  std::snprintf(text.data(), text.size(), "%.2f ms for a page and its fsync", each_ms);
+  report.Add("fsync", each_ms > kFsyncSlowMs ? Level::kWarn : Level::kOk, text.data());
+}
+
+void CheckMemory(const Services& services, Report& report) {
+  std::ifstream memory("/proc/meminfo");
+  uint64_t available_bytes = 0, huge_pages = 0;
+  std::string name, rest;
+  uint64_t number = 0;
+  while (memory >> name >> number && std::getline(memory, rest)) {
+    if (name == "MemAvailable:") available_bytes = number * 1024;
+    if (name == "HugePages_Total:") huge_pages = number;
+  }
+  uint64_t used_bytes = 0;
+  for (const TierUsage& tier : services.store.Usage()) {
+    if (tier.name == "host") used_bytes = tier.used_bytes;
+  }
+  const uint64_t wanted =
+      services.options.host_bytes - std::min(used_bytes, services.options.host_bytes);
+  report.Add(
+      "memory", available_bytes < wanted ? Level::kWarn : Level::kOk,
+      FormatBytes(available_bytes) + " available; the host tier may still take " +
+          FormatBytes(wanted) +
+          (available_bytes < wanted ? ": lower host_bytes or the kernel may kill corpusd" : ""));
+  std::ifstream transparent("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string mode;
+  std::getline(transparent, mode);
+  const bool never = mode.find("[never]") != std::string::npos || mode.empty();
+  report.Add("huge_pages", never && huge_pages == 0 ? Level::kWarn : Level::kOk,
+             never && huge_pages == 0
+                 ? "transparent huge pages are off; madvise or always makes large corpora faster"
+                 : "transparent: " + mode + ", reserved: " + std::to_string(huge_pages));
+}
+
+void CheckSocket(const Services& services, Report& report) {
+  const std::string& path = services.options.socket_path;
+  struct stat entry {};
+  if (stat(path.c_str(), &entry) != 0) {
+    report.Add("socket", Level::kError,
+               "'" + path + "' is gone: " + std::strerror(errno) + "; restart corpusd");
+    return;
+  }
+  std::array<char, 8> mode;
+  std::snprintf(mode.data(), mode.size(), "%04o", entry.st_mode & 07777);
+  const bool world = (entry.st_mode & S_IRWXO) != 0;
+  report.Add("socket", world ? Level::kWarn : Level::kOk,
+             "'" + path + "' has mode " + mode.data() +
+                 (world ? ": every user of this machine may use it" : ""));
+}
+
+void CheckEngine(const Services& services, Report& report) {
+  const ModelSummary& model = services.engine.model();
+  report.Add("model", Level::kOk,
+             model.name + " (" + model.architecture + "), context " +
+                 std::to_string(model.context_tokens) + " tokens, sha256 " + model.digest);
+  report.Add("backend", Level::kOk, model.backend);
+  const int64_t now = services.now_ms();
+  report.Add("clock", now < kClockPlausibleMs ? Level::kError : Level::kOk,
+             now < kClockPlausibleMs ? "the clock is not set: expiries would be wrong"
+                                     : "Unix time " + std::to_string(now / 1000) + " s");
+  report.Add("daemon", Level::kOk,
+             "corpusd " + std::string(kVersion) + ", pid " + std::to_string(getpid()));
+}
+
+}  // namespace
+
+Result<v1::Response> HandleDoctor(const Services& services) {
+  v1::Response response;
+  Report report(response.mutable_doctor());
+  CheckEngine(services, report);
+  CheckSocket(services, report);
+  CheckStore(services, report);
+  CheckDisk(services, report);
+  CheckFsync(services, report);
+  CheckMemory(services, report);
+  return response;
+}
+
+}  // namespace corpusd

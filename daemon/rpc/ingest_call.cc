@@ -1,0 +1,205 @@
+#include "daemon/rpc/ingest_call.h"
+
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "daemon/log.h"
+#include "daemon/rpc/corpus_handler.h"
+#include "daemon/rpc/corpus_message.h"
+
+namespace corpusd {
+namespace {
+
+constexpr size_t kPieceBytesMax = size_t{1} << 20;
+constexpr size_t kPathBytesMax = 4096;
+constexpr uint64_t kSourcesMax = uint64_t{1} << 20;
+// A corpus longer than the model's context is counted to its end, so that the refusal can say how
+// long it is; beyond this many contexts (4 bytes a token) not even that.
+constexpr uint64_t kCountedContexts = 64;
+
+}  // namespace
+
+IngestCall::IngestCall(const Services& services, std::shared_ptr<Call> call, v1::IngestBegin begin,
+                       std::function<void(uint64_t bytes)> on_taken)
+    : services_(services),
+      call_(std::move(call)),
+      begin_(std::move(begin)),
+      on_taken_(std::move(on_taken)) {}
+
+void IngestCall::Begin() { Post({Piece::Kind::kBegin, {}, 0}); }
+
+void IngestCall::Data(v1::IngestData data) {
+  const uint64_t bytes = data.content().size() + data.path().size();
+  Post({Piece::Kind::kData, std::move(data), bytes});
+}
+
+void IngestCall::End() { Post({Piece::Kind::kEnd, {}, 0}); }
+
+void IngestCall::Post(Piece piece) {
+  const uint64_t bytes = piece.bytes;
+  {
+    std::lock_guard lock(mutex_);
+    pieces_.push_back(std::move(piece));
+    if (std::exchange(scheduled_, true)) return;
+  }
+  if (services_.ingest.Submit([self = shared_from_this()] { self->Drain(); })) return;
+  {
+    std::lock_guard lock(mutex_);
+    pieces_.clear();
+    scheduled_ = false;
+  }
+  on_taken_(bytes);
+  call_->Fail(UnavailableError("too many corpora are being received; try again later"));
+}
+
+void IngestCall::Drain() {
+  for (;;) {
+    Piece piece;
+    {
+      std::lock_guard lock(mutex_);
+      if (pieces_.empty()) {
+        scheduled_ = false;
+        return;
+      }
+      piece = std::move(pieces_.front());
+      pieces_.pop_front();
+    }
+    const bool dead = call_->ended() || call_->stop_token().stop_requested();
+    const Status status =
+        dead ? CancelledError("ingest of '" + begin_.name() + "' was cancelled") : Handle(piece);
+    if (!status.ok()) {
+      tokenizer_.reset();
+      place_.reset();
+      call_->Fail(status);
+    }
+    on_taken_(piece.bytes);
+  }
+}
+
+Status IngestCall::Handle(Piece& piece) {
+  switch (piece.kind) {
+    case Piece::Kind::kBegin:
+      return OpenCorpus();
+    case Piece::Kind::kData:
+      return AddPiece(piece.data);
+    case Piece::Kind::kEnd:
+      return CloseCorpus();
+  }
+  return InternalError("unknown piece");
+}
+
+Status IngestCall::OpenCorpus() {
+  if (!call_->Begin()) return CancelledError("the call has ended");
+  RETURN_IF_ERROR(CheckCorpusName(begin_.name()));
+  if (begin_.mode() == "segmented") {
+    return UnimplementedError("mode 'segmented' is not in this version; use exact");
+  }
+  if (!begin_.mode().empty() && begin_.mode() != "auto" && begin_.mode() != "exact") {
+    return InvalidArgumentError("mode '" + begin_.mode() + "' is none of auto, exact, segmented");
+  }
+  ASSIGN_OR_RETURN(JobQueue::Place place, services_.jobs.Reserve());
+  place_.emplace(std::move(place));
+  if (begin_.append()) return OpenAppend();
+  const Result<CorpusRecord> existing = services_.store.GetCorpus(begin_.name());
+  if (existing.ok()) {
+    return AlreadyExistsError("corpus '" + begin_.name() +
+                              "' exists already; append to it, remove it or choose another name");
+  }
+  if (existing.status().code() != StatusCode::kNotFound) return existing.status();
+  ASSIGN_OR_RETURN(tokenizer_, services_.engine.NewCorpusTokenizer(begin_.preamble(), false, 0));
+  return OkStatus();
+}
+
+Status IngestCall::OpenAppend() {
+  ASSIGN_OR_RETURN(const CorpusRecord record, services_.store.GetCorpus(begin_.name()));
+  const std::optional<JobRecord> job = services_.jobs.ActiveJob(begin_.name());
+  if (job) {
+    return NotReadyError("corpus '" + begin_.name() + "' is still being prefilled by job " +
+                         std::to_string(job->id) + "; append when it is ready");
+  }
+  ASSIGN_OR_RETURN(tokenizer_, services_.engine.NewCorpusTokenizer("", true, record.tokens));
+  return OkStatus();
+}
+
+Status IngestCall::CheckSize() const {
+  const uint64_t limit = services_.engine.model().context_tokens;
+  if (tokenizer_->tokens() / kCountedContexts <= limit) return OkStatus();
+  return InvalidArgumentError("corpus '" + begin_.name() + "' has more than " +
+                              std::to_string(tokenizer_->tokens()) +
+                              " tokens, and the model's context is " + std::to_string(limit));
+}
+
+Status IngestCall::AddPiece(const v1::IngestData& data) {
+  if (tokenizer_ == nullptr)
+    return InvalidArgumentError("a piece came before the corpus was begun");
+  if (data.content().size() > kPieceBytesMax || data.path().size() > kPathBytesMax) {
+    return InvalidArgumentError("a piece has at most " + std::to_string(kPieceBytesMax) +
+                                " bytes and a path at most " + std::to_string(kPathBytesMax));
+  }
+  if (!inside_source_) {
+    if (data.path().empty()) return InvalidArgumentError("a source begins without its path");
+    if (++sources_ > kSourcesMax) {
+      return InvalidArgumentError("a corpus has at most " + std::to_string(kSourcesMax) +
+                                  " sources");
+    }
+    tokenizer_->BeginSource(data.path());
+    inside_source_ = true;
+  } else if (!data.path().empty()) {
+    return InvalidArgumentError("source '" + data.path() + "' begins before the last one ended");
+  }
+  tokenizer_->Append(data.content());
+  if (data.last()) {
+    tokenizer_->EndSource();
+    inside_source_ = false;
+  }
+  return CheckSize();
+}
+
+Status IngestCall::CloseCorpus() {
+  if (tokenizer_ == nullptr) return InvalidArgumentError("a corpus ended before it was begun");
+  if (inside_source_) return InvalidArgumentError("the last source did not end");
+  Result<CorpusRecord> record = InternalError("not made");
+  if (begin_.append() && sources_ == 0) {
+    // Nothing to add: go on with a prefill that was cancelled or has failed.
+    record = services_.store.GetCorpus(begin_.name());
+    RETURN_IF_ERROR(record.status());
+    if (record->state == CorpusState::kReady) {
+      return InvalidArgumentError("nothing to append to '" + begin_.name() + "', which is ready");
+    }
+  } else if (begin_.append()) {
+    record = services_.engine.AppendCorpus(begin_.name(), std::move(tokenizer_));
+  } else {
+    if (sources_ == 0) return InvalidArgumentError("a corpus needs at least one source");
+    CorpusRequest request;
+    request.name = begin_.name();
+    request.mode = begin_.mode().empty() ? "auto" : begin_.mode();
+    request.kv_format = begin_.kv_format();
+    request.preamble = begin_.preamble();
+    request.pin = begin_.pin();
+    request.skipped_files = begin_.skipped_files();
+    const int64_t now = services_.now_ms();
+    const auto room = static_cast<uint64_t>(std::numeric_limits<int64_t>::max() - now);
+    if (begin_.ttl_ms() != 0 && begin_.ttl_ms() <= room) {
+      request.expires_at_ms = now + static_cast<int64_t>(begin_.ttl_ms());
+    }
+    record = services_.engine.CreateCorpus(request, std::move(tokenizer_));
+  }
+  RETURN_IF_ERROR(record.status());
+  const JobRecord job = services_.jobs.SubmitPrefill(begin_.name(), *std::move(place_));
+  place_.reset();
+  Log(LogLevel::kInfo, "ingest",
+      {{"corpus", record->name},
+       {"append", begin_.append()},
+       {"tokens", record->tokens},
+       {"sources", record->sources.size()},
+       {"job", job.id}});
+  v1::Response response;
+  *response.mutable_ingest()->mutable_job() = ToMessage(job);
+  *response.mutable_ingest()->mutable_corpus() = DescribeCorpus(services_, *record);
+  response.mutable_ingest()->mutable_corpus()->clear_sources();
+  call_->Finish(std::move(response));
+  return OkStatus();
+}
+
+}  // namespace corpusd

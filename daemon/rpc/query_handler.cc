@@ -1,0 +1,108 @@
+#include "daemon/rpc/query_handler.h"
+
+#include <cmath>
+#include <string>
+
+#include "client/wire/utf8.h"
+#include "daemon/log.h"
+
+namespace corpusd {
+namespace {
+
+constexpr uint32_t kAnswerTokensDefault = 128;
+
+Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
+  if (request.question().empty()) return InvalidArgumentError("the question is empty");
+  if (request.cite()) return UnimplementedError("citations are not in this version");
+  if (!std::isfinite(request.temperature()) || request.temperature() < 0) {
+    return InvalidArgumentError("temperature must be 0 or more");
+  }
+  if (!(request.top_p() >= 0 && request.top_p() <= 1)) {
+    return InvalidArgumentError("top_p must be more than 0 and at most 1");
+  }
+  QuestionRequest question;
+  question.corpus = request.name();
+  question.question = request.question();
+  question.max_tokens = request.max_tokens() == 0 ? kAnswerTokensDefault : request.max_tokens();
+  question.temperature = request.temperature();
+  question.top_p = request.top_p() == 0 ? 1.0 : request.top_p();
+  question.seed = request.seed();
+  question.no_cache = request.no_cache();
+  return question;
+}
+
+void FillReply(const QuestionReport& report, v1::AskReply* reply) {
+  reply->set_answer(ToUtf8(report.answer));
+  reply->set_finish_reason(report.finish_reason);
+  v1::Usage* usage = reply->mutable_usage();
+  usage->set_prompt_tokens(report.prompt_tokens);
+  usage->set_cached_tokens(report.cached_tokens);
+  usage->set_recomputed_tokens(report.recomputed_tokens);
+  usage->set_completion_tokens(report.completion_tokens);
+  v1::Timing* timing = reply->mutable_timing();
+  timing->set_queue_ms(report.queue_ms);
+  timing->set_load_ms(report.load_ms);
+  timing->set_first_token_ms(report.first_token_ms);
+  timing->set_total_ms(report.total_ms);
+  timing->set_decode_tokens_per_s(report.decode_tokens_per_s);
+  reply->mutable_read()->set_host_bytes(report.host_bytes);
+  reply->mutable_read()->set_disk_bytes(report.disk_bytes);
+  reply->set_attended_tokens(report.attended_tokens);
+}
+
+void LogQuery(const std::string& corpus, const Result<QuestionReport>& result, double waited_ms) {
+  if (!result.ok()) {
+    Log(LogLevel::kWarn, "query",
+        {{"corpus", corpus},
+         {"status", StatusCodeText(result.status().code())},
+         {"error", result.status().message()},
+         {"queue_ms", waited_ms}});
+    return;
+  }
+  Log(LogLevel::kInfo, "query",
+      {{"corpus", corpus},
+       {"status", "ok"},
+       {"finish_reason", result->finish_reason},
+       {"prompt_tokens", result->prompt_tokens},
+       {"cached_tokens", result->cached_tokens},
+       {"recomputed_tokens", result->recomputed_tokens},
+       {"completion_tokens", result->completion_tokens},
+       {"queue_ms", result->queue_ms},
+       {"load_ms", result->load_ms},
+       {"first_token_ms", result->first_token_ms},
+       {"total_ms", result->total_ms},
+       {"decode_tokens_per_s", result->decode_tokens_per_s},
+       {"host_bytes", result->host_bytes},
+       {"disk_bytes", result->disk_bytes}});
+}
+
+}  // namespace
+
+void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
+              const v1::AskRequest& request) {
+  if (!call->Begin()) return;
+  const std::chrono::duration<double, std::milli> waited =
+      std::chrono::steady_clock::now() - call->came_at();
+  const Result<QuestionRequest> question = ToQuestion(request);
+  if (!question.ok()) return call->Fail(question.status());
+  const auto sink = [&](std::string_view text) {
+    if (!request.stream()) return !call->ended();
+    v1::Response delta;
+    delta.mutable_ask_delta()->set_text(ToUtf8(text));
+    return call->Send(std::move(delta));
+  };
+  Result<QuestionReport> report = services.engine.Ask(*question, sink, call->stop_token());
+  if (report.ok()) {
+    // The engine's clock began when a worker took the question; the client's began before.
+    report->queue_ms += waited.count();
+    report->first_token_ms += waited.count();
+    report->total_ms += waited.count();
+  }
+  LogQuery(request.name(), report, waited.count());
+  if (!report.ok()) return call->Fail(report.status());
+  v1::Response response;
+  FillReply(*report, response.mutable_ask());
+  call->Finish(std::move(response));
+}
+
+}  // namespace corpusd

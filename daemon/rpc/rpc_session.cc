@@ -1,0 +1,287 @@
+#include "daemon/rpc/rpc_session.h"
+
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "daemon/log.h"
+#include "daemon/rpc/admin_handler.h"
+#include "daemon/rpc/corpus_handler.h"
+#include "daemon/rpc/corpus_message.h"
+#include "daemon/rpc/doctor.h"
+#include "daemon/rpc/query_handler.h"
+#include "daemon/rpc/status_mapping.h"
+
+namespace corpusd {
+namespace {
+
+// A timeout beyond this is as good as none, and no clock overflows.
+constexpr uint64_t kTimeoutMsMax = uint64_t{365} * 24 * 3600 * 1000;
+
+Status Stopping() { return UnavailableError("the daemon is stopping; try again when it runs"); }
+
+// What a client may still ask while the daemon waits for its last questions.
+bool AllowedWhileStopping(v1::Request::BodyCase body) {
+  switch (body) {
+    case v1::Request::kPing:
+    case v1::Request::kVersion:
+    case v1::Request::kCancel:
+    case v1::Request::kJob:
+    case v1::Request::kJobs:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+RpcSession::RpcSession(const Services& services, std::shared_ptr<ResponseSink> sink,
+                       std::function<void()> on_drained)
+    : services_(services), sink_(std::move(sink)), on_drained_(std::move(on_drained)) {}
+
+size_t RpcSession::open_calls() const {
+  std::lock_guard lock(mutex_);
+  return calls_.size();
+}
+
+void RpcSession::OnClosed() { CancelAll(CancelledError("the client has gone")); }
+
+void RpcSession::CancelAll(const Status& why) {
+  std::vector<std::shared_ptr<Call>> calls;
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    for (const auto& [id, call] : calls_) calls.push_back(call);
+  }
+  for (const std::shared_ptr<Call>& call : calls) call->Cancel(why);
+}
+
+void RpcSession::Forget(uint64_t id) {
+  std::shared_ptr<Call> call;  // both die outside the lock
+  std::shared_ptr<IngestCall> ingest;
+  std::lock_guard lock(mutex_);
+  if (const auto entry = calls_.find(id); entry != calls_.end()) {
+    call = std::move(entry->second);
+    calls_.erase(entry);
+  }
+  if (const auto entry = ingests_.find(id); entry != ingests_.end()) {
+    ingest = std::move(entry->second);
+    ingests_.erase(entry);
+  }
+}
+
+std::shared_ptr<Call> RpcSession::Open(uint64_t id, uint64_t timeout_ms) {
+  const auto refuse = [&](const Status& why) {
+    sink_->Send(ErrorResponse(id, why));
+    return nullptr;
+  };
+  if (id == 0) return refuse(InvalidArgumentError("a request's id must not be 0"));
+  auto call = std::make_shared<Call>(id, sink_, services_.timers, [weak = weak_from_this(), id] {
+    if (const auto session = weak.lock()) session->Forget(id);
+  });
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return nullptr;
+    if (calls_.size() >= kOpenCallsMax) {
+      return refuse(UnavailableError("this connection has " + std::to_string(kOpenCallsMax) +
+                                     " open requests, which is the limit; wait for answers"));
+    }
+    if (!calls_.emplace(id, call).second) {
+      return refuse(InvalidArgumentError("a request with id " + std::to_string(id) +
+                                         " is open on this connection"));
+    }
+  }
+  if (timeout_ms != 0 && timeout_ms <= kTimeoutMsMax) {
+    call->SetTimeout(std::chrono::milliseconds(timeout_ms));
+  }
+  return call;
+}
+
+void RpcSession::OnRequest(v1::Request request) {
+  const v1::Request::BodyCase body = request.body_case();
+  if (body == v1::Request::kIngestData || body == v1::Request::kIngestEnd) {
+    return OnIngest(request);
+  }
+  const std::shared_ptr<Call> call = Open(request.id(), request.timeout_ms());
+  if (call == nullptr) return;
+  if (services_.stopping && !AllowedWhileStopping(body)) return call->Fail(Stopping());
+  Dispatch(call, std::move(request));
+}
+
+void RpcSession::OnIngest(v1::Request& request) {
+  std::shared_ptr<IngestCall> ingest;
+  {
+    std::lock_guard lock(mutex_);
+    const auto entry = ingests_.find(request.id());
+    if (entry != ingests_.end()) ingest = entry->second;
+  }
+  if (ingest != nullptr && request.has_ingest_data()) {
+    const v1::IngestData& data = request.ingest_data();
+    waiting_bytes_ += data.content().size() + data.path().size();
+    ingest->Data(std::move(*request.mutable_ingest_data()));
+  } else if (ingest != nullptr) {
+    ingest->End();
+  } else if (request.has_ingest_end()) {
+    // Pieces on their way when their ingest was refused are dropped in silence; its end is not, so
+    // that a client which never began one learns it.
+    sink_->Send(ErrorResponse(
+        request.id(), InvalidArgumentError("no ingest with id " + std::to_string(request.id()) +
+                                           " is open on this connection")));
+  }
+}
+
+void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
+  const auto on_taken = [weak = weak_from_this()](uint64_t bytes) {
+    const auto session = weak.lock();
+    if (session == nullptr || bytes == 0) return;
+    const uint64_t before = session->waiting_bytes_.fetch_sub(bytes);
+    if (before > kWaitingBytesMax && before - bytes <= kWaitingBytesMax) session->on_drained_();
+  };
+  auto ingest = std::make_shared<IngestCall>(services_, call,
+                                             std::move(*request.mutable_ingest_begin()), on_taken);
+  {
+    std::lock_guard lock(mutex_);
+    if (calls_.count(call->id()) == 0) return;  // its time was over before it began
+    ingests_.emplace(call->id(), ingest);
+  }
+  // Between its pieces nobody works on an ingest, so it must end by itself when cancelled.
+  call->OnStop([weak = std::weak_ptr<Call>(call)] {
+    if (const auto self = weak.lock()) self->Fail(CancelledError("the ingest was cancelled"));
+  });
+  ingest->Begin();
+}
+
+void RpcSession::OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id) {
+  std::shared_ptr<Call> target;
+  {
+    std::lock_guard lock(mutex_);
+    const auto entry = calls_.find(request_id);
+    if (entry != calls_.end()) target = entry->second;
+  }
+  if (target == nullptr) {
+    return call->Fail(
+        NotFoundError("no request with id " + std::to_string(request_id) + " is open"));
+  }
+  target->Cancel(CancelledError("the client cancelled the request"));
+  v1::Response response;
+  response.mutable_empty();
+  call->Finish(std::move(response));
+}
+
+void RpcSession::Run(const std::shared_ptr<Call>& call, WorkerPool& pool,
+                     std::function<void()> function) {
+  const bool taken = pool.Submit([call, function = std::move(function)] {
+    try {
+      function();
+    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
+      Log(LogLevel::kError, "call_failed", {{"error", error.what()}});
+      call->Fail(InternalError(std::string("the request failed: ") + error.what()));
+    }
+  });
+  if (taken) return;
+  call->Fail(UnavailableError(std::to_string(pool.running()) + " requests run and " +
+                              std::to_string(pool.queued()) + " wait already; try again later"));
+}
+
+void RpcSession::Answer(const std::shared_ptr<Call>& call, WorkerPool& pool, Handler handler) {
+  Run(call, pool, [call, handler = std::move(handler)] {
+    if (!call->Begin()) return;
+    Result<v1::Response> response = handler();
+    if (!response.ok()) return call->Fail(response.status());
+    call->Finish(*std::move(response));
+  });
+}
+
+void RpcSession::OnAsk(const std::shared_ptr<Call>& call, v1::AskRequest request) {
+  Run(call, services_.queries,
+      [this, self = shared_from_this(), call, request = std::move(request)] {
+        RunQuery(services_, call, request);
+      });
+}
+
+void RpcSession::OnWatch(const std::shared_ptr<Call>& call, uint64_t job_id) {
+  if (!call->Begin()) return;
+  const auto watcher = [call, &services = services_](const JobRecord& job) {
+    v1::Response response;
+    *response.mutable_job() = ToMessage(job);
+    if (IsFinished(job.state)) return call->Finish(std::move(response));
+    call->Send(std::move(response));
+    if (services.stopping) call->Fail(Stopping());
+  };
+  const Result<uint64_t> watch = services_.jobs.Watch(job_id, watcher);
+  if (!watch.ok()) return call->Fail(watch.status());
+  call->OnStop([&jobs = services_.jobs, id = *watch, weak = std::weak_ptr<Call>(call)] {
+    jobs.Unwatch(id);
+    const auto watching = weak.lock();
+    if (watching == nullptr) return;
+    watching->Fail(CancelledError("the watch was ended; the job goes on"));
+  });
+}
+
+void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request) {
+  const Services& services = services_;
+  const std::stop_token stop = call->stop_token();
+  // Handlers get the request by value: it outlives this function.
+  switch (request.body_case()) {
+    case v1::Request::kPing:
+      return call->Finish(HandlePing(services));
+    case v1::Request::kVersion:
+      return call->Finish(HandleVersion(services));
+    case v1::Request::kCancel:
+      return OnCancel(call, request.cancel().request_id());
+    case v1::Request::kIngestBegin:
+      return OnIngestBegin(call, request);
+    case v1::Request::kAsk:
+      return OnAsk(call, std::move(*request.mutable_ask()));
+    case v1::Request::kWatchJob:
+      return Run(call, services.admin,
+                 [this, self = shared_from_this(), call, id = request.watch_job().id()] {
+                   OnWatch(call, id);
+                 });
+    case v1::Request::kVerify:
+      return Run(call, services.slow, [&services, call, verify = request.verify()] {
+        RunVerify(services, call, verify);
+      });
+    default:
+      break;
+  }
+  const bool slow = request.has_warm() || request.has_pin() || request.has_remove();
+  WorkerPool& pool = slow ? services.slow : services.admin;
+  Answer(call, pool, [&services, stop, request = std::move(request)]() -> Result<v1::Response> {
+    switch (request.body_case()) {
+      case v1::Request::kList:
+        return HandleList(services);
+      case v1::Request::kShow:
+        return HandleShow(services, request.show());
+      case v1::Request::kRemove:
+        return HandleRemove(services, request.remove(), stop);
+      case v1::Request::kRename:
+        return HandleRename(services, request.rename());
+      case v1::Request::kPin:
+        return HandlePin(services, request.pin());
+      case v1::Request::kUnpin:
+        return HandleUnpin(services, request.unpin());
+      case v1::Request::kEvict:
+        return HandleEvict(services, request.evict());
+      case v1::Request::kWarm:
+        return HandleWarm(services, request.warm());
+      case v1::Request::kTouch:
+        return HandleTouch(services, request.touch());
+      case v1::Request::kJobs:
+        return HandleJobs(services);
+      case v1::Request::kJob:
+        return HandleJob(services, request.job());
+      case v1::Request::kCancelJob:
+        return HandleCancelJob(services, request.cancel_job());
+      case v1::Request::kDiskUsage:
+        return HandleDiskUsage(services);
+      case v1::Request::kDoctor:
+        return HandleDoctor(services);
+      default:
+        return UnimplementedError("this daemon does not know the request");
+    }
+  });
+}
+
+}  // namespace corpusd

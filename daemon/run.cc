@@ -1,0 +1,67 @@
+#include "daemon/run.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "daemon/daemon.h"
+#include "daemon/log.h"
+#include "daemon/service_notify.h"
+#include "daemon/shutdown.h"
+
+namespace corpusd {
+namespace {
+
+constexpr int kExitFailed = 1, kExitUsage = 2;
+
+std::vector<std::string> EnvironmentNames() {
+  std::vector<std::string> names;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    names.emplace_back(text.substr(0, text.find('=')));
+  }
+  return names;
+}
+
+void Notify(std::string_view state) {
+  const Status status = NotifyServiceManager(state);
+  if (!status.ok()) Log(LogLevel::kWarn, "notify_failed", {{"error", status.message()}});
+}
+
+int Serve(const Options& options) {
+  OpenLog(options.log_level, options.log_format);
+  ShutdownSignals signals;
+  auto daemon = Daemon::Open(options);
+  if (!daemon.ok()) {
+    std::fprintf(stderr, "corpusd: %s\n", daemon.status().message().c_str());
+    return kExitFailed;
+  }
+  std::printf("%s\n", (*daemon)->ReadyLine().c_str());
+  std::fflush(stdout);
+  Notify("READY=1");
+  const int signal = signals.Wait();
+  Log(LogLevel::kInfo, "stopping", {{"signal", signal}, {"grace_ms", options.grace.count()}});
+  Notify("STOPPING=1");
+  (*daemon)->Shutdown(options.grace);
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+
+int RunCorpusd(const std::vector<std::string>& arguments) {
+  const auto environment = [](const char* name) -> const char* { return std::getenv(name); };
+  const auto loaded = LoadOptions(arguments, environment, EnvironmentNames());
+  if (!loaded.ok()) {
+    std::fprintf(stderr, "corpusd: %s\n", loaded.status().message().c_str());
+    return kExitUsage;
+  }
+  if (loaded->action != CommandLine::Action::kRun) {
+    std::fputs(loaded->output.c_str(), stdout);
+    return EXIT_SUCCESS;
+  }
+  return Serve(loaded->options);
+}
+
+}  // namespace corpusd

@@ -1,0 +1,35 @@
+#define TOML_EXCEPTIONS 0
+#include <toml++/toml.h>
+
+#include <sstream>
+
+#include "daemon/options.h"
+
+namespace corpusd {
+
+Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path) {
+  const toml::parse_result parsed = toml::parse_file(path);
+  if (!parsed) {
+    std::ostringstream where;
+    where << "cannot read '" << path << "': " << parsed.error().description();
+    if (parsed.error().source().begin.line > 0) {
+      where << " in line " << parsed.error().source().begin.line;
+    }
+    return InvalidArgumentError(where.str());
+  }
+  std::map<std::string, std::string> values;
+  for (const auto& [name, node] : parsed.table()) {
+    const std::string key(name.str());
+    if (const auto* text = node.as_string()) {
+      values[key] = text->get();
+    } else if (const auto* number = node.as_integer()) {
+      values[key] = std::to_string(number->get());
+    } else {
+      return InvalidArgumentError("'" + key + "' in '" + path +
+                                  "' must be a string or a whole number");
+    }
+  }
+  return values;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,62 @@
+// engine/backend/backend.h -- one device as the operations a transformer needs. Models are written
+// once over this interface. Calls come from one thread at a time per Backend (the compute gate sees
+// to it); they may return before the work is done, Synchronize waits and reports device errors.
+// Results are a pure function of the arguments: row r of every output depends on row r of the input
+// alone, never on how many rows came with it, nor on the thread count; that is what makes resumed
+// prefills and batched queries byte-identical.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "engine/backend/buffer.h"
+#include "kernels/shapes.h"
+#include "store/base/result.h"
+
+namespace corpusd {
+
+// Where the K and V of a run of new tokens go: slots [first_slot, first_slot + rows) of one block.
+struct KvWriteTarget {
+  const KvFormat* format = nullptr;
+  std::byte* block = nullptr;  // KvFormat::BlockBytes()
+  uint32_t layer = 0;
+  uint32_t first_slot = 0;
+};
+
+struct AttentionInput {
+  AttentionShape shape;
+  uint32_t layer = 0;
+  uint64_t first_position = 0;        // position of query row 0; row r is at first_position + r
+  std::span<const KvPageList> lists;  // a key is visible if its position <= the query's
+  const RopeTable* rope = nullptr;    // null: the layer has no positions (NoPE)
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;  // such as "cpu-avx2"
+
+  virtual Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) = 0;
+  // Repacks the sources, stacked by rows, into one weight. REQUIRES: equal cols.
+  virtual Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) = 0;
+
+  // out[i, :] = table[ids[i], :]
+  virtual void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) = 0;
+  // out = x / rms(x) * gain, per row; gain has x.cols elements.
+  virtual void RmsNorm(MatrixView out, MatrixView x, const float* gain, float epsilon) = 0;
+  // out = x * weight^T, or out += x * weight^T. [n, rows] = [n, cols] * [rows, cols]^T
+  virtual void MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) = 0;
+  // out[n, f] = silu(gate_up[n, 0:f]) * gate_up[n, f:2f]
+  virtual void SwiGlu(MatrixView out, MatrixView gate_up) = 0;
+  // keys, values: [n, kv_heads * head_dim]. Rotates each key by its slot (unless rope is null),
+  // encodes, writes.
+  virtual void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
+                       const RopeTable* rope) = 0;
+  // q, out: [n, q_heads * head_dim]; q is not rotated yet.
+  virtual void Attention(MatrixView out, MatrixView q, const AttentionInput& input) = 0;
+  virtual Status Synchronize() = 0;
+};
+
+}  // namespace corpusd

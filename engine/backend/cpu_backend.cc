@@ -1,0 +1,329 @@
+#include "engine/backend/cpu_backend.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "engine/backend/host_buffer.h"
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/packed_weight.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/reference/kv_tile.h"
+#include "store/base/check.h"
+
+namespace corpusd {
+namespace {
+
+constexpr unsigned kMaxThreads = 1024;
+// Rows that share one expansion of a weight panel: enough to make its cost a few percent, few enough that
+// their activations (128 x 576 x 4 B = 288 KiB) stay in a core's L2 cache.
+constexpr uint32_t kRowBlock = 128;
+// Items a thread should find in a product, so that the last one to finish is not waited for long.
+constexpr uint32_t kItemsPerThread = 8;
+constexpr uint32_t kElementwiseRows = 8;
+
+class CpuWeight : public Weight {
+ public:
+  CpuWeight(std::unique_ptr<HostBuffer> buffer, const PackedWeight& packed)
+      : buffer_(std::move(buffer)), packed_(packed) {}
+  uint32_t rows() const override { return packed_.rows; }
+  uint32_t cols() const override { return packed_.cols; }
+  uint64_t bytes() const override { return buffer_->bytes(); }
+  const PackedWeight& packed() const { return packed_; }
+
+ private:
+  std::unique_ptr<HostBuffer> buffer_;
+  PackedWeight packed_;
+};
+
+const PackedWeight& Packed(const Weight& weight) {
+  return static_cast<const CpuWeight&>(weight).packed();
+}
+
+uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const CpuKernels& kernels, unsigned threads)
+      : kernels_(kernels), name_("cpu-" + std::string(kernels.name)), pool_(threads) {}
+
+  std::string_view name() const override { return name_; }
+
+  Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) override {
+    ASSIGN_OR_RETURN(auto buffer, HostBuffer::Create(bytes, purpose));
+    return std::unique_ptr<Buffer>(std::move(buffer));
+  }
+
+  Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override;
+  void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
+  void RmsNorm(MatrixView out, MatrixView x, const float* gain, float epsilon) override;
+  void MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) override;
+  void SwiGlu(MatrixView out, MatrixView gate_up) override;
+  void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
+               const RopeTable* rope) override;
+  void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
+  Status Synchronize() override { return OkStatus(); }
+
+ private:
+  // Calls body(first_row, rows) for slices of rows, in parallel where there are enough.
+  template <typename Body>
+  void ForEachRows(uint32_t rows, const Body& body) {
+    pool_.ParallelFor(CeilDiv(rows, kElementwiseRows), [&](uint32_t item, unsigned) {
+      const uint32_t first = item * kElementwiseRows;
+      body(first, std::min(kElementwiseRows, rows - first));
+    });
+  }
+
+  // Scratch that grows to the largest call and stays: memory is bounded by the shapes of the model.
+  static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
+  std::byte* ThreadScratch(uint64_t bytes_per_thread);
+  void ResolvePages(const AttentionInput& input);
+
+  const CpuKernels& kernels_;
+  std::string name_;
+  ThreadPool pool_;
+  std::unique_ptr<HostBuffer> prepared_;
+  std::unique_ptr<HostBuffer> scratch_;
+  std::unique_ptr<HostBuffer> states_;
+  std::vector<PageTiles> pages_;
+};
+
+std::byte* CpuBackend::Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes) {
+  if (buffer == nullptr || buffer->bytes() < bytes) {
+    buffer.reset();
+    auto grown = HostBuffer::Create(bytes + bytes / 4, "scratch of the CPU backend");
+    CHECK(grown.ok()) << grown.status().ToString();
+    buffer = std::move(*grown);
+  }
+  return buffer->data();
+}
+
+std::byte* CpuBackend::ThreadScratch(uint64_t bytes_per_thread) {
+  return Grow(scratch_, bytes_per_thread * pool_.threads());
+}
+
+Result<std::unique_ptr<Weight>> CpuBackend::LoadWeight(std::span<const WeightSource> sources) {
+  CHECK(!sources.empty());
+  PackedWeight packed;
+  packed.cols = sources[0].cols;
+  packed.kind = PackedKindFor(sources[0].type);
+  for (const WeightSource& source : sources) {
+    CHECK(source.cols == packed.cols) << source.name;
+    packed.rows += source.rows;
+    // Stacked matrices of several kinds: the widest that holds them all.
+    const PackedKind kind = PackedKindFor(source.type);
+    if (kind != packed.kind) {
+      const bool exact = kind == PackedKind::kF32 || packed.kind == PackedKind::kF32;
+      packed.kind = exact ? PackedKind::kF32 : PackedKind::kBf16;
+    }
+  }
+  packed.panel_bytes = PackedPanelBytes(packed.kind, packed.cols);
+  ASSIGN_OR_RETURN(auto buffer, HostBuffer::Create(packed.panel_bytes * packed.panels(),
+                                                   "weight " + sources[0].name));
+  packed.data = buffer->data();
+  std::byte* target = buffer->data();
+  std::vector<float> rows(size_t{packed.cols} * pool_.threads());
+  uint32_t first_row = 0;
+  for (const WeightSource& source : sources) {
+    const uint64_t row_bytes = WeightRowBytes(source.type, packed.cols);
+    CHECK(source.bytes.size() >= row_bytes * source.rows) << source.name;
+    // Whole panels per item: two threads never write one.
+    const uint32_t end_row = first_row + source.rows;
+    const uint32_t first_panel = first_row / kPanelOutputs;
+    pool_.ParallelFor(CeilDiv(end_row, kPanelOutputs) - first_panel,
+                      [&](uint32_t item, unsigned thread) {
+      const uint32_t panel_row = (first_panel + item) * kPanelOutputs;
+      const uint32_t end = std::min(end_row, panel_row + kPanelOutputs);
+      for (uint32_t r = std::max(first_row, panel_row); r < end; ++r) {
+        PackRow(target, packed.kind, r, packed.cols, source.type,
+                source.bytes.data() + (r - first_row) * row_bytes,
+                rows.data() + size_t{packed.cols} * thread);
+      }
+    });
+    first_row = end_row;
+  }
+  return std::unique_ptr<Weight>(std::make_unique<CpuWeight>(std::move(buffer), packed));
+}
+
+void CpuBackend::Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) {
+  const PackedWeight& packed = Packed(table);
+  ForEachRows(static_cast<uint32_t>(ids.size()), [&](uint32_t first, uint32_t rows) {
+    for (uint32_t i = first; i < first + rows; ++i) {
+      CHECK(ids[i] < packed.rows) << "token " << ids[i] << " of " << packed.rows;
+      UnpackRow(out.row(i), packed, ids[i]);
+    }
+  });
+}
+
+void CpuBackend::RmsNorm(MatrixView out, MatrixView x, const float* gain, float epsilon) {
+  ForEachRows(x.rows, [&](uint32_t first, uint32_t rows) {
+    kernels_.rms_norm(out.Rows(first, rows), x.Rows(first, rows), gain, epsilon);
+  });
+}
+
+void CpuBackend::SwiGlu(MatrixView out, MatrixView gate_up) {
+  ForEachRows(out.rows, [&](uint32_t first, uint32_t rows) {
+    kernels_.swiglu(out.Rows(first, rows), gate_up.Rows(first, rows));
+  });
+}
+
+void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) {
+  const PackedWeight& packed = Packed(weight);
+  CHECK(x.cols == packed.cols && out.cols == packed.rows && out.rows == x.rows)
+      << "[" << out.rows << ", " << out.cols << "] = [" << x.rows << ", " << x.cols << "] * ["
+      << packed.rows << ", " << packed.cols << "]^T";
+  if (x.rows == 0) return;
+  MatMulTask task{.weight = packed,
+                  .x = x.data,
+                  .x_stride = x.row_stride,
+                  .out = out.data,
+                  .out_stride = out.row_stride,
+                  .accumulate = accumulate};
+  const uint64_t prepared_bytes = kernels_.prepared_bytes(x.rows, x.cols);
+  if (prepared_bytes > 0) {
+    std::byte* prepared = Grow(prepared_, prepared_bytes);
+    task.prepared = prepared;
+    ForEachRows(x.rows, [&](uint32_t first, uint32_t rows) {
+      kernels_.prepare_rows(prepared, x.data, x.row_stride, x.cols, first, rows);
+    });
+  }
+  const uint64_t scratch_bytes = kernels_.matmul_scratch_bytes();
+  std::byte* scratch = ThreadScratch(scratch_bytes);
+  const uint32_t row_blocks = CeilDiv(x.rows, kRowBlock);
+  const uint32_t block_rows = CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) *
+                              kernels_.row_multiple;
+  const uint32_t wanted = pool_.threads() * kItemsPerThread;
+  const uint32_t groups_wanted = std::max(1u, CeilDiv(wanted, row_blocks));
+  const uint32_t group_panels =
+      std::max(1u, packed.panels() / groups_wanted / kernels_.panel_multiple *
+                       kernels_.panel_multiple);
+  const uint32_t groups = CeilDiv(packed.panels(), group_panels);
+  pool_.ParallelFor(groups * row_blocks, [&](uint32_t item, unsigned thread) {
+    MatMulTask part = task;
+    part.first_row = std::min(item / groups * block_rows, x.rows);
+    part.rows = std::min(block_rows, x.rows - part.first_row);
+    part.first_panel = item % groups * group_panels;
+    part.panels = std::min(group_panels, packed.panels() - part.first_panel);
+    part.scratch = scratch + thread * scratch_bytes;
+    if (part.rows > 0) kernels_.matmul(part);
+  });
+}
+
+void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
+                         const RopeTable* rope) {
+  const KvFormat& format = *target.format;
+  CHECK(target.first_slot + keys.rows <= format.block_tokens)
+      << target.first_slot << " + " << keys.rows << " of " << format.block_tokens;
+  pool_.ParallelFor(format.kv_heads * 2, [&](uint32_t item, unsigned) {
+    const uint32_t head = item / 2;
+    std::byte* key_tile = target.block + format.KeyTileOffset(target.layer, head);
+    std::byte* value_tile = target.block + format.ValueTileOffset(target.layer, head);
+    const size_t column = size_t{head} * format.head_dim;
+    for (uint32_t n = 0; n < keys.rows; ++n) {
+      const uint32_t slot = target.first_slot + n;
+      if (item % 2 == 0) {
+        WriteKey(key_tile, format, slot, keys.row(n) + column, rope);
+      } else {
+        WriteValue(value_tile, format, slot, values.row(n) + column);
+      }
+    }
+  });
+}
+
+void CpuBackend::ResolvePages(const AttentionInput& input) {
+  pages_.clear();
+  for (const KvPageList& list : input.lists) {
+    const KvFormat& format = *list.format;
+    CHECK(format.block_tokens == kBlockTokens && format.head_dim == input.shape.head_dim &&
+          format.kv_heads == input.shape.kv_heads)
+        << format.Canonical();
+    for (const KvPage& page : list.pages) {
+      pages_.push_back({.keys = page.bytes + format.KeyTileOffset(input.layer, 0),
+                        .values = page.bytes + format.ValueTileOffset(input.layer, 0),
+                        .key_stride = format.KeyTileBytes(),
+                        .value_stride = format.ValueTileBytes(),
+                        .first_position = page.first_position,
+                        .tokens = page.tokens,
+                        .key_codec = format.key_codec,
+                        .value_codec = format.value_codec});
+    }
+  }
+}
+
+void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& input) {
+  const AttentionShape& shape = input.shape;
+  CHECK(shape.head_dim % 16 == 0 && shape.kv_heads > 0 && shape.q_heads % shape.kv_heads == 0)
+      << shape.q_heads << " / " << shape.kv_heads << " heads of " << shape.head_dim;
+  CHECK(q.cols == shape.q_heads * shape.head_dim && out.cols == q.cols && out.rows == q.rows);
+  if (q.rows == 0) return;
+  ResolvePages(input);
+  const uint64_t scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
+  std::byte* scratch = ThreadScratch(scratch_bytes);
+  const uint32_t blocks = CeilDiv(q.rows, AttentionRowsMax(shape));
+  const uint32_t block_rows = CeilDiv(q.rows, blocks);
+  const auto task_of = [&](uint32_t item, unsigned thread) {
+    const uint32_t first_row = std::min(item / shape.kv_heads * block_rows, q.rows);
+    return AttentionTask{.shape = shape,
+                         .first_position = input.first_position,
+                         .pages = pages_.data(),
+                         .page_count = static_cast<uint32_t>(pages_.size()),
+                         .rope = input.rope,
+                         .q = q.data,
+                         .q_stride = q.row_stride,
+                         .out = out.data,
+                         .out_stride = out.row_stride,
+                         .kv_head = item % shape.kv_heads,
+                         .first_row = first_row,
+                         .rows = std::min(block_rows, q.rows - first_row),
+                         .scratch = scratch + thread * scratch_bytes};
+  };
+  const uint32_t items = blocks * shape.kv_heads;
+  const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));
+  if (parts <= 1 || items >= 4 * pool_.threads()) {
+    pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
+      const AttentionTask task = task_of(item, thread);
+      if (task.rows > 0) kernels_.attend(task);
+    });
+    return;
+  }
+  // Few rows: the parts of the context are spread over the threads and merged in order, which gives the
+  // same bits.
+  const uint64_t state_floats = AttentionStateFloats(shape, block_rows);
+  auto* states = reinterpret_cast<float*>(Grow(states_, state_floats * parts * items * 4));
+  pool_.ParallelFor(items * parts, [&](uint32_t item, unsigned thread) {
+    const AttentionTask task = task_of(item / parts, thread);
+    if (task.rows == 0) return;
+    float* first_state = states + item / parts * parts * state_floats;
+    kernels_.attend_part(task, item % parts,
+                         first_state + item % parts * AttentionStateFloats(shape, task.rows));
+  });
+  pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
+    const AttentionTask task = task_of(item, thread);
+    if (task.rows > 0) kernels_.merge_parts(task, states + item * parts * state_floats);
+  });
+}
+
+bool KnownIsa(const std::string& isa) {
+  return isa == "auto" || isa == "avx2" || isa == "avx512" || isa == "amx";
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
+  if (!KnownIsa(options.isa)) {
+    return InvalidArgumentError("unknown instruction set '" + options.isa +
+                                "': auto, avx2, avx512 and amx are known");
+  }
+  if (options.threads > kMaxThreads) {
+    return InvalidArgumentError(std::to_string(options.threads) + " threads asked for; at most " +
+                                std::to_string(kMaxThreads) + " are allowed");
+  }
+  const CpuKernels* kernels = SelectCpuKernels(DetectCpuFeatures(), options.isa);
+  if (kernels == nullptr) {
+    return FailedPreconditionError("this processor or its operating system lacks " +
+                                   (options.isa == "auto" ? "avx2, fma and f16c" : options.isa));
+  }
+  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*kernels, options.threads));
+}
+
+}  // namespace corpusd

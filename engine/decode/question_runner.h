@@ -1,0 +1,41 @@
+// engine/decode/question_runner.h -- one question over a sequence: prefill of its tokens, then the
+// next-token loop. Knows no store. One thread; takes its turn at the compute gate token by token.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "engine/decode/sampler.h"
+#include "engine/prefill/prefill_runner.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace corpusd {
+
+struct GenerationRequest {
+  std::span<const TokenId> prompt;  // follows what the sequence holds
+  uint32_t max_tokens = 128;
+  SamplerOptions sampler;
+};
+
+struct GenerationReport {
+  std::string text;
+  std::string finish_reason;  // "stop", "length", "cancelled"
+  uint32_t tokens = 0;
+  double queue_ms = 0;        // until the first turn
+  double first_token_ms = 0;  // from the call
+  double decode_seconds = 0;  // after the first token
+};
+
+// sink gets the text as complete UTF-8 pieces; false cancels.
+Result<GenerationReport> Generate(const ComputeContext& context, const Tokenizer& tokenizer,
+                                  const ChatTemplate& chat, KvSequence& kv,
+                                  const GenerationRequest& request,
+                                  const std::function<bool(std::string_view)>& sink,
+                                  const std::stop_token& stop);
+
+}  // namespace corpusd

@@ -1,0 +1,25 @@
+// engine/identity.h -- everything that decides the bytes of a corpus's blocks, as named fields: the
+// root of its chain. Two corpora share blocks only if every field is equal. Pure; any thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/model/model_config.h"
+#include "kernels/kv_format.h"
+#include "store/prefix_hash.h"
+
+namespace corpusd {
+
+struct IdentityInputs {
+  std::string weights_digest;    // hex SHA-256 of the model file
+  std::string tokenizer_digest;  // vocabulary, merges, specials and chat template
+  std::string tenant_salt;
+};
+
+// The preamble is part of the tokens, so the chain commits to it without a field of its own.
+std::vector<IdentityField> CorpusIdentity(const IdentityInputs& inputs, const ModelConfig& config,
+                                          const KvFormat& format, std::string_view mode);
+
+}  // namespace corpusd

@@ -1,0 +1,26 @@
+// engine/prefill/block_repair.h -- makes the leased blocks of a corpus whole: damaged and missing
+// ones are computed again from their tokens, byte for byte, and written back under their digests.
+#pragma once
+
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "engine/prefill/prefill_runner.h"
+
+namespace corpusd {
+
+struct LeasedCorpus {
+  std::vector<BlockRef> refs;      // all valid, in chain order
+  FetchStats stats;                // of the fetches
+  uint64_t recomputed_tokens = 0;  // of damaged blocks
+  uint64_t repaired_blocks = 0;
+};
+
+// Leases every block of the record, repairing on the way.
+Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store,
+                                const CorpusRecord& record, const KvFormat& format,
+                                std::span<const TokenId> tokens, ComputePriority priority,
+                                const std::stop_token& stop);
+
+}  // namespace corpusd

@@ -1,0 +1,48 @@
+// engine/prefill/prefill_runner.h -- computes KV blocks from token ids, one run of blocks at a
+// time. Runs begin at fixed multiples of kRunTokens of the corpus and read their history from
+// stored bytes, so the blocks of an interrupted, resumed or repaired prefill are those of an
+// undisturbed one. Each call is one thread; the compute gate interleaves it with questions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "engine/compute_gate.h"
+#include "engine/kv/kv_sequence.h"
+#include "engine/model/model.h"
+#include "store/base/result.h"
+#include "store/block_store.h"
+
+namespace corpusd {
+
+// Tokens of one run: computed together, published together, lost together in a crash.
+inline constexpr uint32_t kRunTokens = 512;
+inline constexpr uint32_t kRunBlocks = kRunTokens / kBlockTokens;
+
+// What every computation of the engine needs.
+struct ComputeContext {
+  const Model& model;
+  Backend& backend;
+  ComputeGate& gate;
+};
+
+// Leased blocks of a corpus as the start of a sequence.
+// REQUIRES: every ref valid; they must outlive the sequence.
+std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs,
+                                         const KvFormat& shared_format, const KvFormat& own_format);
+
+// Computes the run of tokens that follows `kv` (at most kRunTokens). Offers the turn between
+// layers. kCancelled if stopped.
+Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_tokens,
+                  KvSequence& kv, ForwardScratch& scratch, ComputePriority priority,
+                  const std::stop_token& stop);
+
+// The own blocks of a computed run, ready to publish. Payload spans point into kv.
+// digests, tokens: of the whole corpus; first_block: of the run.
+std::vector<BlockWrite> BlockWrites(const KvSequence& kv, std::span<const Digest> digests,
+                                    std::span<const TokenId> tokens, size_t first_block);
+
+}  // namespace corpusd

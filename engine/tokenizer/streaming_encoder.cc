@@ -1,0 +1,94 @@
+#include "engine/tokenizer/streaming_encoder.h"
+
+#include "engine/tokenizer/utf8_repair.h"
+
+namespace corpusd {
+namespace {
+
+// Text is repaired and cut in pieces of this size: small enough for the second-level cache.
+constexpr size_t kPieceBytes = size_t{64} << 10;
+// Setting up the word cache pays off from about here.
+constexpr size_t kCacheFromBytes = size_t{16} << 10;
+
+}  // namespace
+
+StreamingEncoder::StreamingEncoder(const Tokenizer& tokenizer) : merges_(tokenizer.merges()) {}
+
+void StreamingEncoder::Append(std::string_view bytes, std::vector<TokenId>* out) {
+  seen_bytes_ += bytes.size();
+  if (seen_bytes_ >= kCacheFromBytes) cache_.Prepare();
+  TakeBroken(&bytes);
+  while (!bytes.empty()) {
+    const std::string_view piece = bytes.substr(0, kPieceBytes);
+    const size_t taken = RepairUtf8(piece, false, &text_);
+    if (taken == 0) {
+      incomplete_ = piece;  // fewer than 4 bytes, so also all of `bytes`
+      break;
+    }
+    bytes.remove_prefix(taken);
+    EncodeWords(false, out);
+  }
+}
+
+// Completes the sequence that the last Append left open, byte by byte.
+void StreamingEncoder::TakeBroken(std::string_view* bytes) {
+  while (!incomplete_.empty() && !bytes->empty()) {
+    incomplete_.push_back(bytes->front());
+    bytes->remove_prefix(1);
+    incomplete_.erase(0, RepairUtf8(incomplete_, false, &text_));
+  }
+}
+
+void StreamingEncoder::Finish(std::vector<TokenId>* out) {
+  RepairUtf8(incomplete_, true, &text_);
+  incomplete_.clear();
+  EncodeWords(true, out);
+}
+
+void StreamingEncoder::EncodeWords(bool last, std::vector<TokenId>* out) {
+  const std::string_view text = text_;
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t size = pretokenizer_.FirstWord(text.substr(at), last);
+    if (size == 0) break;
+    EncodeWord(at, size, out);
+    at += size;
+  }
+  text_.erase(0, at);
+}
+
+// Long words are encoded in parts where no merge can cross.
+void StreamingEncoder::EncodeWord(size_t at, size_t size, std::vector<TokenId>* out) {
+  if (size <= WordCache::kWordBytesMax) return EncodeCached(at, size, out);
+  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text_[i]); };
+  size_t start = at;
+  for (size_t i = at + 1; i < at + size; ++i) {
+    if (merges_.MayJoin(byte(i - 1), byte(i))) continue;
+    EncodeCached(start, i - start, out);
+    start = i;
+  }
+  EncodeCached(start, at + size - start, out);
+}
+
+void StreamingEncoder::EncodeCached(size_t at, size_t size, std::vector<TokenId>* out) {
+  const std::string_view word = std::string_view(text_).substr(at, size);
+  if (size > WordCache::kWordBytesMax || !cache_.ready()) {
+    return merges_.Encode(word, &scratch_, out);
+  }
+  const WordCache::Key key = text_.size() - at >= 16 ? WordCache::MakeKeyFast(word.data(), size)
+                                                     : WordCache::MakeKey(word);
+  WordCache::Entry& entry = cache_.Slot(key);
+  if (entry.key == key) {
+    out->insert(out->end(), entry.ids.begin(), entry.ids.begin() + entry.count);
+    return;
+  }
+  const size_t before = out->size();
+  merges_.Encode(word, &scratch_, out);
+  const size_t count = out->size() - before;
+  if (count > WordCache::kIdsMax) return;
+  entry.key = key;
+  entry.count = static_cast<uint32_t>(count);
+  for (size_t i = 0; i < count; ++i) entry.ids[i] = (*out)[before + i];
+}
+
+}  // namespace corpusd

@@ -1,0 +1,44 @@
+// engine/tokenizer/streaming_encoder.h -- encodes a text that arrives in pieces, with the same ids
+// however it is cut. Keeps only the undecided tail, at most about Pretokenizer::kWordBytesMax, so
+// the text is never in memory whole. Users' text: special tokens are not looked for. One thread at
+// a time; the Tokenizer must outlive it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/tokenizer/merge_table.h"
+#include "engine/tokenizer/pretokenizer.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "engine/tokenizer/word_cache.h"
+
+namespace corpusd {
+
+class StreamingEncoder {
+ public:
+  explicit StreamingEncoder(const Tokenizer& tokenizer);
+
+  // Appends to *out the ids that are certain by now.
+  void Append(std::string_view bytes, std::vector<TokenId>* out);
+  // Ends the text: appends the remaining ids. The encoder is then ready for another text.
+  void Finish(std::vector<TokenId>* out);
+
+ private:
+  void TakeBroken(std::string_view* bytes);
+  void EncodeWords(bool last, std::vector<TokenId>* out);
+  void EncodeWord(size_t at, size_t size, std::vector<TokenId>* out);
+  void EncodeCached(size_t at, size_t size, std::vector<TokenId>* out);
+
+  const MergeTable& merges_;
+  const Pretokenizer pretokenizer_;
+  MergeScratch scratch_;
+  WordCache cache_;
+  uint64_t seen_bytes_ = 0;
+  std::string incomplete_;  // up to 3 bytes that may begin a UTF-8 sequence
+  std::string text_;        // repaired, from the start of a word on
+};
+
+}  // namespace corpusd

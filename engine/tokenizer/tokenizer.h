@@ -1,0 +1,71 @@
+// engine/tokenizer/tokenizer.h -- text to token ids and back: byte-level BPE as GPT-2 introduced
+// it, with the vocabulary, merges and pre-tokenizer that a GGUF file names. Ids equal those of
+// llama.cpp. Immutable after loading; any thread. Long texts go through StreamingEncoder
+// (streaming_encoder.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/tokenizer/merge_table.h"
+#include "store/base/result.h"
+#include "store/prefix_hash.h"
+
+namespace corpusd {
+
+class GgufFile;
+
+class Tokenizer {
+ public:
+  // Copies what it needs out of the file. kUnimplemented for a tokenizer or pre-tokenizer of
+  // another kind, kInvalidArgument for contradictory tables.
+  static Result<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
+
+  // Appends the ids of text, which may be any bytes: what is not UTF-8 counts as U+FFFD, byte by
+  // byte. parse_special: occurrences of special tokens' texts become those tokens. Never for users'
+  // text.
+  void Encode(std::string_view text, bool parse_special, std::vector<TokenId>* out) const;
+  // The bytes the ids stand for, specials by their text. Not always whole UTF-8 characters. Ids
+  // outside the vocabulary give nothing.
+  std::string Decode(std::span<const TokenId> ids) const;
+  // REQUIRES: id < vocabulary().
+  std::string_view piece(TokenId id) const { return pieces_[id]; }
+  bool is_special(TokenId id) const { return id < special_.size() && special_[id]; }
+  std::optional<TokenId> FindSpecial(std::string_view text) const;
+  // The file's end-of-sequence token, if it names one.
+  std::optional<TokenId> end_token() const { return end_token_; }
+  uint32_t vocabulary() const { return static_cast<uint32_t>(pieces_.size()); }
+  // SHA-256 over everything that decides ids: vocabulary, kinds, merges, pre-tokenizer, chat
+  // template.
+  const std::string& DigestHex() const { return digest_hex_; }
+
+  const MergeTable& merges() const { return merges_; }
+
+ private:
+  friend class TokenizerLoader;
+  struct SpecialMatch {
+    size_t at = std::string_view::npos;
+    TokenId id = 0;
+  };
+
+  Tokenizer() = default;
+  SpecialMatch FindFirstSpecial(std::string_view text) const;
+
+  std::vector<std::string> pieces_;                            // by id, as bytes
+  std::vector<bool> special_;                                  // by id
+  std::unordered_map<std::string_view, TokenId> special_ids_;  // views into pieces_
+  std::vector<TokenId> specials_by_length_;                    // longest text first
+  std::string special_starts_;  // the bytes that their texts begin with
+  std::optional<TokenId> end_token_;
+  std::string digest_hex_;
+  MergeTable merges_;
+};
+
+}  // namespace corpusd

@@ -1,0 +1,17 @@
+// kernels/cpu/cpu_features.h -- what this processor and its operating system let a process use. Asked once,
+// at start; any thread. Never assumes: a feature counts only if its registers are also saved by the system.
+#pragma once
+
+namespace corpusd {
+
+struct CpuFeatures {
+  bool avx2 = false;         // with FMA and F16C
+  bool avx512 = false;       // F, BW, VL, DQ
+  bool avx512_bf16 = false;  // and the bf16 dot product
+  bool amx_bf16 = false;     // tile registers, permission granted to this process
+};
+
+// Asks the system for permission to use tile registers where the processor has them.
+CpuFeatures DetectCpuFeatures() noexcept;
+
+}  // namespace corpusd

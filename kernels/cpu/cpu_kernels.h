@@ -1,0 +1,114 @@
+// kernels/cpu/cpu_kernels.h -- one table of function pointers per instruction set: complete, or absent.
+// Every function is pure, noexcept, and lends nothing: no allocation, no locks, no I/O. Output row r depends
+// on input row r alone, bit for bit, however the work is cut. Any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/packed_weight.h"
+#include "kernels/shapes.h"
+
+namespace corpusd {
+
+// A piece of out (+)= x * weight^T: some rows times some panels.
+struct MatMulTask {
+  PackedWeight weight;
+  const float* x = nullptr;             // [rows, cols] of the whole product
+  uint32_t x_stride = 0;
+  const std::byte* prepared = nullptr;  // all rows, by prepare_rows; null if prepared_bytes is 0
+  float* out = nullptr;                 // [rows, weight.rows]
+  uint32_t out_stride = 0;
+  uint32_t first_row = 0;
+  uint32_t rows = 0;
+  uint32_t first_panel = 0;
+  uint32_t panels = 0;
+  bool accumulate = false;
+  std::byte* scratch = nullptr;         // matmul_scratch_bytes, 64-byte aligned, one per thread
+};
+
+// Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That cut is
+// fixed, so a decode spread over threads and a prefill give the same bits.
+inline constexpr uint32_t kPartPages = 4;
+
+// One layer of one KvPage, resolved: tiles of KV head h at h * stride.
+struct PageTiles {
+  const std::byte* keys = nullptr;
+  const std::byte* values = nullptr;
+  uint64_t key_stride = 0;
+  uint64_t value_stride = 0;
+  uint64_t first_position = 0;
+  uint32_t tokens = 0;
+  KvCodec key_codec = KvCodec::kBf16;
+  KvCodec value_codec = KvCodec::kBf16;
+};
+
+// Attention of the query heads of one KV head, for some query rows.
+struct AttentionTask {
+  AttentionShape shape;
+  uint64_t first_position = 0;  // of row 0 of q
+  const PageTiles* pages = nullptr;
+  uint32_t page_count = 0;
+  const RopeTable* rope = nullptr;
+  const float* q = nullptr;  // [rows, q_heads * head_dim] of the whole call
+  uint32_t q_stride = 0;
+  float* out = nullptr;
+  uint32_t out_stride = 0;
+  uint32_t kv_head = 0;
+  uint32_t first_row = 0;
+  uint32_t rows = 0;  // at most AttentionRowsMax(shape)
+  std::byte* scratch = nullptr;  // AttentionScratchBytes(shape), 64-byte aligned, one per thread
+};
+
+// Query rows of one task: stacked with the heads that share a KV head they fill the tiles.
+constexpr uint32_t AttentionRowsMax(const AttentionShape& shape) noexcept {
+  const uint32_t group = shape.q_heads / shape.kv_heads;
+  return group >= 96 ? 1 : 96 / group;
+}
+constexpr uint32_t AttentionParts(uint32_t page_count) noexcept {
+  return (page_count + kPartPages - 1) / kPartPages;
+}
+// Floats of one part's state: per stacked row the running maximum, the sum, and head_dim weighted values.
+constexpr uint64_t AttentionStateFloats(const AttentionShape& shape, uint32_t rows) noexcept {
+  return uint64_t{rows} * (shape.q_heads / shape.kv_heads) * (shape.head_dim + 2);
+}
+// An expanded tile; queries, scores and weights of the stacked rows; two states. The same for all tables.
+constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
+  const uint64_t group = shape.q_heads / shape.kv_heads;
+  const uint64_t stacked = (AttentionRowsMax(shape) * group + 15) / 16 * 16;
+  const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 4;
+  const uint64_t row = (uint64_t{shape.head_dim} * 3 + 2 * uint64_t{kBlockTokens} + 4) * 4;
+  return tile + stacked * row + 1024;
+}
+
+struct CpuKernels {
+  std::string_view name;
+  // Rows and panels that fill this table's tiles: tasks in their multiples waste nothing.
+  uint32_t row_multiple = 1;
+  uint32_t panel_multiple = 1;
+  // Bytes of the rows of x in the form matmul wants them; 0: it takes x itself.
+  uint64_t (*prepared_bytes)(uint32_t rows, uint32_t cols) noexcept = nullptr;
+  void (*prepare_rows)(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,
+                       uint32_t first_row, uint32_t rows) noexcept = nullptr;
+  uint64_t (*matmul_scratch_bytes)() noexcept = nullptr;
+  void (*matmul)(const MatMulTask& task) noexcept = nullptr;
+  // All parts of the task, merged, into out.
+  void (*attend)(const AttentionTask& task) noexcept = nullptr;
+  // Part `part` into a state of AttentionStateFloats.
+  void (*attend_part)(const AttentionTask& task, uint32_t part, float* state) noexcept = nullptr;
+  // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in order into out.
+  void (*merge_parts)(const AttentionTask& task, const float* states) noexcept = nullptr;
+  void (*rms_norm)(MatrixView out, MatrixView x, const float* gain, float epsilon) noexcept = nullptr;
+  void (*swiglu)(MatrixView out, MatrixView gate_up) noexcept = nullptr;
+};
+
+// The tables that this processor can run, slowest first. Empty without AVX2.
+std::span<const CpuKernels* const> SupportedCpuKernels(const CpuFeatures& features) noexcept;
+// The fastest supported table that `isa` allows: "auto", "avx2", "avx512" (with bf16 where present), "amx",
+// or a table's own name. RETURNS nullptr if the name is unknown or the processor lacks it.
+const CpuKernels* SelectCpuKernels(const CpuFeatures& features, std::string_view isa) noexcept;
+
+}  // namespace corpusd

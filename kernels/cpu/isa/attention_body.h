@@ -1,0 +1,253 @@
+// kernels/cpu/isa/attention_body.h -- attention over KV pages with an online softmax, over Lanes and a
+// Policy that says in which type queries and weights are multiplied with the tiles. For every page: the
+// stacked query rows (rows x heads that share the KV head) are rotated to the page's frame, multiplied with
+// the K tile, exponentiated, and multiplied with the V tile. One row's arithmetic never sees another row.
+// Included after vector_math.h by one translation unit.
+//
+// Policy: Element (of queries and weights), StoreElements(Element*, Lanes),
+//   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add):
+//   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
+#pragma once
+
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace corpusd {
+namespace {
+
+constexpr float kMinusInfinity = -__builtin_inff();
+
+// Softmax so far: per stacked row the largest score, the sum of exponentials, the weighted values.
+struct SoftmaxState {
+  float* values;   // [stacked, head_dim]
+  float* largest;  // [stacked]
+  float* sum;      // [stacked]
+};
+
+inline SoftmaxState StateAt(float* memory, uint32_t stacked, uint32_t head_dim) {
+  float* largest = memory + size_t{stacked} * head_dim;
+  return {memory, largest, largest + stacked};
+}
+
+void ClearState(SoftmaxState state, uint32_t stacked, uint32_t head_dim) {
+  for (uint32_t i = 0; i < stacked * head_dim; i += kLanes) Store(state.values + i, Zero());
+  for (uint32_t s = 0; s < stacked; ++s) {
+    state.largest[s] = kMinusInfinity;
+    state.sum[s] = 0;
+  }
+}
+
+// into = into (+) part, the log-sum-exp merge, row by row; empty rows of either side change nothing.
+void MergeState(SoftmaxState into, SoftmaxState part, uint32_t stacked, uint32_t head_dim) {
+  for (uint32_t s = 0; s < stacked; ++s) {
+    if (part.sum[s] == 0) continue;
+    const float largest =
+        into.largest[s] > part.largest[s] ? into.largest[s] : part.largest[s];
+    const float keep = into.sum[s] == 0 ? 0.0f : ExpOne(into.largest[s] - largest);
+    const float take = ExpOne(part.largest[s] - largest);
+    into.sum[s] = into.sum[s] * keep + part.sum[s] * take;
+    into.largest[s] = largest;
+    float* target = into.values + size_t{s} * head_dim;
+    const float* source = part.values + size_t{s} * head_dim;
+    for (uint32_t i = 0; i < head_dim; i += kLanes) {
+      Store(target + i, Fma(Load(source + i), Broadcast(take), Mul(Load(target + i), Broadcast(keep))));
+    }
+  }
+}
+
+// The arrays of a task inside its scratch.
+template <typename Element>
+struct AttentionWork {
+  std::byte* expanded;  // one tile
+  Element* queries;     // [stacked, head_dim]
+  float* scores;        // [stacked, kBlockTokens]
+  Element* weights;     // [stacked, kBlockTokens]
+  float* part;          // states
+  float* total;
+};
+
+template <typename Element>
+inline AttentionWork<Element> Carve(const AttentionTask& task) {
+  const size_t head_dim = task.shape.head_dim;
+  const size_t group = task.shape.q_heads / task.shape.kv_heads;
+  const size_t stacked = (AttentionRowsMax(task.shape) * group + 15) / 16 * 16;
+  AttentionWork<Element> work;
+  work.expanded = task.scratch;
+  auto* next = reinterpret_cast<float*>(task.scratch) + kBlockTokens * head_dim;
+  work.queries = reinterpret_cast<Element*>(next);
+  next += stacked * head_dim;
+  work.scores = next;
+  next += stacked * kBlockTokens;
+  work.weights = reinterpret_cast<Element*>(next);
+  next += stacked * kBlockTokens;
+  work.part = next;
+  next += stacked * (head_dim + 2);
+  work.total = next;
+  return work;
+}
+
+template <typename Policy>
+inline void RotateQuery(typename Policy::Element* out, const float* q, const AttentionTask& task,
+                        uint64_t delta) {
+  const uint32_t turned = task.rope == nullptr ? 0 : task.rope->half_dim * 2;
+  const float* cos_sin =
+      task.rope == nullptr ? nullptr : task.rope->cos_sin + delta * task.rope->half_dim * 2;
+  const Lanes scale = Broadcast(task.shape.scale);
+  for (uint32_t i = 0; i < task.shape.head_dim; i += kLanes) {
+    Lanes v = Load(q + i);
+    if (i + kLanes <= turned) {
+      v = RotatePairs(v, Load(cos_sin + i));
+    } else if (i < turned) {
+      float angles[kLanes];
+      for (uint32_t j = 0; j < kLanes; ++j) {
+        angles[j] = i + j < turned ? cos_sin[i + j] : static_cast<float>(1 - j % 2);
+      }
+      v = RotatePairs(v, Load(angles));
+    }
+    Policy::StoreElements(out + i, Mul(v, scale));
+  }
+}
+
+// Turns one row's scores of a page into weights and rescales what the row has gathered.
+// visible: keys of the page the row may see, at least 1; padded: visible keys of the last row, rounded up.
+template <typename Policy>
+inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t visible,
+                     uint32_t padded, const float* key_scales, const float* value_scales,
+                     uint32_t row, SoftmaxState state, uint32_t head_dim) {
+  const Lanes nothing = Broadcast(kMinusInfinity);
+  Lanes top = nothing;
+  for (uint32_t i = 0; i < padded; i += kLanes) {
+    Lanes s = Load(scores + i);
+    if (key_scales != nullptr) s = Mul(s, Load(key_scales + i));
+    if (i + kLanes > visible) s = KeepFirst(s, visible > i ? visible - i : 0, nothing);
+    Store(scores + i, s);
+    top = Max(top, s);
+  }
+  const float before = state.largest[row];
+  const float found = ReduceMax(top);
+  const float largest = found > before ? found : before;
+  const Lanes shift = Broadcast(largest);
+  Lanes sum = Zero();
+  for (uint32_t i = 0; i < padded; i += kLanes) {
+    Lanes e = Exp(Sub(Load(scores + i), shift));
+    sum = Add(sum, e);
+    if (value_scales != nullptr) e = Mul(e, Load(value_scales + i));
+    Policy::StoreElements(weights + i, e);
+  }
+  const float page_sum = ReduceAdd(sum);
+  if (largest == before) {
+    state.sum[row] += page_sum;
+    return;
+  }
+  const float keep = ExpOne(before - largest);
+  state.sum[row] = state.sum[row] * keep + page_sum;
+  state.largest[row] = largest;
+  float* values = state.values + size_t{row} * head_dim;
+  for (uint32_t i = 0; i < head_dim; i += kLanes) {
+    Store(values + i, Mul(Load(values + i), Broadcast(keep)));
+  }
+}
+
+inline const float* ScalesOf(const std::byte* tile, KvCodec codec, uint32_t head_dim) {
+  if (codec == KvCodec::kBf16) return nullptr;
+  return reinterpret_cast<const float*>(tile + size_t{kBlockTokens} * head_dim);
+}
+
+template <typename Policy>
+void AttendPage(const AttentionTask& task, const PageTiles& page,
+                const AttentionWork<typename Policy::Element>& work, SoftmaxState state) {
+  const uint32_t head_dim = task.shape.head_dim;
+  const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
+  const uint64_t position = task.first_position + task.first_row;
+  if (page.tokens == 0 || position + task.rows <= page.first_position) return;
+  // Rows before the page see nothing of it.
+  const auto skip = static_cast<uint32_t>(
+      page.first_position > position ? page.first_position - position : 0);
+  const auto visible_at = [&](uint32_t row) {
+    const uint64_t seen = position + row - page.first_position + 1;
+    return seen < page.tokens ? static_cast<uint32_t>(seen) : page.tokens;
+  };
+  const uint32_t padded = (visible_at(task.rows - 1) + kLanes - 1) / kLanes * kLanes;
+  const uint32_t first = skip * group;
+  const uint32_t stacked = task.rows * group - first;
+  for (uint32_t row = skip; row < task.rows; ++row) {
+    const float* q = task.q + size_t{task.first_row + row} * task.q_stride +
+                     size_t{task.kv_head} * group * head_dim;
+    for (uint32_t h = 0; h < group; ++h) {
+      RotateQuery<Policy>(work.queries + size_t{row * group + h} * head_dim, q + h * head_dim, task,
+                          position + row - page.first_position);
+    }
+  }
+  const std::byte* keys = page.keys + task.kv_head * page.key_stride;
+  const std::byte* values = page.values + task.kv_head * page.value_stride;
+  Policy::Multiply(stacked, work.queries + size_t{first} * head_dim, head_dim, page.key_codec, keys,
+                   kBlockTokens, padded, head_dim, work.expanded,
+                   work.scores + size_t{first} * kBlockTokens, kBlockTokens, false);
+  const float* key_scales = ScalesOf(keys, page.key_codec, head_dim);
+  const float* value_scales = ScalesOf(values, page.value_codec, head_dim);
+  for (uint32_t s = first; s < first + stacked; ++s) {
+    WeighRow<Policy>(work.scores + size_t{s} * kBlockTokens, work.weights + size_t{s} * kBlockTokens,
+                     visible_at(s / group), padded, key_scales, value_scales, s, state, head_dim);
+  }
+  Policy::Multiply(stacked, work.weights + size_t{first} * kBlockTokens, kBlockTokens,
+                   page.value_codec, values, head_dim, head_dim, padded, work.expanded,
+                   state.values + size_t{first} * head_dim, head_dim, true);
+}
+
+template <typename Policy>
+void AttendPartInto(const AttentionTask& task, uint32_t part,
+                    const AttentionWork<typename Policy::Element>& work, SoftmaxState state) {
+  const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
+  ClearState(state, task.rows * group, task.shape.head_dim);
+  const uint32_t first = part * kPartPages;
+  const uint32_t end = MinU32(first + kPartPages, task.page_count);
+  for (uint32_t i = first; i < end; ++i) AttendPage<Policy>(task, task.pages[i], work, state);
+}
+
+void WriteAttention(const AttentionTask& task, SoftmaxState total) {
+  const uint32_t head_dim = task.shape.head_dim;
+  const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
+  for (uint32_t s = 0; s < task.rows * group; ++s) {
+    float* out = task.out + size_t{task.first_row + s / group} * task.out_stride +
+                 (size_t{task.kv_head} * group + s % group) * head_dim;
+    const Lanes inverse = Broadcast(total.sum[s] == 0 ? 0.0f : 1.0f / total.sum[s]);
+    for (uint32_t i = 0; i < head_dim; i += kLanes) {
+      Store(out + i, Mul(Load(total.values + size_t{s} * head_dim + i), inverse));
+    }
+  }
+}
+
+template <typename Policy>
+void Attend(const AttentionTask& task) noexcept {
+  const auto work = Carve<typename Policy::Element>(task);
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  const SoftmaxState total = StateAt(work.total, stacked, task.shape.head_dim);
+  const SoftmaxState state = StateAt(work.part, stacked, task.shape.head_dim);
+  ClearState(total, stacked, task.shape.head_dim);
+  for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
+    AttendPartInto<Policy>(task, part, work, state);
+    MergeState(total, state, stacked, task.shape.head_dim);
+  }
+  WriteAttention(task, total);
+}
+
+template <typename Policy>
+void AttendPart(const AttentionTask& task, uint32_t part, float* memory) noexcept {
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  AttendPartInto<Policy>(task, part, Carve<typename Policy::Element>(task),
+                         StateAt(memory, stacked, task.shape.head_dim));
+}
+
+void MergeParts(const AttentionTask& task, const float* states) noexcept {
+  const auto work = Carve<float>(task);
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  const SoftmaxState total = StateAt(work.total, stacked, task.shape.head_dim);
+  ClearState(total, stacked, task.shape.head_dim);
+  for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
+    auto* memory = const_cast<float*>(states) + part * AttentionStateFloats(task.shape, task.rows);
+    MergeState(total, StateAt(memory, stacked, task.shape.head_dim), stacked, task.shape.head_dim);
+  }
+  WriteAttention(task, total);
+}
+
+}  // namespace
+}  // namespace corpusd

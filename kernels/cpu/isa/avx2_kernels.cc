@@ -1,0 +1,30 @@
+#include "kernels/cpu/isa/avx2_kernels.h"
+
+#include "kernels/cpu/isa/lanes_avx2.h"
+// The shared bodies follow their vector type.
+#include "kernels/cpu/isa/vector_math.h"
+// (kept apart so that no tool sorts them before it)
+#include "kernels/cpu/isa/float_matmul.h"
+// then the product, which attention uses
+#include "kernels/cpu/isa/attention_body.h"
+// and its policy
+#include "kernels/cpu/isa/float_attention.h"
+
+namespace corpusd {
+
+extern const CpuKernels kAvx2Kernels = {
+    .name = "avx2",
+    .row_multiple = kTileRows,
+    .panel_multiple = 1,
+    .prepared_bytes = NoPreparedBytes,
+    .prepare_rows = PrepareNothing,
+    .matmul_scratch_bytes = FloatMatMulScratchBytes,
+    .matmul = FloatMatMul,
+    .attend = Attend<FloatPolicy>,
+    .attend_part = AttendPart<FloatPolicy>,
+    .merge_parts = MergeParts,
+    .rms_norm = RmsNormRows,
+    .swiglu = SwiGluRows,
+};
+
+}  // namespace corpusd

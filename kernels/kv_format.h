@@ -1,0 +1,51 @@
+// kernels/kv_format.h -- how the K and V of one block become bytes: codecs, tile layouts, sizes.
+// Plain data and arithmetic: no I/O, no ownership, any thread. Layouts are specified in kernels/README.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace corpusd {
+
+// How one tile (one block x one layer x one KV head x K or V) is coded. Values are persistent.
+enum class KvCodec : uint8_t {
+  kBf16 = 1,  // bfloat16, exact to 8 bits of mantissa
+  kInt8 = 2,  // int8 codes, one float32 scale per token
+};
+
+inline constexpr uint32_t kBlockTokens = 128;
+inline constexpr uint32_t kTileAlignment = 64;
+
+// Everything that decides the bytes of a block. Two blocks with equal KvFormat have equal layout.
+struct KvFormat {
+  KvCodec key_codec = KvCodec::kBf16;
+  KvCodec value_codec = KvCodec::kBf16;
+  uint32_t layers = 0;    // stored layers
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;  // a multiple of 16, at most 256
+  uint32_t block_tokens = kBlockTokens;
+
+  // Bytes of one K or V tile, a multiple of kTileAlignment; content-independent.
+  uint64_t KeyTileBytes() const;
+  uint64_t ValueTileBytes() const;
+  uint64_t LayerBytes() const;  // all K tiles of a layer, then all its V tiles
+  uint64_t BlockBytes() const;
+  uint64_t KeyTileOffset(uint32_t layer, uint32_t kv_head) const;
+  uint64_t ValueTileOffset(uint32_t layer, uint32_t kv_head) const;
+  // The same on every build and host, such as "kv1;k=bf16;v=bf16;layers=30;heads=3;dim=64;tokens=128";
+  // part of every chain root.
+  std::string Canonical() const;
+  bool operator==(const KvFormat&) const = default;
+};
+
+std::string_view KvCodecName(KvCodec codec);
+// Bytes of one tile of block_tokens x head_dim in a codec, padded to kTileAlignment.
+uint64_t KvTileBytes(KvCodec codec, uint32_t block_tokens, uint32_t head_dim);
+// Parses "bf16", "int8" into both codecs. RETURNS false if the name is unknown.
+bool ParseKvFormatName(std::string_view name, KvCodec* key_codec, KvCodec* value_codec);
+// The name ParseKvFormatName takes.
+std::string KvFormatName(const KvFormat& format);
+
+}  // namespace corpusd

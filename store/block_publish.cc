@@ -1,0 +1,264 @@
+// What writes blocks in a DurableBlockStore: publishing, repairing, giving space back.
+#include <sys/statvfs.h>
+
+#include <algorithm>
+
+#include "store/base/units.h"
+#include "store/block_header.h"
+#include "store/durable_block_store.h"
+
+namespace corpusd {
+namespace {
+
+// Header, key and index of one stored block, rounded up.
+constexpr uint64_t kBlockOverheadBytes = 1024;
+// Left free on the disk, so that the catalogue can still write what removes a corpus.
+constexpr uint64_t kDiskReserveBytes = uint64_t{16} << 20;
+
+std::string ShortName(const Digest& digest) { return "block " + digest.Hex().substr(0, 12); }
+
+}  // namespace
+
+uint64_t DurableBlockStore::FreeDiskBytes() const {
+  struct statvfs info {};
+  if (statvfs(options_.data_dir.c_str(), &info) != 0) return 0;
+  const uint64_t free_bytes = uint64_t{info.f_bavail} * info.f_frsize;
+  return free_bytes - std::min(free_bytes, kDiskReserveBytes);
+}
+
+Status DurableBlockStore::CheckDiskRoom(uint64_t needed_bytes) const {
+  const uint64_t used = payload_->PhysicalBytes() + catalog_->PhysicalBytes();
+  if (used + needed_bytes > options_.disk_bytes) {
+    return ResourceExhaustedError("the disk tier is full: " + FormatBytes(used) + " of " +
+                                  FormatBytes(options_.disk_bytes) + " are used, " +
+                                  FormatBytes(needed_bytes) +
+                                  " more are needed: raise --disk-bytes or remove a corpus");
+  }
+  if (const uint64_t free_bytes = FreeDiskBytes(); needed_bytes > free_bytes) {
+    return ResourceExhaustedError("the disk under " + options_.data_dir +
+                                  " is full: " + FormatBytes(free_bytes) + " can be used, " +
+                                  FormatBytes(needed_bytes) +
+                                  " more are needed: free space or remove a corpus");
+  }
+  return OkStatus();
+}
+
+Status DurableBlockStore::CheckBlocks(std::span<const BlockWrite> blocks) {
+  for (const BlockWrite& block : blocks) {
+    const uint64_t bytes = block.payload.size();
+    if (bytes == 0 || bytes > kMaxPayloadBytes || block.sections == 0 ||
+        block.sections > kMaxSections || bytes % block.sections != 0) {
+      return InvalidArgumentError(ShortName(block.digest) +
+                                  " cannot be stored: " + std::to_string(bytes) + " bytes in " +
+                                  std::to_string(block.sections) + " sections");
+    }
+    if (block.tokens.empty() || block.tokens.size() > kTokensPerChunk) {
+      return InvalidArgumentError(ShortName(block.digest) + " cannot be stored: it has " +
+                                  std::to_string(block.tokens.size()) + " tokens");
+    }
+  }
+  return OkStatus();
+}
+
+Result<uint64_t> DurableBlockStore::WritePayload(std::span<const BlockWrite* const> blocks) {
+  uint64_t needed_bytes = 0;
+  for (const BlockWrite* block : blocks) {
+    needed_bytes += block->payload.size() + kBlockOverheadBytes;
+  }
+  const std::lock_guard lock(payload_mutex_);
+  RETURN_IF_ERROR(CheckDiskRoom(needed_bytes));
+  return payload_->WriteExtent(blocks);
+}
+
+void DurableBlockStore::DiscardExtentLocked(uint64_t extent) {
+  // Not at once: a commit that failed may still be in the log, and come back until another one has
+  // succeeded.
+  orphans_.push_back(extent);
+}
+
+Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
+                                          std::span<const BlockWrite> blocks,
+                                          std::span<const BlockWrite* const> written,
+                                          uint64_t extent, Catalog::Change* change) {
+  std::vector<Digest> digests;
+  for (const BlockWrite& block : blocks) digests.push_back(block.digest);
+  ASSIGN_OR_RETURN(auto entries, catalog_->Entries(digests));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const BlockWrite& block = blocks[i];
+    ChainEntry& entry = entries[i];
+    const auto here = std::find(written.begin(), written.end(), &block);
+    if (here != written.end() && (entry.references == 0 || entry.quarantined)) {
+      entry.location = {extent, static_cast<uint32_t>(here - written.begin())};
+      entry.place = {record.chain.empty() ? digests.front() : record.chain.front(),
+                     record.chain.size() + i};
+      entry.payload_bytes = block.payload.size();
+      entry.tokens = static_cast<uint32_t>(block.tokens.size());
+      entry.sections = block.sections;
+      entry.quarantined = false;
+      change->PutBlockTokens(block.digest, block.tokens);
+    } else if (entry.references == 0 || entry.quarantined) {
+      return Status(StatusCode::kAborted,
+                    ShortName(block.digest) + ", shared until now, was removed: retry");
+    }
+    ++entry.references;
+    change->PutEntry(block.digest, entry);
+  }
+  return OkStatus();
+}
+
+Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
+                                                std::span<const BlockWrite> blocks) {
+  RETURN_IF_ERROR(CheckBlocks(blocks));
+  CorpusRecord grown = record;
+  std::vector<Digest> digests;
+  for (const BlockWrite& block : blocks) {
+    digests.push_back(block.digest);
+    grown.durable_tokens += block.tokens.size();
+  }
+  grown.chain.insert(grown.chain.end(), digests.begin(), digests.end());
+  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(digests));
+  std::vector<const BlockWrite*> fresh;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (entries[i].references == 0 || entries[i].quarantined) fresh.push_back(&blocks[i]);
+  }
+  uint64_t extent = 0;
+  if (!fresh.empty()) {
+    ASSIGN_OR_RETURN(extent, WritePayload(fresh));
+  }
+  const auto commit = [&]() -> Result<CorpusRecord> {
+    ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
+    const CorpusRecord old = *current;
+    CHECK(record.chain == old.chain) << "Publish appends to the stored chain";
+    Catalog::Change change;
+    RETURN_IF_ERROR(ReferenceLocked(record, blocks, fresh, extent, &change));
+    return CommitRecordLocked(std::move(grown), old, &change);
+  };
+  Result<CorpusRecord> published = InternalError("not committed");
+  {
+    const std::lock_guard lock(mutex_);
+    published = commit();
+    // Also when others published the same blocks meanwhile, and theirs are shared.
+    if (!fresh.empty() && !catalog_->live_bytes().contains(extent)) DiscardExtentLocked(extent);
+  }
+  if (!published.ok()) return published;
+  KeepInHostTier(blocks, *published);
+  if (published->pin) RefreshPins();
+  return published;
+}
+
+void DurableBlockStore::KeepInHostTier(std::span<const BlockWrite> blocks,
+                                       const CorpusRecord& record) {
+  const size_t first = record.chain.size() - blocks.size();
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (host_.Contains(blocks[i].digest)) continue;
+    const auto block =
+        host_.ReserveFree({blocks[i].digest, static_cast<uint32_t>(blocks[i].tokens.size()),
+                           blocks[i].payload.size()});
+    if (block == nullptr) return;  // it is on disk; the host tier is only faster
+    std::copy(blocks[i].payload.begin(), blocks[i].payload.end(), block->bytes().begin());
+    (void)host_.Insert(block, {record.chain.front(), first + i});
+  }
+}
+
+Result<CorpusRecord> DurableBlockStore::AdoptBlocks(const CorpusRecord& record,
+                                                    std::span<const Digest> blocks) {
+  const std::lock_guard lock(mutex_);
+  ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
+  const CorpusRecord old = *current;
+  CHECK(record.chain == old.chain) << "AdoptBlocks appends to the stored chain";
+  ASSIGN_OR_RETURN(auto entries, catalog_->Entries(blocks));
+  Catalog::Change change;
+  CorpusRecord grown = record;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (entries[i].references == 0 || entries[i].quarantined) {
+      return Status(StatusCode::kAborted, ShortName(blocks[i]) + " was removed meanwhile: retry");
+    }
+    ++entries[i].references;
+    change.PutEntry(blocks[i], entries[i]);
+    grown.chain.push_back(blocks[i]);
+    grown.durable_tokens += entries[i].tokens;
+  }
+  return CommitRecordLocked(std::move(grown), old, &change);
+}
+
+Status DurableBlockStore::Repair(const BlockWrite& block) {
+  RETURN_IF_ERROR(CheckBlocks({&block, 1}));
+  const std::string what = "repairing " + ShortName(block.digest);
+  ASSIGN_OR_RETURN(const auto stored, catalog_->BlockTokens({&block.digest, 1}));
+  if (stored.front().empty()) return NotFoundError(what + ": no corpus names it");
+  if (stored.front() != block.tokens) {
+    return InvalidArgumentError(what + ": it is of other tokens than the ones given");
+  }
+  const BlockWrite* const one = &block;
+  ASSIGN_OR_RETURN(const uint64_t extent, WritePayload({&one, 1}));
+  const std::lock_guard lock(mutex_);
+  const auto commit = [&]() -> Status {
+    ASSIGN_OR_RETURN(ChainEntry entry, catalog_->Entry(block.digest));
+    entry.location = {extent, 0};
+    entry.payload_bytes = block.payload.size();
+    entry.sections = block.sections;
+    entry.quarantined = false;
+    Catalog::Change change;
+    change.PutEntry(block.digest, entry);
+    return CommitLocked(change, /*sync=*/true);
+  };
+  const Status committed = commit();
+  if (!committed.ok()) DiscardExtentLocked(extent);
+  return committed.WithContext(what);
+}
+
+void DurableBlockStore::Quarantine(const Digest& digest, const BlockLocation& location) {
+  const std::lock_guard lock(mutex_);
+  auto entry = catalog_->Entry(digest);
+  if (!entry.ok() || entry->quarantined || entry->location != location) return;
+  entry->quarantined = true;
+  Catalog::Change change;
+  change.PutEntry(digest, *entry);
+  // Unwritten, the mark is made again by the next read of the block.
+  (void)CommitLocked(change, /*sync=*/true);
+}
+
+void DurableBlockStore::ReclaimSpace() {
+  std::set<uint64_t> sparse;
+  const auto extents = payload_->Extents();
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [extent, live_bytes] : catalog_->live_bytes()) {
+      const auto file = extents.find(extent);
+      if (file != extents.end() && live_bytes * 2 < file->second) sparse.insert(extent);
+    }
+  }
+  if (sparse.empty()) return;
+  const auto entries = catalog_->EntriesIn(sparse);
+  if (!entries.ok()) return;  // space is given back with the next removal
+  for (const auto& [extent, blocks] : *entries) RewriteExtent(blocks);
+}
+
+void DurableBlockStore::RewriteExtent(const Catalog::DigestEntries& entries) {
+  std::vector<PayloadStore::StoredBlock> blocks;
+  uint64_t needed_bytes = 0;
+  for (const auto& [digest, entry] : entries) {
+    if (entry.quarantined) return;  // goes when it is repaired
+    blocks.push_back({entry.location, digest, entry.tokens});
+    needed_bytes += entry.payload_bytes + kBlockOverheadBytes;
+  }
+  Result<uint64_t> extent = InternalError("not written");
+  {
+    const std::lock_guard lock(payload_mutex_);
+    if (!CheckDiskRoom(needed_bytes).ok()) return;
+    extent = payload_->CopyToNewExtent(blocks);
+  }
+  if (!extent.ok()) return;  // a damaged block: found and repaired when it is next read
+  const std::lock_guard lock(mutex_);
+  Catalog::Change change;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    auto now = catalog_->Entry(entries[i].first);
+    if (!now.ok() || now->location != entries[i].second.location) continue;
+    now->location = {*extent, static_cast<uint32_t>(i)};
+    change.PutEntry(entries[i].first, *now);
+  }
+  (void)CommitLocked(change, /*sync=*/true);
+  if (!catalog_->live_bytes().contains(*extent)) DiscardExtentLocked(*extent);
+}
+
+}  // namespace corpusd

@@ -1,0 +1,72 @@
+#include "tests/eval/model_session.h"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "engine/backend/cpu_backend.h"
+#include "engine/backend/reference_backend.h"
+#include "engine/prefill/prefill_runner.h"
+
+namespace corpusd {
+namespace {
+
+constexpr uint32_t kLogitRows = 32;  // at once: 6 MB for a vocabulary of 49152
+
+}  // namespace
+
+Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptions& options) {
+  auto session = std::make_unique<ModelSession>();
+  ASSIGN_OR_RETURN(session->file_, GgufFile::Open(options.model_path));
+  ASSIGN_OR_RETURN(session->tokenizer_, Tokenizer::FromGguf(*session->file_));
+  if (options.isa == "reference") {
+    session->backend_ = MakeReferenceBackend();
+  } else {
+    ASSIGN_OR_RETURN(session->backend_, MakeCpuBackend({options.threads, options.isa}));
+  }
+  ASSIGN_OR_RETURN(session->model_, LoadLlamaModel(*session->file_, *session->backend_));
+  ASSIGN_OR_RETURN(
+      session->scratch_,
+      ForwardScratch::Create(*session->backend_, session->model_->config(), kRunTokens));
+  ASSIGN_OR_RETURN(
+      session->logits_,
+      session->backend_->Allocate(
+          uint64_t{session->model_->config().vocabulary} * kLogitRows * sizeof(float), "logits"));
+  return session;
+}
+
+Result<std::unique_ptr<KvSequence>> ModelSession::NewSequence(const std::string& kv_format) const {
+  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(kv_format));
+  return std::make_unique<KvSequence>(format, format);
+}
+
+Status ModelSession::Run(
+    std::span<const TokenId> tokens, KvSequence& kv,
+    const std::function<void(size_t row, std::span<const float> logits)>& rows) {
+  for (size_t first = 0; first < tokens.size(); first += kRunTokens) {
+    const auto run = tokens.subspan(first, std::min<size_t>(kRunTokens, tokens.size() - first));
+    RETURN_IF_ERROR(model_->Forward(run, kv, *scratch_, [] { return true; }));
+    if (!rows) continue;
+    const auto count = static_cast<uint32_t>(run.size());
+    for (uint32_t row = 0; row < count; row += kLogitRows) {
+      const MatrixView logits =
+          logits_->Matrix(std::min(kLogitRows, count - row), model_->config().vocabulary);
+      RETURN_IF_ERROR(model_->Logits(*scratch_, row, logits));
+      for (uint32_t r = 0; r < logits.rows; ++r) {
+        rows(first + row + r, {logits.row(r), logits.cols});
+      }
+    }
+  }
+  return OkStatus();
+}
+
+Result<std::string> ReadWholeFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return NotFoundError("cannot open " + path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file) return IoError("cannot read " + path);
+  return std::move(text).str();
+}
+
+}  // namespace corpusd

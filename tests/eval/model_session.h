@@ -1,0 +1,52 @@
+// tests/eval/model_session.h -- a model without store or daemon, for corpus-eval and corpus-bench:
+// loads a file on a backend and runs token ids through it in the engine's own runs. One thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/model/gguf.h"
+#include "engine/model/model.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace corpusd {
+
+struct ModelSessionOptions {
+  std::string model_path;
+  std::string isa = "auto";  // or "reference": plain loops in double, the oracle
+  unsigned threads = 0;
+};
+
+class ModelSession {
+ public:
+  static Result<std::unique_ptr<ModelSession>> Open(const ModelSessionOptions& options);
+
+  const Model& model() const { return *model_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const GgufFile& file() const { return *file_; }
+  Backend& backend() { return *backend_; }
+  std::string backend_name() const { return std::string(backend_->name()); }
+
+  // An empty sequence whose pages are all of the named format.
+  Result<std::unique_ptr<KvSequence>> NewSequence(const std::string& kv_format) const;
+  // Runs tokens through the model behind kv. rows, if given, gets the logits of each token in
+  // order.
+  Status Run(std::span<const TokenId> tokens, KvSequence& kv,
+             const std::function<void(size_t row, std::span<const float> logits)>& rows);
+
+ private:
+  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<ForwardScratch> scratch_;
+  std::unique_ptr<Buffer> logits_;
+};
+
+Result<std::string> ReadWholeFile(const std::string& path);
+
+}  // namespace corpusd

@@ -1,0 +1,150 @@
+// A child process publishes, removes and shares until SIGKILL finds it at a random moment; what is
+// left must be whole blocks, records that name only them, and room for the next attempt.
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/wait.h>
+
+#include <array>
+
+#include "tests/property/store_invariants.h"
+
+namespace corpusd {
+namespace {
+
+constexpr const char* kFolderVariable = "CORPUSD_CRASH_FOLDER";
+constexpr const char* kWorkSeedVariable = "CORPUSD_CRASH_SEED";
+constexpr size_t kRunBlocks = 4;
+
+class CrashRecoveryTest : public StoreFixture {
+ protected:
+  // This program again, as CrashWorker, on this test's folder. RETURNS its pid; events gets the
+  // end of a pipe where a byte arrives after each publish.
+  pid_t StartWorker(uint32_t seed, const std::string& fault, int* events) {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(pipe(ends.data()), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      dup2(ends[1], STDOUT_FILENO);
+      dup2(ends[1], STDERR_FILENO);
+      close(ends[0]);
+      close(ends[1]);
+      setenv(kFolderVariable, folder_.c_str(), 1);
+      setenv(kWorkSeedVariable, std::to_string(seed).c_str(), 1);
+      if (!fault.empty()) setenv("CORPUSD_FAULT", fault.c_str(), 1);
+      execl("/proc/self/exe", "worker", "--gtest_filter=CrashWorker.DISABLED_Work",
+            "--gtest_also_run_disabled_tests", nullptr);
+      _exit(3);
+    }
+    close(ends[1]);
+    *events = ends[0];
+    return child;
+  }
+
+  // Reads until so many publishes are told, or the worker ends. RETURNS how many were.
+  static size_t AwaitPublishes(int events, size_t count) {
+    size_t publishes = 0;
+    char text = 0;
+    while (publishes < count && read(events, &text, 1) == 1) publishes += text == '+' ? 1 : 0;
+    return publishes;
+  }
+
+  void CheckAfterCrash() {
+    Reopen();
+    if (HasFatalFailure()) return;
+    for (const CorpusRecord& record : store_->ListCorpora()) {
+      EXPECT_EQ(record.chain.size() % kRunBlocks, 0u) << "part of a publish became visible";
+      if (!record.chain.empty()) ExpectWhole(record.chain);
+    }
+    ExpectInvariants(*store_);
+  }
+
+  // With all corpora gone nothing of them is left, orphans of crashes included.
+  void CheckNothingLeaks() {
+    for (const CorpusRecord& record : store_->ListCorpora()) {
+      ASSERT_TRUE(store_->RemoveCorpus(record.name).ok());
+    }
+    uint64_t payload_bytes = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/payload")) {
+      if (entry.path().extension() == ".sst") payload_bytes += entry.file_size();
+      EXPECT_NE(entry.path().extension(), ".ingest");
+    }
+    EXPECT_EQ(payload_bytes, 0u);
+  }
+};
+
+TEST_F(CrashRecoveryTest, KillAtAnyMomentLeavesWholeBlocks) {
+  std::mt19937 random(TestSeed());
+  for (int round = 0; round < 12; ++round) {
+    store_.reset();
+    int events = -1;
+    const pid_t child = StartWorker(static_cast<uint32_t>(random()), "", &events);
+    const size_t publishes = 1 + random() % 8;
+    EXPECT_EQ(AwaitPublishes(events, publishes), publishes);
+    usleep(random() % 30'000);
+    kill(child, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    close(events);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "the worker ended by itself with " << WEXITSTATUS(status);
+    CheckAfterCrash();
+    if (HasFatalFailure()) return;
+  }
+  CheckNothingLeaks();
+}
+
+// The same at the places where a crash is worst.
+TEST_F(CrashRecoveryTest, CrashAroundPayloadAndCatalogue) {
+  for (const char* const point :
+       {"payload.write", "payload.written", "catalog.write", "catalog.written"}) {
+    for (const int after : {0, 1, 2, 5}) {
+      store_.reset();
+      int events = -1;
+      const std::string fault = std::string(point) + "=crash:after=" + std::to_string(after);
+      const pid_t child = StartWorker(static_cast<uint32_t>(after), fault, &events);
+      AwaitPublishes(events, SIZE_MAX);
+      int status = 0;
+      ASSERT_EQ(waitpid(child, &status, 0), child);
+      close(events);
+      ASSERT_TRUE(WIFSIGNALED(status)) << fault << " " << WEXITSTATUS(status);
+      CheckAfterCrash();
+      if (HasFatalFailure()) return;
+    }
+  }
+  CheckNothingLeaks();
+}
+
+// Not a test of its own: what the two above start and kill.
+class CrashWorker : public StoreFixture {
+ protected:
+  void SetUp() override {
+    const char* const folder = std::getenv(kFolderVariable);
+    if (folder == nullptr) GTEST_SKIP() << "started by CrashRecoveryTest only";
+    options_.data_dir = folder;
+    options_.host_bytes = 16 * kTestBlockBytes;
+    ASSERT_TRUE(ArmFaultsFromEnvironment().ok());
+    Reopen();
+  }
+  void TearDown() override {}
+};
+
+TEST_F(CrashWorker, DISABLED_Work) {
+  std::mt19937 random(static_cast<uint32_t>(std::stoul(std::getenv(kWorkSeedVariable))));
+  while (true) {
+    const std::string name = "c" + std::to_string(random() % 4);
+    const TestCorpus content =
+        MakeCorpus(static_cast<uint32_t>(random() % 5), 3 * kRunBlocks, random() % 6);
+    auto record = Create(name, content);
+    if (!record.ok()) {
+      ASSERT_TRUE(store_->RemoveCorpus(name).ok());
+      continue;
+    }
+    for (size_t run = 1; run <= 3; ++run) {
+      record = PublishTo(*record, content, run * kRunBlocks);
+      ASSERT_TRUE(record.ok()) << record.status().ToString();
+      ASSERT_EQ(write(STDOUT_FILENO, "+", 1), 1);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace corpusd

@@ -1,0 +1,207 @@
+// Every table's attention against the reference, and its independence of how the work is cut.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/reference/attention.h"
+#include "tests/unit/kernels/kernel_fixture.h"
+
+namespace corpusd {
+namespace {
+
+constexpr uint32_t kRopePositions = 4096;
+
+struct Scene {
+  AttentionShape shape = {};
+  std::vector<std::unique_ptr<RandomPages>> lists = {};
+  uint64_t first_position = 0;
+  uint32_t rows = 0;
+  const RopeTable* rope = nullptr;
+  float query_deviation = 1.0f;
+};
+
+KvFormat FormatOf(KvCodec keys, KvCodec values, const AttentionShape& shape) {
+  return {.key_codec = keys,
+          .value_codec = values,
+          .layers = 1,
+          .kv_heads = shape.kv_heads,
+          .head_dim = shape.head_dim};
+}
+
+struct Answer {
+  std::vector<float> values;
+  uint32_t cols = 0;
+};
+
+std::vector<float> Queries(const Scene& scene) {
+  return RandomFloats(size_t{scene.rows} * scene.shape.q_heads * scene.shape.head_dim,
+                      scene.query_deviation, 77);
+}
+
+// Rows [first, first + count) of the scene, computed by a table.
+Answer Compute(const CpuKernels& kernels, const Scene& scene, uint32_t first, uint32_t count,
+           uint32_t rows_each, bool in_parts) {
+  std::vector<float> queries = Queries(scene);
+  const uint32_t cols = scene.shape.q_heads * scene.shape.head_dim;
+  Answer answer{std::vector<float>(size_t{count} * cols), cols};
+  AttentionCall call{.shape = scene.shape,
+                     .first_position = scene.first_position + first,
+                     .pages = {},
+                     .rope = scene.rope};
+  for (const auto& list : scene.lists) list->AppendTiles(call.pages);
+  const MatrixView q{queries.data(), scene.rows, cols, cols};
+  RunAttention(kernels, {answer.values.data(), count, cols, cols}, q.Rows(first, count), call,
+               rows_each, in_parts);
+  return answer;
+}
+
+void ExpectNearReference(const CpuKernels& kernels, const Scene& scene, double bound) {
+  const Answer got = Compute(kernels, scene, 0, scene.rows, 1u << 20, false);
+  std::vector<float> queries = Queries(scene);
+  std::vector<float> expected(got.values.size());
+  std::vector<KvPageList> lists;
+  for (const auto& list : scene.lists) lists.push_back(list->list());
+  std::vector<double> scratch(kRopePositions * 2);
+  ReferenceAttention({expected.data(), scene.rows, got.cols, got.cols},
+                     {queries.data(), scene.rows, got.cols, got.cols},
+                     {.shape = scene.shape,
+                      .layer = 0,
+                      .first_position = scene.first_position,
+                      .lists = lists,
+                      .rope = scene.rope},
+                     scratch);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_NEAR(got.values[i], expected[i], bound)
+        << kernels.name << " row " << i / got.cols << " column " << i % got.cols;
+  }
+}
+
+void ExpectSameBits(const Answer& whole, uint32_t first, const Answer& piece, const char* what) {
+  ASSERT_EQ(std::memcmp(whole.values.data() + size_t{first} * whole.cols, piece.values.data(),
+                        piece.values.size() * sizeof(float)),
+            0)
+      << what << " from row " << first;
+}
+
+// bf16 rounds queries and weights to 2^-9; scores of magnitude ~1 carry that into the weights.
+double BoundFor(const CpuKernels& kernels) {
+  return ProductPrecision(kernels) > 1e-4 ? 0.03 : 2e-5;
+}
+
+const TestRope& Rope(uint32_t half_dim) {
+  static const TestRope full(kRopePositions, 32);
+  static const TestRope half(kRopePositions, 12);
+  return half_dim == 32 ? full : half;
+}
+
+// A chunk whose own tokens end the pages: full pages, a short one, and the causal diagonal.
+Scene ChunkScene(KvCodec keys, KvCodec values) {
+  Scene scene{.shape = {.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f}};
+  scene.rope = Rope(32).table();
+  scene.lists.push_back(std::make_unique<RandomPages>(
+      FormatOf(keys, values, scene.shape), std::vector<uint32_t>{128, 128, 128, 128, 128, 77}, 0,
+      scene.rope, 1.0f, 3));
+  scene.first_position = 530;
+  scene.rows = 717 - 530;
+  return scene;
+}
+
+TEST(IsaAttention, EveryCodecMatchesTheReference) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    for (const KvCodec keys : {KvCodec::kBf16, KvCodec::kInt8}) {
+      for (const KvCodec values : {KvCodec::kBf16, KvCodec::kInt8}) {
+        ExpectNearReference(*kernels, ChunkScene(keys, values), BoundFor(*kernels));
+      }
+    }
+  }
+}
+
+TEST(IsaAttention, OtherShapesMatchTheReference) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    for (const AttentionShape shape :
+         {AttentionShape{.q_heads = 1, .kv_heads = 1, .head_dim = 16, .scale = 0.25f},
+          AttentionShape{.q_heads = 14, .kv_heads = 2, .head_dim = 128, .scale = 0.09f},
+          AttentionShape{.q_heads = 128, .kv_heads = 1, .head_dim = 48, .scale = 0.14f},
+          AttentionShape{.q_heads = 4, .kv_heads = 4, .head_dim = 256, .scale = 0.06f}}) {
+      Scene scene{.shape = shape};
+      scene.rope = shape.head_dim == 16 ? nullptr : Rope(12).table();
+      scene.lists.push_back(std::make_unique<RandomPages>(
+          FormatOf(KvCodec::kBf16, KvCodec::kInt8, shape), std::vector<uint32_t>{128, 9}, 0,
+          scene.rope, 1.0f, 5));
+      scene.first_position = 100;
+      scene.rows = 37;
+      ExpectNearReference(*kernels, scene, BoundFor(*kernels));
+    }
+  }
+}
+
+// A corpus in int8 whose last page is short, then a session in bf16 that starts right after it.
+Scene TwoListScene() {
+  Scene scene{.shape = {.q_heads = 6, .kv_heads = 2, .head_dim = 64, .scale = 0.125f}};
+  scene.rope = Rope(32).table();
+  scene.lists.push_back(std::make_unique<RandomPages>(
+      FormatOf(KvCodec::kInt8, KvCodec::kInt8, scene.shape),
+      std::vector<uint32_t>{128, 128, 128, 128, 128, 50}, 0, scene.rope, 1.0f, 7));
+  scene.lists.push_back(std::make_unique<RandomPages>(
+      FormatOf(KvCodec::kBf16, KvCodec::kBf16, scene.shape), std::vector<uint32_t>{128, 5},
+      scene.lists[0]->end_position(), scene.rope, 1.0f, 8));
+  scene.first_position = scene.lists[0]->end_position();
+  scene.rows = 133;
+  return scene;
+}
+
+TEST(IsaAttention, TwoListsMatchTheReference) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    ExpectNearReference(*kernels, TwoListScene(), BoundFor(*kernels));
+  }
+}
+
+TEST(IsaAttention, RowsBeforeAnyKeyAreZero) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    Scene scene{.shape = {.q_heads = 3, .kv_heads = 1, .head_dim = 64, .scale = 0.125f}};
+    scene.rope = Rope(32).table();
+    scene.lists.push_back(std::make_unique<RandomPages>(
+        FormatOf(KvCodec::kBf16, KvCodec::kBf16, scene.shape), std::vector<uint32_t>{128, 128}, 10,
+        scene.rope, 1.0f, 9));
+    scene.rows = 30;
+    const Answer got = Compute(*kernels, scene, 0, scene.rows, 1u << 20, false);
+    for (size_t i = 0; i < 10 * size_t{got.cols}; ++i) ASSERT_EQ(got.values[i], 0.0f);
+    ExpectNearReference(*kernels, scene, BoundFor(*kernels));
+  }
+}
+
+// Scores of thousands: the softmax is a choice of one key and must neither overflow nor lose it.
+TEST(IsaAttention, ExtremeScoresMatchTheReference) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    Scene scene = ChunkScene(KvCodec::kBf16, KvCodec::kBf16);
+    scene.rope = nullptr;
+    scene.query_deviation = 0.0f;  // all scores equal
+    ExpectNearReference(*kernels, scene, BoundFor(*kernels));
+    scene.query_deviation = 1000.0f;
+    const Answer got = Compute(*kernels, scene, 0, scene.rows, 1u << 20, false);
+    for (const float value : got.values) ASSERT_TRUE(std::isfinite(value)) << kernels->name;
+    if (ProductPrecision(*kernels) < 1e-4) ExpectNearReference(*kernels, scene, 0.02);
+  }
+}
+
+TEST(IsaAttention, RowsAreIndependentBitForBit) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kInt8}) {
+      const Scene scene = ChunkScene(codec, codec);
+      const Answer whole = Compute(*kernels, scene, 0, scene.rows, 1u << 20, false);
+      for (const uint32_t row : {0u, 1u, 50u, 109u, 110u, 111u, 186u}) {
+        ExpectSameBits(whole, row, Compute(*kernels, scene, row, 1, 1, false), "alone");
+        ExpectSameBits(whole, row, Compute(*kernels, scene, row, 1, 1, true), "alone, in parts");
+      }
+      ExpectSameBits(whole, 13, Compute(*kernels, scene, 13, 100, 7, false), "by sevens");
+      ExpectSameBits(whole, 0, Compute(*kernels, scene, 0, scene.rows, 20, true), "in parts");
+    }
+    const Scene two = TwoListScene();
+    const Answer whole = Compute(*kernels, two, 0, two.rows, 1u << 20, false);
+    ExpectSameBits(whole, 0, Compute(*kernels, two, 0, two.rows, 1, true), "two lists, alone");
+  }
+}
+
+}  // namespace
+}  // namespace corpusd

@@ -1,0 +1,144 @@
+// Every table's matrix product against the reference, and its independence of how the work is cut.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/reference/matmul.h"
+#include "tests/unit/kernels/kernel_fixture.h"
+
+namespace corpusd {
+namespace {
+
+struct Product {
+  Product(WeightType type, uint32_t x_rows, uint32_t rows, uint32_t cols, uint32_t seed = 1)
+      : weight(type, rows, cols, seed),
+        x_values(RandomFloats(size_t{x_rows} * cols, 1.0f, seed + 1)),
+        before(RandomFloats(size_t{x_rows} * rows, 1.0f, seed + 2)),
+        x{x_values.data(), x_rows, cols, cols} {}
+
+  std::vector<float> Run(const CpuKernels& kernels, bool accumulate, MatMulCut cut = {}) {
+    std::vector<float> out = before;
+    RunMatMul(kernels, {out.data(), x.rows, weight.packed.rows, weight.packed.rows}, x,
+              weight.packed, accumulate, cut);
+    return out;
+  }
+
+  RandomWeight weight;
+  std::vector<float> x_values;
+  std::vector<float> before;
+  MatrixView x;
+};
+
+void ExpectNearReference(const CpuKernels& kernels, Product& product, bool accumulate) {
+  const std::vector<float> got = product.Run(kernels, accumulate);
+  const uint32_t rows = product.weight.packed.rows;
+  const uint32_t cols = product.x.cols;
+  // Types without a packed form of their own are rounded to bf16 once, at load.
+  const bool rounded = product.weight.packed.kind == PackedKind::kBf16 &&
+                       product.weight.type != WeightType::kBf16;
+  const double precision = std::max(ProductPrecision(kernels), rounded ? 0x1p-8 : 0.0);
+  std::vector<float> expected = product.before;
+  ReferenceMatMul({expected.data(), product.x.rows, rows, rows}, product.x,
+                  product.weight.values.data(), accumulate);
+  for (uint32_t n = 0; n < product.x.rows; ++n) {
+    for (uint32_t r = 0; r < rows; ++r) {
+      double squares = 0;
+      for (uint32_t k = 0; k < cols; ++k) {
+        const double term =
+            double{product.x.row(n)[k]} * product.weight.values[size_t{r} * cols + k];
+        squares += term * term;
+      }
+      // Rounding errors of the terms add like a random walk; 8 deviations never happen by chance. The
+      // chain of float32 sums adds a part that grows with the result.
+      const size_t i = size_t{n} * rows + r;
+      const double bound = 8 * precision * std::sqrt(squares) +
+                           3e-6 * (std::fabs(expected[i]) + std::sqrt(squares));
+      ASSERT_NEAR(got[i], expected[i], bound)
+          << kernels.name << " row " << n << " output " << r << " of [" << product.x.rows << ", "
+          << cols << "] x [" << rows << ", " << cols << "], type "
+          << static_cast<int>(product.weight.type);
+    }
+  }
+}
+
+TEST(IsaMatMul, EveryTypeMatchesTheReference) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    for (const WeightType type :
+         {WeightType::kF32, WeightType::kF16, WeightType::kBf16, WeightType::kQ4_0,
+          WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1, WeightType::kQ8_0,
+          WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K}) {
+      for (const bool accumulate : {false, true}) {
+        Product few(type, 2, 48, 512);
+        ExpectNearReference(*kernels, few, accumulate);
+        Product many(type, 35, 48, 768);
+        ExpectNearReference(*kernels, many, accumulate);
+      }
+    }
+  }
+}
+
+TEST(IsaMatMul, EveryRowCountAndTailMatchesTheReference) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    for (uint32_t rows = 1; rows <= 34; ++rows) {
+      Product product(WeightType::kQ4_1, rows, 33 + rows, 96, rows);
+      ExpectNearReference(*kernels, product, rows % 2 == 0);
+    }
+    for (const uint32_t cols : {1u, 2u, 31u, 33u, 50u, 257u, 300u}) {
+      Product product(WeightType::kF32, 9, 17, cols, cols);
+      ExpectNearReference(*kernels, product, false);
+    }
+  }
+}
+
+TEST(IsaMatMul, ModelShapesMatchTheReference) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    Product qkv(WeightType::kQ4_1, 20, 960, 576);
+    ExpectNearReference(*kernels, qkv, false);
+    Product down(WeightType::kQ4_1, 20, 576, 1536);
+    ExpectNearReference(*kernels, down, true);
+    Product head(WeightType::kQ8_0, 3, 1024, 576);
+    ExpectNearReference(*kernels, head, false);
+  }
+}
+
+// The same bits for a row alone, in any batch, and under any cut of rows and panels.
+TEST(IsaMatMul, RowsAreIndependentBitForBit) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    for (const WeightType type : {WeightType::kQ4_1, WeightType::kQ8_0, WeightType::kBf16,
+                                  WeightType::kF32}) {
+      Product product(type, 67, 100, 608);
+      for (const bool accumulate : {false, true}) {
+        const std::vector<float> whole = product.Run(*kernels, accumulate);
+        for (const MatMulCut cut : {MatMulCut{1, 100}, MatMulCut{2, 3}, MatMulCut{3, 1},
+                                    MatMulCut{16, 2}, MatMulCut{13, 100}, MatMulCut{66, 4}}) {
+          const std::vector<float> pieces = product.Run(*kernels, accumulate, cut);
+          ASSERT_EQ(std::memcmp(whole.data(), pieces.data(), whole.size() * sizeof(float)), 0)
+              << kernels->name << " type " << static_cast<int>(type) << " rows " << cut.rows
+              << " panels " << cut.panels;
+        }
+      }
+    }
+  }
+}
+
+// A row that is not a number, or infinite, spoils only itself.
+TEST(IsaMatMul, BadRowStaysAlone) {
+  for (const CpuKernels* kernels : TestedKernels()) {
+    Product product(WeightType::kQ4_1, 18, 32, 64);
+    const std::vector<float> clean = product.Run(*kernels, false);
+    product.x.row(7)[3] = std::nanf("");
+    const std::vector<float> got = product.Run(*kernels, false);
+    for (size_t i = 0; i < got.size(); ++i) {
+      if (i / 32 == 7) {
+        EXPECT_TRUE(std::isnan(got[i])) << kernels->name;
+      } else {
+        EXPECT_EQ(got[i], clean[i]) << kernels->name;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace corpusd
