@@ -180,9 +180,13 @@ def check_targets(tree):
         if path.endswith((".cmake", "CMakeLists.txt")):
             text = re.sub(r"#[^\n]*|\$\{\w+\}/", "", tree.text(path) or "")
             named[os.path.dirname(path)] = named.get(os.path.dirname(path), "") + " " + text + " "
-    out = []
+    everything, out = "".join(named.values()), []
     for path in tree.with_suffix(".cc", ".cu"):
         folder, found = os.path.dirname(path), False
+        # A folder elsewhere may name it as ../../folder/file.cc.
+        tail = os.path.splitext("/".join(path.split("/")[-2:]))[0]
+        if re.search(r"(?<![\w.])" + re.escape(tail) + r"(?![\w/])", everything):
+            continue
         while not found:
             relative = os.path.relpath(path, folder or ".")
             stem = os.path.splitext(relative)[0]

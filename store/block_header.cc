@@ -69,6 +69,7 @@ Result<BlockHeader> DecodeBlockHeader(std::span<const std::byte> bytes) {
   if (const auto version = Read<uint16_t>(bytes, 4); version != kVersion) {
     return Damaged("version " + std::to_string(version) + " is not known");
   }
+  if (Read<uint16_t>(bytes, 6) != 0) return Damaged("its reserved bytes are in use");
   const auto header_bytes = Read<uint32_t>(bytes, 8);
   const auto sections = Read<uint32_t>(bytes, 24);
   if (sections < 1 || sections > kMaxSections) {

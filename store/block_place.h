@@ -1,4 +1,5 @@
-// store/block_place.h -- where a block is: in its chain, and on disk. Plain data.
+// store/block_place.h -- where a block is: in its chain, and on disk. Plain data, kept in the
+// catalogue's chain entries (FORMAT.md).
 #pragma once
 
 #include <cstdint>

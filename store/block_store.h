@@ -74,8 +74,9 @@ class BlockStore {
   virtual ~BlockStore() = default;
 
   // --- corpora; every call is one atomic, durable write batch
-  // ----------------------------------------- kAlreadyExists if the name is taken. Sets id,
-  // generation, created_at. Keeps the token ids of the whole corpus for resume and repair.
+
+  // kAlreadyExists if the name is taken. Sets id, generation, and created_at if it is 0. Keeps the
+  // token ids of the whole corpus for resume and repair.
   virtual Result<CorpusRecord> CreateCorpus(CorpusRecord record,
                                             std::span<const TokenId> tokens) = 0;
   virtual Result<CorpusRecord> GetCorpus(std::string_view name) const = 0;
@@ -96,14 +97,15 @@ class BlockStore {
   virtual Status RemoveCorpus(std::string_view name) = 0;
 
   // --- blocks
-  // ------------------------------------------------------------------------------------------ How
-  // many leading digests of the chain are stored (not quarantined). No payload is read. Token ids
-  // are compared: a digest stored with other tokens is kCorruption.
+
+  // How many leading digests of the chain are stored (not quarantined). No payload is read. Token
+  // ids are compared: a digest stored with other tokens is kCorruption.
   virtual Result<size_t> LongestPrefix(std::span<const Digest> chain,
                                        std::span<const TokenId> tokens) const = 0;
-  // Makes the blocks durable and appends their digests to record.chain in one publish. A block that
-  // is stored already is shared, not written again. Blocks also enter the host tier while it has
-  // room. kResourceExhausted: the disk cap or the disk itself is full; nothing was published.
+  // Makes the blocks durable and appends their digests to record.chain in one publish. REQUIRES:
+  // record.chain is the stored one. A block that is stored already is shared, not written again.
+  // Blocks also enter the host tier while it has room. kResourceExhausted: the disk cap or the disk
+  // itself is full; nothing was published.
   virtual Result<CorpusRecord> Publish(const CorpusRecord& record,
                                        std::span<const BlockWrite> blocks) = 0;
   // Registers blocks already stored (LongestPrefix) as part of the corpus, without payload.
@@ -117,7 +119,9 @@ class BlockStore {
                                               FetchStats* stats) = 0;
 
   // --- housekeeping
-  // --------------------------------------------------------------------------------------
+
+  // Reads every block of the corpus from disk. progress may be null; false from it cancels
+  // (kCancelled).
   virtual Result<VerifyReport> Verify(
       std::string_view name,
       const std::function<bool(uint64_t done, uint64_t total)>& progress) = 0;
@@ -131,7 +135,7 @@ class BlockStore {
   virtual std::vector<std::string> Diagnose() const = 0;
 
   // --- jobs: opaque records that survive a restart
-  // --------------------------------------------------------
+
   virtual Status PutJob(uint64_t id, std::string_view record) = 0;
   virtual std::vector<std::pair<uint64_t, std::string>> ListJobs() const = 0;
   virtual Status RemoveJob(uint64_t id) = 0;

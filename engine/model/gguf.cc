@@ -126,7 +126,7 @@ Result<std::string> GgufFile::GetString(std::string_view key) const {
   if (value.type != GgufType::kString) return WrongKind(path(), key, "a string");
   const auto* const text = reinterpret_cast<const char*>(value.payload.data()) + sizeof(uint64_t);
   std::string result(text, value.payload.size() - sizeof(uint64_t));
-  if (!IsUtf8(result)) return WrongKind(path(), key, "valid UTF-8");
+  if (!IsGgufUtf8(result)) return WrongKind(path(), key, "valid UTF-8");
   return result;
 }
 

@@ -60,7 +60,7 @@ bool HasControl(std::string_view text) {
 
 }  // namespace
 
-bool IsUtf8(std::string_view text) {
+bool IsGgufUtf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const auto at = [&](size_t k) { return static_cast<uint8_t>(text[k]); };
     const uint8_t lead = at(i);
@@ -116,7 +116,7 @@ Status GgufParser::ReadString(const std::string& what, uint64_t length_max,
 Status GgufParser::ReadName(const std::string& what, uint64_t length_max, std::string_view* text) {
   RETURN_IF_ERROR(ReadString(what, length_max, text));
   if (text->empty()) return Malformed(what + " is empty");
-  if (!IsUtf8(*text) || HasControl(*text)) return Malformed(what + " is not printable UTF-8");
+  if (!IsGgufUtf8(*text) || HasControl(*text)) return Malformed(what + " is not printable UTF-8");
   return OkStatus();
 }
 

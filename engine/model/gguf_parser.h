@@ -53,6 +53,6 @@ class GgufParser {
 };
 
 // True if the bytes are UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, up to U+10FFFF.
-bool IsUtf8(std::string_view text);
+bool IsGgufUtf8(std::string_view text);
 
 }  // namespace corpusd

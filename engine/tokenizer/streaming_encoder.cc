@@ -8,7 +8,7 @@ namespace {
 // Text is repaired and cut in pieces of this size: small enough for the second-level cache.
 constexpr size_t kPieceBytes = size_t{64} << 10;
 // Setting up the word cache pays off from about here.
-constexpr size_t kCacheFromBytes = size_t{16} << 10;
+constexpr size_t kCacheFromBytes = size_t{64} << 10;
 
 }  // namespace
 

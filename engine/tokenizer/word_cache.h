@@ -60,8 +60,8 @@ class WordCache {
   bool ready() const { return !entries_.empty(); }
 
  private:
-  // 512 KiB: what fits the second-level cache of most CPUs.
-  static constexpr uint32_t kEntriesLog2 = 14;
+  // 2 MiB: a quarter of it was measured half as fast on source code, twice of it no faster.
+  static constexpr uint32_t kEntriesLog2 = 16;
 
   static Key Finish(const char* bytes, size_t size) {
     Key key;

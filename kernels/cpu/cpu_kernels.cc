@@ -2,18 +2,23 @@
 
 #include <array>
 
+#include "kernels/cpu/isa/amx_kernels.h"
 #include "kernels/cpu/isa/avx2_kernels.h"
+#include "kernels/cpu/isa/avx512_bf16_kernels.h"
 #include "kernels/cpu/isa/avx512_kernels.h"
 
 namespace corpusd {
 namespace {
 
-constexpr std::array<const CpuKernels*, 2> kTables = {&kAvx2Kernels, &kAvx512Kernels};
+// Each needs all that those before it need.
+constexpr std::array<const CpuKernels*, 4> kTables = {&kAvx2Kernels, &kAvx512Kernels,
+                                                      &kAvx512Bf16Kernels, &kAmxKernels};
 
 size_t SupportedCount(const CpuFeatures& features) {
   if (!features.avx2) return 0;
   if (!features.avx512) return 1;
-  return 2;
+  if (!features.avx512_bf16) return 2;
+  return features.amx_bf16 ? 4 : 3;
 }
 
 }  // namespace
@@ -25,6 +30,7 @@ std::span<const CpuKernels* const> SupportedCpuKernels(const CpuFeatures& featur
 const CpuKernels* SelectCpuKernels(const CpuFeatures& features, std::string_view isa) noexcept {
   const auto tables = SupportedCpuKernels(features);
   if (isa == "auto") return tables.empty() ? nullptr : tables.back();
+  if (isa == "avx512" && features.avx512_bf16) return &kAvx512Bf16Kernels;
   for (const CpuKernels* table : tables) {
     if (table->name == isa) return table;
   }

@@ -107,8 +107,8 @@ struct CpuKernels {
 
 // The tables that this processor can run, slowest first. Empty without AVX2.
 std::span<const CpuKernels* const> SupportedCpuKernels(const CpuFeatures& features) noexcept;
-// The fastest supported table that `isa` allows: "auto", "avx2", "avx512" (with bf16 where present), "amx",
-// or a table's own name. RETURNS nullptr if the name is unknown or the processor lacks it.
+// The fastest supported table that `isa` allows: "auto", "avx2", "avx512" (with bf16 where present), "amx".
+// RETURNS nullptr if the name is unknown or the processor lacks it.
 const CpuKernels* SelectCpuKernels(const CpuFeatures& features, std::string_view isa) noexcept;
 
 }  // namespace corpusd

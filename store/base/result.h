@@ -1,4 +1,5 @@
-// Result<T>: a T, or the Status that says why there is none. Values; any thread.
+// store/base/result.h -- Result<T>: a T, or the Status that says why there is none. Not for bugs:
+// asking an error for its value hits CHECK. Values; any thread.
 #pragma once
 
 #include <optional>

@@ -1,4 +1,5 @@
-// store/base/units.h -- quantities as people write them. Pure; any thread.
+// store/base/units.h -- quantities as people write them, for options and for messages. Not for
+// files: those hold numbers. Pure; any thread.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// What must hold of any store at any time, and the seed of a random test. For property tests.
+// What must hold of any store at any time, and the seed of a random test. For property tests of the
+// store only; it asks the store through its public face.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -4,7 +4,7 @@
 // the K tile, exponentiated, and multiplied with the V tile. One row's arithmetic never sees another row.
 // Included after vector_math.h by one translation unit.
 //
-// Policy: Element (of queries and weights), StoreElements(Element*, Lanes),
+// Policy: Element (of queries and weights), StoreElements(Element*, Lanes), kTokenMultiple (of keys taken),
 //   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add):
 //   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
 #pragma once
@@ -166,7 +166,8 @@ void AttendPage(const AttentionTask& task, const PageTiles& page,
     const uint64_t seen = position + row - page.first_position + 1;
     return seen < page.tokens ? static_cast<uint32_t>(seen) : page.tokens;
   };
-  const uint32_t padded = (visible_at(task.rows - 1) + kLanes - 1) / kLanes * kLanes;
+  constexpr uint32_t kMultiple = Policy::kTokenMultiple;
+  const uint32_t padded = (visible_at(task.rows - 1) + kMultiple - 1) / kMultiple * kMultiple;
   const uint32_t first = skip * group;
   const uint32_t stacked = task.rows * group - first;
   for (uint32_t row = skip; row < task.rows; ++row) {

@@ -28,6 +28,7 @@ inline void ExpandTile(float* out, KvCodec codec, const std::byte* tile, uint32_
 
 struct FloatPolicy {
   using Element = float;
+  static constexpr uint32_t kTokenMultiple = kLanes;
   static void StoreElements(float* p, Lanes v) { Store(p, v); }
   static void Multiply(uint32_t rows, const float* a, size_t a_stride, KvCodec codec,
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,

@@ -141,7 +141,7 @@ void NarrowGemm(uint32_t rows, const float* a, size_t a_stride, const float* b, 
   }
 }
 
-void FloatMatMul(const MatMulTask& task) noexcept {
+inline void FloatMatMul(const MatMulTask& task) noexcept {
   const PackedWeight& weight = task.weight;
   auto* expanded = reinterpret_cast<float*>(task.scratch);
   const float* a = task.x + size_t{task.first_row} * task.x_stride;
@@ -172,9 +172,9 @@ void FloatMatMul(const MatMulTask& task) noexcept {
   }
 }
 
-uint64_t FloatMatMulScratchBytes() noexcept { return kFloatScratchBytes; }
-uint64_t NoPreparedBytes(uint32_t /*rows*/, uint32_t /*cols*/) noexcept { return 0; }
-void PrepareNothing(std::byte* /*prepared*/, const float* /*x*/, uint32_t /*x_stride*/,
+inline uint64_t FloatMatMulScratchBytes() noexcept { return kFloatScratchBytes; }
+inline uint64_t NoPreparedBytes(uint32_t /*rows*/, uint32_t /*cols*/) noexcept { return 0; }
+inline void PrepareNothing(std::byte* /*prepared*/, const float* /*x*/, uint32_t /*x_stride*/,
                     uint32_t /*cols*/, uint32_t /*first_row*/, uint32_t /*rows*/) noexcept {}
 
 }  // namespace

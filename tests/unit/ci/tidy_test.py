@@ -132,6 +132,12 @@ class Rules(unittest.TestCase):
         self.write("store/orphan.cc", "int a;\n")
         self.assertEqual(self.found(), [])
 
+    def test_target_named_from_another_folder(self):
+        self.write("tests/unit/store/CMakeLists.txt",
+                   "corpusd_test(s FILES thing_test.cc ../../support/fake.cc)\n")
+        self.write("tests/support/fake.cc", "int a;\n")
+        self.assertEqual(self.found(), [])
+
     def test_target_name_in_a_comment_does_not_count(self):
         self.write("store/CMakeLists.txt", CLEAN["store/CMakeLists.txt"] + "# orphan.cc\n")
         self.expect("no-target", "store/orphan.cc", "int a;\n")

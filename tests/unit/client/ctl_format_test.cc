@@ -81,12 +81,16 @@ TEST(CtlText, KnowsUtf8) {
   EXPECT_FALSE(IsValidUtf8("\xED\xA0\x80"));      // surrogate
   EXPECT_FALSE(IsValidUtf8("\xF4\x90\x80\x80"));  // beyond the last
   EXPECT_FALSE(IsValidUtf8("a\xE2\x82"));         // cut off
-  EXPECT_EQ(ReplaceInvalidUtf8("a\xFF" "b"), "a\uFFFDb");
+  EXPECT_EQ(ReplaceInvalidUtf8("a\xFF"
+                               "b"),
+            "a\uFFFDb");
 }
 
 TEST(CtlText, NothingReachesTheTerminalRaw) {
   EXPECT_EQ(EscapeForCell("a\x1b[31mb\n"), "a\\x1b[31mb\\x0a");
-  EXPECT_EQ(EscapeForCell("\xC2\x9B" "5n"), "\\x9b5n");  // a C1 control is one too
+  EXPECT_EQ(EscapeForCell("\xC2\x9B"
+                          "5n"),
+            "\\x9b5n");  // a C1 control is one too
   EXPECT_EQ(EscapeForTerminal("a\n\tb\x07"), "a\n\tb\\x07");
 }
 

@@ -21,7 +21,8 @@ struct Case {
   bool ignored;
 };
 
-// Every expectation was checked with `git check-ignore`; AgreesWithGit below does so for random rules.
+// Every expectation was checked with `git check-ignore`; AgreesWithGit below does so for random
+// rules.
 constexpr Case kCases[] = {
     {"*.o", "a.o", false, true},
     {"*.o", "deep/er/a.o", false, true},
@@ -153,7 +154,8 @@ std::vector<std::string> ReadLines(const fs::path& path) {
   return lines;
 }
 
-// git says of each path, which need not exist, which rule matches it; the same line for line as ours.
+// git says of each path, which need not exist, which rule matches it; the same line for line as
+// ours.
 TEST(CtlGitignore, AgreesWithGit) {
   if (std::system("git --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "git is not installed";
   const char* given = std::getenv("CORPUSD_TEST_SEED");
@@ -161,9 +163,9 @@ TEST(CtlGitignore, AgreesWithGit) {
   std::mt19937 random(seed);
   const ScratchRepository repository;
   ASSERT_EQ(repository.Run("git init -q ."), 0);
-  const std::vector<std::string> pattern_pieces = {"a",    "b",  "a",   "/",    "/",  "*",
-                                                   "**",   "?",  "[ab]", "[!a]", "\\a", "/**/",
-                                                   "[a-b]", "**/", "/**", ".c"};
+  const std::vector<std::string> pattern_pieces = {"a",     "b",   "a",    "/",    "/",   "*",
+                                                   "**",    "?",   "[ab]", "[!a]", "\\a", "/**/",
+                                                   "[a-b]", "**/", "/**",  ".c"};
   const std::vector<std::string> names = {"a", "b", "ab", "ba", "a.c", "bb", "aab"};
   size_t compared = 0;
   for (int round = 0; round < 60; ++round) {

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
+
+#include "store/base/crc32c.h"
 
 namespace corpusd {
 namespace {
@@ -35,6 +38,30 @@ TEST(BlockHeader, AnyFlippedBitOfTheHeaderIsRefused) {
     auto damaged = encoded;
     damaged[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
     EXPECT_EQ(DecodeBlockHeader(damaged).status().code(), StatusCode::kCorruption) << bit;
+  }
+}
+
+// Each field alone made wrong under a right checksum.
+TEST(BlockHeader, ImpossibleFieldsAreRefusedByName) {
+  struct Case {
+    size_t offset, bytes;
+    uint64_t value;
+    const char* text;
+  };
+  const Case cases[] = {
+      {0, 4, 1, "magic"},       {4, 2, 2, "version 2"},          {6, 2, 1, "reserved"},
+      {8, 4, 72, "length 72"},  {8, 4, 1 << 30, "does not fit"}, {12, 4, 0, "no tokens"},
+      {16, 8, 0, "0 payload"},  {16, 8, 301, "301 payload"},     {16, 8, UINT64_MAX, "payload"},
+      {24, 4, 0, "0 sections"}, {24, 4, 5000, "5000 sections"},  {24, 4, 4, "does not fit"}};
+  for (const Case& c : cases) {
+    std::vector<std::byte> encoded;
+    EncodeBlockHeader(MakeBlockHeader({}, 1, RandomBytes(300), 3), &encoded);
+    std::memcpy(encoded.data() + c.offset, &c.value, c.bytes);
+    const uint32_t crc = Crc32c(std::span(encoded).first(encoded.size() - 4));
+    std::memcpy(encoded.data() + encoded.size() - 4, &crc, 4);
+    const Status status = DecodeBlockHeader(encoded).status();
+    EXPECT_EQ(status.code(), StatusCode::kCorruption) << c.text;
+    EXPECT_NE(status.message().find(c.text), std::string::npos) << status.message();
   }
 }
 

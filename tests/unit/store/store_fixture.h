@@ -1,4 +1,5 @@
-// A BlockStore in a temporary folder, with small made-up corpora. For store tests only.
+// A BlockStore in a temporary folder, with small made-up corpora whose payload bytes follow from
+// their digests. For store tests only; owns the folder and removes it.
 #pragma once
 
 #include <gtest/gtest.h>

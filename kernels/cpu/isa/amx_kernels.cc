@@ -1,0 +1,34 @@
+#include "kernels/cpu/isa/amx_kernels.h"
+
+#include "kernels/cpu/isa/lanes_avx512.h"
+// The shared bodies follow their vector type.
+#include "kernels/cpu/isa/vector_math.h"
+// (kept apart so that no tool sorts them before it)
+#include "kernels/cpu/isa/float_matmul.h"
+// then the product, which attention uses
+#include "kernels/cpu/isa/attention_body.h"
+// and their bf16 forms
+#include "kernels/cpu/isa/bf16_matmul.h"
+// (the policy last)
+#include "kernels/cpu/isa/bf16_attention.h"
+// on tiles
+#include "kernels/cpu/isa/amx_tiles.h"
+
+namespace corpusd {
+
+extern const CpuKernels kAmxKernels = {
+    .name = "amx",
+    .row_multiple = 32,
+    .panel_multiple = 2,
+    .prepared_bytes = Bf16PreparedBytes,
+    .prepare_rows = Bf16PrepareRows,
+    .matmul_scratch_bytes = AmxMatMulScratchBytes,
+    .matmul = AmxMatMul,
+    .attend = AmxAttend,
+    .attend_part = AmxAttendPart,
+    .merge_parts = MergeParts,
+    .rms_norm = RmsNormRows,
+    .swiglu = SwiGluRows,
+};
+
+}  // namespace corpusd

@@ -1,0 +1,152 @@
+#include "tests/support/fake_block_store.h"
+
+namespace corpusd {
+namespace {
+
+constexpr uint64_t kHostBytes = 1000;
+
+Status NoCorpus(std::string_view name) {
+  return NotFoundError("corpus '" + std::string(name) + "' does not exist");
+}
+
+}  // namespace
+
+Result<CorpusRecord> FakeBlockStore::CreateCorpus(CorpusRecord record,
+                                                  std::span<const TokenId> /*tokens*/) {
+  std::lock_guard lock(disk_->mutex);
+  if (disk_->corpora.count(record.name) > 0) {
+    return AlreadyExistsError("corpus '" + record.name + "' exists");
+  }
+  record.id = disk_->next_id++;
+  record.generation = 1;
+  return disk_->corpora[record.name] = record;
+}
+
+Result<CorpusRecord> FakeBlockStore::GetCorpus(std::string_view name) const {
+  std::lock_guard lock(disk_->mutex);
+  const auto entry = disk_->corpora.find(name);
+  if (entry == disk_->corpora.end()) return NoCorpus(name);
+  return entry->second;
+}
+
+std::vector<CorpusRecord> FakeBlockStore::ListCorpora() const {
+  std::lock_guard lock(disk_->mutex);
+  std::vector<CorpusRecord> records;
+  for (const auto& [name, record] : disk_->corpora) records.push_back(record);
+  return records;
+}
+
+Result<std::vector<TokenId>> FakeBlockStore::CorpusTokens(std::string_view name) const {
+  return NoCorpus(name);
+}
+
+Result<CorpusRecord> FakeBlockStore::UpdateCorpus(const CorpusRecord& record) {
+  std::lock_guard lock(disk_->mutex);
+  const auto entry = disk_->corpora.find(record.name);
+  if (entry == disk_->corpora.end()) return NoCorpus(record.name);
+  if (entry->second.generation != record.generation) {
+    return Status(StatusCode::kAborted, "stale generation");
+  }
+  entry->second = record;
+  ++entry->second.generation;
+  return entry->second;
+}
+
+Result<CorpusRecord> FakeBlockStore::ReplaceTokens(const CorpusRecord& record,
+                                                   std::span<const TokenId> /*tokens*/) {
+  return UpdateCorpus(record);
+}
+
+Status FakeBlockStore::RenameCorpus(std::string_view from, std::string_view to) {
+  std::lock_guard lock(disk_->mutex);
+  const auto entry = disk_->corpora.find(from);
+  if (entry == disk_->corpora.end()) return NoCorpus(from);
+  if (disk_->corpora.count(std::string(to)) > 0) return AlreadyExistsError("name is taken");
+  CorpusRecord record = entry->second;
+  disk_->corpora.erase(entry);
+  record.name = to;
+  disk_->corpora[record.name] = record;
+  return OkStatus();
+}
+
+Status FakeBlockStore::RemoveCorpus(std::string_view name) {
+  std::lock_guard lock(disk_->mutex);
+  return disk_->corpora.erase(std::string(name)) > 0 ? OkStatus() : NoCorpus(name);
+}
+
+Result<size_t> FakeBlockStore::LongestPrefix(std::span<const Digest> /*chain*/,
+                                             std::span<const TokenId> /*tokens*/) const {
+  return size_t{0};
+}
+
+Result<CorpusRecord> FakeBlockStore::Publish(const CorpusRecord& record,
+                                             std::span<const BlockWrite> blocks) {
+  CorpusRecord grown = record;
+  for (const BlockWrite& block : blocks) grown.chain.push_back(block.digest);
+  return UpdateCorpus(grown);
+}
+
+Result<CorpusRecord> FakeBlockStore::AdoptBlocks(const CorpusRecord& record,
+                                                 std::span<const Digest> blocks) {
+  CorpusRecord grown = record;
+  grown.chain.insert(grown.chain.end(), blocks.begin(), blocks.end());
+  return UpdateCorpus(grown);
+}
+
+Status FakeBlockStore::NoteUse(std::string_view name) { return GetCorpus(name).status(); }
+
+Status FakeBlockStore::Repair(const BlockWrite& /*block*/) { return OkStatus(); }
+
+Result<std::vector<BlockRef>> FakeBlockStore::Fetch(std::span<const Digest> digests,
+                                                    FetchStats* /*stats*/) {
+  return std::vector<BlockRef>(digests.size());
+}
+
+Result<VerifyReport> FakeBlockStore::Verify(
+    std::string_view name, const std::function<bool(uint64_t, uint64_t)>& /*progress*/) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));
+  VerifyReport report;
+  report.blocks = record.chain.size();
+  return report;
+}
+
+Result<EvictReport> FakeBlockStore::Evict(std::string_view name, TierKind /*from*/,
+                                          bool /*dry_run*/) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));
+  if (record.pin) return FailedPreconditionError("corpus '" + record.name + "' is pinned");
+  return EvictReport{record.chain.size(), record.tokens};
+}
+
+std::vector<TierUsage> FakeBlockStore::Usage() const {
+  uint64_t pinned = 0;
+  for (const CorpusRecord& record : ListCorpora()) pinned += record.pin ? record.tokens : 0;
+  return {{"host", kHostBytes, pinned, pinned, kHostBytes - std::min(pinned, kHostBytes)},
+          {"disk", 1 << 20, 0, 0, 1 << 20}};
+}
+
+CorpusUsage FakeBlockStore::UsageOf(const CorpusRecord& record) const {
+  return {record.tokens, 0, record.tokens};
+}
+
+std::vector<std::string> FakeBlockStore::Diagnose() const {
+  return {"ok: in memory", "warn: a fake"};
+}
+
+Status FakeBlockStore::PutJob(uint64_t id, std::string_view record) {
+  std::lock_guard lock(disk_->mutex);
+  disk_->jobs[id] = record;
+  return OkStatus();
+}
+
+std::vector<std::pair<uint64_t, std::string>> FakeBlockStore::ListJobs() const {
+  std::lock_guard lock(disk_->mutex);
+  return {disk_->jobs.begin(), disk_->jobs.end()};
+}
+
+Status FakeBlockStore::RemoveJob(uint64_t id) {
+  std::lock_guard lock(disk_->mutex);
+  disk_->jobs.erase(id);
+  return OkStatus();
+}
+
+}  // namespace corpusd

@@ -1,0 +1,58 @@
+// tests/support/fake_block_store.h -- a BlockStore in memory, for tests of what stands above the
+// store. Its content is a FakeDisk, which outlives it: another FakeBlockStore over the same disk is
+// a restart. Thread-safe.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "store/block_store.h"
+
+namespace corpusd {
+
+struct FakeDisk {
+  std::mutex mutex;
+  std::map<std::string, CorpusRecord, std::less<>> corpora;
+  std::map<uint64_t, std::string> jobs;
+  uint64_t next_id = 1;
+};
+
+class FakeBlockStore : public BlockStore {
+ public:
+  explicit FakeBlockStore(std::shared_ptr<FakeDisk> disk) : disk_(std::move(disk)) {}
+
+  Result<CorpusRecord> CreateCorpus(CorpusRecord record, std::span<const TokenId> tokens) override;
+  Result<CorpusRecord> GetCorpus(std::string_view name) const override;
+  std::vector<CorpusRecord> ListCorpora() const override;
+  Result<std::vector<TokenId>> CorpusTokens(std::string_view name) const override;
+  Result<CorpusRecord> UpdateCorpus(const CorpusRecord& record) override;
+  Result<CorpusRecord> ReplaceTokens(const CorpusRecord& record,
+                                     std::span<const TokenId> tokens) override;
+  Status RenameCorpus(std::string_view from, std::string_view to) override;
+  Status RemoveCorpus(std::string_view name) override;
+  Result<size_t> LongestPrefix(std::span<const Digest> chain,
+                               std::span<const TokenId> tokens) const override;
+  Result<CorpusRecord> Publish(const CorpusRecord& record,
+                               std::span<const BlockWrite> blocks) override;
+  Result<CorpusRecord> AdoptBlocks(const CorpusRecord& record,
+                                   std::span<const Digest> blocks) override;
+  Status Repair(const BlockWrite& block) override;
+  Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests, FetchStats* stats) override;
+  Status NoteUse(std::string_view name) override;
+  Result<VerifyReport> Verify(std::string_view name,
+                              const std::function<bool(uint64_t, uint64_t)>& progress) override;
+  Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) override;
+  std::vector<TierUsage> Usage() const override;
+  CorpusUsage UsageOf(const CorpusRecord& record) const override;
+  std::vector<std::string> Diagnose() const override;
+  Status PutJob(uint64_t id, std::string_view record) override;
+  std::vector<std::pair<uint64_t, std::string>> ListJobs() const override;
+  Status RemoveJob(uint64_t id) override;
+
+ private:
+  const std::shared_ptr<FakeDisk> disk_;
+};
+
+}  // namespace corpusd

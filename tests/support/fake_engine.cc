@@ -1,0 +1,178 @@
+#include "tests/support/fake_engine.h"
+
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "daemon/corpus_update.h"
+
+namespace corpusd {
+namespace {
+
+class ByteTokenizer : public CorpusTokenizer {
+ public:
+  explicit ByteTokenizer(uint64_t first_token) : next_token_(first_token) {}
+  void BeginSource(std::string_view path) override {
+    sources_.push_back({std::string(path), next_token_, 0, 0, ""});
+  }
+  void Append(std::string_view bytes) override {
+    for (unsigned char byte : bytes) tokens_.push_back(byte);
+    next_token_ += bytes.size();
+    sources_.back().bytes += bytes.size();
+  }
+  void EndSource() override { sources_.back().tokens = sources_.back().bytes; }
+  uint64_t tokens() const override { return next_token_; }
+  std::vector<TokenId> TakeTokens() override { return std::move(tokens_); }
+  std::vector<CorpusSource> TakeSources() override { return std::move(sources_); }
+
+ private:
+  uint64_t next_token_;
+  std::vector<TokenId> tokens_;
+  std::vector<CorpusSource> sources_;
+};
+
+}  // namespace
+
+void FakeEngineControls::HoldPrefill() {
+  std::lock_guard lock(mutex_);
+  permits_ = 0;
+}
+
+void FakeEngineControls::PermitRuns(int permitted) {
+  std::lock_guard lock(mutex_);
+  permits_ += permitted;
+  changed_.notify_all();
+}
+
+void FakeEngineControls::ReleasePrefill() { PermitRuns(1 << 20); }
+
+bool FakeEngineControls::TakePermit(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  if (!changed_.wait(lock, stop, [&] { return permits_ > 0; })) return false;
+  --permits_;
+  ++runs;
+  return !stop.stop_requested();
+}
+
+FakeEngine::FakeEngine(BlockStore& store, FakeEngineControls& controls)
+    : store_(store), controls_(controls) {
+  model_.name = "fake";
+  model_.digest = "00ff";
+  model_.architecture = "none";
+  model_.backend = "cpu-fake";
+  model_.context_tokens = FakeEngineControls::kContextTokens;
+}
+
+Status FakeEngine::CheckFits(uint64_t tokens) const {
+  if (tokens <= model_.context_tokens) return OkStatus();
+  return InvalidArgumentError("the corpus has " + std::to_string(tokens) +
+                              " tokens, the limit is " + std::to_string(model_.context_tokens));
+}
+
+Result<std::unique_ptr<CorpusTokenizer>> FakeEngine::NewCorpusTokenizer(
+    std::string_view /*preamble*/, bool /*appending*/, uint64_t first_token) {
+  return std::make_unique<ByteTokenizer>(first_token);
+}
+
+Result<CorpusRecord> FakeEngine::CreateCorpus(const CorpusRequest& request,
+                                              std::unique_ptr<CorpusTokenizer> tokenizer) {
+  CorpusRecord record;
+  record.name = request.name;
+  record.mode = "exact";
+  record.tokens = tokenizer->tokens();
+  RETURN_IF_ERROR(CheckFits(record.tokens));
+  record.kv_format = request.kv_format;
+  record.sources = tokenizer->TakeSources();
+  record.expires_at_ms = request.expires_at_ms;
+  record.skipped_files = request.skipped_files;
+  return store_.CreateCorpus(record, tokenizer->TakeTokens());
+}
+
+Result<CorpusRecord> FakeEngine::AppendCorpus(std::string_view name,
+                                              std::unique_ptr<CorpusTokenizer> tokenizer) {
+  return UpdateCorpusRecord(store_, name, [&](CorpusRecord& record) {
+    RETURN_IF_ERROR(CheckFits(tokenizer->tokens()));
+    record.tokens = tokenizer->tokens();
+    record.state = CorpusState::kQueued;
+    for (CorpusSource& source : tokenizer->TakeSources()) record.sources.push_back(source);
+    return OkStatus();
+  });
+}
+
+Status FakeEngine::Prefill(std::string_view name,
+                           const std::function<void(const PrefillProgress&)>& progress,
+                           std::stop_token stop) {
+  for (;;) {
+    ASSIGN_OR_RETURN(CorpusRecord record, store_.GetCorpus(name));
+    if (record.durable_tokens == record.tokens) {
+      return UpdateCorpusRecord(store_, name,
+                                [](CorpusRecord& ready) {
+                                  ready.state = CorpusState::kReady;
+                                  return OkStatus();
+                                })
+          .status();
+    }
+    if (!controls_.TakePermit(stop)) return CancelledError("prefill stopped");
+    const auto updated = UpdateCorpusRecord(store_, name, [](CorpusRecord& grown) {
+      grown.state = CorpusState::kPrefilling;
+      grown.durable_tokens =
+          std::min(grown.durable_tokens + FakeEngineControls::kRunTokens, grown.tokens);
+      return OkStatus();
+    });
+    RETURN_IF_ERROR(updated.status());
+    progress({updated->durable_tokens, updated->tokens, 0, updated->durable_tokens * 2});
+    if (!controls_.prefill_error.empty()) {
+      return ResourceExhaustedError(controls_.prefill_error);
+    }
+  }
+}
+
+Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request,
+                                       const std::function<bool(std::string_view)>& sink,
+                                       std::stop_token stop) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(request.corpus));
+  if (record.state != CorpusState::kReady) return NotReadyError("corpus is not ready");
+  if (request.question == "fail") return CorruptionError("scripted");
+  const bool forever = request.question == "forever";
+  const std::string piece = request.question == "big" ? std::string(256 << 10, 'x') : "w ";
+  ++controls_.asks_running;
+  QuestionReport report;
+  report.finish_reason = "length";
+  for (uint32_t i = 0; forever || i < request.max_tokens; ++i) {
+    if (stop.stop_requested() || !sink(piece)) {
+      report.finish_reason = "cancelled";
+      ++controls_.asks_stopped;
+      break;
+    }
+    if (piece.size() < 16) report.answer += piece;
+    ++report.completion_tokens;
+    if (forever) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  --controls_.asks_running;
+  report.cached_tokens = record.tokens;
+  report.prompt_tokens = record.tokens + request.question.size();
+  return report;
+}
+
+Result<Engine::VerifyOutcome> FakeEngine::Verify(
+    std::string_view name, bool repair, const std::function<bool(uint64_t, uint64_t)>& progress) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(name));
+  for (uint64_t done = 1; done <= 3; ++done) {
+    if (!progress(done, 3)) return CancelledError("verify was stopped");
+  }
+  VerifyOutcome outcome;
+  outcome.report.blocks = 3;
+  outcome.report.bytes = record.tokens;
+  outcome.report.damaged.resize(1);
+  outcome.repaired = repair ? 1 : 0;
+  return outcome;
+}
+
+Result<FetchStats> FakeEngine::Warm(std::string_view name) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(name));
+  FetchStats stats;
+  stats.disk_bytes = record.tokens;
+  return stats;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,73 @@
+// tests/support/fake_engine.h -- an Engine whose tokens are bytes and whose answers are scripted,
+// so that tests of the daemon decide when a prefill moves and how long an answer takes. Thread-safe
+// as the real one.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+
+#include "engine/engine.h"
+
+namespace corpusd {
+
+// What the test turns; outlives the engine.
+struct FakeEngineControls {
+  static constexpr uint64_t kContextTokens = 1000;
+  static constexpr uint64_t kRunTokens = 16;
+
+  // Prefill takes one run of kRunTokens for each permit; unlimited at first.
+  void HoldPrefill();
+  void PermitRuns(int runs);
+  void ReleasePrefill();
+  // Prefill fails with this text after its first run, if set before.
+  std::string prefill_error;
+
+  std::atomic<int> runs{0};  // made, over all prefills
+  std::atomic<int> asks_running{0};
+  std::atomic<int> asks_stopped{0};  // ended by their stop token or sink
+
+  bool TakePermit(const std::stop_token& stop);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  int permits_ = 1 << 30;
+};
+
+// Ask answers "w w w ..." of max_tokens pieces at once, but for these questions:
+//   "forever"  pieces every millisecond until stopped
+//   "big"      max_tokens pieces of 256 KiB
+//   "fail"     kCorruption
+class FakeEngine : public Engine {
+ public:
+  FakeEngine(BlockStore& store, FakeEngineControls& controls);
+
+  const ModelSummary& model() const override { return model_; }
+  uint64_t reserved_tokens() const override { return 0; }
+  Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
+                                                              bool appending,
+                                                              uint64_t first_token) override;
+  Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
+                                    std::unique_ptr<CorpusTokenizer> tokenizer) override;
+  Result<CorpusRecord> AppendCorpus(std::string_view name,
+                                    std::unique_ptr<CorpusTokenizer> tokenizer) override;
+  Status Prefill(std::string_view name, const std::function<void(const PrefillProgress&)>& progress,
+                 std::stop_token stop) override;
+  Result<QuestionReport> Ask(const QuestionRequest& request,
+                             const std::function<bool(std::string_view)>& sink,
+                             std::stop_token stop) override;
+  Result<VerifyOutcome> Verify(std::string_view name, bool repair,
+                               const std::function<bool(uint64_t, uint64_t)>& progress) override;
+  Result<FetchStats> Warm(std::string_view name) override;
+
+ private:
+  Status CheckFits(uint64_t tokens) const;
+
+  BlockStore& store_;
+  FakeEngineControls& controls_;
+  ModelSummary model_;
+};
+
+}  // namespace corpusd

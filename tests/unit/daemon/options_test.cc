@@ -1,0 +1,138 @@
+#include "daemon/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+namespace corpusd {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct World {
+  std::map<std::string, std::string> variables;
+
+  Result<LoadedOptions> Load(const std::vector<std::string>& arguments) const {
+    std::vector<std::string> names;
+    for (const auto& [name, value] : variables) names.push_back(name);
+    const auto environment = [this](const char* name) -> const char* {
+      const auto entry = variables.find(name);
+      return entry == variables.end() ? nullptr : entry->second.c_str();
+    };
+    return LoadOptions(arguments, environment, names);
+  }
+};
+
+std::string WriteToml(const std::string& text) {
+  const std::string path = ::testing::TempDir() + "corpusd-options-test.toml";
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(Options, DefaultsFollowTheContract) {
+  const auto loaded = World().Load({"--model", "m.gguf"});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  EXPECT_EQ(loaded->options.data_dir, "/var/lib/corpusd");
+  EXPECT_EQ(loaded->options.socket_path, "/run/corpusd/corpusd.sock");
+  EXPECT_EQ(loaded->options.host_bytes, uint64_t{4} << 30);
+  EXPECT_EQ(loaded->options.frame_bytes_max, size_t{16} << 20);
+  EXPECT_EQ(loaded->options.socket_mode, 0660u);
+  EXPECT_EQ(loaded->options.grace, std::chrono::seconds(10));
+}
+
+TEST(Options, XdgFoldersAreUsed) {
+  const World world{{{"XDG_STATE_HOME", "/s"}, {"XDG_RUNTIME_DIR", "/r"}}};
+  const auto loaded = world.Load({"--model", "m.gguf"});
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_EQ(loaded->options.data_dir, "/s/corpusd");
+  EXPECT_EQ(loaded->options.socket_path, "/r/corpusd/corpusd.sock");
+}
+
+TEST(Options, FlagBeatsVariableBeatsFileBeatsDefault) {
+  const std::string file = WriteToml("model = \"file\"\nthreads = 3\nmax_queries = 5\n");
+  World world{{{"CORPUSD_MODEL", "variable"}, {"CORPUSD_MAX_QUERIES", "6"}}};
+  const auto loaded = world.Load({"--config", file, "--model=flag"});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  EXPECT_EQ(loaded->options.model_path, "flag");
+  EXPECT_EQ(loaded->options.queries_max, 6u);
+  EXPECT_EQ(loaded->options.threads, 3u);
+}
+
+TEST(Options, UnknownNamesGetTheNearest) {
+  const auto flag = World().Load({"--host-byte", "1GiB"});
+  ASSERT_FALSE(flag.ok());
+  EXPECT_THAT(flag.status().message(), HasSubstr("did you mean --host-bytes?"));
+  const auto key = World().Load({"--config", WriteToml("hots_bytes = \"1GiB\"\n")});
+  ASSERT_FALSE(key.ok());
+  EXPECT_THAT(key.status().message(), HasSubstr("did you mean 'host_bytes'?"));
+  const auto variable = World{{{"CORPUSD_DATADIR", "/x"}}}.Load({"--model", "m"});
+  ASSERT_FALSE(variable.ok());
+  EXPECT_THAT(variable.status().message(), HasSubstr("did you mean CORPUSD_DATA_DIR?"));
+  EXPECT_TRUE((World{{{"CORPUSD_TEST_MODEL", "/x"}}}.Load({"--model", "m"}).ok()));
+}
+
+TEST(Options, WrongValuesNameKeyValueAndOrigin) {
+  const std::vector<std::vector<std::string>> wrong = {
+      {"--host-bytes", "many"},     {"--threads", "-1"},          {"--socket-mode", "9"},
+      {"--log-format", "xml"},      {"--device", "gpu"},          {"--device-bytes", "1GiB"},
+      {"--http", "127.0.0.1:8040"}, {"--max-queries", "0"},       {"--max-frame-bytes", "1KiB"},
+      {"--grace", "soon"},          {"--max-frame-bytes", "2TiB"}};
+  for (const std::vector<std::string>& arguments : wrong) {
+    std::vector<std::string> all = arguments;
+    all.insert(all.end(), {"--model", "m"});
+    const auto loaded = World().Load(all);
+    ASSERT_FALSE(loaded.ok()) << arguments[0];
+    EXPECT_EQ(loaded.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_THAT(loaded.status().message(), HasSubstr("'" + arguments[1] + "'"));
+    EXPECT_THAT(loaded.status().message(), HasSubstr("flag " + arguments[0]));
+  }
+}
+
+TEST(Options, ModelIsRequiredToRunOnly) {
+  EXPECT_THAT(World().Load({}).status().message(), HasSubstr("--model"));
+  EXPECT_TRUE(World().Load({"--check-config"}).ok());
+}
+
+TEST(Options, BrokenTomlNamesFileAndLine) {
+  const auto loaded = World().Load({"--config", WriteToml("model = \"m\"\nthreads = = 3\n")});
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.status().message(), HasSubstr("line 2"));
+  EXPECT_FALSE(World().Load({"--config", "/nonexistent.toml"}).ok());
+  EXPECT_FALSE(World().Load({"--config", WriteToml("[store]\nmodel = \"m\"\n")}).ok());
+}
+
+TEST(Options, CheckConfigPrintsTomlThatReadsBack) {
+  const auto printed = World().Load({"--model", "a \"b\" \\c", "--check-config"});
+  ASSERT_TRUE(printed.ok());
+  EXPECT_THAT(printed->output, HasSubstr("# flag --model"));
+  const auto back = World().Load({"--config", WriteToml(printed->output)});
+  ASSERT_TRUE(back.ok()) << back.status().ToString();
+  EXPECT_EQ(back->options.model_path, "a \"b\" \\c");
+}
+
+TEST(Options, HelpNamesEveryFlagAndVariable) {
+  const auto help = World().Load({"--help"});
+  ASSERT_TRUE(help.ok());
+  EXPECT_EQ(help->action, CommandLine::Action::kPrint);
+  for (const OptionSpec& spec : OptionTable()) {
+    EXPECT_THAT(help->output, HasSubstr("--" + std::string(spec.flag)));
+    EXPECT_THAT(help->output, HasSubstr(spec.Variable()));
+  }
+  EXPECT_EQ(World().Load({"--version"})->output.rfind("corpusd ", 0), 0u);
+}
+
+TEST(Options, SampleConfigurationIsUpToDate) {
+  std::ifstream file("deploy/corpusd.toml");  // tests run in the source folder
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  EXPECT_EQ(text, RenderSampleConfig());
+}
+
+TEST(Options, EditDistance) {
+  EXPECT_EQ(EditDistance("kitten", "sitting"), 3u);
+  EXPECT_EQ(EditDistance("", "abc"), 3u);
+  EXPECT_EQ(EditDistance("same", "same"), 0u);
+}
+
+}  // namespace
+}  // namespace corpusd

@@ -1,0 +1,159 @@
+// Questions: streams, many at once, cancelled, abandoned, too many.
+#include <map>
+#include <thread>
+
+#include "client/token_stream.h"
+#include "client/unix_channel.h"
+#include "tests/support/daemon_fixture.h"
+
+namespace corpusd {
+namespace {
+
+using std::chrono::milliseconds;
+
+class RpcQueryTest : public DaemonTest {
+ protected:
+  RpcQueryTest() {
+    StartDaemon();
+    client_ = Connect();
+    MakeReady(*client_, "a", std::string(100, 't'));
+  }
+  static v1::AskRequest Question(const std::string& text) {
+    v1::AskRequest request;
+    request.set_name("a");
+    request.set_question(text);
+    request.set_max_tokens(8);
+    return request;
+  }
+  std::unique_ptr<CorpusClient> client_;
+};
+
+TEST_F(RpcQueryTest, StreamEqualsAnswer) {
+  std::string streamed;
+  const auto reply = client_->Ask(Question("q"), [&](std::string_view text) {
+    streamed += text;
+    return true;
+  });
+  ASSERT_TRUE(reply.ok()) << reply.error().message;
+  EXPECT_EQ(reply->answer(), "w w w w w w w w ");
+  EXPECT_EQ(streamed, reply->answer());
+  EXPECT_EQ(reply->usage().cached_tokens(), 100u);
+  EXPECT_EQ(client_->Ask(Question("q"), nullptr)->answer(), streamed);
+}
+
+TEST_F(RpcQueryTest, BadQuestionsAreRefused) {
+  EXPECT_EQ(client_->Ask(Question(""), nullptr).error().code_text, "invalid_argument");
+  EXPECT_EQ(client_->Ask(Question("fail"), nullptr).error().code_text, "corruption");
+  v1::AskRequest request = Question("q");
+  request.set_name("nobody");
+  EXPECT_EQ(client_->Ask(request, nullptr).error().code_text, "not_found");
+  request = Question("q");
+  request.set_temperature(-1);
+  EXPECT_EQ(client_->Ask(request, nullptr).error().code_text, "invalid_argument");
+  request = Question("q");
+  request.set_top_p(1.5);
+  EXPECT_EQ(client_->Ask(request, nullptr).error().code_text, "invalid_argument");
+  request = Question("q");
+  request.set_cite(true);
+  EXPECT_EQ(client_->Ask(request, nullptr).error().code_text, "unimplemented");
+}
+
+TEST_F(RpcQueryTest, CallbackCancels) {
+  int pieces = 0;
+  const auto reply =
+      client_->Ask(Question("forever"), [&](std::string_view) { return ++pieces < 3; });
+  ASSERT_TRUE(reply.ok()) << reply.error().message;
+  EXPECT_EQ(reply->finish_reason(), "cancelled");
+  EXPECT_TRUE(client_->Ping().ok());
+}
+
+TEST_F(RpcQueryTest, DroppedStreamCancels) {
+  auto stream = client_->StartAsk(Question("forever"));
+  ASSERT_TRUE(stream.ok());
+  WaitFor("the question to run", [&] { return controls_.asks_running == 1; });
+  stream->reset();
+  WaitFor("the question to stop", [&] { return controls_.asks_stopped == 1; });
+  EXPECT_TRUE(client_->Ping().ok());
+}
+
+TEST_F(RpcQueryTest, VanishedClientsQuestionIsCancelled) {
+  auto other = Connect();
+  auto stream = other->StartAsk(Question("forever"));
+  ASSERT_TRUE(stream.ok());
+  WaitFor("the question to run", [&] { return controls_.asks_running == 1; });
+  stream->release();  // no polite cancel: the connection just goes
+  other.reset();
+  WaitFor("the question to stop", [&] { return controls_.asks_stopped == 1; });
+}
+
+TEST_F(RpcQueryTest, TimeoutEndsTheQuestion) {
+  client_->set_timeout(milliseconds(50));
+  const auto reply = client_->Ask(Question("forever"), nullptr);
+  ASSERT_FALSE(reply.ok());
+  EXPECT_EQ(reply.error().code_text, "deadline_exceeded");
+  WaitFor("the question to stop", [&] { return controls_.asks_stopped == 1; });
+}
+
+TEST_F(RpcQueryTest, QuestionsRunWhileAPrefillRuns) {
+  controls_.HoldPrefill();
+  ASSERT_TRUE(Ingest(*client_, "b", std::string(64, 't')).ok());
+  EXPECT_TRUE(client_->Ask(Question("q"), nullptr).ok());
+  v1::AskRequest early = Question("q");
+  early.set_name("b");
+  EXPECT_EQ(client_->Ask(early, nullptr).error().code_text, "not_ready");
+}
+
+TEST_F(RpcQueryTest, ManySessionsAtOnce) {
+  std::atomic<int> right{0};
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 8; ++t) {
+      threads.emplace_back([&] {
+        auto client = Connect();
+        for (int i = 0; i < 20; ++i) {
+          const auto reply = client->Ask(Question("q"), [](std::string_view) { return true; });
+          if (reply.ok() && reply->answer() == "w w w w w w w w ") ++right;
+        }
+      });
+    }
+  }
+  EXPECT_EQ(right, 160);
+}
+
+TEST_F(RpcQueryTest, ManyInFlightOnOneConnectionAndTheNextIsRetryable) {
+  // 4 run and 64 wait (16 a running one): the 69th is refused, and nothing else suffers.
+  auto channel =
+      UnixChannel::Connect(options_.socket_path, kNoDeadline, kFrameBytesMaxDefault, nullptr);
+  ASSERT_TRUE(channel.ok());
+  v1::Request request;
+  *request.mutable_ask() = Question("forever");
+  for (uint64_t id = 1; id <= 69; ++id) {
+    request.set_id(id);
+    ASSERT_TRUE((*channel)->Send(request, kNoDeadline).ok());
+  }
+  const auto refused = (*channel)->Receive(kNoDeadline);
+  ASSERT_TRUE(refused.ok());
+  EXPECT_EQ(refused->id(), 69u);
+  EXPECT_EQ(refused->error().code_text(), "unavailable");
+  EXPECT_TRUE(client_->Ping().ok());
+  EXPECT_TRUE(client_->List().ok());
+  // A waiting one is cancelled at once, a running one answers with what it has.
+  for (uint64_t id : {68, 1}) {
+    v1::Request cancel;
+    cancel.set_id(100 + id);
+    cancel.mutable_cancel()->set_request_id(id);
+    ASSERT_TRUE((*channel)->Send(cancel, kNoDeadline).ok());
+  }
+  std::map<uint64_t, v1::Response> ended;
+  while (ended.size() < 4) {
+    auto response = (*channel)->Receive(kNoDeadline);
+    ASSERT_TRUE(response.ok());
+    if (response->end_of_stream()) ended[response->id()] = *response;
+  }
+  EXPECT_EQ(ended[68].error().code_text(), "cancelled");
+  EXPECT_EQ(ended[1].ask().finish_reason(), "cancelled");
+  EXPECT_TRUE(ended[101].has_empty());
+}
+
+}  // namespace
+}  // namespace corpusd
