@@ -1,5 +1,5 @@
-// kernels/weight_types.h -- the element types of model files (ggml's ids) and the size of their blocks.
-// Plain data; any thread. Decoding is in kernels/reference/dequantize.h.
+// kernels/weight_types.h -- the element types of model files (ggml's ids) and the size of their
+// blocks. Plain data; any thread. Decoding is in kernels/reference/dequantize.h.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "store/base/clock.h"
+#include "store/base/fault_point.h"
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
 
@@ -32,15 +33,18 @@ Result<std::unique_ptr<BlockStore>> BlockStore::Open(const BlockStoreOptions& op
   if (error) {
     return IoError("cannot create the data folder " + options.data_dir + ": " + error.message());
   }
+  RETURN_IF_ERROR(ArmFaultsFromEnvironment());
   ASSIGN_OR_RETURN(auto lock, FolderLock::Acquire(options.data_dir));
   ASSIGN_OR_RETURN(auto catalog, Catalog::Open(options.data_dir + "/catalog"));
   const auto& live = catalog->live_bytes();
   ASSIGN_OR_RETURN(auto payload, PayloadStore::Open(options.data_dir + "/payload",
                                                     live.empty() ? 0 : live.rbegin()->first));
   // What a crash left between payload and catalogue belongs to nobody.
+  std::vector<uint64_t> unnamed;
   for (const auto& [extent, bytes] : payload->Extents()) {
-    if (!live.contains(extent)) RETURN_IF_ERROR(payload->DropExtent(extent));
+    if (!live.contains(extent)) unnamed.push_back(extent);
   }
+  RETURN_IF_ERROR(payload->DropExtents(unnamed));
   return std::make_unique<DurableBlockStore>(options, std::move(lock), std::move(catalog),
                                              std::move(payload));
 }
@@ -73,11 +77,9 @@ Status DurableBlockStore::CommitLocked(const Catalog::Change& change, bool sync)
   ASSIGN_OR_RETURN(auto emptied, catalog_->Commit(change, sync));
   emptied.insert(emptied.end(), orphans_.begin(), orphans_.end());
   orphans_.clear();
-  for (const uint64_t extent : emptied) {
-    if (catalog_->live_bytes().contains(extent)) continue;
-    // The change stands; what cannot be dropped now is tried again with the next one.
-    if (!payload_->DropExtent(extent).ok()) orphans_.push_back(extent);
-  }
+  std::erase_if(emptied, [&](uint64_t e) { return catalog_->live_bytes().contains(e); });
+  // The change stands; what cannot be dropped now is tried again with the next one.
+  if (!payload_->DropExtents(emptied).ok()) orphans_ = std::move(emptied);
   return OkStatus();
 }
 

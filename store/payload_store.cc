@@ -102,8 +102,10 @@ Result<uint64_t> PayloadStore::CopyToNewExtent(std::span<const StoredBlock> bloc
   return extent;
 }
 
-Status PayloadStore::DropExtent(uint64_t extent) {
-  return database_->DropFiles(kBlocks, KeyOf(extent), KeyOf(extent + 1));
+Status PayloadStore::DropExtents(std::span<const uint64_t> extents) {
+  std::vector<RocksDatabase::KeyRange> ranges;
+  for (const uint64_t extent : extents) ranges.push_back({KeyOf(extent), KeyOf(extent + 1)});
+  return ranges.empty() ? OkStatus() : database_->DropFiles(kBlocks, ranges);
 }
 
 std::map<uint64_t, uint64_t> PayloadStore::Extents() const {

@@ -36,8 +36,8 @@ class PayloadStore {
     uint32_t tokens = 0;
   };
   Result<uint64_t> CopyToNewExtent(std::span<const StoredBlock> blocks);
-  // Gives the extent's space back at once.
-  Status DropExtent(uint64_t extent);
+  // Gives the extents' space back at once.
+  Status DropExtents(std::span<const uint64_t> extents);
   // Extents on disk, with their bytes there.
   std::map<uint64_t, uint64_t> Extents() const;
   uint64_t PhysicalBytes() const { return database_->PhysicalBytes(); }

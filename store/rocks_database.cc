@@ -302,13 +302,18 @@ Status RocksDatabase::IngestRows(size_t family, const std::vector<Row>& rows) {
                                             write_or_clean_up);
 }
 
-Status RocksDatabase::DropFiles(size_t family, const std::string& first, const std::string& last) {
-  const rocksdb::Slice begin(first);
-  const rocksdb::Slice end(last);
+Status RocksDatabase::DropFiles(size_t family, const std::vector<KeyRange>& ranges) {
+  std::vector<rocksdb::Slice> borders;
+  for (const KeyRange& range : ranges) {
+    borders.emplace_back(range.first);
+    borders.emplace_back(range.last);
+  }
+  std::vector<rocksdb::RangePtr> native;
+  for (size_t i = 0; i < borders.size(); i += 2) native.emplace_back(&borders[i], &borders[i + 1]);
   return implementation_->WriteWithRecovery("dropping blocks of " + implementation_->folder, [&] {
-    return rocksdb::DeleteFilesInRange(implementation_->database.get(),
-                                       implementation_->Family(family), &begin, &end,
-                                       /*include_end=*/false);
+    return rocksdb::DeleteFilesInRanges(implementation_->database.get(),
+                                        implementation_->Family(family), native.data(),
+                                        native.size(), /*include_end=*/false);
   });
 }
 

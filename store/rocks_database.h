@@ -69,8 +69,11 @@ class RocksDatabase {
     std::vector<std::string_view> pieces;
   };
   Status IngestRows(size_t family, const std::vector<Row>& rows);
-  // Drops whole table files inside [first, last), at once.
-  Status DropFiles(size_t family, const std::string& first, const std::string& last);
+  // Drops whole table files inside any of the ranges [first, last), at once and with one sync.
+  struct KeyRange {
+    std::string first, last;
+  };
+  Status DropFiles(size_t family, const std::vector<KeyRange>& ranges);
   struct TableFile {
     std::string first_key, last_key;
     uint64_t bytes;

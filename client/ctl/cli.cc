@@ -198,7 +198,9 @@ void Grammar::AddAskVerb() {
                   "0, the default, is the likeliest answer")
       ->type_name("T")
       ->check(CLI::Range(0.0, 100.0));
-  ask->add_option("--seed", arguments_.seed, "for temperatures above 0")->type_name("N");
+  ask->add_option("--seed", arguments_.seed, "for temperatures above 0")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
   ask->add_option("--top-p", arguments_.top_p, "sample from the likeliest words that sum to P")
       ->type_name("P")
       ->check(CLI::Range(0.0, 1.0));

@@ -209,7 +209,8 @@ complete -F _corpusctl corpusctl
 
 std::string ZshCompletion(const CommandWords& words) {
   std::string script = R"sh(#compdef corpusctl
-# zsh completion for corpusctl; save it as _corpusctl in a folder of $fpath, or: source <(corpusctl completion zsh)
+# zsh completion for corpusctl: save it as _corpusctl in a folder of $fpath, or load it with
+# source <(corpusctl completion zsh)
 _corpusctl_names() {
   local -a socket
   [[ -n "$_corpusctl_socket" ]] && socket=(--socket "$_corpusctl_socket")

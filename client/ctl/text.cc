@@ -24,6 +24,15 @@ size_t AnnouncedBytes(uint8_t lead) {
   return 0;
 }
 
+// Whether text is the start of one sequence that wants more bytes. REQUIRES: !text.empty().
+bool IsCutOff(std::string_view text) {
+  if (AnnouncedBytes(Byte(text, 0)) <= text.size()) return false;
+  for (size_t i = 1; i < text.size(); ++i) {
+    if (!IsContinuation(text, i)) return false;
+  }
+  return true;
+}
+
 // REQUIRES: text starts with a well-formed sequence of that many bytes.
 uint32_t CodePoint(std::string_view text, size_t bytes) {
   if (bytes == 1) return Byte(text, 0);
@@ -157,8 +166,9 @@ bool LooksBinary(std::string_view sample) {
   while (!sample.empty()) {
     const size_t bytes = Utf8SequenceBytes(sample);
     if (bytes == 0) {
-      const bool cut_off = AnnouncedBytes(Byte(sample, 0)) > sample.size();
-      if (!cut_off) ++invalid_bytes;
+      // A character that the end of the sample cuts in two says nothing.
+      if (IsCutOff(sample)) break;
+      ++invalid_bytes;
     }
     sample.remove_prefix(bytes == 0 ? 1 : bytes);
   }

@@ -80,7 +80,7 @@ void JobQueue::LoadStored() {
     Entry& entry = jobs_[record.id];
     const Result<CorpusRecord> corpus = store_.GetCorpus(record.corpus);
     if (!corpus.ok()) {
-      Finish(entry, JobState::kFailed, corpus.status().message());
+      Finish(entry, JobState::kFailed, corpus.status().ToString());
     } else if (corpus->state == CorpusState::kReady) {
       entry.record.done_tokens = corpus->tokens;
       Finish(entry, JobState::kDone, "");
@@ -357,8 +357,8 @@ void JobQueue::RunOne(std::unique_lock<std::mutex>& lock, uint64_t id) {
     LogJob(entry.record);
     Tell(entry, true);
   } else {
-    MarkCorpus(corpus, CorpusState::kFailed, status.message());
-    Finish(entry, JobState::kFailed, status.message());
+    MarkCorpus(corpus, CorpusState::kFailed, status.ToString());
+    Finish(entry, JobState::kFailed, status.ToString());
   }
 }
 

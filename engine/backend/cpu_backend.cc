@@ -15,8 +15,8 @@ namespace corpusd {
 namespace {
 
 constexpr unsigned kMaxThreads = 1024;
-// Rows that share one expansion of a weight panel: enough to make its cost a few percent, few enough that
-// their activations (128 x 576 x 4 B = 288 KiB) stay in a core's L2 cache.
+// Rows that share one expansion of a weight panel: enough to make its cost a few percent, few
+// enough that their activations (128 x 576 x 4 B = 288 KiB) stay in a core's L2 cache.
 constexpr uint32_t kRowBlock = 128;
 // Items a thread should find in a product, so that the last one to finish is not waited for long.
 constexpr uint32_t kItemsPerThread = 8;
@@ -132,14 +132,14 @@ Result<std::unique_ptr<Weight>> CpuBackend::LoadWeight(std::span<const WeightSou
     const uint32_t first_panel = first_row / kPanelOutputs;
     pool_.ParallelFor(CeilDiv(end_row, kPanelOutputs) - first_panel,
                       [&](uint32_t item, unsigned thread) {
-      const uint32_t panel_row = (first_panel + item) * kPanelOutputs;
-      const uint32_t end = std::min(end_row, panel_row + kPanelOutputs);
-      for (uint32_t r = std::max(first_row, panel_row); r < end; ++r) {
-        PackRow(target, packed.kind, r, packed.cols, source.type,
-                source.bytes.data() + (r - first_row) * row_bytes,
-                rows.data() + size_t{packed.cols} * thread);
-      }
-    });
+                        const uint32_t panel_row = (first_panel + item) * kPanelOutputs;
+                        const uint32_t end = std::min(end_row, panel_row + kPanelOutputs);
+                        for (uint32_t r = std::max(first_row, panel_row); r < end; ++r) {
+                          PackRow(target, packed.kind, r, packed.cols, source.type,
+                                  source.bytes.data() + (r - first_row) * row_bytes,
+                                  rows.data() + size_t{packed.cols} * thread);
+                        }
+                      });
     first_row = end_row;
   }
   return std::unique_ptr<Weight>(std::make_unique<CpuWeight>(std::move(buffer), packed));
@@ -190,13 +190,12 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
   const uint64_t scratch_bytes = kernels_.matmul_scratch_bytes();
   std::byte* scratch = ThreadScratch(scratch_bytes);
   const uint32_t row_blocks = CeilDiv(x.rows, kRowBlock);
-  const uint32_t block_rows = CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) *
-                              kernels_.row_multiple;
+  const uint32_t block_rows =
+      CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) * kernels_.row_multiple;
   const uint32_t wanted = pool_.threads() * kItemsPerThread;
   const uint32_t groups_wanted = std::max(1u, CeilDiv(wanted, row_blocks));
-  const uint32_t group_panels =
-      std::max(1u, packed.panels() / groups_wanted / kernels_.panel_multiple *
-                       kernels_.panel_multiple);
+  const uint32_t group_panels = std::max(
+      1u, packed.panels() / groups_wanted / kernels_.panel_multiple * kernels_.panel_multiple);
   const uint32_t groups = CeilDiv(packed.panels(), group_panels);
   pool_.ParallelFor(groups * row_blocks, [&](uint32_t item, unsigned thread) {
     MatMulTask part = task;
@@ -286,8 +285,8 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
     });
     return;
   }
-  // Few rows: the parts of the context are spread over the threads and merged in order, which gives the
-  // same bits.
+  // Few rows: the parts of the context are spread over the threads and merged in order, which gives
+  // the same bits.
   const uint64_t state_floats = AttentionStateFloats(shape, block_rows);
   auto* states = reinterpret_cast<float*>(Grow(states_, state_floats * parts * items * 4));
   pool_.ParallelFor(items * parts, [&](uint32_t item, unsigned thread) {

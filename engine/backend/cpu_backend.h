@@ -1,5 +1,6 @@
-// engine/backend/cpu_backend.h -- the CPU as a Backend: the fastest table of kernels the processor supports,
-// a fixed set of threads, weights repacked once into panels. One caller at a time (see backend.h).
+// engine/backend/cpu_backend.h -- the CPU as a Backend: the fastest table of kernels the processor
+// supports, a fixed set of threads, weights repacked once into panels. One caller at a time (see
+// backend.h).
 #pragma once
 
 #include <memory>
@@ -10,8 +11,9 @@
 namespace corpusd {
 
 struct CpuBackendOptions {
-  unsigned threads = 0;      // 0: one per processor this process may use
-  std::string isa = "auto";  // "auto", "avx2", "avx512", "amx"; may ask for less than the processor has
+  unsigned threads = 0;  // 0: one per processor this process may use
+  std::string isa =
+      "auto";  // "auto", "avx2", "avx512", "amx"; may ask for less than the processor has
 };
 
 // kInvalidArgument for an unknown isa, kFailedPrecondition if the processor or the system lacks it.

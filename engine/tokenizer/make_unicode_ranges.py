@@ -2,14 +2,15 @@
 """Writes unicode_ranges.inc: the code points of \\p{L}, \\p{N} and \\s (White_Space), as ranges.
 
 Needs the PyPI package unicodedata2 of the Unicode version below, so that the tables do not change
-with the Python that runs this: pip install unicodedata2==15.1.0; make_unicode_ranges.py > unicode_ranges.inc
+with the Python that runs this:
+  pip install unicodedata2==15.1.0; make_unicode_ranges.py > unicode_ranges.inc
 """
 import sys
 
 import unicodedata2
 
 VERSION = "15.1.0"
-# Property White_Space of PropList.txt; not derivable from unicodedata, and stable since Unicode 6.3.
+# Property White_Space of PropList.txt: not derivable from unicodedata; stable since Unicode 6.3.
 SPACES = [*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028,
           0x2029, 0x202F, 0x205F, 0x3000]
 

@@ -10,9 +10,9 @@
 namespace corpusd {
 namespace {
 
-constexpr uint32_t kAvxState = 0x6;       // XMM and YMM
-constexpr uint32_t kAvx512State = 0xe6;   // and masks, upper halves, ZMM16 to 31
-constexpr uint32_t kAmxState = 0x60000;   // TILECFG and TILEDATA
+constexpr uint32_t kAvxState = 0x6;         // XMM and YMM
+constexpr uint32_t kAvx512State = 0xe6;     // and masks, upper halves, ZMM16 to 31
+constexpr uint32_t kAmxState = 0x60000;     // TILECFG and TILEDATA
 constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
 constexpr int kTileDataFeature = 18;        // XFEATURE_XTILEDATA
 
@@ -30,9 +30,7 @@ __attribute__((target("xsave"))) uint64_t EnabledState() { return _xgetbv(0); }
 
 bool Has(uint32_t value, int bit) { return (value >> bit & 1u) != 0; }
 
-bool TilePermission() {
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileDataFeature) == 0;
-}
+bool TilePermission() { return syscall(SYS_arch_prctl, kRequestPermission, kTileDataFeature) == 0; }
 
 }  // namespace
 

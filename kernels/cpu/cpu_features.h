@@ -1,5 +1,6 @@
-// kernels/cpu/cpu_features.h -- what this processor and its operating system let a process use. Asked once,
-// at start; any thread. Never assumes: a feature counts only if its registers are also saved by the system.
+// kernels/cpu/cpu_features.h -- what this processor and its operating system let a process use.
+// Asked once, at start; any thread. Never assumes: a feature counts only if its registers are also
+// saved by the system.
 #pragma once
 
 namespace corpusd {

@@ -1,6 +1,6 @@
-// kernels/cpu/cpu_kernels.h -- one table of function pointers per instruction set: complete, or absent.
-// Every function is pure, noexcept, and lends nothing: no allocation, no locks, no I/O. Output row r depends
-// on input row r alone, bit for bit, however the work is cut. Any thread.
+// kernels/cpu/cpu_kernels.h -- one table of function pointers per instruction set: complete, or
+// absent. Every function is pure, noexcept, and lends nothing: no allocation, no locks, no I/O.
+// Output row r depends on input row r alone, bit for bit, however the work is cut. Any thread.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ namespace corpusd {
 // A piece of out (+)= x * weight^T: some rows times some panels.
 struct MatMulTask {
   PackedWeight weight;
-  const float* x = nullptr;             // [rows, cols] of the whole product
+  const float* x = nullptr;  // [rows, cols] of the whole product
   uint32_t x_stride = 0;
   const std::byte* prepared = nullptr;  // all rows, by prepare_rows; null if prepared_bytes is 0
   float* out = nullptr;                 // [rows, weight.rows]
@@ -27,11 +27,11 @@ struct MatMulTask {
   uint32_t first_panel = 0;
   uint32_t panels = 0;
   bool accumulate = false;
-  std::byte* scratch = nullptr;         // matmul_scratch_bytes, 64-byte aligned, one per thread
+  std::byte* scratch = nullptr;  // matmul_scratch_bytes, 64-byte aligned, one per thread
 };
 
-// Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That cut is
-// fixed, so a decode spread over threads and a prefill give the same bits.
+// Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That
+// cut is fixed, so a decode spread over threads and a prefill give the same bits.
 inline constexpr uint32_t kPartPages = 4;
 
 // One layer of one KvPage, resolved: tiles of KV head h at h * stride.
@@ -59,7 +59,7 @@ struct AttentionTask {
   uint32_t out_stride = 0;
   uint32_t kv_head = 0;
   uint32_t first_row = 0;
-  uint32_t rows = 0;  // at most AttentionRowsMax(shape)
+  uint32_t rows = 0;             // at most AttentionRowsMax(shape)
   std::byte* scratch = nullptr;  // AttentionScratchBytes(shape), 64-byte aligned, one per thread
 };
 
@@ -71,11 +71,13 @@ constexpr uint32_t AttentionRowsMax(const AttentionShape& shape) noexcept {
 constexpr uint32_t AttentionParts(uint32_t page_count) noexcept {
   return (page_count + kPartPages - 1) / kPartPages;
 }
-// Floats of one part's state: per stacked row the running maximum, the sum, and head_dim weighted values.
+// Floats of one part's state: per stacked row the running maximum, the sum, and head_dim weighted
+// values.
 constexpr uint64_t AttentionStateFloats(const AttentionShape& shape, uint32_t rows) noexcept {
   return uint64_t{rows} * (shape.q_heads / shape.kv_heads) * (shape.head_dim + 2);
 }
-// An expanded tile; queries, scores and weights of the stacked rows; two states. The same for all tables.
+// An expanded tile; queries, scores and weights of the stacked rows; two states. The same for all
+// tables.
 constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
   const uint64_t group = shape.q_heads / shape.kv_heads;
   const uint64_t stacked = (AttentionRowsMax(shape) * group + 15) / 16 * 16;
@@ -101,14 +103,15 @@ struct CpuKernels {
   void (*attend_part)(const AttentionTask& task, uint32_t part, float* state) noexcept = nullptr;
   // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in order into out.
   void (*merge_parts)(const AttentionTask& task, const float* states) noexcept = nullptr;
-  void (*rms_norm)(MatrixView out, MatrixView x, const float* gain, float epsilon) noexcept = nullptr;
+  void (*rms_norm)(MatrixView out, MatrixView x, const float* gain,
+                   float epsilon) noexcept = nullptr;
   void (*swiglu)(MatrixView out, MatrixView gate_up) noexcept = nullptr;
 };
 
 // The tables that this processor can run, slowest first. Empty without AVX2.
 std::span<const CpuKernels* const> SupportedCpuKernels(const CpuFeatures& features) noexcept;
-// The fastest supported table that `isa` allows: "auto", "avx2", "avx512" (with bf16 where present), "amx".
-// RETURNS nullptr if the name is unknown or the processor lacks it.
+// The fastest supported table that `isa` allows: "auto", "avx2", "avx512" (with bf16 where
+// present), "amx". RETURNS nullptr if the name is unknown or the processor lacks it.
 const CpuKernels* SelectCpuKernels(const CpuFeatures& features, std::string_view isa) noexcept;
 
 }  // namespace corpusd

@@ -24,7 +24,8 @@ uint16_t HalfTimesMinusEight(uint16_t half) {
   return static_cast<uint16_t>(((half ^ 0x8000u) & 0x8000u) | magnitude);
 }
 
-// Place of a 4-bit code in a kQ4 panel: inputs 8c + 2n + h of an output share 32 bits, at bit 16h + 4n.
+// Place of a 4-bit code in a kQ4 panel: inputs 8c + 2n + h of an output share 32 bits, at bit 16h +
+// 4n.
 struct NibblePlace {
   size_t byte;
   uint32_t shift;
@@ -148,8 +149,8 @@ void UnpackRow(float* out, const PackedWeight& weight, uint32_t row) noexcept {
                  static_cast<float>(static_cast<int8_t>(codes[PlaceOfQ8(lane, k)]));
         break;
       case PackedKind::kBf16:
-        out[k] = FloatFromBf16(
-            LoadU16(panel + (size_t{k / 2} * kPanelOutputs + lane) * 4 + k % 2 * 2));
+        out[k] =
+            FloatFromBf16(LoadU16(panel + (size_t{k / 2} * kPanelOutputs + lane) * 4 + k % 2 * 2));
         break;
       case PackedKind::kF32:
         std::memcpy(&out[k], panel + (size_t{k} * kPanelOutputs + lane) * 4, 4);

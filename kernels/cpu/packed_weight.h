@@ -1,6 +1,7 @@
-// kernels/cpu/packed_weight.h -- how a weight matrix lies in memory for the CPU kernels: panels of 16
-// outputs, so that one vector holds the 16 outputs of one input. One layout for every instruction set, for
-// prefill and decode; layouts: kernels/README.md. Plain data and pure functions; any thread; owns nothing.
+// kernels/cpu/packed_weight.h -- how a weight matrix lies in memory for the CPU kernels: panels of
+// 16 outputs, so that one vector holds the 16 outputs of one input. One layout for every
+// instruction set, for prefill and decode; layouts: kernels/README.md. Plain data and pure
+// functions; any thread; owns nothing.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +32,8 @@ struct PackedWeight {
   const std::byte* panel(uint32_t p) const { return data + p * panel_bytes; }
 };
 
-// The kind that keeps every bit of a type in the fewest bytes; types that no kind fits become kBf16.
+// The kind that keeps every bit of a type in the fewest bytes; types that no kind fits become
+// kBf16.
 PackedKind PackedKindFor(WeightType type) noexcept;
 uint64_t PackedPanelBytes(PackedKind kind, uint32_t cols) noexcept;
 // Bytes of the scales before the codes of a kQ4 or kQ8 panel.
@@ -40,8 +42,8 @@ constexpr uint64_t PackedScaleBytes(PackedKind kind, uint32_t cols) noexcept {
   return kind == PackedKind::kQ4 ? blocks * 64 : (blocks * 32 + 63) / 64 * 64;
 }
 
-// Writes row `row` of a zeroed weight at `data`. scratch: cols floats. REQUIRES: a type for which `kind` is
-// PackedKindFor(type), or kind kBf16 or kF32.
+// Writes row `row` of a zeroed weight at `data`. scratch: cols floats. REQUIRES: a type for which
+// `kind` is PackedKindFor(type), or kind kBf16 or kF32.
 void PackRow(std::byte* data, PackedKind kind, uint32_t row, uint32_t cols, WeightType type,
              const std::byte* source, float* scratch) noexcept;
 // out[0:cols] = row `row`, exactly as the kernels see it.

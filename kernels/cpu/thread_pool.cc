@@ -11,10 +11,11 @@
 namespace corpusd {
 namespace {
 
-// About 20 to 60 microseconds: longer than the serial stretches between two products of one token, far
-// shorter than a time slice.
+// About 20 to 60 microseconds: longer than the serial stretches between two products of one token,
+// far shorter than a time slice.
 constexpr int kSpins = 1500;
-constexpr uint64_t kNoItem = 0xffffffffu;  // the low half of a ticket of a job that hands out nothing
+constexpr uint64_t kNoItem =
+    0xffffffffu;  // the low half of a ticket of a job that hands out nothing
 
 void Pause() {
 #if defined(__x86_64__)
@@ -48,7 +49,8 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::Run(uint32_t items, const void* context, Call call) {
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
-  // Closed first: a late thread that sees any of the new fields fails to take an item by the old ticket.
+  // Closed first: a late thread that sees any of the new fields fails to take an item by the old
+  // ticket.
   ticket_.store(ticket_.load(std::memory_order_relaxed) | kNoItem, std::memory_order_relaxed);
   items_.store(items, std::memory_order_release);
   context_.store(context, std::memory_order_release);

@@ -1,6 +1,7 @@
-// kernels/cpu/thread_pool.h -- a parallel for with a fixed number of threads. Work is handed out item by
-// item, so a thread that the system takes away delays only its own item; results must not depend on who does
-// what. Waiting threads spin for some microseconds, then sleep. One caller at a time.
+// kernels/cpu/thread_pool.h -- a parallel for with a fixed number of threads. Work is handed out
+// item by item, so a thread that the system takes away delays only its own item; results must not
+// depend on who does what. Waiting threads spin for some microseconds, then sleep. One caller at a
+// time.
 #pragma once
 
 #include <atomic>
@@ -20,8 +21,8 @@ class ThreadPool {
 
   unsigned threads() const { return static_cast<unsigned>(workers_.size()) + 1; }
 
-  // Calls body(item, thread) for every item in [0, items); thread < threads() is unique among the calls in
-  // flight. Returns when all are done. body must not throw and must not call ParallelFor.
+  // Calls body(item, thread) for every item in [0, items); thread < threads() is unique among the
+  // calls in flight. Returns when all are done. body must not throw and must not call ParallelFor.
   template <typename Body>
   void ParallelFor(uint32_t items, const Body& body) {
     if (items == 0) return;
@@ -42,8 +43,8 @@ class ThreadPool {
   // Takes items of job `epoch` until none is left.
   void TakeItems(uint32_t epoch, unsigned thread);
 
-  // High half: the job's number; low half: the next item. A late thread cannot take an item of a job it has
-  // not read, because the number would differ.
+  // High half: the job's number; low half: the next item. A late thread cannot take an item of a
+  // job it has not read, because the number would differ.
   alignas(64) std::atomic<uint64_t> ticket_{0};
   alignas(64) std::atomic<uint32_t> done_{0};
   alignas(64) std::atomic<uint32_t> items_{0};

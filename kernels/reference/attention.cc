@@ -14,8 +14,7 @@ constexpr uint32_t kMaxHeadDim = 256;
 // Tokens of the page that a query at `position` may see.
 uint32_t VisibleTokens(const KvPage& page, uint64_t position) {
   if (position < page.first_position) return 0;
-  return static_cast<uint32_t>(
-      std::min<uint64_t>(page.tokens, position - page.first_position + 1));
+  return static_cast<uint32_t>(std::min<uint64_t>(page.tokens, position - page.first_position + 1));
 }
 
 // Calls visit(page, format, visible tokens) for every page in order.

@@ -1,5 +1,5 @@
-// kernels/reference/attention.h -- attention over KV pages, the specification: one query head at a time, all
-// in double. Pure function; any thread. The caller lends the scratch.
+// kernels/reference/attention.h -- attention over KV pages, the specification: one query head at a
+// time, all in double. Pure function; any thread. The caller lends the scratch.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ struct ReferenceAttentionTask {
   const RopeTable* rope = nullptr;  // null: no positions
 };
 
-// out[row, head] = softmax(scale * q . k) v over every key whose position is at most the row's. Rows with
-// no visible key become zero. scratch: as many doubles as the pages hold tokens.
+// out[row, head] = softmax(scale * q . k) v over every key whose position is at most the row's.
+// Rows with no visible key become zero. scratch: as many doubles as the pages hold tokens.
 void ReferenceAttention(MatrixView out, MatrixView q, const ReferenceAttentionTask& task,
                         std::span<double> scratch) noexcept;
 

@@ -36,7 +36,8 @@ void Encode(std::byte* tile, bool is_key, KvCodec codec, const KvFormat& format,
   }
   float largest = 0;
   for (uint32_t i = 0; i < format.head_dim; ++i) largest = std::fmax(largest, std::fabs(values[i]));
-  // A scale below the normal range would make its inverse infinite: such a token is stored as zeros.
+  // A scale below the normal range would make its inverse infinite: such a token is stored as
+  // zeros.
   const float scale = largest < 1e-30f ? 0.0f : largest / 127.0f;
   const float inverse = scale == 0 ? 0.0f : 1.0f / scale;
   auto* target = reinterpret_cast<int8_t*>(tile);
@@ -56,7 +57,8 @@ void Decode(float* out, const std::byte* tile, bool is_key, KvCodec codec, const
       std::memcpy(&bits, tile + index * 2, 2);
       out[i] = FloatFromBf16(bits);
     } else {
-      out[i] = static_cast<float>(static_cast<int8_t>(tile[index])) * ReadScale(tile, format, token);
+      out[i] =
+          static_cast<float>(static_cast<int8_t>(tile[index])) * ReadScale(tile, format, token);
     }
   }
 }
@@ -81,8 +83,7 @@ void ReadKey(float* out, const std::byte* tile, const KvFormat& format, uint32_t
   Decode(out, tile, true, format.key_codec, format, token);
 }
 
-void ReadValue(float* out, const std::byte* tile, const KvFormat& format,
-               uint32_t token) noexcept {
+void ReadValue(float* out, const std::byte* tile, const KvFormat& format, uint32_t token) noexcept {
   Decode(out, tile, false, format.value_codec, format, token);
 }
 

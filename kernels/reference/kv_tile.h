@@ -1,7 +1,7 @@
-// kernels/reference/kv_tile.h -- how the K and V of one head lie in a tile's bytes: the one encoder that
-// every backend on a CPU uses, so the bytes of a block never depend on the instruction set, and a scalar
-// decoder for tests and the reference. Layouts: kernels/README.md. Pure functions; any thread; writers of
-// one tile must not overlap.
+// kernels/reference/kv_tile.h -- how the K and V of one head lie in a tile's bytes: the one encoder
+// that every backend on a CPU uses, so the bytes of a block never depend on the instruction set,
+// and a scalar decoder for tests and the reference. Layouts: kernels/README.md. Pure functions; any
+// thread; writers of one tile must not overlap.
 #pragma once
 
 #include <bit>
@@ -24,7 +24,8 @@ inline float FloatFromBf16(uint16_t value) noexcept {
 }
 
 // Element [token, dim] of a K tile (in elements, not bytes).
-inline size_t KeyIndex(KvCodec codec, uint32_t block_tokens, uint32_t token, uint32_t dim) noexcept {
+inline size_t KeyIndex(KvCodec codec, uint32_t block_tokens, uint32_t token,
+                       uint32_t dim) noexcept {
   const uint32_t group = codec == KvCodec::kBf16 ? 2 : 4;
   return (size_t{dim / group} * block_tokens + token) * group + dim % group;
 }
@@ -34,10 +35,12 @@ inline size_t ValueIndex(KvCodec codec, uint32_t head_dim, uint32_t token, uint3
   return (size_t{token / group} * head_dim + dim) * group + token % group;
 }
 
-// Encodes one head of one token into slot `token` of a tile; key is rotated by the slot unless rope is null.
+// Encodes one head of one token into slot `token` of a tile; key is rotated by the slot unless rope
+// is null.
 void WriteKey(std::byte* tile, const KvFormat& format, uint32_t token, const float* key,
               const RopeTable* rope) noexcept;
-void WriteValue(std::byte* tile, const KvFormat& format, uint32_t token, const float* value) noexcept;
+void WriteValue(std::byte* tile, const KvFormat& format, uint32_t token,
+                const float* value) noexcept;
 
 // out[0:head_dim] of one slot, as stored (keys stay rotated).
 void ReadKey(float* out, const std::byte* tile, const KvFormat& format, uint32_t token) noexcept;

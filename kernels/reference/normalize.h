@@ -1,5 +1,5 @@
-// kernels/reference/normalize.h -- the row-wise operations between matrix products, the specification.
-// Pure functions in double; any thread. out may be the input.
+// kernels/reference/normalize.h -- the row-wise operations between matrix products, the
+// specification. Pure functions in double; any thread. out may be the input.
 #pragma once
 
 #include "kernels/shapes.h"

@@ -19,8 +19,8 @@ constexpr int kSteps = 400'000;
 constexpr int kRepeats = 7;
 constexpr uint64_t kReadBytes = uint64_t{256} << 20;
 
-// Each loop keeps ten or more independent sums in flight; the asm-free trick against removal is to return a
-// value that depends on all of them.
+// Each loop keeps ten or more independent sums in flight; the asm-free trick against removal is to
+// return a value that depends on all of them.
 __attribute__((target("avx2,fma"))) float FmaYmm(int steps) {
   __m256 sums[12];
   for (int i = 0; i < 12; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
@@ -109,7 +109,8 @@ __attribute__((target("amx-tile,amx-bf16"))) float DotTile(int steps) {
 bool HasVnni() { return __builtin_cpu_supports("avx512vnni") != 0; }
 
 // The best of several runs: a ceiling is what the machine does when nothing else runs.
-double BestGmacs(ThreadPool& pool, bool processor_time, float (*loop)(int), int steps, double macs_a_step) {
+double BestGmacs(ThreadPool& pool, bool processor_time, float (*loop)(int), int steps,
+                 double macs_a_step) {
   double best = 0;
   std::atomic<float> sink{0};
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
@@ -129,12 +130,14 @@ __attribute__((target("avx2"))) uint64_t SumBytes(const std::byte* data, uint64_
       sums[j] = _mm256_add_epi64(sums[j], _mm256_load_si256(p));
     }
   }
-  sums[0] = _mm256_add_epi64(_mm256_add_epi64(sums[0], sums[1]), _mm256_add_epi64(sums[2], sums[3]));
+  sums[0] =
+      _mm256_add_epi64(_mm256_add_epi64(sums[0], sums[1]), _mm256_add_epi64(sums[2], sums[3]));
   return static_cast<uint64_t>(_mm256_extract_epi64(sums[0], 0));
 }
 
 double ReadGbytes(ThreadPool& pool, bool processor_time) {
-  void* memory = mmap(nullptr, kReadBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory =
+      mmap(nullptr, kReadBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return 0;
   madvise(memory, kReadBytes, MADV_HUGEPAGE);
   std::memset(memory, 1, kReadBytes);
@@ -144,9 +147,11 @@ double ReadGbytes(ThreadPool& pool, bool processor_time) {
   std::atomic<uint64_t> sink{0};
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     const double start = BenchSeconds(processor_time);
-    pool.ParallelFor(static_cast<uint32_t>(kReadBytes / slice),
-                     [&](uint32_t item, unsigned) { sink += SumBytes(data + item * slice, slice); });
-    best = std::max(best, static_cast<double>(kReadBytes) / (BenchSeconds(processor_time) - start) * 1e-9);
+    pool.ParallelFor(static_cast<uint32_t>(kReadBytes / slice), [&](uint32_t item, unsigned) {
+      sink += SumBytes(data + item * slice, slice);
+    });
+    best = std::max(
+        best, static_cast<double>(kReadBytes) / (BenchSeconds(processor_time) - start) * 1e-9);
   }
   munmap(memory, kReadBytes);
   return best;
@@ -169,9 +174,11 @@ CpuCeilings MeasureCpuCeilings(unsigned threads, bool processor_time) {
         std::max(ceilings.fp32_gmacs, BestGmacs(pool, processor_time, FmaZmm, kSteps, 16 * 16));
     if (HasVnni()) ceilings.int8_gmacs = BestGmacs(pool, processor_time, DotInt8, kSteps, 16 * 64);
   }
-  if (features.avx512_bf16) ceilings.bf16_gmacs = BestGmacs(pool, processor_time, DotBf16, kSteps, 16 * 32);
+  if (features.avx512_bf16)
+    ceilings.bf16_gmacs = BestGmacs(pool, processor_time, DotBf16, kSteps, 16 * 32);
   if (features.amx_bf16) {
-    ceilings.amx_bf16_gmacs = BestGmacs(pool, processor_time, DotTile, kSteps / 10, 4 * 16 * 16 * 32);
+    ceilings.amx_bf16_gmacs =
+        BestGmacs(pool, processor_time, DotTile, kSteps / 10, 4 * 16 * 16 * 32);
   }
   if (features.avx2) ceilings.read_gbytes = ReadGbytes(pool, processor_time);
   return ceilings;

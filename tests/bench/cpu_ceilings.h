@@ -1,5 +1,5 @@
-// tests/bench/cpu_ceilings.h -- what this processor can do at most: dot product peaks and read bandwidth,
-// measured in the same run as the kernels they judge. Blocking; call from one thread.
+// tests/bench/cpu_ceilings.h -- what this processor can do at most: dot product peaks and read
+// bandwidth, measured in the same run as the kernels they judge. Blocking; call from one thread.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ struct CpuCeilings {
   double read_gbytes = 0;  // sum over 256 MiB in huge pages
 };
 
-// Seconds by the wall clock, or of processor time: on a machine that others use, one thread's processor time
-// says what a quiet machine's clock would.
+// Seconds by the wall clock, or of processor time: on a machine that others use, one thread's
+// processor time says what a quiet machine's clock would.
 double BenchSeconds(bool processor_time);
 
 CpuCeilings MeasureCpuCeilings(unsigned threads, bool processor_time);

@@ -1,7 +1,8 @@
-// Throughput of the CPU kernels at the shapes of SmolLM2-135M, beside ceilings measured in the same run:
+// Throughput of the CPU kernels at the shapes of SmolLM2-135M, beside ceilings measured in the same
+// run:
 //   kernel_bench [--threads N] [--isa NAME] [--depth TOKENS] [--smoke] [--processor-time]
-// Prints one JSON object. Rates are the best of several runs; "share" is of the ceiling of the table's own
-// arithmetic.
+// Prints one JSON object. Rates are the best of several runs; "share" is of the ceiling of the
+// table's own arithmetic.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -109,17 +110,19 @@ Json Bench::RunProduct(const Product& product) {
   Json json = {{"name", product.name}, {"outputs", product.rows}, {"inputs", product.cols}};
   const double macs = static_cast<double>(product.rows) * product.cols;
   const MatrixView out = out_buffer->Matrix(many, product.rows);
-  const double prefill = BestSeconds(options_, [&] {
-    backend_->MatMul(out, Values(many, product.cols), *weights[0], false);
-  });
+  const double prefill = BestSeconds(
+      options_, [&] { backend_->MatMul(out, Values(many, product.cols), *weights[0], false); });
   json["rows"] = many;
   json["gmacs"] = macs * many / prefill * 1e-9;
   json["share"] = macs * many / prefill * 1e-9 / macs_ceiling_;
-  const double decode = BestSeconds(options_, [&] {
-    for (const auto& weight : weights) {
-      backend_->MatMul(out.Rows(0, 1), Values(1, product.cols), *weight, false);
-    }
-  }) / product.copies;
+  const double decode =
+      BestSeconds(options_,
+                  [&] {
+                    for (const auto& weight : weights) {
+                      backend_->MatMul(out.Rows(0, 1), Values(1, product.cols), *weight, false);
+                    }
+                  }) /
+      product.copies;
   json["decode_gmacs"] = macs / decode * 1e-9;
   json["decode_gbytes"] = static_cast<double>(weights[0]->bytes()) / decode * 1e-9;
   json["decode_share_of_read"] =
@@ -150,7 +153,8 @@ Json Bench::RunAttention(KvCodec codec) {
     }
   }
   const KvPageList lists[] = {{&format, list}};
-  AttentionInput input{.shape = kShape, .layer = 0, .first_position = 0, .lists = lists, .rope = &rope};
+  AttentionInput input{
+      .shape = kShape, .layer = 0, .first_position = 0, .lists = lists, .rope = &rope};
   const uint32_t cols = kShape.q_heads * kShape.head_dim;
   const uint32_t rows = std::min(kPrefillRows, options_.depth);
   auto out_buffer = ValueOrExit(backend_->Allocate(uint64_t{rows} * cols * 4, "outputs"));
@@ -173,7 +177,8 @@ Json Bench::RunAttention(KvCodec codec) {
   json["decode_gbytes"] = static_cast<double>(format.BlockBytes()) * pages / decode * 1e-9;
   json["decode_share_of_read"] = json["decode_gbytes"].get<double>() / ceilings_.read_gbytes;
   json["decode_tokens_per_s"] = 1 / (decode + decode_seconds_);
-  // Seconds of attention per token grow with depth: a prompt of n tokens costs the mean, half of depth n.
+  // Seconds of attention per token grow with depth: a prompt of n tokens costs the mean, half of
+  // depth n.
   const double per_key = prefill * kLayers / rows / keys;
   const double weights = prefill_seconds_ / kPrefillRows;
   json["prefill_512_tokens_per_s"] = 1 / (weights + per_key * 256);
@@ -184,7 +189,7 @@ Json Bench::RunAttention(KvCodec codec) {
 Json Bench::Run() {
   ceilings_ = MeasureCpuCeilings(options_.threads, options_.processor_time);
   const std::string name(backend_->name());
-  macs_ceiling_ = name == "cpu-amx"            ? ceilings_.amx_bf16_gmacs
+  macs_ceiling_ = name == "cpu-amx"          ? ceilings_.amx_bf16_gmacs
                   : name == "cpu-avx512bf16" ? ceilings_.bf16_gmacs
                                              : ceilings_.fp32_gmacs;
   Json json = {{"backend", name},

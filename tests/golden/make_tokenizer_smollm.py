@@ -25,7 +25,8 @@ SOURCES = [
 ]
 PROSE = [
     "The quick brown fox jumps over the lazy dog.",
-    "I'm sure they'll say we've won; she'd agree, it's what you're after. 'Tis the writer's 'S 'LL 'Re",
+    "I'm sure they'll say we've won; she'd agree, it's what you're after. "
+    "'Tis the writer's 'S 'LL 'Re",
     "Don't! Can't? o'clock rock'n'roll ''s '' 's' 'sd 'reve x'll y'l z'v",
     "In 1984, 3.14159 and 1,000,000 were written as 0x7F or 12e-3; No. 007.",
     "a 1 b  2 c   3\t4\n5 6 ",

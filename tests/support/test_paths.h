@@ -1,4 +1,5 @@
-// tests/support/test_paths.h -- where tests find the files they read. Pure; any thread.
+// tests/support/test_paths.h -- where tests find the files they read: the real model, golden files.
+// Not where they write: that is temp_dir.h. Reads the environment; any thread.
 #pragma once
 
 #include <string>

@@ -20,7 +20,7 @@ struct TinyModelOptions {
   uint32_t context_tokens = 2048;
 };
 
-// The file's bytes: about 110 KB with the default options, the same for the same options
+// The file's bytes: about 75 KB with the default options, the same for the same options
 // everywhere. Vocabulary: <|endoftext|> <|im_start|> <|im_end|>, the 256 bytes, and a few merges of
 // English.
 std::string TinyModelBytes(const TinyModelOptions& options = {});

@@ -1,4 +1,5 @@
-// kernels/cpu/isa/amx_kernels.h -- the table for AMX bf16 tiles, beside AVX-512 with bf16. Constant; any thread.
+// kernels/cpu/isa/amx_kernels.h -- the table for AMX bf16 tiles, beside AVX-512 with bf16.
+// Constant; any thread.
 #pragma once
 
 #include "kernels/cpu/cpu_kernels.h"

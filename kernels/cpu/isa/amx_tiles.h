@@ -1,7 +1,7 @@
-// kernels/cpu/isa/amx_tiles.h -- matrix product and the attention Policy by AMX bf16 tiles of 16 x 16
-// outputs and 32 inputs. Weights are dequantized in float32 and rounded to bf16; tiles run over the inputs in
-// ascending order, and a tile's rows never mix, so an output's bits do not depend on the cut.
-// Included after bf16_attention.h by one translation unit.
+// kernels/cpu/isa/amx_tiles.h -- matrix product and the attention Policy by AMX bf16 tiles of 16 x
+// 16 outputs and 32 inputs. Weights are dequantized in float32 and rounded to bf16; tiles run over
+// the inputs in ascending order, and a tile's rows never mix, so an output's bits do not depend on
+// the cut. Included after bf16_attention.h by one translation unit.
 #pragma once
 
 namespace corpusd {
@@ -141,9 +141,10 @@ inline void TileGemm(TileFactors f, uint32_t rows, uint32_t width, float* c, siz
   }
 }
 
-// out[depth / 2][16][2]: a panel's inputs [first, first + depth) in bf16, zeros past the last input.
-inline void ExpandRounded(const PackedWeight& weight, uint32_t panel, uint32_t first, uint32_t depth,
-                          __m512i* out) {
+// out[depth / 2][16][2]: a panel's inputs [first, first + depth) in bf16, zeros past the last
+// input.
+inline void ExpandRounded(const PackedWeight& weight, uint32_t panel, uint32_t first,
+                          uint32_t depth, __m512i* out) {
   const uint32_t count = MinU32(depth, weight.cols - first);
   Lanes even = Zero();
   ForEachWeight(weight, panel, first, count, [&](uint32_t k, Lanes w) {
@@ -199,8 +200,8 @@ struct AmxPolicy {
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
                        std::byte* expanded, float* c, size_t c_stride, bool add) {
     if (depth % kTileDepth != 0) {  // head sizes such as 48: no whole tile
-      return Bf16Policy::Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c,
-                                  c_stride, add);
+      return Bf16Policy::Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded,
+                                  c, c_stride, add);
     }
     const std::byte* b = tile;
     size_t b_cols = tile_cols;

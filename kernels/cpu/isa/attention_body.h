@@ -1,10 +1,11 @@
-// kernels/cpu/isa/attention_body.h -- attention over KV pages with an online softmax, over Lanes and a
-// Policy that says in which type queries and weights are multiplied with the tiles. For every page: the
-// stacked query rows (rows x heads that share the KV head) are rotated to the page's frame, multiplied with
-// the K tile, exponentiated, and multiplied with the V tile. One row's arithmetic never sees another row.
-// Included after vector_math.h by one translation unit.
+// kernels/cpu/isa/attention_body.h -- attention over KV pages with an online softmax, over Lanes
+// and a Policy that says in which type queries and weights are multiplied with the tiles. For every
+// page: the stacked query rows (rows x heads that share the KV head) are rotated to the page's
+// frame, multiplied with the K tile, exponentiated, and multiplied with the V tile. One row's
+// arithmetic never sees another row. Included after vector_math.h by one translation unit.
 //
-// Policy: Element (of queries and weights), StoreElements(Element*, Lanes), kTokenMultiple (of keys taken),
+// Policy: Element (of queries and weights), StoreElements(Element*, Lanes), kTokenMultiple (of keys
+// taken),
 //   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add):
 //   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
 #pragma once
@@ -36,12 +37,12 @@ void ClearState(SoftmaxState state, uint32_t stacked, uint32_t head_dim) {
   }
 }
 
-// into = into (+) part, the log-sum-exp merge, row by row; empty rows of either side change nothing.
+// into = into (+) part, the log-sum-exp merge, row by row; empty rows of either side change
+// nothing.
 void MergeState(SoftmaxState into, SoftmaxState part, uint32_t stacked, uint32_t head_dim) {
   for (uint32_t s = 0; s < stacked; ++s) {
     if (part.sum[s] == 0) continue;
-    const float largest =
-        into.largest[s] > part.largest[s] ? into.largest[s] : part.largest[s];
+    const float largest = into.largest[s] > part.largest[s] ? into.largest[s] : part.largest[s];
     const float keep = into.sum[s] == 0 ? 0.0f : ExpOne(into.largest[s] - largest);
     const float take = ExpOne(part.largest[s] - largest);
     into.sum[s] = into.sum[s] * keep + part.sum[s] * take;
@@ -49,7 +50,8 @@ void MergeState(SoftmaxState into, SoftmaxState part, uint32_t stacked, uint32_t
     float* target = into.values + size_t{s} * head_dim;
     const float* source = part.values + size_t{s} * head_dim;
     for (uint32_t i = 0; i < head_dim; i += kLanes) {
-      Store(target + i, Fma(Load(source + i), Broadcast(take), Mul(Load(target + i), Broadcast(keep))));
+      Store(target + i,
+            Fma(Load(source + i), Broadcast(take), Mul(Load(target + i), Broadcast(keep))));
     }
   }
 }
@@ -108,7 +110,8 @@ inline void RotateQuery(typename Policy::Element* out, const float* q, const Att
 }
 
 // Turns one row's scores of a page into weights and rescales what the row has gathered.
-// visible: keys of the page the row may see, at least 1; padded: visible keys of the last row, rounded up.
+// visible: keys of the page the row may see, at least 1; padded: visible keys of the last row,
+// rounded up.
 template <typename Policy>
 inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t visible,
                      uint32_t padded, const float* key_scales, const float* value_scales,
@@ -160,8 +163,8 @@ void AttendPage(const AttentionTask& task, const PageTiles& page,
   const uint64_t position = task.first_position + task.first_row;
   if (page.tokens == 0 || position + task.rows <= page.first_position) return;
   // Rows before the page see nothing of it.
-  const auto skip = static_cast<uint32_t>(
-      page.first_position > position ? page.first_position - position : 0);
+  const auto skip =
+      static_cast<uint32_t>(page.first_position > position ? page.first_position - position : 0);
   const auto visible_at = [&](uint32_t row) {
     const uint64_t seen = position + row - page.first_position + 1;
     return seen < page.tokens ? static_cast<uint32_t>(seen) : page.tokens;
@@ -180,14 +183,19 @@ void AttendPage(const AttentionTask& task, const PageTiles& page,
   }
   const std::byte* keys = page.keys + task.kv_head * page.key_stride;
   const std::byte* values = page.values + task.kv_head * page.value_stride;
+  // The values arrive while the keys are multiplied.
+  const size_t value_bytes =
+      size_t{padded} * head_dim * (page.value_codec == KvCodec::kBf16 ? 2 : 1);
+  for (size_t i = 0; i < value_bytes; i += 64) __builtin_prefetch(values + i, 0, 2);
   Policy::Multiply(stacked, work.queries + size_t{first} * head_dim, head_dim, page.key_codec, keys,
                    kBlockTokens, padded, head_dim, work.expanded,
                    work.scores + size_t{first} * kBlockTokens, kBlockTokens, false);
   const float* key_scales = ScalesOf(keys, page.key_codec, head_dim);
   const float* value_scales = ScalesOf(values, page.value_codec, head_dim);
   for (uint32_t s = first; s < first + stacked; ++s) {
-    WeighRow<Policy>(work.scores + size_t{s} * kBlockTokens, work.weights + size_t{s} * kBlockTokens,
-                     visible_at(s / group), padded, key_scales, value_scales, s, state, head_dim);
+    WeighRow<Policy>(work.scores + size_t{s} * kBlockTokens,
+                     work.weights + size_t{s} * kBlockTokens, visible_at(s / group), padded,
+                     key_scales, value_scales, s, state, head_dim);
   }
   Policy::Multiply(stacked, work.weights + size_t{first} * kBlockTokens, kBlockTokens,
                    page.value_codec, values, head_dim, head_dim, padded, work.expanded,

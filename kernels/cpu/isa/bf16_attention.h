@@ -1,7 +1,7 @@
-// kernels/cpu/isa/bf16_attention.h -- the attention Policy by bf16 dot products: bf16 tiles are multiplied
-// where they lie (their layout is the instruction's), int8 tiles are expanded to bf16, which holds their
-// codes exactly. Queries and softmax weights are rounded to bf16. Included after bf16_matmul.h and
-// attention_body.h by one translation unit.
+// kernels/cpu/isa/bf16_attention.h -- the attention Policy by bf16 dot products: bf16 tiles are
+// multiplied where they lie (their layout is the instruction's), int8 tiles are expanded to bf16,
+// which holds their codes exactly. Queries and softmax weights are rounded to bf16. Included after
+// bf16_matmul.h and attention_body.h by one translation unit.
 #pragma once
 
 namespace corpusd {
@@ -9,7 +9,8 @@ namespace {
 
 constexpr uint32_t kBf16AttentionRows = 12;
 
-// out[depth / 2][cols][2] as bf16 = the first cols columns of an int8 tile [depth / 4][tile_cols][4].
+// out[depth / 2][cols][2] as bf16 = the first cols columns of an int8 tile [depth /
+// 4][tile_cols][4].
 inline void ExpandInt8Tile(std::byte* out, const std::byte* tile, uint32_t tile_cols, uint32_t cols,
                            uint32_t depth) {
   for (uint32_t k = 0; k < depth; k += 4) {
@@ -85,11 +86,11 @@ struct Bf16Policy {
         const uint16_t* row = a + r * a_stride;
         float* target = c + r * c_stride + i;
         if (i + 2 * kLanes <= cols) {
-          PairTailTile<kBf16AttentionRows, 2>(count, row, a_stride, b + size_t{i} * 4, b_cols, depth,
-                                              target, c_stride, add);
+          PairTailTile<kBf16AttentionRows, 2>(count, row, a_stride, b + size_t{i} * 4, b_cols,
+                                              depth, target, c_stride, add);
         } else {
-          PairTailTile<kBf16AttentionRows, 1>(count, row, a_stride, b + size_t{i} * 4, b_cols, depth,
-                                              target, c_stride, add);
+          PairTailTile<kBf16AttentionRows, 1>(count, row, a_stride, b + size_t{i} * 4, b_cols,
+                                              depth, target, c_stride, add);
         }
       }
     }

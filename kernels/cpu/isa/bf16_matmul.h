@@ -1,8 +1,8 @@
-// kernels/cpu/isa/bf16_matmul.h -- matrix product by bf16 dot products (vdpbf16ps). Activations are rounded
-// to bf16; 4- and 8-bit weight codes are multiplied as the small integers they are, exact in bf16, and
-// scaled per block of 32 inputs: acc += d * (x . q) + m * sum(x). Other weights are bf16 with scale 1. Every
-// output is one such chain over its blocks in ascending order, in every path and any cut.
-// Included after float_matmul.h by one translation unit.
+// kernels/cpu/isa/bf16_matmul.h -- matrix product by bf16 dot products (vdpbf16ps). Activations are
+// rounded to bf16; 4- and 8-bit weight codes are multiplied as the small integers they are, exact
+// in bf16, and scaled per block of 32 inputs: acc += d * (x . q) + m * sum(x). Other weights are
+// bf16 with scale 1. Every output is one such chain over its blocks in ascending order, in every
+// path and any cut. Included after float_matmul.h by one translation unit.
 #pragma once
 
 namespace corpusd {
@@ -15,7 +15,9 @@ constexpr uint32_t kBf16TilePanels = 2;
 constexpr uint32_t kDirectPanels = 4;
 constexpr uint32_t kPairsABlock = kQuantBlock / 2;
 
-inline uint32_t PaddedCols(uint32_t cols) { return (cols + kQuantBlock - 1) / kQuantBlock * kQuantBlock; }
+inline uint32_t PaddedCols(uint32_t cols) {
+  return (cols + kQuantBlock - 1) / kQuantBlock * kQuantBlock;
+}
 // A prepared row: padded inputs as bf16, then the sum of every block of 32 as float32.
 inline size_t PreparedStride(uint32_t cols) {
   const size_t padded = PaddedCols(cols);
@@ -36,15 +38,15 @@ inline Lanes LoadBf16(const uint16_t* p) {
 // Pairs (even, odd) as the dot product takes them, rounded.
 inline __m512i PairsOf(Lanes even, Lanes odd) {
   const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(odd.v, even.v);
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, halves);
 }
 // The same where both are already exact in bf16: their upper halves.
 inline __m512i ExactPairsOf(Lanes even, Lanes odd) {
-  return _mm512_or_si512(
-      _mm512_srli_epi32(_mm512_castps_si512(even.v), 16),
-      _mm512_and_si512(_mm512_castps_si512(odd.v), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even.v), 16),
+                         _mm512_and_si512(_mm512_castps_si512(odd.v),
+                                          _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 inline Lanes Dot(Lanes sum, __m512i a, __m512i b) {
   return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
@@ -228,15 +230,15 @@ void Bf16Panels(const MatMulTask& task, uint32_t panel) {
       const std::byte* rows_a = a + r * stride + size_t{first} * 2;
       const auto* rows_sums =
           reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(sums) + r * stride);
-      Bf16TailTile<kBf16TileRows, kPanels>(MinU32(kBf16TileRows, task.rows - r), rows_a, stride,
-                                           rows_sums, panels, depth,
-                                           c + size_t{r} * task.out_stride, task.out_stride, width,
-                                           add);
+      Bf16TailTile<kBf16TileRows, kPanels>(
+          MinU32(kBf16TileRows, task.rows - r), rows_a, stride, rows_sums, panels, depth,
+          c + size_t{r} * task.out_stride, task.out_stride, width, add);
     }
   }
 }
 
-// One row times kDirectPanels panels of 4-bit codes, straight from memory: a decode reads each code once.
+// One row times kDirectPanels panels of 4-bit codes, straight from memory: a decode reads each code
+// once.
 void Bf16DirectQ4(const MatMulTask& task, uint32_t panel) {
   const PackedWeight& weight = task.weight;
   const std::byte* a = task.prepared + task.first_row * PreparedStride(weight.cols);

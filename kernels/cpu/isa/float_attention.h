@@ -1,5 +1,6 @@
-// kernels/cpu/isa/float_attention.h -- the attention Policy in float32: tiles are expanded once per page and
-// task into panels [depth][16] and multiplied by FMA. Included after float_matmul.h and attention_body.h.
+// kernels/cpu/isa/float_attention.h -- the attention Policy in float32: tiles are expanded once per
+// page and task into panels [depth][16] and multiplied by FMA. Included after float_matmul.h and
+// attention_body.h.
 #pragma once
 
 namespace corpusd {
@@ -26,6 +27,57 @@ inline void ExpandTile(float* out, KvCodec codec, const std::byte* tile, uint32_
   }
 }
 
+// Up to this many stacked rows (a decode) take each factor from the tile as it is expanded.
+constexpr uint32_t kFusedRows = 4;
+
+// c[kRows][cols] (+)= a[kRows][depth] * tile, without the panel; the same FMAs in the same order.
+template <uint32_t kRows>
+inline void FusedMultiply(const float* a, size_t a_stride, KvCodec codec, const std::byte* tile,
+                          uint32_t tile_cols, uint32_t cols, uint32_t depth, float* c,
+                          size_t c_stride, bool add) {
+  for (uint32_t i = 0; i < cols; i += kLanes) {
+    Lanes sums[kRows];
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < kRows; ++r) sums[r] = add ? Load(c + r * c_stride + i) : Zero();
+    const auto step = [&](uint32_t k, Lanes w) {
+#pragma GCC unroll 4
+      for (uint32_t r = 0; r < kRows; ++r) {
+        sums[r] = Fma(BroadcastFrom(a + r * a_stride + k), w, sums[r]);
+      }
+    };
+    if (codec == KvCodec::kBf16) {
+      for (uint32_t k = 0; k < depth; k += 2) {
+        const IntLanes v = LoadInt(tile + (size_t{k / 2} * tile_cols + i) * 4);
+        step(k, LowBf16ToFloat(v));
+        step(k + 1, HighBf16ToFloat(v));
+      }
+    } else {
+      for (uint32_t k = 0; k < depth; k += 4) {
+        const IntLanes v = LoadInt(tile + (size_t{k / 4} * tile_cols + i) * 4);
+        step(k, ByteToFloat<0>(v));
+        step(k + 1, ByteToFloat<1>(v));
+        step(k + 2, ByteToFloat<2>(v));
+        step(k + 3, ByteToFloat<3>(v));
+      }
+    }
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < kRows; ++r) Store(c + r * c_stride + i, sums[r]);
+  }
+}
+
+template <uint32_t kRows>
+inline void FusedTail(uint32_t rows, const float* a, size_t a_stride, KvCodec codec,
+                      const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
+                      float* c, size_t c_stride, bool add) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      return FusedMultiply<kRows>(a, a_stride, codec, tile, tile_cols, cols, depth, c, c_stride,
+                                  add);
+    }
+    FusedTail<kRows - 1>(rows, a, a_stride, codec, tile, tile_cols, cols, depth, c, c_stride, add);
+  }
+}
+
 struct FloatPolicy {
   using Element = float;
   static constexpr uint32_t kTokenMultiple = kLanes;
@@ -33,6 +85,10 @@ struct FloatPolicy {
   static void Multiply(uint32_t rows, const float* a, size_t a_stride, KvCodec codec,
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
                        std::byte* expanded, float* c, size_t c_stride, bool add) {
+    if (rows <= kFusedRows) {
+      return FusedTail<kFusedRows>(rows, a, a_stride, codec, tile, tile_cols, cols, depth, c,
+                                   c_stride, add);
+    }
     auto* panels = reinterpret_cast<float*>(expanded);
     ExpandTile(panels, codec, tile, tile_cols, cols, depth);
     for (uint32_t i = 0; i < cols; i += kLanes) {

@@ -1,7 +1,8 @@
-// kernels/cpu/isa/float_matmul.h -- matrix product in float32 FMA over Lanes: a weight panel is expanded
-// once into scratch [inputs][16] and used for every row of the task; one or two rows skip the scratch.
-// Every output is one chain of FMAs over its inputs in ascending order, in either path and any cut, so its
-// bits depend on nothing else. Included after vector_math.h by one translation unit.
+// kernels/cpu/isa/float_matmul.h -- matrix product in float32 FMA over Lanes: a weight panel is
+// expanded once into scratch [inputs][16] and used for every row of the task; one or two rows skip
+// the scratch. Every output is one chain of FMAs over its inputs in ascending order, in either path
+// and any cut, so its bits depend on nothing else. Included after vector_math.h by one translation
+// unit.
 #pragma once
 
 #include "kernels/cpu/cpu_kernels.h"
@@ -52,8 +53,8 @@ void FloatGemm(uint32_t rows, const float* a, size_t a_stride, const float* b, u
                           c_stride, add);
 }
 
-// Calls emit(k, w) for the inputs [first, first + count) of a panel in order, w the 16 outputs' weights.
-// REQUIRES: first and count multiples of 32, or count reaching the last input.
+// Calls emit(k, w) for the inputs [first, first + count) of a panel in order, w the 16 outputs'
+// weights. REQUIRES: first and count multiples of 32, or count reaching the last input.
 template <typename Emit>
 inline void ForEachQ4(const std::byte* panel, uint32_t cols, uint32_t first, uint32_t count,
                       Emit emit) {
@@ -130,7 +131,8 @@ inline void DirectPanel(const MatMulTask& task, uint32_t panel) {
   for (uint32_t r = 0; r < kRows; ++r) StoreFirst(c[r], sums[r], width);
 }
 
-// The last panel of a weight whose rows are no multiple of 16: its outputs pass through a small copy.
+// The last panel of a weight whose rows are no multiple of 16: its outputs pass through a small
+// copy.
 void NarrowGemm(uint32_t rows, const float* a, size_t a_stride, const float* b, uint32_t depth,
                 float* c, size_t c_stride, uint32_t width, bool add) {
   for (uint32_t r = 0; r < rows; ++r) {
@@ -158,9 +160,8 @@ inline void FloatMatMul(const MatMulTask& task) noexcept {
     const uint32_t width = weight.rows - p * kLanes;
     for (uint32_t first = 0; first < weight.cols; first += kDepthBlock) {
       const uint32_t depth = MinU32(kDepthBlock, weight.cols - first);
-      ForEachWeight(weight, p, first, depth, [&](uint32_t k, Lanes w) {
-        Store(expanded + size_t{k - first} * kLanes, w);
-      });
+      ForEachWeight(weight, p, first, depth,
+                    [&](uint32_t k, Lanes w) { Store(expanded + size_t{k - first} * kLanes, w); });
       const bool add = task.accumulate || first > 0;
       if (width >= kLanes) {
         FloatGemm(task.rows, a + first, task.x_stride, expanded, depth, c, task.out_stride, add);
@@ -175,7 +176,7 @@ inline void FloatMatMul(const MatMulTask& task) noexcept {
 inline uint64_t FloatMatMulScratchBytes() noexcept { return kFloatScratchBytes; }
 inline uint64_t NoPreparedBytes(uint32_t /*rows*/, uint32_t /*cols*/) noexcept { return 0; }
 inline void PrepareNothing(std::byte* /*prepared*/, const float* /*x*/, uint32_t /*x_stride*/,
-                    uint32_t /*cols*/, uint32_t /*first_row*/, uint32_t /*rows*/) noexcept {}
+                           uint32_t /*cols*/, uint32_t /*first_row*/, uint32_t /*rows*/) noexcept {}
 
 }  // namespace
 }  // namespace corpusd

@@ -1,5 +1,6 @@
-// kernels/cpu/isa/lanes_avx2.h -- 16 floats in two AVX2 registers: the vector that the shared kernel bodies
-// are written over. Included by one translation unit only, before them; all in its anonymous namespace.
+// kernels/cpu/isa/lanes_avx2.h -- 16 floats in two AVX2 registers: the vector that the shared
+// kernel bodies are written over. Included by one translation unit only, before them; all in its
+// anonymous namespace.
 #pragma once
 
 #include <immintrin.h>
@@ -33,12 +34,24 @@ inline Lanes Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Lanes Fma(Lanes a, Lanes b, Lanes c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
-inline Lanes Mul(Lanes a, Lanes b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-inline Lanes Add(Lanes a, Lanes b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
-inline Lanes Sub(Lanes a, Lanes b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
-inline Lanes Div(Lanes a, Lanes b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
-inline Lanes Max(Lanes a, Lanes b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
-inline Lanes Min(Lanes a, Lanes b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline Lanes Mul(Lanes a, Lanes b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+inline Lanes Add(Lanes a, Lanes b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+inline Lanes Sub(Lanes a, Lanes b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+inline Lanes Div(Lanes a, Lanes b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+inline Lanes Max(Lanes a, Lanes b) {
+  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+inline Lanes Min(Lanes a, Lanes b) {
+  return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
 inline Lanes RoundToInt(Lanes a) {
   constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(a.lo, kMode), _mm256_round_ps(a.hi, kMode)};
@@ -75,7 +88,8 @@ inline Lanes ScaleByPowerOfTwo(Lanes v, Lanes n) {
   const __m256i bias = _mm256_set1_epi32(127);
   const __m256i lo = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.lo), bias), 23);
   const __m256i hi = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.hi), bias), 23);
-  return {_mm256_mul_ps(v.lo, _mm256_castsi256_ps(lo)), _mm256_mul_ps(v.hi, _mm256_castsi256_ps(hi))};
+  return {_mm256_mul_ps(v.lo, _mm256_castsi256_ps(lo)),
+          _mm256_mul_ps(v.hi, _mm256_castsi256_ps(hi))};
 }
 
 inline IntLanes LoadInt(const void* p) {

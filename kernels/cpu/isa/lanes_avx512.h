@@ -1,5 +1,6 @@
-// kernels/cpu/isa/lanes_avx512.h -- 16 floats in one AVX-512 register: the vector that the shared kernel
-// bodies are written over. Included by one translation unit only, before them; all in its anonymous namespace.
+// kernels/cpu/isa/lanes_avx512.h -- 16 floats in one AVX-512 register: the vector that the shared
+// kernel bodies are written over. Included by one translation unit only, before them; all in its
+// anonymous namespace.
 #pragma once
 
 #include <immintrin.h>
@@ -9,7 +10,8 @@
 namespace corpusd {
 namespace {
 
-// Rows of a tile: 14 accumulators hide the latency of both FMA units; their factors come from memory.
+// Rows of a tile: 14 accumulators hide the latency of both FMA units; their factors come from
+// memory.
 constexpr uint32_t kTileRows = 14;
 
 struct Lanes {
@@ -55,26 +57,27 @@ inline IntLanes LoadInt(const void* p) { return {_mm512_loadu_si512(p)}; }
 // Bits [kShift, kShift + 4) of each lane as a float.
 template <int kShift>
 inline Lanes NibbleToFloat(IntLanes a) {
-  return {_mm512_cvtepi32_ps(
-      _mm512_and_si512(_mm512_srli_epi32(a.v, kShift), _mm512_set1_epi32(15)))};
+  return {
+      _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a.v, kShift), _mm512_set1_epi32(15)))};
 }
 // Signed byte kByte of each lane as a float.
 template <int kByte>
 inline Lanes ByteToFloat(IntLanes a) {
   return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(a.v, 24 - 8 * kByte), 24))};
 }
-inline Lanes LowBf16ToFloat(IntLanes a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16))}; }
+inline Lanes LowBf16ToFloat(IntLanes a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16))};
+}
 inline Lanes HighBf16ToFloat(IntLanes a) {
-  return {_mm512_castsi512_ps(
-      _mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  return {
+      _mm512_castsi512_ps(_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 inline Lanes LoadHalf(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }
 // Turns 8 pairs (x0, x1) by [cos, sin] pairs: (x0 c - x1 s, x1 c + x0 s).
 inline Lanes RotatePairs(Lanes x, Lanes cos_sin) {
-  const __m512 swapped =
-      _mm512_mul_ps(_mm512_permute_ps(x.v, 0xb1), _mm512_movehdup_ps(cos_sin.v));
+  const __m512 swapped = _mm512_mul_ps(_mm512_permute_ps(x.v, 0xb1), _mm512_movehdup_ps(cos_sin.v));
   return {_mm512_fmaddsub_ps(x.v, _mm512_moveldup_ps(cos_sin.v), swapped)};
 }
 

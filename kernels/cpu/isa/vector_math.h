@@ -1,5 +1,5 @@
-// kernels/cpu/isa/vector_math.h -- exp, and the row-wise operations between matrix products, over Lanes.
-// Included after a lanes_*.h by one translation unit; all in its anonymous namespace.
+// kernels/cpu/isa/vector_math.h -- exp, and the row-wise operations between matrix products, over
+// Lanes. Included after a lanes_*.h by one translation unit; all in its anonymous namespace.
 #pragma once
 
 #include "kernels/shapes.h"
@@ -24,9 +24,9 @@ inline void StoreFirst(float* p, Lanes v, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) p[i] = values[i];
 }
 
-// e^x within 2 units in the last place; exactly 0 below -87.3, so a masked score of minus infinity weighs
-// nothing; capped above 88. x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 in r (Taylor's:
-// the next term is below 2^-26).
+// e^x within 2 units in the last place; exactly 0 below -87.3, so a masked score of minus infinity
+// weighs nothing; capped above 88. x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 in
+// r (Taylor's: the next term is below 2^-26).
 inline Lanes Exp(Lanes x) {
   const Lanes lowest = Broadcast(-87.3f);
   const Lanes bounded = Min(Max(x, lowest), Broadcast(88.0f));

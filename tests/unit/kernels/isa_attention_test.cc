@@ -41,7 +41,7 @@ std::vector<float> Queries(const Scene& scene) {
 
 // Rows [first, first + count) of the scene, computed by a table.
 Answer Compute(const CpuKernels& kernels, const Scene& scene, uint32_t first, uint32_t count,
-           uint32_t rows_each, bool in_parts) {
+               uint32_t rows_each, bool in_parts) {
   std::vector<float> queries = Queries(scene);
   const uint32_t cols = scene.shape.q_heads * scene.shape.head_dim;
   Answer answer{std::vector<float>(size_t{count} * cols), cols};
@@ -126,9 +126,9 @@ TEST(IsaAttention, OtherShapesMatchTheReference) {
           AttentionShape{.q_heads = 4, .kv_heads = 4, .head_dim = 256, .scale = 0.06f}}) {
       Scene scene{.shape = shape};
       scene.rope = shape.head_dim == 16 ? nullptr : Rope(12).table();
-      scene.lists.push_back(std::make_unique<RandomPages>(
-          FormatOf(KvCodec::kBf16, KvCodec::kInt8, shape), std::vector<uint32_t>{128, 9}, 0,
-          scene.rope, 1.0f, 5));
+      scene.lists.push_back(
+          std::make_unique<RandomPages>(FormatOf(KvCodec::kBf16, KvCodec::kInt8, shape),
+                                        std::vector<uint32_t>{128, 9}, 0, scene.rope, 1.0f, 5));
       scene.first_position = 100;
       scene.rows = 37;
       ExpectNearReference(*kernels, scene, BoundFor(*kernels));
@@ -161,9 +161,9 @@ TEST(IsaAttention, RowsBeforeAnyKeyAreZero) {
   for (const CpuKernels* kernels : TestedKernels()) {
     Scene scene{.shape = {.q_heads = 3, .kv_heads = 1, .head_dim = 64, .scale = 0.125f}};
     scene.rope = Rope(32).table();
-    scene.lists.push_back(std::make_unique<RandomPages>(
-        FormatOf(KvCodec::kBf16, KvCodec::kBf16, scene.shape), std::vector<uint32_t>{128, 128}, 10,
-        scene.rope, 1.0f, 9));
+    scene.lists.push_back(
+        std::make_unique<RandomPages>(FormatOf(KvCodec::kBf16, KvCodec::kBf16, scene.shape),
+                                      std::vector<uint32_t>{128, 128}, 10, scene.rope, 1.0f, 9));
     scene.rows = 30;
     const Answer got = Compute(*kernels, scene, 0, scene.rows, 1u << 20, false);
     for (size_t i = 0; i < 10 * size_t{got.cols}; ++i) ASSERT_EQ(got.values[i], 0.0f);

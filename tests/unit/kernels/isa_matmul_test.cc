@@ -36,8 +36,8 @@ void ExpectNearReference(const CpuKernels& kernels, Product& product, bool accum
   const uint32_t rows = product.weight.packed.rows;
   const uint32_t cols = product.x.cols;
   // Types without a packed form of their own are rounded to bf16 once, at load.
-  const bool rounded = product.weight.packed.kind == PackedKind::kBf16 &&
-                       product.weight.type != WeightType::kBf16;
+  const bool rounded =
+      product.weight.packed.kind == PackedKind::kBf16 && product.weight.type != WeightType::kBf16;
   const double precision = std::max(ProductPrecision(kernels), rounded ? 0x1p-8 : 0.0);
   std::vector<float> expected = product.before;
   ReferenceMatMul({expected.data(), product.x.rows, rows, rows}, product.x,
@@ -50,11 +50,11 @@ void ExpectNearReference(const CpuKernels& kernels, Product& product, bool accum
             double{product.x.row(n)[k]} * product.weight.values[size_t{r} * cols + k];
         squares += term * term;
       }
-      // Rounding errors of the terms add like a random walk; 8 deviations never happen by chance. The
-      // chain of float32 sums adds a part that grows with the result.
+      // Rounding errors of the terms add like a random walk; 8 deviations never happen by chance.
+      // The chain of float32 sums adds a part that grows with the result.
       const size_t i = size_t{n} * rows + r;
-      const double bound = 8 * precision * std::sqrt(squares) +
-                           3e-6 * (std::fabs(expected[i]) + std::sqrt(squares));
+      const double bound =
+          8 * precision * std::sqrt(squares) + 3e-6 * (std::fabs(expected[i]) + std::sqrt(squares));
       ASSERT_NEAR(got[i], expected[i], bound)
           << kernels.name << " row " << n << " output " << r << " of [" << product.x.rows << ", "
           << cols << "] x [" << rows << ", " << cols << "], type "
@@ -106,8 +106,8 @@ TEST(IsaMatMul, ModelShapesMatchTheReference) {
 // The same bits for a row alone, in any batch, and under any cut of rows and panels.
 TEST(IsaMatMul, RowsAreIndependentBitForBit) {
   for (const CpuKernels* kernels : TestedKernels()) {
-    for (const WeightType type : {WeightType::kQ4_1, WeightType::kQ8_0, WeightType::kBf16,
-                                  WeightType::kF32}) {
+    for (const WeightType type :
+         {WeightType::kQ4_1, WeightType::kQ8_0, WeightType::kBf16, WeightType::kF32}) {
       Product product(type, 67, 100, 608);
       for (const bool accumulate : {false, true}) {
         const std::vector<float> whole = product.Run(*kernels, accumulate);

@@ -151,8 +151,8 @@ void RunMatMul(const CpuKernels& kernels, MatrixView out, MatrixView x, const Pa
   }
 }
 
-void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q, const AttentionCall& call,
-                  uint32_t rows_each, bool in_parts) {
+void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
+                  const AttentionCall& call, uint32_t rows_each, bool in_parts) {
   AlignedBytes scratch(AttentionScratchBytes(call.shape));
   const auto page_count = static_cast<uint32_t>(call.pages.size());
   rows_each = std::min(rows_each, AttentionRowsMax(call.shape));

@@ -1,5 +1,5 @@
-// tests/unit/kernels/kernel_fixture.h -- random weights, activations and KV pages for kernel tests, all from
-// a seed. Owned by the test; one thread.
+// tests/unit/kernels/kernel_fixture.h -- random weights, activations and KV pages for kernel tests,
+// all from a seed. Owned by the test; one thread.
 #pragma once
 
 #include <cstdint>
@@ -82,8 +82,8 @@ struct AttentionCall {
   const RopeTable* rope = nullptr;
 };
 // Through attend, or attend_part and merge_parts; at most rows_each query rows a task.
-void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q, const AttentionCall& call,
-                  uint32_t rows_each, bool in_parts);
+void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
+                  const AttentionCall& call, uint32_t rows_each, bool in_parts);
 
 // Tables of this processor.
 std::vector<const CpuKernels*> TestedKernels();

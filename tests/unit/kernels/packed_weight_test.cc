@@ -12,9 +12,9 @@ namespace {
 
 TEST(PackedWeight, UnpacksWhatWasPacked) {
   for (const WeightType type :
-       {WeightType::kF32, WeightType::kF16, WeightType::kBf16, WeightType::kQ4_0,
-        WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1, WeightType::kQ8_0,
-        WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K}) {
+       {WeightType::kF32, WeightType::kF16, WeightType::kBf16, WeightType::kQ4_0, WeightType::kQ4_1,
+        WeightType::kQ5_0, WeightType::kQ5_1, WeightType::kQ8_0, WeightType::kQ4_K,
+        WeightType::kQ5_K, WeightType::kQ6_K}) {
     const RandomWeight weight(type, 21, 512, 3);
     const bool rounded = weight.packed.kind == PackedKind::kBf16 && type != WeightType::kBf16;
     std::vector<float> row(512);
