@@ -323,8 +323,13 @@ class CorpusClient::IngestCall : public IngestWriter {
 
   void SendEnd() {
     v1::Request request;
+    request.set_id(call_.id);
     request.mutable_ingest_end();
-    SendRequest(std::move(request));
+    auto sent = client_->channel_->Send(request, call_.deadline);
+    if (sent.ok()) return;  // what comes now is the answer
+    auto last_words = client_->channel_->TryReceive();
+    const bool refused = last_words && last_words->has_error();
+    error_ = refused ? FromWire(last_words->error()) : sent.error();
   }
 
   bool failed() const { return error_.has_value(); }

@@ -1,5 +1,6 @@
 #include "daemon/run.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -32,6 +33,9 @@ void Notify(std::string_view state) {
 
 int Serve(const Options& options) {
   OpenLog(options.log_level, options.log_format);
+  // A broken frame is logged with its sender (rpc_connection.cc); the library's own line only adds
+  // noise.
+  google::protobuf::SetLogHandler(nullptr);
   ShutdownSignals signals;
   auto daemon = Daemon::Open(options);
   if (!daemon.ok()) {

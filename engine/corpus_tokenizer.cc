@@ -9,28 +9,28 @@ namespace {
 class ExactTokenizer final : public CorpusTokenizer {
  public:
   ExactTokenizer(const Tokenizer& tokenizer, std::vector<TokenId> prefix, uint64_t first_token)
-      : tokenizer_(tokenizer), tokens_(std::move(prefix)), first_token_(first_token) {}
+      : encoder_(tokenizer), tokens_(std::move(prefix)), first_token_(first_token) {}
 
   void BeginSource(std::string_view path) override {
     CorpusSource source;
     source.path = path;
     source.first_token = first_token_ + tokens_.size();
     sources_.push_back(std::move(source));
-    encoder_ = std::make_unique<StreamingEncoder>(tokenizer_);
+    open_ = true;
     hash_ = Sha256();
   }
 
   void Append(std::string_view bytes) override {
-    CHECK(encoder_ != nullptr) << "Append before BeginSource";
+    CHECK(open_) << "Append before BeginSource";
     sources_.back().bytes += bytes.size();
     hash_.Update(bytes);
-    encoder_->Append(bytes, &tokens_);
+    encoder_.Append(bytes, &tokens_);
   }
 
   void EndSource() override {
-    CHECK(encoder_ != nullptr) << "EndSource before BeginSource";
-    encoder_->Finish(&tokens_);
-    encoder_ = nullptr;
+    CHECK(open_) << "EndSource before BeginSource";
+    encoder_.Finish(&tokens_);
+    open_ = false;
     CorpusSource& source = sources_.back();
     source.tokens = first_token_ + tokens_.size() - source.first_token;
     source.sha256 = HexText(hash_.Finish());
@@ -41,11 +41,11 @@ class ExactTokenizer final : public CorpusTokenizer {
   std::vector<CorpusSource> TakeSources() override { return std::move(sources_); }
 
  private:
-  const Tokenizer& tokenizer_;
+  StreamingEncoder encoder_;  // one for all sources: its cache of words stays warm
   std::vector<TokenId> tokens_;
   const uint64_t first_token_;
   std::vector<CorpusSource> sources_;
-  std::unique_ptr<StreamingEncoder> encoder_;
+  bool open_ = false;
   Sha256 hash_;
 };
 

@@ -115,7 +115,8 @@ std::string FormatRate(double per_second) {
 std::string FormatAge(int64_t then_ms, int64_t now_ms) {
   if (then_ms <= 0) return "-";
   const bool past = then_ms <= now_ms;
-  const int64_t seconds = (past ? now_ms - then_ms : then_ms - now_ms) / 1000;
+  // To the nearest second: what was set to two days a moment ago is "in 2d", not "in 47h".
+  const int64_t seconds = ((past ? now_ms - then_ms : then_ms - now_ms) + 500) / 1000;
   if (seconds == 0) return "now";
   std::string length;
   if (seconds < 60) {

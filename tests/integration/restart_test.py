@@ -87,14 +87,15 @@ class RestartTest(IntegrationTest):
         daemon.ctl("ingest", "a", path, "--detach")
         self.wait_for("the first durable run",
                       lambda: daemon.ctl("job", "1", "-o", "json").json()["done_tokens"] >= 512)
+        durable = daemon.ctl("job", "1", "-o", "json").json()["done_tokens"]
         daemon.kill()
         daemon.start()
+        # What was durable is where the job goes on: at most the run in flight is computed again.
+        self.assertGreaterEqual(daemon.ctl("job", "1", "-o", "json").json()["done_tokens"], durable)
         self.assertEqual(daemon.ctl("wait", "a", "--timeout", "60s").code, 0)
         job = daemon.ctl("job", "1", "-o", "json").json()
         self.assertEqual(job["state"], "done")
         self.assertGreaterEqual(job["resumed_times"], 1)
-        log = daemon.log_text()
-        self.assertIn("resumed", log)
 
     def test_sigterm_finishes_a_question_and_checkpoints_a_prefill(self):
         daemon = self.daemon(grace="30s")

@@ -52,6 +52,7 @@ TEST(CtlUnits, CountsRatesAndTimes) {
   EXPECT_EQ(FormatTimestamp(1790000000999), "2026-09-21T14:13:20Z");
   EXPECT_EQ(FormatAge(0, 5000), "-");
   EXPECT_EQ(FormatAge(5000, 5400), "now");
+  EXPECT_EQ(FormatAge(5000 + 2ll * 86400 * 1000, 5100), "in 2d");
   EXPECT_EQ(FormatAge(1000, 61000), "1m ago");
   EXPECT_EQ(FormatAge(1000, 1000 + 2 * 3600 * 1000), "2h ago");
   EXPECT_EQ(FormatAge(1000 + 3ll * 86400 * 1000, 1000), "in 3d");

@@ -77,12 +77,15 @@ TEST_F(RpcQueryTest, DroppedStreamCancels) {
 }
 
 TEST_F(RpcQueryTest, VanishedClientsQuestionIsCancelled) {
-  auto other = Connect();
-  auto stream = other->StartAsk(Question("forever"));
-  ASSERT_TRUE(stream.ok());
+  auto channel =
+      UnixChannel::Connect(options_.socket_path, kNoDeadline, kFrameBytesMaxDefault, nullptr);
+  ASSERT_TRUE(channel.ok());
+  v1::Request request;
+  request.set_id(1);
+  *request.mutable_ask() = Question("forever");
+  ASSERT_TRUE((*channel)->Send(request, kNoDeadline).ok());
   WaitFor("the question to run", [&] { return controls_.asks_running == 1; });
-  stream->release();  // no polite cancel: the connection just goes
-  other.reset();
+  channel->reset();  // no polite cancel: the connection just goes
   WaitFor("the question to stop", [&] { return controls_.asks_stopped == 1; });
 }
 
