@@ -1,6 +1,8 @@
-# corpusd_wire (frames, both ends) and corpusd_client, installed as the CMake package corpusd::client.
-corpusd_library(corpusd_wire FILES ${CMAKE_CURRENT_LIST_DIR}/wire/frame_codec.cc ${CMAKE_CURRENT_LIST_DIR}/wire/utf8.cc
-                SYSTEM_DEPS protobuf::libprotobuf)
+# corpusd_wire (frames, both ends) and corpusd_client, installed as the CMake package
+# corpusd::client.
+corpusd_library(corpusd_wire
+  FILES ${CMAKE_CURRENT_LIST_DIR}/wire/frame_codec.cc ${CMAKE_CURRENT_LIST_DIR}/wire/utf8.cc
+  SYSTEM_DEPS protobuf::libprotobuf)
 corpusd_library(corpusd_client
   FILES ${CMAKE_CURRENT_LIST_DIR}/unix_channel.cc ${CMAKE_CURRENT_LIST_DIR}/corpus_client.cc
         ${CMAKE_CURRENT_LIST_DIR}/token_stream.cc
@@ -21,7 +23,8 @@ foreach(library corpusd_wire corpusd_client corpusd_proto corpusd_options)
   endforeach()
 endforeach()
 # Private warning flags travel as an empty link-only target.
-install(TARGETS corpusd_wire corpusd_client corpusd_proto corpusd_options EXPORT corpusd_client_targets
+install(TARGETS corpusd_wire corpusd_client corpusd_proto corpusd_options
+        EXPORT corpusd_client_targets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT client
         INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/corpusd)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/client_error.h ${CMAKE_CURRENT_LIST_DIR}/corpus_client.h
@@ -31,8 +34,8 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/corpusd/v1/corpusd.pb.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/corpusd/corpusd/v1 COMPONENT client)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/proto/corpusd/v1/corpusd.proto
         DESTINATION ${CMAKE_INSTALL_DATADIR}/corpusd/proto/corpusd/v1 COMPONENT client)
-install(EXPORT corpusd_client_targets FILE corpusd-targets.cmake NAMESPACE corpusd:: DESTINATION ${client_package_dir}
-        COMPONENT client)
+install(EXPORT corpusd_client_targets FILE corpusd-targets.cmake NAMESPACE corpusd::
+        DESTINATION ${client_package_dir} COMPONENT client)
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cmake/corpusd-config.cmake.in
   ${CMAKE_CURRENT_BINARY_DIR}/corpusd-config.cmake INSTALL_DESTINATION ${client_package_dir})
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/corpusd-config-version.cmake

@@ -21,7 +21,7 @@ std::string OptionSpec::Variable() const {
 const std::vector<OptionSpec>& OptionTable() {
   static const std::vector<OptionSpec> table = {
       {"data-dir", "DIR", "",
-       "where corpora are kept; one daemon a folder. Default: $XDG_STATE_HOME/corpusd, else "
+       "where corpora are kept, a daemon each. Default: $XDG_STATE_HOME/corpusd, else "
        "/var/lib/corpusd"},
       {"socket", "PATH", "",
        "the Unix socket. Default: $XDG_RUNTIME_DIR/corpusd/corpusd.sock, else "

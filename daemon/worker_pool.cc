@@ -27,8 +27,8 @@ void WorkerPool::Stop() {
 bool WorkerPool::Submit(std::function<void()> task) {
   {
     std::lock_guard lock(mutex_);
-    const bool idle_thread = running_ + tasks_.size() < thread_count_;
-    if (stopping_ || (!idle_thread && tasks_.size() >= queued_max_)) return false;
+    // Tasks that an idle thread is about to take do not count as waiting.
+    if (stopping_ || running_ + tasks_.size() >= thread_count_ + queued_max_) return false;
     tasks_.push_back(std::move(task));
   }
   work_came_.notify_one();

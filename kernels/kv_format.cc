@@ -46,8 +46,8 @@ uint64_t KvFormat::ValueTileOffset(uint32_t layer, uint32_t kv_head) const {
 }
 
 std::string KvFormat::Canonical() const {
-  return "kv1;k=" + std::string(KvCodecName(key_codec)) + ";v=" +
-         std::string(KvCodecName(value_codec)) + ";layers=" + std::to_string(layers) +
+  return "kv1;k=" + std::string(KvCodecName(key_codec)) +
+         ";v=" + std::string(KvCodecName(value_codec)) + ";layers=" + std::to_string(layers) +
          ";heads=" + std::to_string(kv_heads) + ";dim=" + std::to_string(head_dim) +
          ";tokens=" + std::to_string(block_tokens);
 }

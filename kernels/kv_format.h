@@ -1,5 +1,6 @@
 // kernels/kv_format.h -- how the K and V of one block become bytes: codecs, tile layouts, sizes.
-// Plain data and arithmetic: no I/O, no ownership, any thread. Layouts are specified in kernels/README.md.
+// Plain data and arithmetic: no I/O, no ownership, any thread. Layouts are specified in
+// kernels/README.md.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,7 @@ inline constexpr uint32_t kTileAlignment = 64;
 struct KvFormat {
   KvCodec key_codec = KvCodec::kBf16;
   KvCodec value_codec = KvCodec::kBf16;
-  uint32_t layers = 0;    // stored layers
+  uint32_t layers = 0;  // stored layers
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;  // a multiple of 16, at most 256
   uint32_t block_tokens = kBlockTokens;
@@ -34,8 +35,8 @@ struct KvFormat {
   uint64_t BlockBytes() const;
   uint64_t KeyTileOffset(uint32_t layer, uint32_t kv_head) const;
   uint64_t ValueTileOffset(uint32_t layer, uint32_t kv_head) const;
-  // The same on every build and host, such as "kv1;k=bf16;v=bf16;layers=30;heads=3;dim=64;tokens=128";
-  // part of every chain root.
+  // The same on every build and host, such as
+  // "kv1;k=bf16;v=bf16;layers=30;heads=3;dim=64;tokens=128"; part of every chain root.
   std::string Canonical() const;
   bool operator==(const KvFormat&) const = default;
 };

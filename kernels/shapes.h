@@ -27,8 +27,8 @@ struct MatrixView {
 };
 
 // cos and sin of delta * frequency, for delta in [0, positions): row delta holds
-// [cos(d*f0), sin(d*f0), cos(d*f1), sin(d*f1), ...], 2 * (head_dim / 2) floats, attention scaling included
-// in neither. Built in double, rounded once.
+// [cos(d*f0), sin(d*f0), cos(d*f1), sin(d*f1), ...], 2 * (head_dim / 2) floats, attention scaling
+// included in neither. Built in double, rounded once.
 struct RopeTable {
   const float* cos_sin = nullptr;
   uint32_t positions = 0;
@@ -36,16 +36,16 @@ struct RopeTable {
   const float* row(uint32_t delta) const { return cos_sin + size_t{delta} * half_dim * 2; }
 };
 
-// A readable page: up to block_tokens tokens of KV, all layers, in one format. Keys are stored rotated by
-// their offset inside the page (adjacent pairs (2j, 2j+1), the GGUF llama convention).
+// A readable page: up to block_tokens tokens of KV, all layers, in one format. Keys are stored
+// rotated by their offset inside the page (adjacent pairs (2j, 2j+1), the GGUF llama convention).
 struct KvPage {
   const std::byte* bytes = nullptr;  // KvFormat::BlockBytes() bytes, 64-byte aligned
   uint64_t first_position = 0;       // position of slot 0
   uint32_t tokens = 0;               // filled slots, from slot 0
 };
 
-// The pages a query may attend to, in position order, gap-free or not. All pages of one list share a format;
-// a session over an int8 corpus passes two lists (corpus pages, its own bf16 pages).
+// The pages a query may attend to, in position order, gap-free or not. All pages of one list share
+// a format; a session over an int8 corpus passes two lists (corpus pages, its own bf16 pages).
 struct KvPageList {
   const KvFormat* format = nullptr;
   std::span<const KvPage> pages;
@@ -55,7 +55,7 @@ struct AttentionShape {
   uint32_t q_heads = 0;
   uint32_t kv_heads = 0;  // q head h reads KV head h / (q_heads / kv_heads)
   uint32_t head_dim = 0;
-  float scale = 0;        // multiplies q.k
+  float scale = 0;  // multiplies q.k
 };
 
 }  // namespace corpusd

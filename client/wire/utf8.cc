@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace corpusd {
 namespace {
@@ -31,6 +32,14 @@ size_t CharacterBytes(std::string_view text) {
 
 bool IsUtf8(std::string_view text) {
   while (!text.empty()) {
+    // Most text is ASCII: eight bytes at a time while none has its high bit.
+    uint64_t word = 0;
+    while (text.size() >= sizeof(word)) {
+      std::memcpy(&word, text.data(), sizeof(word));
+      if ((word & 0x8080808080808080) != 0) break;
+      text.remove_prefix(sizeof(word));
+    }
+    if (text.empty()) break;
     const size_t bytes = CharacterBytes(text);
     if (bytes == 0) return false;
     text.remove_prefix(bytes);
@@ -39,6 +48,7 @@ bool IsUtf8(std::string_view text) {
 }
 
 std::string ToUtf8(std::string_view text) {
+  if (IsUtf8(text)) return std::string(text);
   std::string clean;
   clean.reserve(text.size());
   while (!text.empty()) {

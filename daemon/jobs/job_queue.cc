@@ -233,9 +233,11 @@ void JobQueue::Unwatch(uint64_t watch_id) {
 }
 
 void JobQueue::Tell(Entry& entry, bool always) {
-  const auto now = std::chrono::steady_clock::now();
-  if (!always && now - entry.told_at < options_.watch_interval) return;
-  entry.told_at = now;
+  if (!always) {  // a change of state does not delay the progress that follows it
+    const auto now = std::chrono::steady_clock::now();
+    if (now - entry.told_at < options_.watch_interval) return;
+    entry.told_at = now;
+  }
   for (auto& [id, subscription] : subscriptions_) {
     if (subscription.job_id == entry.record.id) subscription.watcher(entry.record);
   }

@@ -65,12 +65,13 @@ void Call::End(v1::Response response) {
     std::lock_guard lock(mutex_);
     if (ended_) return;
     ended_ = true;
-    sink_->Send(response);
     on_end = std::move(on_end_);
     timer_id = std::exchange(timer_id_, 0);
   }
   if (timer_id != 0) timers_.Cancel(timer_id);
+  // The id is free before the client can know that the call has ended, for it may use it again.
   if (on_end) on_end();
+  sink_->Send(response);
 }
 
 void Call::Cancel(const Status& why) {

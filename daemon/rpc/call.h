@@ -27,7 +27,7 @@ class ResponseSink {
 
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  // on_end is called once, after the last response.
+  // on_end is called once, before the last response goes out.
   Call(uint64_t id, std::shared_ptr<ResponseSink> sink, TimerQueue& timers,
        std::function<void()> on_end);
   ~Call();

@@ -1,4 +1,5 @@
-// daemon/rpc/status_mapping.h -- a Status as the protocol's Error. Pure; any thread.
+// daemon/rpc/status_mapping.h -- a Status as the protocol's Error, the only place where one becomes
+// the other. Not the client's side: that has its own error type. Pure; any thread.
 #pragma once
 
 #include "corpusd/v1/corpusd.pb.h"

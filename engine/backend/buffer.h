@@ -1,4 +1,5 @@
-// engine/backend/buffer.h -- memory and weights that a Backend owns on its device.
+// engine/backend/buffer.h -- memory and weights that a Backend owns on its device. Not a cache
+// and not a pool: each object frees what it holds when it goes, and must not outlive its Backend.
 #pragma once
 
 #include <cstddef>

@@ -17,6 +17,7 @@ constexpr uint64_t kHeadDimMax = 256;
 constexpr uint64_t kFeedForwardMax = uint64_t{1} << 20;
 constexpr uint64_t kVocabularyMax = uint64_t{1} << 22;
 constexpr uint64_t kContextMax = uint64_t{1} << 24;
+constexpr uint64_t kRopeTableBytesMax = uint64_t{512} << 20;
 
 class MetadataReader {
  public:
@@ -84,6 +85,12 @@ Status CheckShape(const ModelConfig& c) {
   if (c.head_dim % 16 != 0) {
     return UnimplementedError("a head dimension of " + std::to_string(c.head_dim) +
                               " is not a multiple of 16");
+  }
+  // The table of rotations holds one float pair per position and pair of dimensions.
+  if (uint64_t{c.context_tokens} * c.rope.dimensions * sizeof(float) > kRopeTableBytesMax) {
+    return UnimplementedError("a context of " + std::to_string(c.context_tokens) +
+                              " tokens is beyond what this version serves: its rotation table "
+                              "would take over 512 MiB");
   }
   return ValidateRope(c.rope, c.head_dim);
 }

@@ -1,6 +1,8 @@
-# Throughput of the CPU kernels beside the machine's ceilings. Included by tests/bench/CMakeLists.txt.
+# Throughput of the CPU kernels beside the machine's ceilings. Included by
+# tests/bench/CMakeLists.txt.
 corpusd_program(kernel_bench
-  FILES ${CMAKE_SOURCE_DIR}/tests/bench/kernel_bench.cc ${CMAKE_SOURCE_DIR}/tests/bench/cpu_ceilings.cc
+  FILES ${CMAKE_SOURCE_DIR}/tests/bench/kernel_bench.cc
+        ${CMAKE_SOURCE_DIR}/tests/bench/cpu_ceilings.cc
   DEPS corpusd_engine)
 if(CORPUSD_TESTS)
   add_test(NAME kernel_bench_smoke COMMAND kernel_bench --smoke)

@@ -1,7 +1,7 @@
-"""A real daemon on a private folder and socket, driven by the real corpusctl. For integration tests.
+"""A real daemon on a private folder and socket, driven by the real corpusctl.
 
-Programs come from CORPUSD_BUILD (a build folder; default build/release). The model is a tiny random one unless
-a test asks for the default model.
+For integration tests. Programs come from CORPUSD_BUILD (a build folder; default build/release).
+The model is a tiny random one.
 """
 import json
 import os
@@ -17,8 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("CORPUSD_BUILD", os.path.join(ROOT, "build", "release"))
 # Sanitizers make everything slower; deadlines follow.
 PATIENCE = float(os.environ.get("CORPUSD_TEST_PATIENCE", "1"))
-WORDS = ("corpus block chain root tier pin lease job session format the of and a stored prefix daemon reads "
-         "answers tokens keys values pages disk host memory question verify resume").split()
+WORDS = ("corpus block chain root tier pin lease job session format the of and a stored prefix "
+         "daemon reads answers tokens keys values pages disk host memory question resume").split()
 
 
 def program(name):
@@ -88,7 +88,8 @@ class Daemon:
 
     def ctl(self, *arguments, stdin=None, timeout=120):
         return Run(subprocess.run([program("corpusctl"), "--socket", self.socket, *arguments],
-                                  input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL,
+                                  input=stdin,
+                                  stdin=None if stdin is not None else subprocess.DEVNULL,
                                   capture_output=True, timeout=timeout * PATIENCE, check=False))
 
     def popen(self, *arguments):

@@ -1,4 +1,4 @@
-"""Prefill once, ask, restart, ask again: the same answer, nothing computed twice, whatever the moment of death."""
+"""Prefill once, ask, restart, ask again: one answer, nothing computed twice, even after a kill."""
 import os
 import random
 import time
@@ -45,7 +45,8 @@ class RestartTest(IntegrationTest):
         before = daemon.ctl("df", "-o", "json").json()["tiers"]
         self.ingest(daemon, "b", prose(1, 400))
         after = daemon.ctl("df", "-o", "json").json()["tiers"]
-        disk = [next(t for t in tiers if t["name"] == "disk")["used_bytes"] for tiers in (before, after)]
+        disk = [next(t for t in tiers if t["name"] == "disk")["used_bytes"]
+                for tiers in (before, after)]
         self.assertLess(disk[1] - disk[0], self.show(daemon, "b")["bytes"]["stored"] / 2)
         self.assertEqual(daemon.ctl("rm", "a", "--yes").code, 0)
         self.assertEqual(self.ask(daemon, "b")["usage"]["recomputed_tokens"], 0)

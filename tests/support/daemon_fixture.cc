@@ -86,7 +86,7 @@ void DaemonTest::MakeReady(CorpusClient& client, const std::string& name, const 
 }
 
 void DaemonTest::WaitFor(const char* what, const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (!condition()) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "waited in vain for: " << what;
     std::this_thread::sleep_for(milliseconds(2));

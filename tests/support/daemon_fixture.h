@@ -34,7 +34,7 @@ class DaemonTest : public ::testing::Test {
                                               const std::string& text);
   // ... and ready.
   static void MakeReady(CorpusClient& client, const std::string& name, const std::string& text);
-  // Polls until the condition holds; fails the test after ten seconds.
+  // Polls until the condition holds; fails the test after a minute.
   static void WaitFor(const char* what, const std::function<bool()>& condition);
 
   std::string folder_;

@@ -3,12 +3,12 @@
 // page: the stacked query rows (rows x heads that share the KV head) are rotated to the page's
 // frame, multiplied with the K tile, exponentiated, and multiplied with the V tile. One row's
 // arithmetic never sees another row. Included after vector_math.h by one translation unit.
-//
+#pragma once
+
 // Policy: Element (of queries and weights), StoreElements(Element*, Lanes), kTokenMultiple (of keys
 // taken),
 //   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add):
 //   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
-#pragma once
 
 #include "kernels/cpu/cpu_kernels.h"
 

@@ -7,6 +7,8 @@ namespace {
 
 TEST(Utf8, AcceptsEveryLength) {
   EXPECT_TRUE(IsUtf8(""));
+  EXPECT_TRUE(IsUtf8("a long ASCII beginning, then \xC3\xA9 and a long ASCII end"));
+  EXPECT_FALSE(IsUtf8("a long ASCII beginning, then \xE9 and a long ASCII end"));
   EXPECT_TRUE(IsUtf8("a\xC3\xA9\xE4\xB8\xAD\xF0\x9F\x98\x80"));
 }
 

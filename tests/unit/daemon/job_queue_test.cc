@@ -155,9 +155,9 @@ TEST_F(JobQueueTest, FailureIsToldAndKept) {
   Create("a", 64);
   const uint64_t id = Submit("a");
   WaitForState(id, JobState::kFailed);
-  EXPECT_EQ(jobs_->Get(id)->error, "the disk is full");
+  EXPECT_EQ(jobs_->Get(id)->error, "resource_exhausted: the disk is full");
   EXPECT_EQ(store_.GetCorpus("a")->state, CorpusState::kFailed);
-  EXPECT_EQ(store_.GetCorpus("a")->error, "the disk is full");
+  EXPECT_EQ(store_.GetCorpus("a")->error, "resource_exhausted: the disk is full");
 }
 
 TEST_F(JobQueueTest, IsBounded) {
