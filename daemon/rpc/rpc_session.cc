@@ -68,6 +68,8 @@ void RpcSession::Forget(uint64_t id) {
   if (const auto entry = ingests_.find(id); entry != ingests_.end()) {
     ingest = std::move(entry->second);
     ingests_.erase(entry);
+    ended_ingests_.push_back(id);
+    if (ended_ingests_.size() > kEndedIngestsMax) ended_ingests_.pop_front();
   }
 }
 
@@ -111,10 +113,13 @@ void RpcSession::OnRequest(v1::Request request) {
 
 void RpcSession::OnIngest(v1::Request& request) {
   std::shared_ptr<IngestCall> ingest;
+  bool answered = false;  // the ingest was refused while this was on its way
   {
     std::lock_guard lock(mutex_);
     const auto entry = ingests_.find(request.id());
     if (entry != ingests_.end()) ingest = entry->second;
+    answered = ingest == nullptr && request.has_ingest_end() &&
+               std::erase(ended_ingests_, request.id()) > 0;
   }
   if (ingest != nullptr && request.has_ingest_data()) {
     const v1::IngestData& data = request.ingest_data();
@@ -122,9 +127,9 @@ void RpcSession::OnIngest(v1::Request& request) {
     ingest->Data(std::move(*request.mutable_ingest_data()));
   } else if (ingest != nullptr) {
     ingest->End();
-  } else if (request.has_ingest_end()) {
-    // Pieces on their way when their ingest was refused are dropped in silence; its end is not, so
-    // that a client which never began one learns it.
+  } else if (request.has_ingest_end() && !answered) {
+    // Pieces without an ingest are dropped in silence; its end is not, so that a client which never
+    // began one learns it.
     sink_->Send(ErrorResponse(
         request.id(), InvalidArgumentError("no ingest with id " + std::to_string(request.id()) +
                                            " is open on this connection")));

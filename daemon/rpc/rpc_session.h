@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -38,6 +39,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
  private:
   // Calls that one connection may have open at once.
   static constexpr size_t kOpenCallsMax = 1024;
+  static constexpr size_t kEndedIngestsMax = 64;
 
   std::shared_ptr<Call> Open(uint64_t id, uint64_t timeout_ms);
   void Forget(uint64_t id);
@@ -63,6 +65,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   bool closed_ = false;
   std::map<uint64_t, std::shared_ptr<Call>> calls_;
   std::map<uint64_t, std::shared_ptr<IngestCall>> ingests_;
+  std::deque<uint64_t> ended_ingests_;  // whose IngestEnd may still come
 };
 
 }  // namespace corpusd

@@ -1,0 +1,186 @@
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "engine/prefill/prefill_runner.h"
+#include "tests/unit/engine/engine_fixture.h"
+
+namespace corpusd {
+namespace {
+
+using EngineTest = EngineFixture;
+
+TEST_F(EngineTest, AFollowUpRecomputesNothingAndSaysTheSame) {
+  for (const char* const format : {"bf16", "int8"}) {
+    Ingest(format, Prose(300), format);
+    const auto cold = Ask(format, /*no_cache=*/true);
+    ASSERT_TRUE(cold.ok()) << cold.status().ToString();
+    const auto warm = Ask(format);
+    Restart();
+    const auto restarted = Ask(format);
+    ASSERT_TRUE(warm.ok() && restarted.ok());
+    EXPECT_FALSE(cold->answer.empty());
+    EXPECT_EQ(warm->answer, cold->answer);
+    EXPECT_EQ(restarted->answer, cold->answer);
+    EXPECT_EQ(cold->cached_tokens, 0u);
+    EXPECT_EQ(cold->recomputed_tokens, store_->GetCorpus(format)->tokens);
+    EXPECT_EQ(restarted->recomputed_tokens, 0u);
+    EXPECT_EQ(warm->disk_bytes, 0u);
+    EXPECT_EQ(restarted->host_bytes, 0u);
+    EXPECT_EQ(restarted->disk_bytes, warm->host_bytes);
+  }
+}
+
+// A corpus is the same bytes whether its prefill ran through or was stopped after every run.
+TEST_F(EngineTest, AnInterruptedPrefillGivesTheBytesOfAnUndisturbedOne) {
+  Ingest("through", Prose(400));
+  const std::string expected = BytesOf("through");
+  const auto chain = store_->GetCorpus("through")->chain;
+  ASSERT_TRUE(store_->RemoveCorpus("through").ok());
+  ASSERT_TRUE(Create("stopped", Prose(400)).ok());
+  int rounds = 0;
+  while (store_->GetCorpus("stopped")->state != CorpusState::kReady) {
+    ASSERT_LT(++rounds, 50);
+    std::stop_source stop;
+    const Status status = engine_->Prefill(
+        "stopped",
+        [&, calls = 0](const PrefillProgress&) mutable {
+          if (++calls == 2) stop.request_stop();
+        },
+        stop.get_token());
+    ASSERT_TRUE(status.ok() || status.code() == StatusCode::kCancelled) << status.ToString();
+    Restart();
+  }
+  EXPECT_GT(rounds, 2);
+  EXPECT_EQ(store_->GetCorpus("stopped")->chain, chain);
+  EXPECT_EQ(BytesOf("stopped"), expected);
+}
+
+TEST_F(EngineTest, AnAppendedCorpusIsOneIngest) {
+  const std::string first = Prose(150, 1);
+  const std::string second = Prose(150, 2);
+  Ingest("grown", first);
+  const uint64_t tokens = store_->GetCorpus("grown")->tokens;
+  ASSERT_NE(tokens % kRunTokens, 0u) << "the case of a partial run is wanted";
+  ASSERT_TRUE(engine_->AppendCorpus("grown", Tokens(second, true, tokens)).ok());
+  EXPECT_EQ(Ask("grown").status().code(), StatusCode::kNotReady);
+  ASSERT_TRUE(engine_->Prefill("grown", [](const PrefillProgress&) {}, {}).ok());
+
+  auto whole = engine_->NewCorpusTokenizer("", false, 0);
+  for (const std::string& text : {first, second}) {
+    (*whole)->BeginSource("text");
+    (*whole)->Append(text);
+    (*whole)->EndSource();
+  }
+  CorpusRequest request;
+  request.name = "whole";
+  ASSERT_TRUE(engine_->CreateCorpus(request, std::move(*whole)).ok());
+  PrefillProgress last;
+  ASSERT_TRUE(engine_->Prefill("whole", [&](const PrefillProgress& p) { last = p; }, {}).ok());
+  EXPECT_EQ(store_->GetCorpus("whole")->chain, store_->GetCorpus("grown")->chain);
+  EXPECT_EQ(last.reused_tokens, last.total_tokens) << "equal chains share their blocks";
+  EXPECT_EQ(last.written_bytes, 0u);
+}
+
+TEST_F(EngineTest, ACorpusTooLongIsRefusedWithCountAndLimit) {
+  const auto refused = Create("long", Prose(3000));
+  EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.status().message().find("at most 3584"), std::string::npos)
+      << refused.status().message();
+  EXPECT_TRUE(store_->ListCorpora().empty());
+}
+
+TEST_F(EngineTest, AnotherTenantOrModelIsRefusedByField) {
+  Ingest("a", Prose(50));
+  options_.tenant_salt = "s3cret";
+  Restart();
+  auto refused = Ask("a");
+  EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_NE(refused.status().message().find("tenant"), std::string::npos);
+  EXPECT_EQ(refused.status().message().find("s3cret"), std::string::npos) << "the salt is secret";
+  options_.tenant_salt = "";
+  TinyModelOptions model;
+  model.context_tokens = 4096;
+  model.seed = 2;
+  WriteTinyModel(options_.model_path, model);
+  Restart();
+  refused = Ask("a");
+  EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_NE(refused.status().message().find("weights"), std::string::npos);
+}
+
+TEST_F(EngineTest, UnknownNamesAreRefusedEarly) {
+  EXPECT_EQ(Create("a", "text", "cq9").status().code(), StatusCode::kInvalidArgument);
+  CorpusRequest request;
+  request.name = "a";
+  request.mode = "segmented";
+  EXPECT_EQ(engine_->CreateCorpus(request, Tokens("text")).status().code(),
+            StatusCode::kUnimplemented);
+  EXPECT_EQ(Ask("nobody").status().code(), StatusCode::kNotFound);
+  EngineOptions wrong = options_;
+  wrong.device = "cuda:0";
+  EXPECT_EQ(Engine::Create(wrong, store_.get()).status().code(), StatusCode::kInvalidArgument);
+  wrong = options_;
+  wrong.kv_format = "bf17";
+  EXPECT_EQ(Engine::Create(wrong, store_.get()).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(EngineTest, AQuestionThatDoesNotFitSaysWhatWould) {
+  Ingest("a", Prose(50));
+  QuestionRequest request;
+  request.corpus = "a";
+  request.question = Prose(2000);
+  const auto refused = engine_->Ask(request, [](std::string_view) { return true; }, {});
+  EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.status().message().find("leaves room for"), std::string::npos);
+}
+
+TEST_F(EngineTest, ASinkThatSaysNoCancels) {
+  Ingest("a", Prose(50));
+  QuestionRequest request;
+  request.corpus = "a";
+  request.question = "why?";
+  request.max_tokens = 100;
+  const auto report = engine_->Ask(request, [](std::string_view) { return false; }, {});
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->finish_reason, "cancelled");
+  EXPECT_LT(report->completion_tokens, 100u);
+}
+
+// Sampling with a seed repeats itself, and another seed goes elsewhere.
+TEST_F(EngineTest, SamplingIsAFunctionOfItsSeed) {
+  Ingest("a", Prose(50));
+  const auto sampled = [&](uint64_t seed) {
+    QuestionRequest request;
+    request.corpus = "a";
+    request.question = "why?";
+    request.max_tokens = 24;
+    request.temperature = 1.5;
+    request.seed = seed;
+    return engine_->Ask(request, [](std::string_view) { return true; }, {})->answer;
+  };
+  EXPECT_EQ(sampled(1), sampled(1));
+  EXPECT_NE(sampled(1), sampled(2));
+}
+
+TEST_F(EngineTest, QuestionsRunWhileAPrefillDoesAndAgree) {
+  Ingest("a", Prose(100));
+  const std::string expected = Ask("a")->answer;
+  ASSERT_TRUE(Create("b", Prose(450)).ok());
+  std::jthread prefill(
+      [&] { EXPECT_TRUE(engine_->Prefill("b", [](const PrefillProgress&) {}, {}).ok()); });
+  std::vector<std::jthread> askers;
+  for (int i = 0; i < 4; ++i) {
+    askers.emplace_back([&] {
+      for (int k = 0; k < 3; ++k) EXPECT_EQ(Ask("a")->answer, expected);
+    });
+  }
+  askers.clear();
+  prefill.join();
+  EXPECT_EQ(store_->GetCorpus("b")->state, CorpusState::kReady);
+}
+
+}  // namespace
+}  // namespace corpusd

@@ -1,0 +1,228 @@
+// The model against transformers in float32, and pieces of it against their definitions.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+#include <thread>
+
+#include "engine/backend/cpu_backend.h"
+#include "engine/backend/reference_backend.h"
+#include "engine/compute_gate.h"
+#include "engine/decode/sampler.h"
+#include "engine/decode/utf8_stream.h"
+#include "engine/model/gguf.h"
+#include "engine/model/model.h"
+#include "engine/prefill/prefill_runner.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/test_paths.h"
+#include "tests/support/tiny_model.h"
+#include "tests/unit/engine/exact_kv_backend.h"
+
+namespace corpusd {
+namespace {
+
+struct Golden {
+  std::vector<TokenId> ids;
+  std::vector<std::pair<uint32_t, std::vector<float>>> rows;  // position, every 512th logit
+};
+
+Golden ReadGolden() {
+  Golden golden;
+  std::ifstream file(GoldenPath("logits_smollm2.txt"));
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string first;
+    words >> first;
+    if (first == "#" || first.empty()) continue;
+    if (first == "ids") {
+      for (TokenId id = 0; words >> id;) golden.ids.push_back(id);
+    } else {
+      golden.rows.emplace_back(std::stoul(first), std::vector<float>());
+      for (float value = 0; words >> value;) golden.rows.back().second.push_back(value);
+    }
+  }
+  return golden;
+}
+
+// RETURNS the largest difference from the golden logits.
+double LargestDifference(Backend& backend, const std::string& kv_format) {
+  const auto file = GgufFile::Open(TestModelPath());
+  EXPECT_TRUE(file.ok()) << file.status().ToString();
+  const auto model = LoadLlamaModel(**file, backend);
+  EXPECT_TRUE(model.ok()) << model.status().ToString();
+  const Golden golden = ReadGolden();
+  EXPECT_EQ(golden.ids.size(), 160u);
+  EXPECT_EQ(golden.rows.size(), 7u);
+  const KvFormat format = *(*model)->Format(kv_format);
+  KvSequence kv(format, format);
+  const auto scratch = ForwardScratch::Create(backend, (*model)->config(), 160);
+  EXPECT_TRUE((*model)->Forward(golden.ids, kv, **scratch, [] { return true; }).ok());
+  const auto logits = backend.Allocate((*model)->config().vocabulary * 4, "logits");
+  double largest = 0;
+  for (const auto& [position, expected] : golden.rows) {
+    const MatrixView row = (*logits)->Matrix(1, (*model)->config().vocabulary);
+    EXPECT_TRUE((*model)->Logits(**scratch, position, row).ok());
+    EXPECT_EQ(expected.size(), row.cols / 512);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      largest = std::max(largest, std::abs(double{row.data[i * 512]} - expected[i]));
+    }
+  }
+  return largest;
+}
+
+TEST(LlamaModel, TheGraphAgreesWithTransformersToOneInAThousand) {
+  if (!TestModelExists()) GTEST_SKIP() << TestModelPath() << " is absent: run deploy/fetch_model";
+  ExactKvBackend backend;
+  const double difference = LargestDifference(backend, "bf16");
+  std::cout << "largest difference of a logit: " << difference << "\n";
+  EXPECT_LT(difference, 1e-3);
+}
+
+TEST(LlamaModel, TheFastPathAgreesWithTransformers) {
+  if (!TestModelExists()) GTEST_SKIP() << TestModelPath() << " is absent: run deploy/fetch_model";
+  auto backend = MakeCpuBackend({2, "auto"});
+  ASSERT_TRUE(backend.ok()) << backend.status().ToString();
+  // Rounding to bfloat16 moves a logit of about 20 by some hundredths; a wrong graph by whole
+  // units.
+  const double difference = LargestDifference(**backend, "bf16");
+  std::cout << "largest difference of a logit: " << difference << "\n";
+  EXPECT_LT(difference, 0.5);
+}
+
+// One call, calls of one token, and calls cut anywhere give one result, bit for bit.
+TEST(LlamaModel, CutsOfThePromptDoNotChangeTheLogits) {
+  const TempDir folder;
+  WriteTinyModel(folder.File("m.gguf"));
+  const auto file = GgufFile::Open(folder.File("m.gguf"));
+  ASSERT_TRUE(file.ok()) << file.status().ToString();
+  auto backend = MakeCpuBackend({2, "avx2"});
+  ASSERT_TRUE(backend.ok());
+  const auto model = LoadLlamaModel(**file, **backend);
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  std::vector<TokenId> ids(300);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<TokenId>(3 + i * 37 % 250);
+  std::vector<std::vector<float>> results;
+  for (const std::vector<size_t>& cuts :
+       {std::vector<size_t>{300}, {1, 299}, {127, 1, 172}, {100, 100, 100}, {299, 1}}) {
+    const KvFormat format = *(*model)->Format("bf16");
+    KvSequence kv(format, format);
+    const auto scratch = ForwardScratch::Create(**backend, (*model)->config(), 300);
+    size_t first = 0;
+    for (const size_t cut : cuts) {
+      ASSERT_TRUE(
+          (*model)
+              ->Forward(std::span(ids).subspan(first, cut), kv, **scratch, [] { return true; })
+              .ok());
+      first += cut;
+    }
+    const auto logits = (*backend)->Allocate((*model)->config().vocabulary * 4, "logits");
+    const MatrixView row = (*logits)->Matrix(1, (*model)->config().vocabulary);
+    ASSERT_TRUE((*model)->Logits(**scratch, static_cast<uint32_t>(cuts.back()) - 1, row).ok());
+    results.emplace_back(row.data, row.data + row.cols);
+  }
+  for (const auto& result : results) EXPECT_EQ(result, results.front());
+}
+
+TEST(LlamaModel, TokensAndPositionsBeyondTheModelAreRefused) {
+  const TempDir folder;
+  WriteTinyModel(folder.File("m.gguf"));
+  const auto file = GgufFile::Open(folder.File("m.gguf"));
+  const auto backend = MakeReferenceBackend();
+  const auto model = LoadLlamaModel(**file, *backend);
+  ASSERT_TRUE(model.ok());
+  const KvFormat format = *(*model)->Format("bf16");
+  KvSequence kv(format, format);
+  const auto scratch = ForwardScratch::Create(*backend, (*model)->config(), 8);
+  const std::vector<TokenId> wrong = {(*model)->config().vocabulary};
+  EXPECT_EQ((*model)->Forward(wrong, kv, **scratch, [] { return true; }).code(),
+            StatusCode::kInvalidArgument);
+  const std::vector<TokenId> right = {5};
+  EXPECT_EQ((*model)->Forward(right, kv, **scratch, [] { return false; }).code(),
+            StatusCode::kCancelled);
+  EXPECT_EQ((*model)->Format("cq4").status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(Rope, PlainFrequenciesAndLinearScaling) {
+  RopeConfig config;
+  config.base = 10000;
+  config.dimensions = 8;
+  const auto plain = RopeFrequencies(config);
+  ASSERT_EQ(plain.size(), 4u);
+  EXPECT_DOUBLE_EQ(plain[0], 1);
+  EXPECT_NEAR(plain[3], std::pow(10000, -0.75), 1e-15);
+  config.scaling = RopeScaling::kLinear;
+  config.factor = 4;
+  EXPECT_NEAR(RopeFrequencies(config)[1], plain[1] / 4, 1e-15);
+  config.frequency_factors = {1, 2, 4, 8};
+  EXPECT_NEAR(RopeFrequencies(config)[3], plain[3] / 4 / 8, 1e-15);
+}
+
+// YaRN keeps fast pairs, interpolates slow ones, and warms the scores (arXiv 2309.00071).
+TEST(Rope, YarnKeepsFastPairsAndDividesSlowOnes) {
+  RopeConfig config;
+  config.base = 10000;
+  config.dimensions = 128;
+  const auto plain = RopeFrequencies(config);
+  config.scaling = RopeScaling::kYarn;
+  config.factor = 8;
+  config.original_context = 4096;
+  const auto yarn = RopeFrequencies(config);
+  EXPECT_DOUBLE_EQ(yarn.front(), plain.front());
+  EXPECT_NEAR(yarn.back(), plain.back() / 8, 1e-18);
+  for (size_t i = 0; i < yarn.size(); ++i) {
+    EXPECT_LE(yarn[i], plain[i] * 1.0000001);
+    EXPECT_GE(yarn[i], plain[i] / 8 * 0.9999999);
+  }
+  EXPECT_NEAR(RopeAttentionFactor(config), std::pow(0.1 * std::log(8.0) + 1, 2), 1e-12);
+  EXPECT_FALSE(ValidateRope(config, 256).ok());
+  config.dimensions = 127;
+  EXPECT_FALSE(ValidateRope(config, 128).ok());
+}
+
+TEST(SamplerTest, GreedyTiesGoToTheLowerId) {
+  Sampler sampler({});
+  EXPECT_EQ(sampler.Next(std::vector<float>{1, 5, 5, 2}), 1u);
+}
+
+TEST(SamplerTest, FrequenciesFollowTheSoftmaxAndTopPCutsTheTail) {
+  Sampler all({1.0, 1.0, 7});
+  Sampler nucleus({1.0, 0.6, 7});
+  const std::vector<float> logits = {std::log(0.5F), std::log(0.3F), std::log(0.2F)};
+  std::array<int, 3> counts{};
+  for (int i = 0; i < 20000; ++i) {
+    ++counts[all.Next(logits)];
+    EXPECT_LT(nucleus.Next(logits), 2u);
+  }
+  EXPECT_NEAR(counts[0] / 20000.0, 0.5, 0.02);
+  EXPECT_NEAR(counts[1] / 20000.0, 0.3, 0.02);
+}
+
+TEST(Utf8StreamTest, CharactersComeWholeAndBrokenOnesAreReplaced) {
+  Utf8Stream stream;
+  EXPECT_EQ(stream.Append("a\xe4\xb8"), "a");
+  EXPECT_EQ(stream.Append("\xad"), "\xe4\xb8\xad");
+  EXPECT_EQ(stream.Append("\xff"), "\xef\xbf\xbd");
+  EXPECT_EQ(stream.Append("\xe4x"), "\xef\xbf\xbdx");
+  EXPECT_EQ(stream.Append("\xf0\x9f"), "");
+  EXPECT_EQ(stream.Finish(), "\xef\xbf\xbd");
+  EXPECT_EQ(stream.Finish(), "");
+}
+
+TEST(ComputeGateTest, QuestionsGoBeforeAPrefillThatOffersItsTurn) {
+  ComputeGate gate;
+  std::vector<int> order;
+  ComputeGate::Turn turn(gate, ComputePriority::kPrefill);
+  std::jthread question([&] {
+    ComputeGate::Turn inner(gate, ComputePriority::kQuestion);
+    order.push_back(1);
+  });
+  // Until the question waits, an offer returns at once.
+  while (order.empty()) turn.Offer();
+  order.push_back(2);
+  EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
+}  // namespace
+}  // namespace corpusd
