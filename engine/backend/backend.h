@@ -3,7 +3,9 @@
 // to it); they may return before the work is done, Synchronize waits and reports device errors.
 // Results are a pure function of the arguments: row r of every output depends on row r of the input
 // alone, never on how many rows came with it, nor on the thread count; that is what makes resumed
-// prefills and batched queries byte-identical.
+// prefills and batched queries byte-identical. The exception: a backend may use other arithmetic in
+// MatMul for calls of at most few_rows() rows. The choice depends on the row count of the call
+// alone, so the same calls give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +38,8 @@ struct AttentionInput {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string_view name() const = 0;  // such as "cpu-avx2"
+  virtual std::string_view name() const = 0;       // such as "cpu-avx2"
+  virtual uint32_t few_rows() const { return 0; }  // 0: one arithmetic for all calls
 
   virtual Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) = 0;
   // Repacks the sources, stacked by rows, into one weight. REQUIRES: equal cols.

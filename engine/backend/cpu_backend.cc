@@ -48,6 +48,7 @@ class CpuBackend : public Backend {
       : kernels_(kernels), name_("cpu-" + std::string(kernels.name)), pool_(threads) {}
 
   std::string_view name() const override { return name_; }
+  uint32_t few_rows() const override { return kernels_.few_rows; }
 
   Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) override {
     ASSIGN_OR_RETURN(auto buffer, HostBuffer::Create(bytes, purpose));
@@ -178,6 +179,7 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
                   .x_stride = x.row_stride,
                   .out = out.data,
                   .out_stride = out.row_stride,
+                  .call_rows = x.rows,
                   .accumulate = accumulate};
   const uint64_t prepared_bytes = kernels_.prepared_bytes(x.rows, x.cols);
   if (prepared_bytes > 0) {
@@ -194,8 +196,13 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
       CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) * kernels_.row_multiple;
   const uint32_t wanted = pool_.threads() * kItemsPerThread;
   const uint32_t groups_wanted = std::max(1u, CeilDiv(wanted, row_blocks));
-  const uint32_t group_panels = std::max(
-      1u, packed.panels() / groups_wanted / kernels_.panel_multiple * kernels_.panel_multiple);
+  const uint32_t multiple = x.rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple;
+  uint32_t group_panels = packed.panels() / groups_wanted / multiple * multiple;
+  if (group_panels == 0) {
+    // Whole tiles beat an even share, as long as there are some for every thread.
+    const bool enough = packed.panels() / multiple * row_blocks >= 2 * pool_.threads();
+    group_panels = enough ? multiple : 1;
+  }
   const uint32_t groups = CeilDiv(packed.panels(), group_panels);
   pool_.ParallelFor(groups * row_blocks, [&](uint32_t item, unsigned thread) {
     MatMulTask part = task;

@@ -1,6 +1,7 @@
 // kernels/cpu/cpu_kernels.h -- one table of function pointers per instruction set: complete, or
 // absent. Every function is pure, noexcept, and lends nothing: no allocation, no locks, no I/O.
-// Output row r depends on input row r alone, bit for bit, however the work is cut. Any thread.
+// Output row r depends on input row r alone, bit for bit, however the work is cut, except as
+// few_rows says. Any thread.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +25,7 @@ struct MatMulTask {
   uint32_t out_stride = 0;
   uint32_t first_row = 0;
   uint32_t rows = 0;
+  uint32_t call_rows = 0;  // of the whole product; few_rows is about these
   uint32_t first_panel = 0;
   uint32_t panels = 0;
   bool accumulate = false;
@@ -91,6 +93,10 @@ struct CpuKernels {
   // Rows and panels that fill this table's tiles: tasks in their multiples waste nothing.
   uint32_t row_multiple = 1;
   uint32_t panel_multiple = 1;
+  uint32_t row_panel_multiple = 1;  // panels, for a product of a single row
+  // Products of at most so many rows (call_rows) may use other arithmetic than those of more: bits
+  // agree among the former and among the latter. 0: all agree.
+  uint32_t few_rows = 0;
   // Bytes of the rows of x in the form matmul wants them; 0: it takes x itself.
   uint64_t (*prepared_bytes)(uint32_t rows, uint32_t cols) noexcept = nullptr;
   void (*prepare_rows)(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,

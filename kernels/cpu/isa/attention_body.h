@@ -6,8 +6,9 @@
 #pragma once
 
 // Policy: Element (of queries and weights), StoreElements(Element*, Lanes), kTokenMultiple (of keys
-// taken),
-//   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add):
+// taken), kFetchesAhead (Multiply asks for the tile at `ahead` itself), and
+//   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add,
+//            ahead):
 //   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
 
 #include "kernels/cpu/cpu_kernels.h"
@@ -16,6 +17,8 @@ namespace corpusd {
 namespace {
 
 constexpr float kMinusInfinity = -__builtin_inff();
+// Scores are kept times log2 e: the softmax is one of powers of two.
+constexpr float kLog2E = 1.44269504f;
 
 // Softmax so far: per stacked row the largest score, the sum of exponentials, the weighted values.
 struct SoftmaxState {
@@ -43,8 +46,8 @@ void MergeState(SoftmaxState into, SoftmaxState part, uint32_t stacked, uint32_t
   for (uint32_t s = 0; s < stacked; ++s) {
     if (part.sum[s] == 0) continue;
     const float largest = into.largest[s] > part.largest[s] ? into.largest[s] : part.largest[s];
-    const float keep = into.sum[s] == 0 ? 0.0f : ExpOne(into.largest[s] - largest);
-    const float take = ExpOne(part.largest[s] - largest);
+    const float keep = into.sum[s] == 0 ? 0.0f : Exp2One(into.largest[s] - largest);
+    const float take = Exp2One(part.largest[s] - largest);
     into.sum[s] = into.sum[s] * keep + part.sum[s] * take;
     into.largest[s] = largest;
     float* target = into.values + size_t{s} * head_dim;
@@ -93,7 +96,7 @@ inline void RotateQuery(typename Policy::Element* out, const float* q, const Att
   const uint32_t turned = task.rope == nullptr ? 0 : task.rope->half_dim * 2;
   const float* cos_sin =
       task.rope == nullptr ? nullptr : task.rope->cos_sin + delta * task.rope->half_dim * 2;
-  const Lanes scale = Broadcast(task.shape.scale);
+  const Lanes scale = Broadcast(task.shape.scale * kLog2E);
   for (uint32_t i = 0; i < task.shape.head_dim; i += kLanes) {
     Lanes v = Load(q + i);
     if (i + kLanes <= turned) {
@@ -131,7 +134,9 @@ inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t 
   const Lanes shift = Broadcast(largest);
   Lanes sum = Zero();
   for (uint32_t i = 0; i < padded; i += kLanes) {
-    Lanes e = Exp(Sub(Load(scores + i), shift));
+    Lanes e = Exp2(Sub(Load(scores + i), shift));
+    // Keys that the row may not see weigh exactly nothing.
+    if (i + kLanes > visible) e = KeepFirst(e, visible > i ? visible - i : 0, Zero());
     sum = Add(sum, e);
     if (value_scales != nullptr) e = Mul(e, Load(value_scales + i));
     Policy::StoreElements(weights + i, e);
@@ -141,7 +146,7 @@ inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t 
     state.sum[row] += page_sum;
     return;
   }
-  const float keep = ExpOne(before - largest);
+  const float keep = Exp2One(before - largest);
   state.sum[row] = state.sum[row] * keep + page_sum;
   state.largest[row] = largest;
   float* values = state.values + size_t{row} * head_dim;
@@ -156,7 +161,7 @@ inline const float* ScalesOf(const std::byte* tile, KvCodec codec, uint32_t head
 }
 
 template <typename Policy>
-void AttendPage(const AttentionTask& task, const PageTiles& page,
+void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                 const AttentionWork<typename Policy::Element>& work, SoftmaxState state) {
   const uint32_t head_dim = task.shape.head_dim;
   const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
@@ -183,13 +188,17 @@ void AttendPage(const AttentionTask& task, const PageTiles& page,
   }
   const std::byte* keys = page.keys + task.kv_head * page.key_stride;
   const std::byte* values = page.values + task.kv_head * page.value_stride;
-  // The values arrive while the keys are multiplied.
-  const size_t value_bytes =
-      size_t{padded} * head_dim * (page.value_codec == KvCodec::kBf16 ? 2 : 1);
-  for (size_t i = 0; i < value_bytes; i += 64) __builtin_prefetch(values + i, 0, 2);
+  if constexpr (!Policy::kFetchesAhead) {
+    // The values arrive while the keys are multiplied.
+    const size_t value_bytes =
+        size_t{padded} * head_dim * (page.value_codec == KvCodec::kBf16 ? 2 : 1);
+    for (size_t i = 0; i < value_bytes; i += 64) __builtin_prefetch(values + i, 0, 2);
+  }
+  const std::byte* next_keys =
+      next == nullptr ? keys : next->keys + task.kv_head * next->key_stride;
   Policy::Multiply(stacked, work.queries + size_t{first} * head_dim, head_dim, page.key_codec, keys,
                    kBlockTokens, padded, head_dim, work.expanded,
-                   work.scores + size_t{first} * kBlockTokens, kBlockTokens, false);
+                   work.scores + size_t{first} * kBlockTokens, kBlockTokens, false, values);
   const float* key_scales = ScalesOf(keys, page.key_codec, head_dim);
   const float* value_scales = ScalesOf(values, page.value_codec, head_dim);
   for (uint32_t s = first; s < first + stacked; ++s) {
@@ -199,7 +208,7 @@ void AttendPage(const AttentionTask& task, const PageTiles& page,
   }
   Policy::Multiply(stacked, work.weights + size_t{first} * kBlockTokens, kBlockTokens,
                    page.value_codec, values, head_dim, head_dim, padded, work.expanded,
-                   state.values + size_t{first} * head_dim, head_dim, true);
+                   state.values + size_t{first} * head_dim, head_dim, true, next_keys);
 }
 
 template <typename Policy>
@@ -209,7 +218,10 @@ void AttendPartInto(const AttentionTask& task, uint32_t part,
   ClearState(state, task.rows * group, task.shape.head_dim);
   const uint32_t first = part * kPartPages;
   const uint32_t end = MinU32(first + kPartPages, task.page_count);
-  for (uint32_t i = first; i < end; ++i) AttendPage<Policy>(task, task.pages[i], work, state);
+  for (uint32_t i = first; i < end; ++i) {
+    const PageTiles* next = i + 1 < task.page_count ? &task.pages[i + 1] : nullptr;
+    AttendPage<Policy>(task, task.pages[i], next, work, state);
+  }
 }
 
 void WriteAttention(const AttentionTask& task, SoftmaxState total) {

@@ -17,7 +17,8 @@ namespace corpusd {
 extern const CpuKernels kAvx512Bf16Kernels = {
     .name = "avx512bf16",
     .row_multiple = kBf16TileRows,
-    .panel_multiple = kDirectPanels,
+    .panel_multiple = kBf16TilePanels,
+    .row_panel_multiple = kDirectPanels,
     .prepared_bytes = Bf16PreparedBytes,
     .prepare_rows = Bf16PrepareRows,
     .matmul_scratch_bytes = Bf16MatMulScratchBytes,

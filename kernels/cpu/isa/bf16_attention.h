@@ -68,11 +68,13 @@ inline void PairTailTile(uint32_t rows, const uint16_t* a, size_t a_stride, cons
 struct Bf16Policy {
   using Element = uint16_t;
   static constexpr uint32_t kTokenMultiple = kLanes;
+  static constexpr bool kFetchesAhead = false;
   static void StoreElements(uint16_t* p, Lanes v) { StoreBf16(p, v); }
 
   static void Multiply(uint32_t rows, const uint16_t* a, size_t a_stride, KvCodec codec,
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
-                       std::byte* expanded, float* c, size_t c_stride, bool add) {
+                       std::byte* expanded, float* c, size_t c_stride, bool add,
+                       const std::byte* /*ahead*/) {
     const std::byte* b = tile;
     size_t b_cols = tile_cols;
     if (codec == KvCodec::kInt8) {

@@ -92,6 +92,15 @@ inline Lanes ScaleByPowerOfTwo(Lanes v, Lanes n) {
           _mm256_mul_ps(v.hi, _mm256_castsi256_ps(hi))};
 }
 
+// p * 2^n, n being in the low bits of t (a float to which 1.5 * 2^23 was added).
+inline Lanes ScaleByLowBits(Lanes p, Lanes t) {
+  const auto one = [](__m256 v, __m256 n) {
+    return _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(v), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));
+  };
+  return {one(p.lo, t.lo), one(p.hi, t.hi)};
+}
+
 inline IntLanes LoadInt(const void* p) {
   const auto* v = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};

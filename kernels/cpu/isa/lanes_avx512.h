@@ -53,6 +53,12 @@ inline Lanes ZeroBelow(Lanes a, Lanes x, Lanes limit) {
 // a * 2^n for integral n in [-126, 127].
 inline Lanes ScaleByPowerOfTwo(Lanes a, Lanes n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
+// p * 2^n, n being in the low bits of t (a float to which 1.5 * 2^23 was added).
+inline Lanes ScaleByLowBits(Lanes p, Lanes t) {
+  return {_mm512_castsi512_ps(
+      _mm512_add_epi32(_mm512_castps_si512(p.v), _mm512_slli_epi32(_mm512_castps_si512(t.v), 23)))};
+}
+
 inline IntLanes LoadInt(const void* p) { return {_mm512_loadu_si512(p)}; }
 // Bits [kShift, kShift + 4) of each lane as a float.
 template <int kShift>

@@ -42,9 +42,26 @@ inline Lanes Exp(Lanes x) {
   p = Fma(p, r, Broadcast(1.0f));
   return ZeroBelow(ScaleByPowerOfTwo(p, n), x, lowest);
 }
-inline float ExpOne(float x) {
+// 2^x for x <= 0 within 2 units in the last place; 2^-126 below -126, and at minus infinity. About
+// half the work of Exp: x = n + r, |r| <= 1/2, n by the rounding of an addition, a polynomial of
+// degree 6.
+inline Lanes Exp2(Lanes x) {
+  const Lanes magic = Broadcast(12582912.0f);  // 1.5 * 2^23
+  const Lanes bounded = Max(x, Broadcast(-126.0f));
+  const Lanes t = Add(bounded, magic);
+  const Lanes r = Sub(bounded, Sub(t, magic));
+  Lanes p = Broadcast(1.5403530e-4f);
+  p = Fma(p, r, Broadcast(1.3333558e-3f));
+  p = Fma(p, r, Broadcast(9.6181291e-3f));
+  p = Fma(p, r, Broadcast(5.5504109e-2f));
+  p = Fma(p, r, Broadcast(2.4022651e-1f));
+  p = Fma(p, r, Broadcast(6.9314718e-1f));
+  p = Fma(p, r, Broadcast(1.0f));
+  return ScaleByLowBits(p, t);
+}
+inline float Exp2One(float x) {
   float values[kLanes];
-  Store(values, Exp(Broadcast(x)));
+  Store(values, Exp2(Broadcast(x)));
   return values[0];
 }
 

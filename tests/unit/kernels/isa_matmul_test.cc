@@ -38,7 +38,8 @@ void ExpectNearReference(const CpuKernels& kernels, Product& product, bool accum
   // Types without a packed form of their own are rounded to bf16 once, at load.
   const bool rounded =
       product.weight.packed.kind == PackedKind::kBf16 && product.weight.type != WeightType::kBf16;
-  const double precision = std::max(ProductPrecision(kernels), rounded ? 0x1p-8 : 0.0);
+  const double precision =
+      std::max(ProductPrecision(kernels, product.weight.packed.kind), rounded ? 0x1p-8 : 0.0);
   std::vector<float> expected = product.before;
   ReferenceMatMul({expected.data(), product.x.rows, rows, rows}, product.x,
                   product.weight.values.data(), accumulate);
@@ -103,8 +104,8 @@ TEST(IsaMatMul, ModelShapesMatchTheReference) {
   }
 }
 
-// The same bits for a row alone, in any batch, and under any cut of rows and panels.
-TEST(IsaMatMul, RowsAreIndependentBitForBit) {
+// The same bits under any cut of a call into rows and panels.
+TEST(IsaMatMul, CutsOfACallGiveTheSameBits) {
   for (const CpuKernels* kernels : TestedKernels()) {
     for (const WeightType type :
          {WeightType::kQ4_1, WeightType::kQ8_0, WeightType::kBf16, WeightType::kF32}) {
@@ -123,18 +124,67 @@ TEST(IsaMatMul, RowsAreIndependentBitForBit) {
   }
 }
 
+// Rows [first, first + rows) of the product as a call of its own.
+std::vector<float> RunRows(const CpuKernels& kernels, const Product& product, bool accumulate,
+                           uint32_t first, uint32_t rows) {
+  const uint32_t outputs = product.weight.packed.rows;
+  const auto before = product.before.begin() + size_t{first} * outputs;
+  std::vector<float> out(before, before + size_t{rows} * outputs);
+  RunMatMul(kernels, {out.data(), rows, outputs, outputs}, product.x.Rows(first, rows),
+            product.weight.packed, accumulate, {});
+  return out;
+}
+
+// The same bits whatever rows come with a row: for all calls, or, in a table that has other
+// arithmetic for few rows, for all calls up to that count and for all above it.
+TEST(IsaMatMul, CallsOfOneClassGiveTheSameBits) {
+  constexpr uint32_t kRows = 67;
+  for (const CpuKernels* kernels : TestedKernels()) {
+    ASSERT_LT(kernels->few_rows, 16u);
+    for (const WeightType type :
+         {WeightType::kQ4_1, WeightType::kQ8_0, WeightType::kBf16, WeightType::kF32}) {
+      const Product product(type, kRows, 100, 608);
+      for (const bool accumulate : {false, true}) {
+        const std::vector<float> many = RunRows(*kernels, product, accumulate, 0, kRows);
+        std::vector<float> few;
+        for (uint32_t r = 0; r < kRows; ++r) {
+          const std::vector<float> row = RunRows(*kernels, product, accumulate, r, 1);
+          few.insert(few.end(), row.begin(), row.end());
+        }
+        for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 16u, 17u, 32u, 66u}) {
+          const std::vector<float>& expected = rows <= kernels->few_rows ? few : many;
+          for (uint32_t first = 0; first + rows <= kRows; first += rows) {
+            const std::vector<float> got = RunRows(*kernels, product, accumulate, first, rows);
+            ASSERT_EQ(std::memcmp(got.data(), expected.data() + size_t{first} * 100,
+                                  got.size() * sizeof(float)),
+                      0)
+                << kernels->name << " type " << static_cast<int>(type) << ", " << rows
+                << " rows from " << first;
+          }
+        }
+      }
+    }
+  }
+}
+
 // A row that is not a number, or infinite, spoils only itself.
 TEST(IsaMatMul, BadRowStaysAlone) {
   for (const CpuKernels* kernels : TestedKernels()) {
     Product product(WeightType::kQ4_1, 18, 32, 64);
     const std::vector<float> clean = product.Run(*kernels, false);
-    product.x.row(7)[3] = std::nanf("");
-    const std::vector<float> got = product.Run(*kernels, false);
-    for (size_t i = 0; i < got.size(); ++i) {
-      if (i / 32 == 7) {
-        EXPECT_TRUE(std::isnan(got[i])) << kernels->name;
-      } else {
-        EXPECT_EQ(got[i], clean[i]) << kernels->name;
+    for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+      product.x.row(7)[3] = bad;
+      const std::vector<float> got = product.Run(*kernels, false);
+      for (size_t i = 0; i < got.size(); ++i) {
+        if (i / 32 == 7) {
+          EXPECT_FALSE(std::isfinite(got[i])) << kernels->name << " " << bad;
+        } else {
+          EXPECT_EQ(got[i], clean[i]) << kernels->name << " " << bad;
+        }
+      }
+      // The same row in a call of its own.
+      for (const float value : RunRows(*kernels, product, false, 7, 1)) {
+        EXPECT_FALSE(std::isfinite(value)) << kernels->name << " " << bad;
       }
     }
   }

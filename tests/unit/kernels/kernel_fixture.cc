@@ -143,6 +143,7 @@ void RunMatMul(const CpuKernels& kernels, MatrixView out, MatrixView x, const Pa
                       .out_stride = out.row_stride,
                       .first_row = r,
                       .rows = std::min(cut.rows, x.rows - r),
+                      .call_rows = x.rows,
                       .first_panel = p,
                       .panels = std::min(cut.panels, weight.panels() - p),
                       .accumulate = accumulate,
@@ -190,9 +191,15 @@ std::vector<const CpuKernels*> TestedKernels() {
   return {tables.begin(), tables.end()};
 }
 
-double ProductPrecision(const CpuKernels& kernels) {
-  const bool is_float = kernels.name == "avx2" || kernels.name == "avx512";
-  return is_float ? 0x1p-22 : 0x1p-8;
+bool MultipliesBf16(const CpuKernels& kernels) {
+  return kernels.name == "avx512bf16" || kernels.name == "amx";
+}
+
+double ProductPrecision(const CpuKernels& kernels, PackedKind kind) {
+  if (MultipliesBf16(kernels)) return 0x1p-8;
+  // Activations of 15 bits and a sign below the largest of the row, where the weights are codes.
+  const bool is_code = kind == PackedKind::kQ4 || kind == PackedKind::kQ8;
+  return kernels.name == "avx2" && is_code ? 0x1p-15 : 0x1p-22;
 }
 
 }  // namespace corpusd

@@ -87,7 +87,9 @@ void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
 
 // Tables of this processor.
 std::vector<const CpuKernels*> TestedKernels();
-// Relative precision of the products of a table: of bf16 if it multiplies in that, else of float32.
-double ProductPrecision(const CpuKernels& kernels);
+// Whether a table rounds the factors of its products, and of attention, to bf16.
+bool MultipliesBf16(const CpuKernels& kernels);
+// Relative precision of the activations in products of a table with weights of that kind.
+double ProductPrecision(const CpuKernels& kernels, PackedKind kind);
 
 }  // namespace corpusd
