@@ -1,0 +1,38 @@
+// tests/bench/bench_command.h -- the subcommands of corpus-bench and what they share: options,
+// clock, medians. A new subcommand is one file that defines an AddBenchCommands function and one
+// line in kBenchCommands. One thread.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "store/base/status.h"
+
+namespace CLI {
+class App;
+}
+
+namespace corpusd {
+
+// Adds its subcommands; their callbacks leave what went wrong in *status.
+using AddBenchCommands = void (*)(CLI::App& app, Status* status);
+void AddModelCommands(CLI::App& app, Status* status);  // prefill, attention-decode
+
+inline constexpr AddBenchCommands kBenchCommands[] = {
+    AddModelCommands,
+};
+
+// --smoke and -o table|json, alike in every subcommand.
+void AddCommonOptions(CLI::App* command, bool* smoke, std::string* format);
+
+using BenchClock = std::chrono::steady_clock;
+double SecondsSince(BenchClock::time_point start);
+
+struct Spread {
+  double median = 0, min = 0, max = 0;
+};
+// REQUIRES: values is not empty.
+Spread SpreadOf(std::vector<double> values);
+
+}  // namespace corpusd

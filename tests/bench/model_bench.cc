@@ -1,0 +1,228 @@
+// corpus-bench prefill and attention-decode: rates of a whole model, beside the machine's ceilings.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "engine/prefill/prefill_runner.h"
+#include "tests/bench/bench_ceiling.h"
+#include "tests/bench/bench_command.h"
+#include "tests/eval/model_session.h"
+
+namespace corpusd {
+namespace {
+
+using nlohmann::json;
+
+struct Arguments {
+  ModelSessionOptions session;
+  std::string ids_path, text_path = "/usr/share/common-licenses/GPL-3";
+  std::string kv_format = "bf16";
+  std::vector<uint32_t> prefill = {512, 2048};
+  std::vector<uint32_t> depths = {0, 2048};
+  uint32_t decode_tokens = 64;
+  uint32_t repeats = 3;
+  bool smoke = false;
+  std::string format = "table";
+};
+
+// Real text's ids: from a file of ids, or by tokenizing a text, repeated to reach the wanted length
+// only if the text is shorter (said in the report).
+Result<std::vector<TokenId>> LoadIds(const ModelSession& session, const Arguments& a, size_t wanted,
+                                     bool* repeated) {
+  std::vector<TokenId> ids;
+  if (!a.ids_path.empty()) {
+    ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(a.ids_path));
+    std::istringstream lines(text);
+    for (TokenId id = 0; lines >> id;) ids.push_back(id);
+  } else {
+    ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(a.text_path));
+    session.tokenizer().Encode(text, /*parse_special=*/false, &ids);
+  }
+  if (ids.empty()) return InvalidArgumentError("no token ids to run");
+  const size_t length = ids.size();
+  *repeated = length < wanted;
+  while (ids.size() < wanted) ids.push_back(ids[ids.size() - length]);
+  return ids;
+}
+
+// Multiply-adds of one token's weights, and of attention over one position of history.
+struct Work {
+  double weight_macs = 0, attention_macs = 0, weight_bytes = 0, kv_bytes = 0;
+};
+
+Work WorkOf(const ModelSession& session, const KvFormat& format) {
+  const ModelConfig& c = session.model().config();
+  Work work;
+  for (const GgufTensor& tensor : session.file().tensors()) {
+    if (tensor.dims.size() != 2) continue;
+    const bool table = tensor.name == "token_embd.weight";
+    if (!table) work.weight_macs += static_cast<double>(tensor.dims[0] * tensor.dims[1]);
+    work.weight_bytes += static_cast<double>(tensor.bytes.size());
+  }
+  work.attention_macs = 2.0 * c.layers * c.q_heads * c.head_dim;
+  work.kv_bytes = static_cast<double>(format.BlockBytes()) / format.block_tokens;
+  return work;
+}
+
+Result<double> PrefillSeconds(ModelSession& session, std::span<const TokenId> ids,
+                              const std::string& kv_format, std::unique_ptr<KvSequence>* kept) {
+  ASSIGN_OR_RETURN(auto kv, session.NewSequence(kv_format));
+  const auto start = BenchClock::now();
+  RETURN_IF_ERROR(session.Run(ids, *kv, nullptr));
+  const double seconds = SecondsSince(start);
+  if (kept != nullptr) *kept = std::move(kv);
+  return seconds;
+}
+
+json Measured(const std::string& name, const std::vector<double>& tokens_per_s) {
+  const Spread spread = SpreadOf(tokens_per_s);
+  return {{"name", name},
+          {"tokens_per_s", spread.median},
+          {"min", spread.min},
+          {"max", spread.max},
+          {"runs", tokens_per_s.size()}};
+}
+
+Status BenchPrefill(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
+                    const Work& work, double float_macs, json* results) {
+  for (const uint32_t tokens : a.prefill) {
+    const uint32_t count = std::min(tokens, session.model().config().context_tokens);
+    std::vector<double> rates;
+    for (uint32_t r = 0; r < a.repeats; ++r) {
+      ASSIGN_OR_RETURN(const double seconds,
+                       PrefillSeconds(session, ids.first(count), a.kv_format, nullptr));
+      rates.push_back(count / seconds);
+    }
+    json result = Measured("pp" + std::to_string(tokens), rates);
+    const double macs = work.weight_macs + work.attention_macs * count / 2;
+    result["gmacs_per_s"] = result["tokens_per_s"].get<double>() * macs / 1e9;
+    result["share_of_float_peak"] = result["tokens_per_s"].get<double>() * macs / float_macs;
+    results->push_back(result);
+  }
+  return OkStatus();
+}
+
+Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
+                   const Work& work, double read_bandwidth, json* results) {
+  ASSIGN_OR_RETURN(
+      const auto logits,
+      session.backend().Allocate(uint64_t{session.model().config().vocabulary} * 4, "logits"));
+  for (const uint32_t depth : a.depths) {
+    const uint32_t start =
+        std::min(depth, session.model().config().context_tokens - a.decode_tokens * a.repeats);
+    std::unique_ptr<KvSequence> kv;
+    ASSIGN_OR_RETURN(kv, session.NewSequence(a.kv_format));
+    if (start > 0) {
+      ASSIGN_OR_RETURN(const double seconds,
+                       PrefillSeconds(session, ids.first(start), a.kv_format, &kv));
+      (void)seconds;
+    }
+    std::vector<double> rates;
+    for (uint32_t r = 0; r < a.repeats; ++r) {
+      const auto begin = BenchClock::now();
+      for (uint32_t t = 0; t < a.decode_tokens; ++t) {
+        const TokenId id = ids[kv->tokens() % ids.size()];
+        RETURN_IF_ERROR(session.Run({&id, 1}, *kv, [](size_t, std::span<const float>) {}));
+      }
+      rates.push_back(a.decode_tokens / SecondsSince(begin));
+    }
+    json result =
+        Measured("tg" + std::to_string(a.decode_tokens) + "@" + std::to_string(depth), rates);
+    result["depth"] = start;
+    const double bytes =
+        work.weight_bytes + work.kv_bytes * (start + a.decode_tokens * a.repeats / 2.0);
+    result["read_gb_per_s"] = result["tokens_per_s"].get<double>() * bytes / 1e9;
+    result["share_of_read_bandwidth"] =
+        result["tokens_per_s"].get<double>() * bytes / read_bandwidth;
+    results->push_back(result);
+  }
+  return OkStatus();
+}
+
+void Print(const json& report, const std::string& format) {
+  if (format == "json") {
+    std::cout << report.dump() << "\n";
+    return;
+  }
+  std::printf("%s, %u threads, KV %s; ceilings of this run: %.1f GMAC/s float32, %.1f GB/s read\n",
+              report["backend"].get<std::string>().c_str(), report["threads"].get<unsigned>(),
+              report["kv_format"].get<std::string>().c_str(),
+              report["float_gmacs_per_s"].get<double>(), report["read_gb_per_s"].get<double>());
+  for (const json& r : report["results"]) {
+    const bool prefill = r.contains("share_of_float_peak");
+    std::printf("%-12s %9.1f tokens/s (%.1f..%.1f)  %3.0f %% of %s\n",
+                r["name"].get<std::string>().c_str(), r["tokens_per_s"].get<double>(),
+                r["min"].get<double>(), r["max"].get<double>(),
+                100 * r[prefill ? "share_of_float_peak" : "share_of_read_bandwidth"].get<double>(),
+                prefill ? "the float32 peak" : "the read bandwidth");
+  }
+}
+
+Status Bench(Arguments a, bool prefill, bool decode) {
+  if (a.smoke) {
+    a.prefill = {64};
+    a.depths = {0};
+    a.decode_tokens = 4;
+    a.repeats = 1;
+  }
+  ASSIGN_OR_RETURN(const auto session, ModelSession::Open(a.session));
+  ASSIGN_OR_RETURN(const KvFormat format, session->model().Format(a.kv_format));
+  size_t wanted = 1;
+  for (const uint32_t n : a.prefill) wanted = std::max<size_t>(wanted, n);
+  for (const uint32_t n : a.depths) wanted = std::max<size_t>(wanted, n);
+  bool repeated = false;
+  ASSIGN_OR_RETURN(const auto ids, LoadIds(*session, a, wanted, &repeated));
+  const unsigned threads =
+      a.session.threads != 0 ? a.session.threads : std::thread::hardware_concurrency();
+  const double float_macs = MeasureFloatMacs(threads);
+  const double read_bandwidth = MeasureReadBandwidth(threads);
+  const Work work = WorkOf(*session, format);
+  json results = json::array();
+  {
+    ASSIGN_OR_RETURN(const double warm_up,
+                     PrefillSeconds(*session, std::span(ids).first(1), a.kv_format, nullptr));
+    (void)warm_up;
+  }
+  if (prefill) RETURN_IF_ERROR(BenchPrefill(*session, a, ids, work, float_macs, &results));
+  if (decode) RETURN_IF_ERROR(BenchDecode(*session, a, ids, work, read_bandwidth, &results));
+  Print({{"backend", session->backend_name()},
+         {"threads", threads},
+         {"kv_format", a.kv_format},
+         {"text_repeated", repeated},
+         {"float_gmacs_per_s", float_macs / 1e9},
+         {"read_gb_per_s", read_bandwidth / 1e9},
+         {"results", results}},
+        a.format);
+  return OkStatus();
+}
+
+void AddOptions(CLI::App* command, Arguments* a) {
+  command->add_option("--model", a->session.model_path, "GGUF file")->required();
+  command->add_option("--ids", a->ids_path, "token ids of real text, one a line");
+  command->add_option("--text", a->text_path, "or a text (the GPL)");
+  command->add_option("--kv-format", a->kv_format, "bf16 (default) or int8");
+  command->add_option("--isa", a->session.isa, "auto, avx2, avx512, amx");
+  command->add_option("--threads", a->session.threads, "0: all");
+  command->add_option("--tokens", a->prefill, "prefill lengths")->delimiter(',');
+  command->add_option("--decode-depths", a->depths, "tokens before the decoded ones")
+      ->delimiter(',');
+  command->add_option("--decode-tokens", a->decode_tokens, "decoded at each depth");
+  command->add_option("--repeats", a->repeats, "the median is reported")->check(CLI::Range(1, 100));
+  AddCommonOptions(command, &a->smoke, &a->format);
+}
+
+}  // namespace
+
+void AddModelCommands(CLI::App& app, Status* status) {
+  const auto a = std::make_shared<Arguments>();
+  auto* prefill = app.add_subcommand("prefill", "prompt and decode rates of the whole model");
+  AddOptions(prefill, a.get());
+  prefill->callback([a, status] { *status = Bench(*a, /*prefill=*/true, !a->depths.empty()); });
+  auto* decode = app.add_subcommand("attention-decode", "decode rate by depth");
+  AddOptions(decode, a.get());
+  decode->callback([a, status] { *status = Bench(*a, /*prefill=*/false, /*decode=*/true); });
+}
+
+}  // namespace corpusd
