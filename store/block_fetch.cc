@@ -1,8 +1,7 @@
-// What reads blocks in a DurableBlockStore: looking up, fetching, verifying, evicting.
+// What reads blocks in a DurableBlockStore: looking up, fetching, verifying.
 #include <algorithm>
 #include <atomic>
 #include <thread>
-#include <tuple>
 
 #include "store/base/clock.h"
 #include "store/durable_block_store.h"
@@ -200,37 +199,6 @@ Result<VerifyReport> DurableBlockStore::Verify(
       return CancelledError("verifying corpus '" + record.name + "' was cancelled");
     }
   }
-  return report;
-}
-
-Result<EvictReport> DurableBlockStore::Evict(std::string_view name, TierKind from, bool dry_run) {
-  ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));
-  if (from == TierKind::kDevice) {
-    return InvalidArgumentError("this daemon has no device tier to evict from");
-  }
-  const bool pinned =
-      record.pin && (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > WallTimeMs());
-  if (pinned &&
-      (from == TierKind::kDisk || record.pin->tier == static_cast<uint8_t>(TierKind::kHost))) {
-    return FailedPreconditionError("corpus '" + record.name + "' is pinned: unpin it first");
-  }
-  EvictReport report;
-  if (from == TierKind::kHost) {
-    std::tie(report.blocks, report.bytes) = host_.Drop(record.chain, dry_run);
-    return report;
-  }
-  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(record.chain));
-  for (const ChainEntry& entry : entries) {
-    if (entry.references != 1) continue;  // shared blocks stay for the others
-    ++report.blocks;
-    report.bytes += entry.payload_bytes;
-  }
-  if (dry_run) return report;
-  CorpusRecord emptied = record;
-  emptied.chain.clear();
-  emptied.durable_tokens = 0;
-  emptied.state = CorpusState::kCancelled;
-  ASSIGN_OR_RETURN(emptied, UpdateCorpus(emptied));
   return report;
 }
 

@@ -238,6 +238,9 @@ Status DurableBlockStore::RemoveCorpus(std::string_view name) {
     Catalog::Change change;
     RETURN_IF_ERROR(ReleaseLocked(record.chain, &change));
     change.RemoveRecord(record);
+    const bool expired = record.expires_at_ms != 0 && record.expires_at_ms <= WallTimeMs();
+    NoteGoneLocked(record, 0, expired ? EvictionReason::kExpired : EvictionReason::kRemoved, "",
+                   &change);
     RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
   }
   RefreshPins();

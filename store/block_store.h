@@ -20,6 +20,7 @@
 #include "store/base/result.h"
 #include "store/block_ref.h"
 #include "store/corpus_record.h"
+#include "store/miss_reason.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
@@ -129,6 +130,8 @@ class BlockStore {
   // blocks that no other corpus shares; its tokens stay, the record goes to kCancelled, and a
   // prefill builds it again. kFailedPrecondition if the corpus is pinned. dry_run only counts.
   virtual Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) = 0;
+  // What left the disk tier, when and why, oldest first; at most kEvictionNotesMax of them.
+  virtual std::vector<EvictionNote> EvictionNotes() const = 0;
   virtual std::vector<TierUsage> Usage() const = 0;
   virtual CorpusUsage UsageOf(const CorpusRecord& record) const = 0;
   // One line per check, "ok: ..." or "warn: ..." or "error: ...", for `corpusctl doctor`.

@@ -17,10 +17,12 @@ enum Family : size_t {
   kManifests,
   kTokens,
   kBlockTokens,
-  kJobs
+  kJobs,
+  kEvictions
 };
-const std::vector<std::string> kFamilies = {
-    "meta", "corpora", "sources", "uses", "chains", "manifests", "tokens", "block_tokens", "jobs"};
+const std::vector<std::string> kFamilies = {"meta",   "corpora",   "sources", "uses",
+                                            "chains", "manifests", "tokens",  "block_tokens",
+                                            "jobs",   "evictions"};
 constexpr std::string_view kSchema = "1";
 
 std::string_view AsText(const Digest& digest) {
@@ -72,8 +74,10 @@ Status Catalog::CheckSchema() {
 Status Catalog::Reload() {
   records_.clear();
   live_bytes_.clear();
+  notes_.clear();
   RETURN_IF_ERROR(LoadRecords());
   RETURN_IF_ERROR(LoadEntries());
+  RETURN_IF_ERROR(LoadNotes());
   stale_ = false;
   return OkStatus();
 }
@@ -132,6 +136,15 @@ Status Catalog::LoadEntries() {
     return true;
   }));
   return bad;
+}
+
+Status Catalog::LoadNotes() {
+  return database_->Scan(kEvictions, "", [&](std::string_view, std::string_view value) {
+    // They are history: one that cannot be read costs an answer to "why", and nothing else.
+    const auto note = DecodeEvictionNote(value);
+    if (note.ok()) notes_[{note->corpus_id, note->first_block}] = *note;
+    return true;
+  });
 }
 
 const CorpusRecord* Catalog::Find(std::string_view name) const {
@@ -305,6 +318,20 @@ void Catalog::Change::PutJob(uint64_t id, std::string_view record) {
 
 void Catalog::Change::RemoveJob(uint64_t id) { batch_.Delete(kJobs, KeyOf(id)); }
 
+void Catalog::Change::PutNote(const EvictionNote& note) {
+  const NoteKey key = {note.corpus_id, note.first_block};
+  batch_.Put(kEvictions, KeyOf(key.first, static_cast<uint32_t>(key.second)),
+             EncodeEvictionNote(note));
+  dropped_notes_.erase(key);
+  notes_[key] = note;
+}
+
+void Catalog::Change::DropNote(const NoteKey& key) {
+  batch_.Delete(kEvictions, KeyOf(key.first, static_cast<uint32_t>(key.second)));
+  dropped_notes_.insert(key);
+  notes_.erase(key);
+}
+
 Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
   RETURN_IF_ERROR(FaultPoint("catalog.write"));
   if (stale_) RETURN_IF_ERROR(Reload());
@@ -322,6 +349,7 @@ Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
     records_.insert_or_assign(record.name, record);
   }
   for (const std::string& name : change.removed_) records_.erase(name);
+  ApplyNotes(change);
   // First all that come, then all that go: an extent between two entries is not empty.
   for (const Digest& digest : digests) {
     const ChainEntry& entry = change.entries_.at(digest);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/miss_reason.h"
 #include "store/record_codec.h"
 #include "store/rocks_database.h"
 
@@ -44,6 +45,10 @@ class Catalog {
   // other; none unless there is a bug or RocksDB lost something.
   std::vector<std::string> Contradictions() const;
 
+  // --- what was evicted, oldest first
+  using NoteKey = std::pair<uint64_t, uint64_t>;  // corpus id, first block
+  std::vector<EvictionNote> EvictionNotes() const;
+
   // --- changes, collected and then committed at once
   class Change {
    public:
@@ -58,14 +63,21 @@ class Catalog {
     void RemoveEntry(const Digest& digest);
     void PutJob(uint64_t id, std::string_view record);
     void RemoveJob(uint64_t id);
+    void PutNote(const EvictionNote& note);
+    void DropNote(const NoteKey& key);
 
    private:
     friend class Catalog;
     RocksBatch batch_;
     std::vector<CorpusRecord> put_;
     std::vector<std::string> removed_;
+    std::map<NoteKey, EvictionNote> notes_;
+    std::set<NoteKey> dropped_notes_;
     std::unordered_map<Digest, ChainEntry, DigestHash> entries_;  // references 0: removed
   };
+  // Adds the note to the change, joining or forgetting others so that their number stays bounded.
+  // At most one call for each corpus and change.
+  void NoteEviction(EvictionNote note, Change* change) const;
   // RETURNS the extents that no entry lies in any more.
   Result<std::vector<uint64_t>> Commit(const Change& change, bool sync);
 
@@ -79,12 +91,15 @@ class Catalog {
   Status Reload();
   Status LoadRecords();
   Status LoadEntries();
+  Status LoadNotes();
+  void ApplyNotes(const Change& change);
   // RETURNS whether the extent has no live bytes any more.
   bool Forget(const ChainEntry& entry);
 
   std::unique_ptr<RocksDatabase> database_;
   std::map<std::string, CorpusRecord, std::less<>> records_;
   std::map<uint64_t, uint64_t> live_bytes_;
+  std::map<NoteKey, EvictionNote> notes_;
   uint64_t next_corpus_id_ = 1;
   bool stale_ = false;  // a reload failed; the next commit tries again
 };

@@ -50,6 +50,7 @@ class DurableBlockStore final : public BlockStore {
       std::string_view name,
       const std::function<bool(uint64_t done, uint64_t total)>& progress) override;
   Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) override;
+  std::vector<EvictionNote> EvictionNotes() const override;
   std::vector<TierUsage> Usage() const override;
   CorpusUsage UsageOf(const CorpusRecord& record) const override;
   std::vector<std::string> Diagnose() const override;
@@ -64,6 +65,13 @@ class DurableBlockStore final : public BlockStore {
   // Commits a changed record (generation + 1), releasing blocks that its chain lost.
   Result<CorpusRecord> CommitRecordLocked(CorpusRecord record, const CorpusRecord& old,
                                           Catalog::Change* change);
+  // Adds to the change what the catalogue remembers of a corpus's blocks from first_block on.
+  void NoteGoneLocked(const CorpusRecord& record, size_t first_block, EvictionReason reason,
+                      std::string detail, Catalog::Change* change);
+  // Shortens the corpus's chain to `keep` blocks in one durable batch, with a note of why. Space
+  // comes back with the batch, memory when leases end. RETURNS what left.
+  Result<EvictReport> CutTailLocked(const CorpusRecord& record, size_t keep, EvictionReason reason,
+                                    std::string detail);
   // Lowers the reference of each digest; unreferenced entries go.
   Status ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change);
   // Commits, and drops the extents that this left empty.

@@ -44,6 +44,7 @@ class FakeBlockStore : public BlockStore {
   Result<VerifyReport> Verify(std::string_view name,
                               const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) override;
+  std::vector<EvictionNote> EvictionNotes() const override { return {}; }
   std::vector<TierUsage> Usage() const override;
   CorpusUsage UsageOf(const CorpusRecord& record) const override;
   std::vector<std::string> Diagnose() const override;

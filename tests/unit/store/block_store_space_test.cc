@@ -193,9 +193,9 @@ TEST_F(BlockStoreSpaceTest, RepairRefusesOtherTokensAndUnknownBlocks) {
 TEST_F(BlockStoreSpaceTest, ANewerSchemaIsRefused) {
   store_.reset();
   {
-    const std::vector<std::string> families = {"meta",   "corpora",      "sources",
-                                               "uses",   "chains",       "manifests",
-                                               "tokens", "block_tokens", "jobs"};
+    const std::vector<std::string> families = {"meta",   "corpora",   "sources", "uses",
+                                               "chains", "manifests", "tokens",  "block_tokens",
+                                               "jobs",   "evictions"};
     auto catalog =
         RocksDatabase::Open(folder_ + "/catalog", RocksDatabase::Use::kCatalog, families);
     ASSERT_TRUE(catalog.ok()) << catalog.status().ToString();

@@ -1,0 +1,88 @@
+// What makes blocks leave a DurableBlockStore: on request, and when something new needs the room.
+// Two phases: the catalogue forgets them in one durable batch, then their bytes go, those in memory
+// when the last lease ends.
+#include <algorithm>
+#include <tuple>
+
+#include "store/base/clock.h"
+#include "store/durable_block_store.h"
+
+namespace corpusd {
+
+void DurableBlockStore::NoteGoneLocked(const CorpusRecord& record, size_t first_block,
+                                       EvictionReason reason, std::string detail,
+                                       Catalog::Change* change) {
+  if (first_block >= record.chain.size()) return;
+  EvictionNote note;
+  note.corpus = record.name;
+  note.corpus_id = record.id;
+  note.first_block = first_block;
+  note.blocks = record.chain.size() - first_block;
+  note.bytes = note.blocks * record.block_bytes;
+  note.first_digest = record.chain[first_block];
+  note.when_ms = WallTimeMs();
+  note.reason = reason;
+  note.detail = std::move(detail);
+  catalog_->NoteEviction(std::move(note), change);
+}
+
+std::vector<EvictionNote> DurableBlockStore::EvictionNotes() const {
+  const std::lock_guard lock(mutex_);
+  return catalog_->EvictionNotes();
+}
+
+Result<EvictReport> DurableBlockStore::CutTailLocked(const CorpusRecord& record, size_t keep,
+                                                     EvictionReason reason, std::string detail) {
+  const std::span<const Digest> tail = std::span(record.chain).subspan(keep);
+  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(tail));
+  EvictReport report;
+  CorpusRecord cut = record;
+  for (const ChainEntry& entry : entries) {
+    cut.durable_tokens -= std::min<uint64_t>(cut.durable_tokens, entry.tokens);
+    if (entry.references != 1) continue;  // shared blocks stay for the others
+    ++report.blocks;
+    report.bytes += entry.payload_bytes;
+  }
+  cut.chain.resize(keep);
+  if (cut.state == CorpusState::kReady) cut.state = CorpusState::kCancelled;
+  Catalog::Change change;
+  NoteGoneLocked(record, keep, reason, std::move(detail), &change);
+  RETURN_IF_ERROR(CommitRecordLocked(std::move(cut), record, &change).status());
+  return report;
+}
+
+Result<EvictReport> DurableBlockStore::Evict(std::string_view name, TierKind from, bool dry_run) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));
+  if (from == TierKind::kDevice) {
+    return InvalidArgumentError("this daemon has no device tier to evict from");
+  }
+  const bool pinned =
+      record.pin && (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > WallTimeMs());
+  if (pinned &&
+      (from == TierKind::kDisk || record.pin->tier == static_cast<uint8_t>(TierKind::kHost))) {
+    return FailedPreconditionError("corpus '" + record.name + "' is pinned: unpin it first");
+  }
+  EvictReport report;
+  if (from == TierKind::kHost) {
+    std::tie(report.blocks, report.bytes) = host_.Drop(record.chain, dry_run);
+    return report;
+  }
+  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(record.chain));
+  for (const ChainEntry& entry : entries) {
+    if (entry.references != 1) continue;  // shared blocks stay for the others
+    ++report.blocks;
+    report.bytes += entry.payload_bytes;
+  }
+  if (dry_run) return report;
+  {
+    const std::lock_guard lock(mutex_);
+    ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
+    const CorpusRecord whole = *current;
+    ASSIGN_OR_RETURN(report, CutTailLocked(whole, 0, EvictionReason::kAsked, ""));
+  }
+  RefreshPins();
+  ReclaimSpace();
+  return report;
+}
+
+}  // namespace corpusd
