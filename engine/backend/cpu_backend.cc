@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/cpu_weight.h"
 #include "engine/backend/host_buffer.h"
 #include "kernels/cpu/cpu_kernels.h"
-#include "kernels/cpu/packed_weight.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/reference/kv_tile.h"
 #include "store/base/check.h"
@@ -21,24 +21,6 @@ constexpr uint32_t kRowBlock = 128;
 // Items a thread should find in a product, so that the last one to finish is not waited for long.
 constexpr uint32_t kItemsPerThread = 8;
 constexpr uint32_t kElementwiseRows = 8;
-
-class CpuWeight : public Weight {
- public:
-  CpuWeight(std::unique_ptr<HostBuffer> buffer, const PackedWeight& packed)
-      : buffer_(std::move(buffer)), packed_(packed) {}
-  uint32_t rows() const override { return packed_.rows; }
-  uint32_t cols() const override { return packed_.cols; }
-  uint64_t bytes() const override { return buffer_->bytes(); }
-  const PackedWeight& packed() const { return packed_; }
-
- private:
-  std::unique_ptr<HostBuffer> buffer_;
-  PackedWeight packed_;
-};
-
-const PackedWeight& Packed(const Weight& weight) {
-  return static_cast<const CpuWeight&>(weight).packed();
-}
 
 uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
@@ -55,7 +37,10 @@ class CpuBackend : public Backend {
     return std::unique_ptr<Buffer>(std::move(buffer));
   }
 
-  Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override;
+  Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override {
+    ASSIGN_OR_RETURN(auto weight, CpuWeight::Load(sources, arena_, pool_));
+    return std::unique_ptr<Weight>(std::move(weight));
+  }
   void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
   void RmsNorm(MatrixView out, MatrixView x, const float* gain, float epsilon) override;
   void MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) override;
@@ -79,14 +64,22 @@ class CpuBackend : public Backend {
   static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
   void ResolvePages(const AttentionInput& input);
+  void CutPanels(const CpuWeight& weight, uint32_t wanted, uint32_t multiple, uint32_t row_blocks);
+
+  struct PanelRun {
+    const CpuWeight::Segment* segment;
+    uint32_t first_panel, panels;
+  };
 
   const CpuKernels& kernels_;
   std::string name_;
   ThreadPool pool_;
+  WeightArena arena_;
   std::unique_ptr<HostBuffer> prepared_;
   std::unique_ptr<HostBuffer> scratch_;
   std::unique_ptr<HostBuffer> states_;
   std::vector<PageTiles> pages_;
+  std::vector<PanelRun> runs_;
 };
 
 std::byte* CpuBackend::Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes) {
@@ -103,56 +96,10 @@ std::byte* CpuBackend::ThreadScratch(uint64_t bytes_per_thread) {
   return Grow(scratch_, bytes_per_thread * pool_.threads());
 }
 
-Result<std::unique_ptr<Weight>> CpuBackend::LoadWeight(std::span<const WeightSource> sources) {
-  CHECK(!sources.empty());
-  PackedWeight packed;
-  packed.cols = sources[0].cols;
-  packed.kind = PackedKindFor(sources[0].type);
-  for (const WeightSource& source : sources) {
-    CHECK(source.cols == packed.cols) << source.name;
-    packed.rows += source.rows;
-    // Stacked matrices of several kinds: the widest that holds them all.
-    const PackedKind kind = PackedKindFor(source.type);
-    if (kind != packed.kind) {
-      const bool exact = kind == PackedKind::kF32 || packed.kind == PackedKind::kF32;
-      packed.kind = exact ? PackedKind::kF32 : PackedKind::kBf16;
-    }
-  }
-  packed.panel_bytes = PackedPanelBytes(packed.kind, packed.cols);
-  ASSIGN_OR_RETURN(auto buffer, HostBuffer::Create(packed.panel_bytes * packed.panels(),
-                                                   "weight " + sources[0].name));
-  packed.data = buffer->data();
-  std::byte* target = buffer->data();
-  std::vector<float> rows(size_t{packed.cols} * pool_.threads());
-  uint32_t first_row = 0;
-  for (const WeightSource& source : sources) {
-    const uint64_t row_bytes = WeightRowBytes(source.type, packed.cols);
-    CHECK(source.bytes.size() >= row_bytes * source.rows) << source.name;
-    // Whole panels per item: two threads never write one.
-    const uint32_t end_row = first_row + source.rows;
-    const uint32_t first_panel = first_row / kPanelOutputs;
-    pool_.ParallelFor(CeilDiv(end_row, kPanelOutputs) - first_panel,
-                      [&](uint32_t item, unsigned thread) {
-                        const uint32_t panel_row = (first_panel + item) * kPanelOutputs;
-                        const uint32_t end = std::min(end_row, panel_row + kPanelOutputs);
-                        for (uint32_t r = std::max(first_row, panel_row); r < end; ++r) {
-                          PackRow(target, packed.kind, r, packed.cols, source.type,
-                                  source.bytes.data() + (r - first_row) * row_bytes,
-                                  rows.data() + size_t{packed.cols} * thread);
-                        }
-                      });
-    first_row = end_row;
-  }
-  return std::unique_ptr<Weight>(std::make_unique<CpuWeight>(std::move(buffer), packed));
-}
-
 void CpuBackend::Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) {
-  const PackedWeight& packed = Packed(table);
+  const auto& weight = static_cast<const CpuWeight&>(table);
   ForEachRows(static_cast<uint32_t>(ids.size()), [&](uint32_t first, uint32_t rows) {
-    for (uint32_t i = first; i < first + rows; ++i) {
-      CHECK(ids[i] < packed.rows) << "token " << ids[i] << " of " << packed.rows;
-      UnpackRow(out.row(i), packed, ids[i]);
-    }
+    for (uint32_t i = first; i < first + rows; ++i) weight.Unpack(out.row(i), ids[i]);
   });
 }
 
@@ -168,16 +115,33 @@ void CpuBackend::SwiGlu(MatrixView out, MatrixView gate_up) {
   });
 }
 
+// Cuts a weight into runs of panels, about as many as asked for, in multiples that suit the table.
+void CpuBackend::CutPanels(const CpuWeight& weight, uint32_t wanted, uint32_t multiple,
+                           uint32_t row_blocks) {
+  runs_.clear();
+  uint32_t total = 0;
+  for (const CpuWeight::Segment& segment : weight.segments()) total += segment.packed.panels();
+  uint32_t each = total / wanted / multiple * multiple;
+  if (each == 0) {
+    // Whole tiles beat an even share, as long as there are some for every thread.
+    each = total / multiple * row_blocks >= 2 * pool_.threads() ? multiple : 1;
+  }
+  for (const CpuWeight::Segment& segment : weight.segments()) {
+    const uint32_t panels = segment.packed.panels();
+    for (uint32_t p = 0; p < panels; p += each) {
+      runs_.push_back({&segment, p, std::min(each, panels - p)});
+    }
+  }
+}
+
 void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) {
-  const PackedWeight& packed = Packed(weight);
-  CHECK(x.cols == packed.cols && out.cols == packed.rows && out.rows == x.rows)
+  CHECK(x.cols == weight.cols() && out.cols == weight.rows() && out.rows == x.rows)
       << "[" << out.rows << ", " << out.cols << "] = [" << x.rows << ", " << x.cols << "] * ["
-      << packed.rows << ", " << packed.cols << "]^T";
+      << weight.rows() << ", " << weight.cols() << "]^T";
   if (x.rows == 0) return;
-  MatMulTask task{.weight = packed,
+  MatMulTask task{.weight = {},
                   .x = x.data,
                   .x_stride = x.row_stride,
-                  .out = out.data,
                   .out_stride = out.row_stride,
                   .call_rows = x.rows,
                   .accumulate = accumulate};
@@ -194,22 +158,19 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
   const uint32_t row_blocks = CeilDiv(x.rows, kRowBlock);
   const uint32_t block_rows =
       CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) * kernels_.row_multiple;
-  const uint32_t wanted = pool_.threads() * kItemsPerThread;
-  const uint32_t groups_wanted = std::max(1u, CeilDiv(wanted, row_blocks));
-  const uint32_t multiple = x.rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple;
-  uint32_t group_panels = packed.panels() / groups_wanted / multiple * multiple;
-  if (group_panels == 0) {
-    // Whole tiles beat an even share, as long as there are some for every thread.
-    const bool enough = packed.panels() / multiple * row_blocks >= 2 * pool_.threads();
-    group_panels = enough ? multiple : 1;
-  }
-  const uint32_t groups = CeilDiv(packed.panels(), group_panels);
-  pool_.ParallelFor(groups * row_blocks, [&](uint32_t item, unsigned thread) {
+  CutPanels(static_cast<const CpuWeight&>(weight),
+            std::max(1u, CeilDiv(pool_.threads() * kItemsPerThread, row_blocks)),
+            x.rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple, row_blocks);
+  const auto runs = static_cast<uint32_t>(runs_.size());
+  pool_.ParallelFor(runs * row_blocks, [&](uint32_t item, unsigned thread) {
+    const PanelRun& run = runs_[item % runs];
     MatMulTask part = task;
-    part.first_row = std::min(item / groups * block_rows, x.rows);
+    part.weight = run.segment->packed;
+    part.out = out.data + run.segment->first_row;
+    part.first_row = std::min(item / runs * block_rows, x.rows);
     part.rows = std::min(block_rows, x.rows - part.first_row);
-    part.first_panel = item % groups * group_panels;
-    part.panels = std::min(group_panels, packed.panels() - part.first_panel);
+    part.first_panel = run.first_panel;
+    part.panels = run.panels;
     part.scratch = scratch + thread * scratch_bytes;
     if (part.rows > 0) kernels_.matmul(part);
   });

@@ -1,5 +1,5 @@
 corpusd_program(corpus-bench
-  FILES bench_ceiling.cc bench_command.cc corpus_bench.cc model_bench.cc
+  FILES bench_command.cc corpus_bench.cc cpu_ceilings.cc model_bench.cc
   DEPS corpusd_model_session)
 if(CORPUSD_TESTS)
   add_test(NAME corpus_bench_smoke

@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "engine/prefill/prefill_runner.h"
-#include "tests/bench/bench_ceiling.h"
 #include "tests/bench/bench_command.h"
+#include "tests/bench/cpu_ceilings.h"
 #include "tests/eval/model_session.h"
 
 namespace corpusd {
@@ -86,7 +86,7 @@ json Measured(const std::string& name, const std::vector<double>& tokens_per_s) 
 }
 
 Status BenchPrefill(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
-                    const Work& work, double float_macs, json* results) {
+                    const Work& work, double float_gmacs, json* results) {
   for (const uint32_t tokens : a.prefill) {
     const uint32_t count = std::min(tokens, session.model().config().context_tokens);
     std::vector<double> rates;
@@ -97,15 +97,16 @@ Status BenchPrefill(ModelSession& session, const Arguments& a, std::span<const T
     }
     json result = Measured("pp" + std::to_string(tokens), rates);
     const double macs = work.weight_macs + work.attention_macs * count / 2;
-    result["gmacs_per_s"] = result["tokens_per_s"].get<double>() * macs / 1e9;
-    result["share_of_float_peak"] = result["tokens_per_s"].get<double>() * macs / float_macs;
+    const double gmacs = result["tokens_per_s"].get<double>() * macs / 1e9;
+    result["gmacs_per_s"] = gmacs;
+    result["share_of_float_peak"] = gmacs / float_gmacs;
     results->push_back(result);
   }
   return OkStatus();
 }
 
 Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
-                   const Work& work, double read_bandwidth, json* results) {
+                   const Work& work, double read_gbytes, json* results) {
   ASSIGN_OR_RETURN(
       const auto logits,
       session.backend().Allocate(uint64_t{session.model().config().vocabulary} * 4, "logits"));
@@ -133,9 +134,9 @@ Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const To
     result["depth"] = start;
     const double bytes =
         work.weight_bytes + work.kv_bytes * (start + a.decode_tokens * a.repeats / 2.0);
-    result["read_gb_per_s"] = result["tokens_per_s"].get<double>() * bytes / 1e9;
-    result["share_of_read_bandwidth"] =
-        result["tokens_per_s"].get<double>() * bytes / read_bandwidth;
+    const double gbytes = result["tokens_per_s"].get<double>() * bytes / 1e9;
+    result["read_gb_per_s"] = gbytes;
+    result["share_of_read_bandwidth"] = gbytes / read_gbytes;
     results->push_back(result);
   }
   return OkStatus();
@@ -176,8 +177,7 @@ Status Bench(Arguments a, bool prefill, bool decode) {
   ASSIGN_OR_RETURN(const auto ids, LoadIds(*session, a, wanted, &repeated));
   const unsigned threads =
       a.session.threads != 0 ? a.session.threads : std::thread::hardware_concurrency();
-  const double float_macs = MeasureFloatMacs(threads);
-  const double read_bandwidth = MeasureReadBandwidth(threads);
+  const CpuCeilings ceilings = MeasureCpuCeilings(threads, /*processor_time=*/false);
   const Work work = WorkOf(*session, format);
   json results = json::array();
   {
@@ -185,14 +185,14 @@ Status Bench(Arguments a, bool prefill, bool decode) {
                      PrefillSeconds(*session, std::span(ids).first(1), a.kv_format, nullptr));
     (void)warm_up;
   }
-  if (prefill) RETURN_IF_ERROR(BenchPrefill(*session, a, ids, work, float_macs, &results));
-  if (decode) RETURN_IF_ERROR(BenchDecode(*session, a, ids, work, read_bandwidth, &results));
+  if (prefill) RETURN_IF_ERROR(BenchPrefill(*session, a, ids, work, ceilings.fp32_gmacs, &results));
+  if (decode) RETURN_IF_ERROR(BenchDecode(*session, a, ids, work, ceilings.read_gbytes, &results));
   Print({{"backend", session->backend_name()},
          {"threads", threads},
          {"kv_format", a.kv_format},
          {"text_repeated", repeated},
-         {"float_gmacs_per_s", float_macs / 1e9},
-         {"read_gb_per_s", read_bandwidth / 1e9},
+         {"float_gmacs_per_s", ceilings.fp32_gmacs},
+         {"read_gb_per_s", ceilings.read_gbytes},
          {"results", results}},
         a.format);
   return OkStatus();
