@@ -46,7 +46,7 @@ GUARDED_WORDS = (
          "daemon/worker_pool.*",       # the threads that answer questions
          "daemon/timer_queue.*",       # one thread that waits for the next deadline
          "daemon/shutdown.*",          # one thread that waits for signals
-         "store/block_fetch.*",        # reads that run ahead of their reader
+         "store/transfer_queue.*",     # moves between tiers
          "tests/*",
      )),
 )

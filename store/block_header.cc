@@ -99,12 +99,21 @@ Result<BlockHeader> DecodeBlockHeader(std::span<const std::byte> bytes) {
 }
 
 Status VerifyPayload(const BlockHeader& header, std::span<const std::byte> payload) {
+  return VerifySections(header, payload, {0, static_cast<uint32_t>(header.section_crcs.size())});
+}
+
+Status VerifySections(const BlockHeader& header, std::span<const std::byte> payload,
+                      SectionRange range) {
+  if (range.end > header.section_crcs.size()) {
+    return CorruptionError("it has " + std::to_string(header.section_crcs.size()) + " sections, " +
+                           std::to_string(range.end) + " expected");
+  }
   if (payload.size() != header.payload_bytes) {
     return CorruptionError("payload has " + std::to_string(payload.size()) +
                            " bytes, its header says " + std::to_string(header.payload_bytes));
   }
-  const size_t part = payload.size() / header.section_crcs.size();
-  for (size_t s = 0; s < header.section_crcs.size(); ++s) {
+  const size_t part = header.SectionBytes();
+  for (size_t s = range.first; s < range.end; ++s) {
     if (Crc32c(payload.subspan(s * part, part)) != header.section_crcs[s]) {
       return CorruptionError("checksum of section " + std::to_string(s) + " differs");
     }

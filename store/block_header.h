@@ -19,10 +19,16 @@ struct BlockHeader {
   std::vector<uint32_t> section_crcs;  // of equal parts of the payload, in order
 
   uint64_t EncodedBytes() const;
+  uint64_t SectionBytes() const { return payload_bytes / section_crcs.size(); }
 };
 
 inline constexpr uint32_t kMaxSections = 4096;
 inline constexpr uint64_t kMaxPayloadBytes = uint64_t{1} << 30;
+
+struct SectionRange {
+  uint32_t first = 0, end = 0;
+};
+inline constexpr SectionRange kAllSections{0, UINT32_MAX};
 
 // Computes the CRCs. REQUIRES: sections in [1, kMaxSections], dividing payload.size().
 BlockHeader MakeBlockHeader(const Digest& digest, uint32_t tokens,
@@ -34,5 +40,8 @@ void EncodeBlockHeader(const BlockHeader& header, std::vector<std::byte>* out);
 Result<BlockHeader> DecodeBlockHeader(std::span<const std::byte> bytes);
 // kCorruption names the first section whose CRC differs.
 Status VerifyPayload(const BlockHeader& header, std::span<const std::byte> payload);
+// The same for some sections of the whole payload, of which no other byte is read.
+Status VerifySections(const BlockHeader& header, std::span<const std::byte> payload,
+                      SectionRange range);
 
 }  // namespace corpusd

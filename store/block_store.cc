@@ -12,6 +12,9 @@
 namespace corpusd {
 namespace {
 
+// Enough readers to reach a disk's bandwidth with pieces of about 1 MiB; more only fight for cores.
+constexpr unsigned kTransferThreads = 4;
+
 bool IsPrefix(const std::vector<Digest>& part, const std::vector<Digest>& whole) {
   return part.size() <= whole.size() && std::equal(part.begin(), part.end(), whole.begin());
 }
@@ -57,7 +60,9 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       lock_(std::move(lock)),
       catalog_(std::move(catalog)),
       payload_(std::move(payload)),
-      host_(options.host_bytes) {
+      host_(options.host_bytes),
+      loader_(*this, host_, transfers_),
+      transfers_({kTransferThreads, options.inflight_bytes}) {
   RefreshPins();
 }
 

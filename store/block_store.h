@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/block_prefetch.h"
 #include "store/block_ref.h"
 #include "store/corpus_record.h"
 #include "store/miss_reason.h"
@@ -27,8 +28,9 @@ namespace corpusd {
 
 struct BlockStoreOptions {
   std::string data_dir;
-  uint64_t host_bytes = uint64_t{4} << 30;    // cap of the host tier, leased blocks included
-  uint64_t disk_bytes = uint64_t{100} << 30;  // cap of the disk tier in physical bytes
+  uint64_t host_bytes = uint64_t{4} << 30;       // cap of the host tier, leased blocks included
+  uint64_t disk_bytes = uint64_t{100} << 30;     // cap of the disk tier in physical bytes
+  uint64_t inflight_bytes = uint64_t{96} << 20;  // between tiers at any moment
 };
 
 // A sealed block to publish. The payload is copied; sections divide it evenly (one per layer), each
@@ -54,7 +56,8 @@ struct CorpusUsage {
 // Where the blocks of one fetch came from.
 struct FetchStats {
   uint64_t host_bytes = 0, disk_bytes = 0;
-  double seconds = 0;
+  double seconds = 0;           // until the last block was there
+  double waited_seconds = 0;    // of them, those that the caller waited
   std::vector<size_t> damaged;  // indices refused by their checksum, quarantined: recompute them
   std::vector<size_t> missing;  // indices that no tier holds
 };
@@ -118,6 +121,10 @@ class BlockStore {
   // checksum at that crossing. Damaged or missing ones come back invalid and are listed in stats.
   virtual Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests,
                                               FetchStats* stats) = 0;
+  // The same without waiting: begins to read, sections in order. kResourceExhausted if the host
+  // tier has no room for all of them.
+  virtual Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
+                                                          const PrefetchOptions& options) = 0;
 
   // --- housekeeping
 

@@ -4,15 +4,14 @@
 // block_publish.cc what writes blocks, block_fetch.cc what reads them.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
-#include <unordered_set>
 #include <vector>
 
+#include "store/block_loader.h"
 #include "store/block_store.h"
 #include "store/catalog.h"
 #include "store/folder_lock.h"
@@ -21,7 +20,7 @@
 
 namespace corpusd {
 
-class DurableBlockStore final : public BlockStore {
+class DurableBlockStore final : public BlockStore, private BlockSource {
  public:
   DurableBlockStore(const BlockStoreOptions& options, std::unique_ptr<FolderLock> lock,
                     std::unique_ptr<Catalog> catalog, std::unique_ptr<PayloadStore> payload);
@@ -45,6 +44,8 @@ class DurableBlockStore final : public BlockStore {
                                    std::span<const Digest> blocks) override;
   Status Repair(const BlockWrite& block) override;
   Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests, FetchStats* stats) override;
+  Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
+                                                  const PrefetchOptions& options) override;
 
   Result<VerifyReport> Verify(
       std::string_view name,
@@ -92,17 +93,17 @@ class DurableBlockStore final : public BlockStore {
   void DiscardExtentLocked(uint64_t extent);
   void KeepInHostTier(std::span<const BlockWrite> blocks, const CorpusRecord& record);
   // Marks the block as damaged if it still is where it was read.
-  void Quarantine(const Digest& digest, const BlockLocation& location);
+  void Quarantine(const Digest& digest, const BlockLocation& location) override;
   void RefreshPins();
   // Rewrites extents of which less than half is still in use.
   void ReclaimSpace();
   void RewriteExtent(const Catalog::DigestEntries& entries);
 
-  struct Load;
-  // Takes for this thread those loads that no other thread is at. RETURNS them; empty: wait.
-  std::vector<Load*> ClaimLoads(std::vector<Load>& loads);
-  Status RunLoads(std::span<Load* const> claimed);
-  void ReadBlock(Load& load);
+  // BlockSource: the disk, for the loader.
+  Result<std::vector<ChainEntry>> Entries(std::span<const Digest> digests) const override;
+  bool ReadsParts() const override { return payload_->ReadsParts(); }
+  Status ReadSections(const Digest& digest, const ChainEntry& entry, SectionRange range,
+                      std::span<std::byte> payload) override;
 
   const BlockStoreOptions options_;
   const std::unique_ptr<FolderLock> lock_;
@@ -112,9 +113,8 @@ class DurableBlockStore final : public BlockStore {
   mutable std::mutex mutex_;       // orders changes of the catalogue
   std::vector<uint64_t> orphans_;  // extents to drop after the next commit that succeeds
   std::mutex payload_mutex_;       // orders payload writes, so that the disk cap is exact
-  std::mutex load_mutex_;
-  std::condition_variable load_done_;
-  std::unordered_set<Digest, DigestHash> loading_;  // blocks that a Fetch is reading right now
+  BlockLoader loader_;
+  TransferQueue transfers_;  // last, so that its threads end before what they use
 };
 
 }  // namespace corpusd

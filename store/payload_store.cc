@@ -63,6 +63,12 @@ Result<uint64_t> PayloadStore::WriteExtent(std::span<const BlockWrite* const> bl
 
 Status PayloadStore::Read(const BlockLocation& location, const Digest& digest, uint32_t tokens,
                           std::span<std::byte> payload) const {
+  return ReadSections(location, digest, tokens, kAllSections, payload);
+}
+
+Status PayloadStore::ReadSections(const BlockLocation& location, const Digest& digest,
+                                  uint32_t tokens, SectionRange range,
+                                  std::span<std::byte> payload) const {
   RETURN_IF_ERROR(FaultPoint("payload.read"));
   const auto use = [&](std::span<const std::byte> value) -> Status {
     ASSIGN_OR_RETURN(const BlockHeader header, HeaderOf(value, digest, tokens));
@@ -71,9 +77,13 @@ Status PayloadStore::Read(const BlockLocation& location, const Digest& digest, u
       return CorruptionError(std::to_string(stored.size()) + " payload bytes, " +
                              std::to_string(payload.size()) + " expected");
     }
+    const auto sections = static_cast<uint32_t>(header.section_crcs.size());
+    if (range.end == kAllSections.end) range.end = sections;
+    const size_t offset = header.SectionBytes() * range.first;
+    const size_t end = std::min(header.SectionBytes() * range.end, stored.size());
     // Copied first and checked where it will be used, so that what was checked is what is served.
-    std::memcpy(payload.data(), stored.data(), stored.size());
-    return VerifyPayload(header, payload);
+    if (offset < end) std::memcpy(payload.data() + offset, stored.data() + offset, end - offset);
+    return VerifySections(header, payload, range);
   };
   return database_->Read(kBlocks, KeyOf(location.extent, location.ordinal), use)
       .WithContext(NameOf(location, digest));

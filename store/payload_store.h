@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/block_header.h"
 #include "store/block_place.h"
 #include "store/block_store.h"
 #include "store/rocks_database.h"
@@ -29,6 +30,11 @@ class PayloadStore {
   // kCorruption: damaged; kNotFound: no such block.
   Status Read(const BlockLocation& location, const Digest& digest, uint32_t tokens,
               std::span<std::byte> payload) const;
+  // The same for some of its sections, to their places in the whole payload.
+  Status ReadSections(const BlockLocation& location, const Digest& digest, uint32_t tokens,
+                      SectionRange range, std::span<std::byte> payload) const;
+  // Whether ReadSections of a part costs less than of the whole: RocksDB reads whole values.
+  bool ReadsParts() const { return false; }
   // Copies blocks as they are, checked, into one new extent. RETURNS its number.
   struct StoredBlock {
     BlockLocation location;

@@ -102,6 +102,11 @@ Result<std::vector<BlockRef>> FakeBlockStore::Fetch(std::span<const Digest> dige
   return std::vector<BlockRef>(digests.size());
 }
 
+Result<std::unique_ptr<BlockPrefetch>> FakeBlockStore::Prefetch(
+    std::span<const Digest> /*digests*/, const PrefetchOptions& /*options*/) {
+  return UnimplementedError("the fake store holds no bytes");
+}
+
 Result<VerifyReport> FakeBlockStore::Verify(
     std::string_view name, const std::function<bool(uint64_t, uint64_t)>& /*progress*/) {
   ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));

@@ -40,6 +40,8 @@ class FakeBlockStore : public BlockStore {
                                    std::span<const Digest> blocks) override;
   Status Repair(const BlockWrite& block) override;
   Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests, FetchStats* stats) override;
+  Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
+                                                  const PrefetchOptions& options) override;
   Status NoteUse(std::string_view name) override;
   Result<VerifyReport> Verify(std::string_view name,
                               const std::function<bool(uint64_t, uint64_t)>& progress) override;

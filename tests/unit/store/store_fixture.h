@@ -21,8 +21,9 @@ inline constexpr uint64_t kTestBlockBytes = 64 * 1024;
 inline constexpr uint32_t kTestBlockTokens = 8;
 
 // Payload bytes that depend on the digest alone, so that any copy can be checked.
-inline std::vector<std::byte> PayloadOf(const Digest& digest) {
-  std::vector<std::byte> bytes(kTestBlockBytes);
+inline std::vector<std::byte> PayloadOf(const Digest& digest,
+                                        uint64_t payload_bytes = kTestBlockBytes) {
+  std::vector<std::byte> bytes(payload_bytes);
   uint64_t state = DigestHash()(digest);
   for (std::byte& b : bytes) {
     state = state * 6364136223846793005u + 1442695040888963407u;
