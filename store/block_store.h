@@ -126,6 +126,11 @@ class BlockStore {
   virtual Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
                                                           const PrefetchOptions& options) = 0;
 
+  // One block's payload, read past the host tier and checked; sections: as in BlockWrite.
+  // kCorruption: damaged, and now quarantined; kNotFound: not stored.
+  virtual Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
+                           uint32_t* sections) = 0;
+
   // --- housekeeping
 
   // Reads every block of the corpus from disk. progress may be null; false from it cancels

@@ -46,6 +46,8 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests, FetchStats* stats) override;
   Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
                                                   const PrefetchOptions& options) override;
+  Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
+                   uint32_t* sections) override;
 
   Result<VerifyReport> Verify(
       std::string_view name,

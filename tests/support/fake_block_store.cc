@@ -107,6 +107,11 @@ Result<std::unique_ptr<BlockPrefetch>> FakeBlockStore::Prefetch(
   return UnimplementedError("the fake store holds no bytes");
 }
 
+Status FakeBlockStore::ReadBlock(const Digest& digest, std::vector<std::byte>* /*payload*/,
+                                 uint32_t* /*sections*/) {
+  return NotFoundError("block " + digest.Hex().substr(0, 12) + " is not stored");
+}
+
 Result<VerifyReport> FakeBlockStore::Verify(
     std::string_view name, const std::function<bool(uint64_t, uint64_t)>& /*progress*/) {
   ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));

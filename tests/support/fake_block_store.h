@@ -42,6 +42,8 @@ class FakeBlockStore : public BlockStore {
   Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests, FetchStats* stats) override;
   Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
                                                   const PrefetchOptions& options) override;
+  Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
+                   uint32_t* sections) override;
   Status NoteUse(std::string_view name) override;
   Result<VerifyReport> Verify(std::string_view name,
                               const std::function<bool(uint64_t, uint64_t)>& progress) override;
