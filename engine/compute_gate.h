@@ -25,6 +25,13 @@ class ComputeGate {
     Turn& operator=(const Turn&) = delete;
     // Lets every waiter of a higher priority go first, then takes the turn back.
     void Offer() { gate_.Offer(priority_); }
+    // Gives the turn up while `wait` blocks, to whoever wants it.
+    template <typename Wait>
+    void Pause(const Wait& wait) {
+      gate_.Leave();
+      wait();
+      gate_.Enter(priority_);
+    }
 
    private:
     ComputeGate& gate_;

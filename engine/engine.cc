@@ -96,12 +96,27 @@ class LlamaEngine final : public Engine {
   // tenant.
   Status CheckIdentity(const CorpusRecord& record, const KvFormat& format) const;
   Status PrefillRun(CorpusRecord* record, const KvFormat& format, std::span<const TokenId> tokens,
-                    std::span<const Digest> chain, PrefillProgress* progress,
+                    std::span<const Digest> chain, LeasedCorpus* history, PrefillProgress* progress,
                     const std::stop_token& stop);
   Status FailPrefill(CorpusRecord record, const Status& status);
   Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
                                               const QuestionRequest& request,
                                               uint32_t* max_tokens) const;
+  // One question on its way to an answer.
+  struct Question {
+    const CorpusRecord& record;
+    const KvFormat& format;      // of the corpus
+    const KvFormat& own_format;  // of the question's own tokens
+    const GenerationRequest& generation;
+    const std::function<bool(std::string_view)>& sink;
+    const std::stop_token& stop;
+    Clock::time_point start;
+  };
+  Result<GenerationReport> AnswerOver(const Question& question, KvSequence& kv,
+                                      QuestionReport* report);
+  Result<GenerationReport> AnswerFromScratch(const Question& question, QuestionReport* report);
+  // Computes while the blocks arrive, layer by layer; repairs broken ones first.
+  Result<GenerationReport> AnswerFromStore(const Question& question, QuestionReport* report);
   Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,
                                                 const KvFormat& format,
                                                 const std::stop_token& stop);
@@ -204,7 +219,8 @@ Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
 
 Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
                                std::span<const TokenId> tokens, std::span<const Digest> chain,
-                               PrefillProgress* progress, const std::stop_token& stop) {
+                               LeasedCorpus* history, PrefillProgress* progress,
+                               const std::stop_token& stop) {
   const size_t first_block = record->chain.size();
   const size_t last_block =
       std::min(first_block / kRunBlocks * kRunBlocks + kRunBlocks, chain.size());
@@ -219,9 +235,10 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
     progress->reused_tokens += run_tokens.size();
     return OkStatus();
   }
-  ASSIGN_OR_RETURN(const LeasedCorpus history, LeaseWhole(context(), *store_, *record, format,
-                                                          tokens, ComputePriority::kPrefill, stop));
-  const auto kv = SequenceOver(history.refs, format, format);
+  // The leases of the runs before stay: only what the last run added is fetched.
+  RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, format, tokens,
+                              ComputePriority::kPrefill, stop, history));
+  const auto kv = SequenceOver(history->refs, format, format);
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(run_tokens.size())));
@@ -245,6 +262,7 @@ Status LlamaEngine::Prefill(std::string_view name,
   record.state = CorpusState::kPrefilling;
   record.error.clear();
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
+  LeasedCorpus history;
   PrefillProgress state;
   state.total_tokens = tokens.size();
   state.done_tokens = record.durable_tokens;
@@ -254,7 +272,7 @@ Status LlamaEngine::Prefill(std::string_view name,
       return CancelledError("the prefill of corpus '" + record.name + "' was stopped after " +
                             std::to_string(record.durable_tokens) + " tokens, which stay");
     }
-    const Status status = PrefillRun(&record, format, tokens, chain, &state, stop);
+    const Status status = PrefillRun(&record, format, tokens, chain, &history, &state, stop);
     if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
       ASSIGN_OR_RETURN(record, store_->GetCorpus(name));
       continue;
@@ -304,6 +322,66 @@ Result<std::unique_ptr<KvSequence>> LlamaEngine::Recompute(std::span<const Token
   return kv;
 }
 
+Result<GenerationReport> LlamaEngine::AnswerOver(const Question& question, KvSequence& kv,
+                                                 QuestionReport* report) {
+  const double before_ms = SecondsSince(question.start) * 1e3;
+  auto generated = Generate(context(), *tokenizer_, *chat_, kv, question.generation, question.sink,
+                            question.stop);
+  if (generated.ok()) report->first_token_ms = before_ms + generated->first_token_ms;
+  report->attended_tokens = kv.tokens();
+  return generated;
+}
+
+Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question,
+                                                        QuestionReport* report) {
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(question.record.name));
+  ASSIGN_OR_RETURN(const auto recomputed, Recompute(tokens, question.format, question.stop));
+  report->recomputed_tokens = tokens.size();
+  // A question's own tokens are bf16 pages behind the corpus's pages, whether those were read or
+  // recomputed: the same page list, so the same bits.
+  KvSequence kv(question.format, question.own_format);
+  for (const auto& block : recomputed->OwnBlocks()) kv.AddShared(block.bytes.data(), block.tokens);
+  return AnswerOver(question, kv, report);
+}
+
+Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
+                                                      QuestionReport* report) {
+  const CorpusRecord& record = question.record;
+  FetchStats stats;
+  report->cached_tokens = record.tokens;
+  Result<GenerationReport> generated = CorruptionError("a block is damaged or missing");
+  {
+    PrefetchOptions options;
+    options.stop = question.stop;
+    ASSIGN_OR_RETURN(const auto arriving, store_->Prefetch(record.chain, options));
+    bool whole = true;
+    for (size_t i = 0; i < arriving->blocks(); ++i) whole = whole && !arriving->bytes(i).empty();
+    if (whole) {
+      const auto kv = SequenceOver(*arriving, question.format, question.own_format);
+      generated = AnswerOver(question, *kv, report);
+    }
+    // All is there, or the answer failed or was cancelled: only the counts are of interest.
+    (void)arriving->Finish(&stats);
+  }
+  const StatusCode code = generated.status().code();
+  if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
+    ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+    ASSIGN_OR_RETURN(const LeasedCorpus leased,
+                     LeaseWhole(context(), *store_, record, question.format, tokens,
+                                ComputePriority::kQuestion, question.stop));
+    stats.waited_seconds += leased.stats.waited_seconds;
+    stats.disk_bytes += leased.stats.disk_bytes;
+    report->recomputed_tokens = leased.recomputed_tokens;
+    report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
+    const auto kv = SequenceOver(leased.refs, question.format, question.own_format);
+    generated = AnswerOver(question, *kv, report);
+  }
+  report->load_ms = stats.waited_seconds * 1e3;
+  report->host_bytes = stats.host_bytes;
+  report->disk_bytes = stats.disk_bytes;
+  return generated;
+}
+
 Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
                                         const std::function<bool(std::string_view)>& sink,
                                         std::stop_token stop) {
@@ -325,45 +403,20 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
 
   QuestionReport report;
   report.prompt_tokens = record.tokens + prompt.size();
-  LeasedCorpus leased;
-  std::unique_ptr<KvSequence> recomputed;
-  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
-  if (request.no_cache) {
-    ASSIGN_OR_RETURN(recomputed, Recompute(tokens, format, stop));
-    report.recomputed_tokens = record.tokens;
-  } else {
-    ASSIGN_OR_RETURN(leased, LeaseWhole(context(), *store_, record, format, tokens,
-                                        ComputePriority::kQuestion, stop));
-    report.load_ms = leased.stats.seconds * 1e3;
-    report.host_bytes = leased.stats.host_bytes;
-    report.disk_bytes = leased.stats.disk_bytes;
-    report.recomputed_tokens = leased.recomputed_tokens;
-    report.cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
-  }
-  // A question's own tokens are bf16 pages behind the corpus's pages, whether those were read or
-  // recomputed: the same page list, so the same bits.
-  std::unique_ptr<KvSequence> kv;
-  if (recomputed != nullptr) {
-    kv = std::make_unique<KvSequence>(format, own_format);
-    for (const auto& block : recomputed->OwnBlocks())
-      kv->AddShared(block.bytes.data(), block.tokens);
-  } else {
-    kv = SequenceOver(leased.refs, format, own_format);
-  }
-  const double before_ms = SecondsSince(start) * 1e3;
-  ASSIGN_OR_RETURN(const GenerationReport generated,
-                   Generate(context(), *tokenizer_, *chat_, *kv, generation, sink, stop));
+  const auto answer =
+      request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;
+  ASSIGN_OR_RETURN(
+      const GenerationReport generated,
+      (this->*answer)({record, format, own_format, generation, sink, stop, start}, &report));
   // Use is noted at leisure: an answer is not refused for it.
   (void)store_->NoteUse(record.name);
   report.answer = generated.text;
   report.finish_reason = generated.finish_reason;
   report.completion_tokens = generated.tokens;
   report.queue_ms = generated.queue_ms;
-  report.first_token_ms = before_ms + generated.first_token_ms;
   report.total_ms = SecondsSince(start) * 1e3;
   report.decode_tokens_per_s =
       generated.tokens > 1 ? (generated.tokens - 1) / generated.decode_seconds : 0;
-  report.attended_tokens = kv->tokens();
   return report;
 }
 

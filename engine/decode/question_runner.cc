@@ -32,10 +32,12 @@ class Generation {
     for (size_t first = 0; first < request_.prompt.size(); first += rows) {
       const auto chunk =
           request_.prompt.subspan(first, std::min<size_t>(rows, request_.prompt.size() - first));
+      // Not in its own turn: others compute while the first layer is read.
+      if (first == 0) RETURN_IF_ERROR(kv_.WaitLayer(0));
       const auto waiting = Clock::now();
       ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
       if (first == 0) report->queue_ms = MsSince(waiting);
-      RETURN_IF_ERROR(Forward(chunk, stop));
+      RETURN_IF_ERROR(Forward(chunk, turn, stop));
       last_rows = static_cast<uint32_t>(chunk.size());
     }
     ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
@@ -44,13 +46,18 @@ class Generation {
 
   Result<TokenId> Next(TokenId previous, const std::stop_token& stop) {
     ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
-    RETURN_IF_ERROR(Forward({&previous, 1}, stop));
+    RETURN_IF_ERROR(Forward({&previous, 1}, turn, stop));
     return Sample(0);
   }
 
  private:
-  Status Forward(std::span<const TokenId> tokens, const std::stop_token& stop) {
-    return context_.model.Forward(tokens, kv_, *scratch_, [&] { return !stop.stop_requested(); });
+  Status Forward(std::span<const TokenId> tokens, ComputeGate::Turn& turn,
+                 const std::stop_token& stop) {
+    uint32_t layer = 0;
+    return context_.model.Forward(tokens, kv_, *scratch_, [&] {
+      AwaitLayer(kv_, ++layer, turn);
+      return !stop.stop_requested();
+    });
   }
 
   Result<TokenId> Sample(uint32_t row) {

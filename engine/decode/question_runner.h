@@ -31,7 +31,8 @@ struct GenerationReport {
   double decode_seconds = 0;  // after the first token
 };
 
-// sink gets the text as complete UTF-8 pieces; false cancels.
+// sink gets the text as complete UTF-8 pieces; false cancels. If the sequence follows a prefetch,
+// its errors end the call before the sink was called once, and the sequence must be thrown away.
 Result<GenerationReport> Generate(const ComputeContext& context, const Tokenizer& tokenizer,
                                   const ChatTemplate& chat, KvSequence& kv,
                                   const GenerationRequest& request,

@@ -11,6 +11,7 @@
 #include "engine/backend/backend.h"
 #include "kernels/shapes.h"
 #include "store/base/result.h"
+#include "store/block_prefetch.h"
 
 namespace corpusd {
 
@@ -24,6 +25,15 @@ class KvSequence {
 
   // REQUIRES: no own page yet; bytes of shared_format's BlockBytes().
   void AddShared(const std::byte* bytes, uint32_t tokens);
+  // The shared pages are still on their way: section i of their blocks is layer i. Null: all there.
+  void Follow(BlockPrefetch* arriving) { arriving_ = arriving; }
+  // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
+  bool HasLayer(uint32_t layer) const {
+    return arriving_ == nullptr || arriving_->HasSection(layer);
+  }
+  Status WaitLayer(uint32_t layer) const {
+    return arriving_ == nullptr ? OkStatus() : arriving_->WaitSection(layer);
+  }
   // Makes room for `count` more tokens behind the last one, zeroed.
   Status Extend(Backend& backend, uint32_t count);
 
@@ -53,6 +63,7 @@ class KvSequence {
 
   const KvFormat shared_format_;
   const KvFormat own_format_;
+  BlockPrefetch* arriving_ = nullptr;
   std::vector<KvPage> shared_;
   std::vector<KvPage> own_;
   std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order

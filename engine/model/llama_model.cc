@@ -143,6 +143,7 @@ class LlamaModel final : public Model {
     const MatrixView x = scratch.hidden->Matrix(n, config_.hidden);
     backend_.Embed(x, *embedding_, tokens);
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
+      RETURN_IF_ERROR(kv.WaitLayer(layer));
       AttentionPart(layer, x, first_position, kv, targets, scratch);
       FeedForwardPart(layers_[layer], x, scratch);
       if (!between_layers()) return CancelledError("the computation was stopped");

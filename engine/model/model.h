@@ -40,6 +40,7 @@ class Model {
   virtual Result<KvFormat> Format(std::string_view name) const = 0;
 
   // Computes tokens at positions [kv.tokens(), + tokens.size()): extends kv, writes their K and V,
+  // waits for the layers of its shared pages as it reaches them (an error of theirs ends it, too),
   // and leaves the final hidden states [tokens, hidden] (before the output norm) in scratch.hidden.
   // between_layers is called after every layer (to offer the compute turn, to poll for a stop);
   // false ends the computation with kCancelled, after which kv must be thrown away. REQUIRES: 1 <=

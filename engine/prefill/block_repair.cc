@@ -5,40 +5,43 @@
 namespace corpusd {
 namespace {
 
-// First index that is damaged or missing, or none.
-bool FirstBroken(const FetchStats& stats, size_t* index) {
-  bool found = false;
+// Indices into the record's chain that a fetch of its blocks from `first` on found broken.
+std::vector<size_t> BrokenBlocks(const FetchStats& stats, size_t first) {
+  std::vector<size_t> broken;
   for (const auto* list : {&stats.damaged, &stats.missing}) {
-    for (const size_t i : *list) {
-      *index = found ? std::min(*index, i) : i;
-      found = true;
-    }
+    for (const size_t i : *list) broken.push_back(first + i);
   }
-  return found;
+  std::sort(broken.begin(), broken.end());
+  return broken;
 }
 
 }  // namespace
 
-Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store,
-                                const CorpusRecord& record, const KvFormat& format,
-                                std::span<const TokenId> tokens, ComputePriority priority,
-                                const std::stop_token& stop) {
-  LeasedCorpus leased;
+Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
+                   const KvFormat& format, std::span<const TokenId> tokens,
+                   ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased) {
+  const size_t first = leased->refs.size();
+  CHECK(first <= record.chain.size()) << first << " leased of " << record.chain.size();
+  const auto wanted = std::span(record.chain).subspan(first);
+  if (wanted.empty()) return OkStatus();
   // Every pass repairs one run, so passes are bounded by the runs; the first pass is the rule.
-  const size_t passes = record.chain.size() / kRunBlocks + 2;
+  const size_t passes = wanted.size() / kRunBlocks + 3;
   for (size_t pass = 0; pass < passes; ++pass) {
     FetchStats stats;
-    ASSIGN_OR_RETURN(leased.refs, store.Fetch(record.chain, &stats));
-    leased.stats.host_bytes += pass == 0 ? stats.host_bytes : 0;
-    leased.stats.disk_bytes += stats.disk_bytes;
-    leased.stats.seconds += stats.seconds;
-    size_t broken = 0;
-    if (!FirstBroken(stats, &broken)) return leased;
-
-    const size_t run = broken / kRunBlocks * kRunBlocks;
-    const size_t run_end = std::min(run + kRunBlocks, record.chain.size());
-    const auto history = std::span(leased.refs).first(run);
-    const auto kv = SequenceOver(history, format, format);
+    ASSIGN_OR_RETURN(auto refs, store.Fetch(wanted, &stats));
+    leased->stats.host_bytes += pass == 0 ? stats.host_bytes : 0;
+    leased->stats.disk_bytes += stats.disk_bytes;
+    leased->stats.seconds += stats.seconds;
+    leased->stats.waited_seconds += stats.waited_seconds;
+    const auto broken = BrokenBlocks(stats, first);
+    std::vector<BlockRef> whole = leased->refs;
+    whole.insert(whole.end(), refs.begin(), refs.end());
+    if (broken.empty()) {
+      leased->refs = std::move(whole);
+      return OkStatus();
+    }
+    const size_t run = broken.front() / kRunBlocks * kRunBlocks;
+    const auto kv = SequenceOver(std::span(whole).first(run), format, format);
     const size_t first_token = run * kBlockTokens;
     const auto run_tokens = tokens.subspan(
         first_token, std::min<size_t>(kRunTokens, record.durable_tokens - first_token));
@@ -46,20 +49,25 @@ Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store
                      ForwardScratch::Create(context.backend, context.model.config(),
                                             static_cast<uint32_t>(run_tokens.size())));
     RETURN_IF_ERROR(ComputeRun(context, run_tokens, *kv, *scratch, priority, stop));
-    leased.recomputed_tokens += run_tokens.size();
+    leased->recomputed_tokens += run_tokens.size();
     const auto writes = BlockWrites(*kv, record.chain, tokens, run);
-    for (size_t i = run; i < run_end; ++i) {
-      const bool damaged =
-          std::find(stats.damaged.begin(), stats.damaged.end(), i) != stats.damaged.end();
-      const bool missing =
-          std::find(stats.missing.begin(), stats.missing.end(), i) != stats.missing.end();
-      if (!damaged && !missing) continue;
+    for (const size_t i : broken) {
+      if (i >= run + writes.size()) break;
       RETURN_IF_ERROR(store.Repair(writes[i - run]));
-      ++leased.repaired_blocks;
+      ++leased->repaired_blocks;
     }
   }
   return CorruptionError("corpus '" + record.name +
                          "': blocks stay damaged after being written again: is the disk failing?");
+}
+
+Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store,
+                                const CorpusRecord& record, const KvFormat& format,
+                                std::span<const TokenId> tokens, ComputePriority priority,
+                                const std::stop_token& stop) {
+  LeasedCorpus leased;
+  RETURN_IF_ERROR(ExtendLease(context, store, record, format, tokens, priority, stop, &leased));
+  return leased;
 }
 
 }  // namespace corpusd

@@ -17,6 +17,11 @@ struct LeasedCorpus {
   uint64_t repaired_blocks = 0;
 };
 
+// Leases the blocks of the record that `leased`, the leases of a prefix of it, lacks, repairing on
+// the way. On an error the prefix stays leased.
+Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
+                   const KvFormat& format, std::span<const TokenId> tokens,
+                   ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased);
 // Leases every block of the record, repairing on the way.
 Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store,
                                 const CorpusRecord& record, const KvFormat& format,

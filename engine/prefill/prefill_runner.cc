@@ -15,6 +15,22 @@ std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs,
   return kv;
 }
 
+std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvFormat& shared_format,
+                                         const KvFormat& own_format) {
+  auto kv = std::make_unique<KvSequence>(shared_format, own_format);
+  for (size_t i = 0; i < arriving.blocks(); ++i) {
+    CHECK(arriving.bytes(i).size() == shared_format.BlockBytes()) << "block of a prefetch";
+    kv->AddShared(arriving.bytes(i).data(), arriving.tokens(i));
+  }
+  kv->Follow(&arriving);
+  return kv;
+}
+
+void AwaitLayer(const KvSequence& kv, uint32_t layer, ComputeGate::Turn& turn) {
+  if (layer >= kv.own_format().layers || kv.HasLayer(layer)) return;
+  turn.Pause([&] { (void)kv.WaitLayer(layer); });
+}
+
 Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_tokens,
                   KvSequence& kv, ForwardScratch& scratch, ComputePriority priority,
                   const std::stop_token& stop) {

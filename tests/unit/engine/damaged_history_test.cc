@@ -1,0 +1,76 @@
+#include <gtest/gtest.h>
+
+#include "store/base/fault_point.h"
+#include "tests/support/corrupt_block.h"
+#include "tests/unit/engine/engine_fixture.h"
+
+namespace corpusd {
+namespace {
+
+class DamagedHistoryTest : public EngineFixture {
+ protected:
+  void Damage(const std::string& name, uint64_t block, uint64_t payload_byte) {
+    engine_.reset();
+    store_.reset();
+    const Status status = CorruptBlock(store_options_.data_dir, name, block, payload_byte);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    Restart();
+  }
+};
+
+TEST_F(DamagedHistoryTest, ADamagedSectionIsComputedAgainAndTheAnswerStays) {
+  Ingest("a", Prose(400));
+  const CorpusRecord record = *store_->GetCorpus("a");
+  ASSERT_GT(record.chain.size(), 5u);
+  const auto before = Ask("a");
+  ASSERT_TRUE(before.ok());
+  // In the first layer, and in the last: that one is found when the others are computed already.
+  for (const uint64_t payload_byte : {uint64_t{7}, record.block_bytes - 7}) {
+    Damage("a", 4, payload_byte);
+    const auto after = Ask("a");
+    ASSERT_TRUE(after.ok()) << after.status().ToString();
+    EXPECT_EQ(after->answer, before->answer);
+    EXPECT_GT(after->recomputed_tokens, 0u);
+    EXPECT_EQ(after->cached_tokens + after->recomputed_tokens, record.tokens);
+    Restart();
+    const auto repaired = Ask("a");
+    ASSERT_TRUE(repaired.ok());
+    EXPECT_EQ(repaired->recomputed_tokens, 0u);
+    EXPECT_EQ(repaired->answer, before->answer);
+  }
+}
+
+TEST_F(DamagedHistoryTest, AResumedPrefillRepairsTheHistoryItReads) {
+  Ingest("through", Prose(400));
+  const std::string expected = BytesOf("through");
+  ASSERT_TRUE(store_->RemoveCorpus("through").ok());
+  ASSERT_TRUE(Create("a", Prose(400)).ok());
+  std::stop_source stop;
+  const Status stopped = engine_->Prefill(
+      "a",
+      [&](const PrefillProgress& progress) {
+        if (progress.done_tokens > 0) stop.request_stop();
+      },
+      stop.get_token());
+  ASSERT_EQ(stopped.code(), StatusCode::kCancelled);
+  Damage("a", 1, 100);
+  const Status status = engine_->Prefill("a", [](const PrefillProgress&) {}, {});
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_EQ(BytesOf("a"), expected);
+}
+
+TEST_F(DamagedHistoryTest, AReadErrorFailsTheQuestionWithItsCauseAndTheNextOneIsAnswered) {
+  Ingest("a", Prose(300));
+  const auto before = Ask("a");
+  Restart();
+  ArmFault("payload.read", FaultKind::kIoError, /*after=*/2, /*times=*/1);
+  EXPECT_EQ(Ask("a").status().code(), StatusCode::kIoError);
+  DisarmFaults();
+  const auto after = Ask("a");
+  ASSERT_TRUE(before.ok() && after.ok());
+  EXPECT_EQ(after->answer, before->answer);
+  EXPECT_EQ(after->recomputed_tokens, 0u);
+}
+
+}  // namespace
+}  // namespace corpusd
