@@ -41,7 +41,8 @@ Result<std::vector<ChainEntry>> DurableBlockStore::Entries(std::span<const Diges
 
 Status DurableBlockStore::ReadSections(const Digest& digest, const ChainEntry& entry,
                                        SectionRange range, std::span<std::byte> payload) {
-  return payload_->ReadSections(entry.location, digest, entry.tokens, range, payload);
+  return payload_->ReadSections(entry.location, digest, entry.tokens, entry.sections, range,
+                                payload);
 }
 
 Result<std::unique_ptr<BlockPrefetch>> DurableBlockStore::Prefetch(std::span<const Digest> digests,
@@ -74,7 +75,8 @@ Result<VerifyReport> DurableBlockStore::Verify(
     } else {
       report.bytes += entry->payload_bytes;
       buffer.resize(entry->payload_bytes);
-      Status status = payload_->Read(entry->location, digest, entry->tokens, buffer);
+      Status status =
+          payload_->Read(entry->location, digest, entry->tokens, entry->sections, buffer);
       if (status.ok() && (tokens[i].empty() || ExtendChain(parent, tokens[i]) != digest)) {
         status = CorruptionError("token ids differ");
       }

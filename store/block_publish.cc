@@ -10,8 +10,8 @@
 namespace corpusd {
 namespace {
 
-// Header, key and index of one stored block, rounded up.
-constexpr uint64_t kBlockOverheadBytes = 1024;
+// Header and padding of one stored block, rounded up.
+constexpr uint64_t kBlockOverheadBytes = 2 * kDirectPage;
 // Left free on the disk, so that the catalogue can still write what removes a corpus.
 constexpr uint64_t kDiskReserveBytes = uint64_t{16} << 20;
 
@@ -60,7 +60,8 @@ Status DurableBlockStore::CheckBlocks(std::span<const BlockWrite> blocks) {
   return OkStatus();
 }
 
-Result<uint64_t> DurableBlockStore::WritePayload(std::span<const BlockWrite* const> blocks) {
+Result<PayloadStore::Extent> DurableBlockStore::WritePayload(
+    std::span<const BlockWrite* const> blocks) {
   uint64_t needed_bytes = 0;
   for (const BlockWrite* block : blocks) {
     needed_bytes += block->payload.size() + kBlockOverheadBytes;
@@ -79,7 +80,8 @@ void DurableBlockStore::DiscardExtentLocked(uint64_t extent) {
 Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
                                           std::span<const BlockWrite> blocks,
                                           std::span<const BlockWrite* const> written,
-                                          uint64_t extent, Catalog::Change* change) {
+                                          const PayloadStore::Extent& extent,
+                                          Catalog::Change* change) {
   std::vector<Digest> digests;
   for (const BlockWrite& block : blocks) digests.push_back(block.digest);
   ASSIGN_OR_RETURN(auto entries, catalog_->Entries(digests));
@@ -88,7 +90,7 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
     ChainEntry& entry = entries[i];
     const auto here = std::find(written.begin(), written.end(), &block);
     if (here != written.end() && (entry.references == 0 || entry.quarantined)) {
-      entry.location = {extent, static_cast<uint32_t>(here - written.begin())};
+      entry.location = extent.locations[static_cast<size_t>(here - written.begin())];
       entry.place = {record.chain.empty() ? digests.front() : record.chain.front(),
                      record.chain.size() + i};
       entry.payload_bytes = block.payload.size();
@@ -121,7 +123,7 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (entries[i].references == 0 || entries[i].quarantined) fresh.push_back(&blocks[i]);
   }
-  uint64_t extent = 0;
+  PayloadStore::Extent extent;
   if (!fresh.empty()) {
     ASSIGN_OR_RETURN(extent, WritePayload(fresh));
   }
@@ -130,6 +132,7 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     const CorpusRecord old = *current;
     CHECK(record.chain == old.chain) << "Publish appends to the stored chain";
     Catalog::Change change;
+    change.PutExtent(extent.number, extent.bytes);
     RETURN_IF_ERROR(ReferenceLocked(record, blocks, fresh, extent, &change));
     return CommitRecordLocked(std::move(grown), old, &change);
   };
@@ -138,7 +141,9 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     const std::lock_guard lock(mutex_);
     published = commit();
     // Also when others published the same blocks meanwhile, and theirs are shared.
-    if (!fresh.empty() && !catalog_->live_bytes().contains(extent)) DiscardExtentLocked(extent);
+    if (!fresh.empty() && !catalog_->live_bytes().contains(extent.number)) {
+      DiscardExtentLocked(extent.number);
+    }
   }
   if (!published.ok()) return published;
   KeepInHostTier(blocks, *published);
@@ -190,20 +195,21 @@ Status DurableBlockStore::Repair(const BlockWrite& block) {
     return InvalidArgumentError(what + ": it is of other tokens than the ones given");
   }
   const BlockWrite* const one = &block;
-  ASSIGN_OR_RETURN(const uint64_t extent, WritePayload({&one, 1}));
+  ASSIGN_OR_RETURN(const auto extent, WritePayload({&one, 1}));
   const std::lock_guard lock(mutex_);
   const auto commit = [&]() -> Status {
     ASSIGN_OR_RETURN(ChainEntry entry, catalog_->Entry(block.digest));
-    entry.location = {extent, 0};
+    entry.location = extent.locations.front();
     entry.payload_bytes = block.payload.size();
     entry.sections = block.sections;
     entry.quarantined = false;
     Catalog::Change change;
+    change.PutExtent(extent.number, extent.bytes);
     change.PutEntry(block.digest, entry);
     return CommitLocked(change, /*sync=*/true);
   };
   const Status committed = commit();
-  if (!committed.ok()) DiscardExtentLocked(extent);
+  if (!committed.ok()) DiscardExtentLocked(extent.number);
   return committed.WithContext(what);
 }
 
@@ -239,10 +245,10 @@ void DurableBlockStore::RewriteExtent(const Catalog::DigestEntries& entries) {
   uint64_t needed_bytes = 0;
   for (const auto& [digest, entry] : entries) {
     if (entry.quarantined) return;  // goes when it is repaired
-    blocks.push_back({entry.location, digest, entry.tokens});
+    blocks.push_back({entry.location, digest, entry.tokens, entry.sections, entry.payload_bytes});
     needed_bytes += entry.payload_bytes + kBlockOverheadBytes;
   }
-  Result<uint64_t> extent = InternalError("not written");
+  Result<PayloadStore::Extent> extent = InternalError("not written");
   {
     const std::lock_guard lock(payload_mutex_);
     if (!CheckDiskRoom(needed_bytes).ok()) return;
@@ -251,14 +257,15 @@ void DurableBlockStore::RewriteExtent(const Catalog::DigestEntries& entries) {
   if (!extent.ok()) return;  // a damaged block: found and repaired when it is next read
   const std::lock_guard lock(mutex_);
   Catalog::Change change;
+  change.PutExtent(extent->number, extent->bytes);
   for (size_t i = 0; i < entries.size(); ++i) {
     auto now = catalog_->Entry(entries[i].first);
     if (!now.ok() || now->location != entries[i].second.location) continue;
-    now->location = {*extent, static_cast<uint32_t>(i)};
+    now->location = extent->locations[i];
     change.PutEntry(entries[i].first, *now);
   }
   (void)CommitLocked(change, /*sync=*/true);
-  if (!catalog_->live_bytes().contains(*extent)) DiscardExtentLocked(*extent);
+  if (!catalog_->live_bytes().contains(extent->number)) DiscardExtentLocked(extent->number);
 }
 
 }  // namespace corpusd

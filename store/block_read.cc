@@ -16,7 +16,8 @@ Status DurableBlockStore::ReadBlock(const Digest& digest, std::vector<std::byte>
     if (entry->quarantined) return CorruptionError(name + " is quarantined");
     payload->resize(entry->payload_bytes);
     *sections = entry->sections;
-    const Status status = payload_->Read(entry->location, digest, entry->tokens, *payload);
+    const Status status =
+        payload_->Read(entry->location, digest, entry->tokens, entry->sections, *payload);
     const bool damage =
         status.code() == StatusCode::kCorruption || status.code() == StatusCode::kNotFound;
     if (!damage) return status;

@@ -39,15 +39,8 @@ Result<std::unique_ptr<BlockStore>> BlockStore::Open(const BlockStoreOptions& op
   RETURN_IF_ERROR(ArmFaultsFromEnvironment());
   ASSIGN_OR_RETURN(auto lock, FolderLock::Acquire(options.data_dir));
   ASSIGN_OR_RETURN(auto catalog, Catalog::Open(options.data_dir + "/catalog"));
-  const auto& live = catalog->live_bytes();
-  ASSIGN_OR_RETURN(auto payload, PayloadStore::Open(options.data_dir + "/payload",
-                                                    live.empty() ? 0 : live.rbegin()->first));
   // What a crash left between payload and catalogue belongs to nobody.
-  std::vector<uint64_t> unnamed;
-  for (const auto& [extent, bytes] : payload->Extents()) {
-    if (!live.contains(extent)) unnamed.push_back(extent);
-  }
-  RETURN_IF_ERROR(payload->DropExtents(unnamed));
+  ASSIGN_OR_RETURN(auto payload, PayloadStore::Open(options.data_dir, catalog->NamedExtents()));
   return std::make_unique<DurableBlockStore>(options, std::move(lock), std::move(catalog),
                                              std::move(payload));
 }

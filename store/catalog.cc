@@ -18,12 +18,15 @@ enum Family : size_t {
   kTokens,
   kBlockTokens,
   kJobs,
-  kEvictions
+  kEvictions,
+  kExtents
 };
 const std::vector<std::string> kFamilies = {"meta",   "corpora",   "sources", "uses",
                                             "chains", "manifests", "tokens",  "block_tokens",
-                                            "jobs",   "evictions"};
-constexpr std::string_view kSchema = "1";
+                                            "jobs",   "evictions", "extents"};
+// Schema 1 had its blocks in ingested table files, which are still read.
+constexpr std::string_view kSchema = "2";
+constexpr std::string_view kOlderSchema = "1";
 
 std::string_view AsText(const Digest& digest) {
   return {reinterpret_cast<const char*>(digest.bytes.data()), digest.bytes.size()};
@@ -40,6 +43,13 @@ std::vector<std::string> KeysOf(std::span<const Digest> digests) {
   keys.reserve(digests.size());
   for (const Digest& digest : digests) keys.emplace_back(AsText(digest));
   return keys;
+}
+
+Status UnknownSchema(const std::string& schema) {
+  return FailedPreconditionError("the data folder has store schema " + schema +
+                                 ", this version reads schemas " + std::string(kOlderSchema) +
+                                 " and " + std::string(kSchema) +
+                                 ": use the version that wrote it, or another --data-dir");
 }
 
 size_t ChunksOf(size_t tokens) { return (tokens + kTokensPerChunk - 1) / kTokensPerChunk; }
@@ -59,11 +69,10 @@ Status Catalog::CheckSchema() {
   const auto schema = database_->Get(kMeta, "schema");
   if (schema.ok()) {
     if (*schema == kSchema) return OkStatus();
-    return FailedPreconditionError("the data folder has store schema " + *schema +
-                                   ", this version reads schema " + std::string(kSchema) +
-                                   ": use the version that wrote it, or another --data-dir");
+    if (*schema != kOlderSchema) return UnknownSchema(*schema);
+  } else if (schema.status().code() != StatusCode::kNotFound) {
+    return schema.status();
   }
-  if (schema.status().code() != StatusCode::kNotFound) return schema.status();
   RocksBatch batch;
   batch.Put(kMeta, "schema", kSchema);
   return database_->Write(batch, /*sync=*/true);
@@ -75,8 +84,10 @@ Status Catalog::Reload() {
   records_.clear();
   live_bytes_.clear();
   notes_.clear();
+  extent_bytes_.clear();
   RETURN_IF_ERROR(LoadRecords());
   RETURN_IF_ERROR(LoadEntries());
+  RETURN_IF_ERROR(LoadExtents());
   RETURN_IF_ERROR(LoadNotes());
   stale_ = false;
   return OkStatus();
@@ -145,6 +156,26 @@ Status Catalog::LoadNotes() {
     if (note.ok()) notes_[{note->corpus_id, note->first_block}] = *note;
     return true;
   });
+}
+
+Status Catalog::LoadExtents() {
+  return database_->Scan(kExtents, "", [&](std::string_view key, std::string_view value) {
+    uint64_t extent = 0;
+    uint64_t bytes = 0;
+    if (ReadBigEndian(key, 0, &extent) && ReadBigEndian(value, 0, &bytes)) {
+      extent_bytes_[extent] = bytes;
+    }
+    return true;
+  });
+}
+
+std::map<uint64_t, uint64_t> Catalog::NamedExtents() const {
+  std::map<uint64_t, uint64_t> extents;
+  for (const auto& [extent, bytes] : live_bytes_) {
+    const auto known = extent_bytes_.find(extent);
+    extents.emplace_hint(extents.end(), extent, known == extent_bytes_.end() ? 0 : known->second);
+  }
+  return extents;
 }
 
 const CorpusRecord* Catalog::Find(std::string_view name) const {
@@ -302,6 +333,8 @@ void Catalog::Change::PutEntry(const Digest& digest, const ChainEntry& entry) {
   entries_[digest] = entry;
 }
 
+void Catalog::Change::PutExtent(uint64_t extent, uint64_t bytes) { extents_[extent] = bytes; }
+
 void Catalog::Change::PutBlockTokens(const Digest& digest, std::span<const TokenId> tokens) {
   batch_.Put(kBlockTokens, AsText(digest), EncodeTokens(tokens));
 }
@@ -332,13 +365,45 @@ void Catalog::Change::DropNote(const NoteKey& key) {
   notes_.erase(key);
 }
 
+std::map<uint64_t, uint64_t> Catalog::LiveBytesAfter(
+    const Change& change, std::span<const ChainEntry> old_entries) const {
+  std::map<uint64_t, uint64_t> after;
+  const auto live = [&](const ChainEntry& entry) -> uint64_t& {
+    const auto [it, inserted] = after.try_emplace(entry.location.extent, 0);
+    const auto now = inserted ? live_bytes_.find(it->first) : live_bytes_.end();
+    if (now != live_bytes_.end()) it->second = now->second;
+    return it->second;
+  };
+  // First all that come, then all that go: an extent between two entries is not empty.
+  for (const auto& [digest, entry] : change.entries_) {
+    if (entry.references > 0) live(entry) += entry.payload_bytes;
+  }
+  for (const ChainEntry& old : old_entries) {
+    if (old.references == 0) continue;
+    CHECK(live(old) >= old.payload_bytes) << "extent " << old.location.extent;
+    live(old) -= old.payload_bytes;
+  }
+  return after;
+}
+
 Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
   RETURN_IF_ERROR(FaultPoint("catalog.write"));
   if (stale_) RETURN_IF_ERROR(Reload());
   std::vector<Digest> digests;
   for (const auto& [digest, entry] : change.entries_) digests.push_back(digest);
   ASSIGN_OR_RETURN(const auto old_entries, Entries(digests));
-  if (const Status written = database_->Write(change.batch_, sync); !written.ok()) {
+  const auto live_after = LiveBytesAfter(change, old_entries);
+  RocksBatch extents;
+  for (const auto& [extent, bytes] : live_after) {
+    if (const auto put = change.extents_.find(extent); bytes > 0 && put != change.extents_.end()) {
+      std::string value;
+      AppendBigEndian(&value, put->second);
+      extents.Put(kExtents, KeyOf(extent), value);
+    } else if (bytes == 0) {
+      extents.Delete(kExtents, KeyOf(extent));
+    }
+  }
+  if (const Status written = database_->Write(change.batch_, sync, &extents); !written.ok()) {
     stale_ = !Reload().ok();
     return written;
   }
@@ -350,26 +415,18 @@ Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
   }
   for (const std::string& name : change.removed_) records_.erase(name);
   ApplyNotes(change);
-  // First all that come, then all that go: an extent between two entries is not empty.
-  for (const Digest& digest : digests) {
-    const ChainEntry& entry = change.entries_.at(digest);
-    if (entry.references > 0) live_bytes_[entry.location.extent] += entry.payload_bytes;
-  }
   std::vector<uint64_t> emptied;
-  for (const ChainEntry& old : old_entries) {
-    if (old.references > 0 && Forget(old)) emptied.push_back(old.location.extent);
+  for (const auto& [extent, bytes] : live_after) {
+    if (bytes > 0) {
+      live_bytes_[extent] = bytes;
+      const auto put = change.extents_.find(extent);
+      if (put != change.extents_.end()) extent_bytes_[extent] = put->second;
+      continue;
+    }
+    extent_bytes_.erase(extent);
+    if (live_bytes_.erase(extent) > 0) emptied.push_back(extent);
   }
   return emptied;
-}
-
-bool Catalog::Forget(const ChainEntry& entry) {
-  const auto extent = live_bytes_.find(entry.location.extent);
-  CHECK(extent != live_bytes_.end() && extent->second >= entry.payload_bytes)
-      << "extent " << entry.location.extent;
-  extent->second -= entry.payload_bytes;
-  if (extent->second > 0) return false;
-  live_bytes_.erase(extent);
-  return true;
 }
 
 uint64_t Catalog::NextCorpusId() {

@@ -38,6 +38,8 @@ class Catalog {
   Result<std::vector<std::vector<TokenId>>> BlockTokens(std::span<const Digest> digests) const;
   // Payload bytes of chain entries, by the extent that they lie in.
   const std::map<uint64_t, uint64_t>& live_bytes() const { return live_bytes_; }
+  // Extents that entries lie in, with what they take on disk; 0 for those of schema 1.
+  std::map<uint64_t, uint64_t> NamedExtents() const;
   // The chain entries in these extents. Thread-safe.
   using DigestEntries = std::vector<std::pair<Digest, ChainEntry>>;
   Result<std::map<uint64_t, DigestEntries>> EntriesIn(const std::set<uint64_t>& extents) const;
@@ -59,6 +61,8 @@ class Catalog {
     void RemoveRecord(const CorpusRecord& record);
     void PutTokens(uint64_t corpus_id, std::span<const TokenId> tokens, size_t old_tokens);
     void PutEntry(const Digest& digest, const ChainEntry& entry);
+    // What the extent takes on disk. REQUIRES: put with its first entries.
+    void PutExtent(uint64_t extent, uint64_t bytes);
     void PutBlockTokens(const Digest& digest, std::span<const TokenId> tokens);
     void RemoveEntry(const Digest& digest);
     void PutJob(uint64_t id, std::string_view record);
@@ -74,6 +78,7 @@ class Catalog {
     std::map<NoteKey, EvictionNote> notes_;
     std::set<NoteKey> dropped_notes_;
     std::unordered_map<Digest, ChainEntry, DigestHash> entries_;  // references 0: removed
+    std::map<uint64_t, uint64_t> extents_;
   };
   // Adds the note to the change, joining or forgetting others so that their number stays bounded.
   // At most one call for each corpus and change.
@@ -93,13 +98,16 @@ class Catalog {
   Status LoadEntries();
   Status LoadNotes();
   void ApplyNotes(const Change& change);
-  // RETURNS whether the extent has no live bytes any more.
-  bool Forget(const ChainEntry& entry);
+  Status LoadExtents();
+  // Live bytes of the extents that the change touches, as they will be after it.
+  std::map<uint64_t, uint64_t> LiveBytesAfter(const Change& change,
+                                              std::span<const ChainEntry> old_entries) const;
 
   std::unique_ptr<RocksDatabase> database_;
   std::map<std::string, CorpusRecord, std::less<>> records_;
   std::map<uint64_t, uint64_t> live_bytes_;
   std::map<NoteKey, EvictionNote> notes_;
+  std::map<uint64_t, uint64_t> extent_bytes_;
   uint64_t next_corpus_id_ = 1;
   bool stale_ = false;  // a reload failed; the next commit tries again
 };

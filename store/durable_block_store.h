@@ -1,6 +1,6 @@
-// store/durable_block_store.h -- BlockStore over one data folder: FOLDER/LOCK, FOLDER/catalog and
-// FOLDER/payload (RocksDB), and a host tier. One mutex orders changes of the catalogue; payload is
-// written and read outside it. Internal to the store: block_store.cc holds the corpora,
+// store/durable_block_store.h -- BlockStore over one data folder: FOLDER/LOCK, FOLDER/catalog
+// (RocksDB), FOLDER/segments, and a host tier. One mutex orders changes of the catalogue; payload
+// is written and read outside it. Internal to the store: block_store.cc holds the corpora,
 // block_publish.cc what writes blocks, block_fetch.cc what reads them.
 #pragma once
 
@@ -86,11 +86,11 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   uint64_t FreeDiskBytes() const;  // less a reserve for the catalogue
   Status CheckPinFits(const CorpusRecord& record, const CorpusRecord& old) const;
   // One durable extent with these blocks, within the cap.
-  Result<uint64_t> WritePayload(std::span<const BlockWrite* const> blocks);
+  Result<PayloadStore::Extent> WritePayload(std::span<const BlockWrite* const> blocks);
   // Adds one reference to each block, located in `extent` if it was written there.
   Status ReferenceLocked(const CorpusRecord& record, std::span<const BlockWrite> blocks,
-                         std::span<const BlockWrite* const> written, uint64_t extent,
-                         Catalog::Change* change);
+                         std::span<const BlockWrite* const> written,
+                         const PayloadStore::Extent& extent, Catalog::Change* change);
   // The extent was written for a change that did not happen, or did not need it.
   void DiscardExtentLocked(uint64_t extent);
   void KeepInHostTier(std::span<const BlockWrite> blocks, const CorpusRecord& record);
@@ -103,7 +103,7 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
 
   // BlockSource: the disk, for the loader.
   Result<std::vector<ChainEntry>> Entries(std::span<const Digest> digests) const override;
-  bool ReadsParts() const override { return payload_->ReadsParts(); }
+  bool ReadsParts() const override { return PayloadStore::ReadsParts(); }
   Status ReadSections(const Digest& digest, const ChainEntry& entry, SectionRange range,
                       std::span<std::byte> payload) override;
 

@@ -1,10 +1,10 @@
 // store/payload_store.h -- the disk tier's blocks. Every publish writes one extent: a run of blocks
-// in one table file, durable before its location is made known. Extents are numbered upwards, so a
-// corpus lies on disk in order and leaves it by dropping whole files. Thread-safe.
+// in a segment file, each behind its header, durable before its location is made known. Extents of
+// older data folders lie in ingested table files and are read from there. Thread-safe.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -15,44 +15,80 @@
 #include "store/block_header.h"
 #include "store/block_place.h"
 #include "store/block_store.h"
-#include "store/rocks_database.h"
+#include "store/ingested_payload.h"
+#include "store/segment_store.h"
 
 namespace corpusd {
 
 class PayloadStore {
  public:
-  // Extent numbers given out from now on are above `above`, too.
-  static Result<std::unique_ptr<PayloadStore>> Open(const std::string& folder, uint64_t above);
+  // named: the extents that the catalogue knows, with their bytes (0 for older ones). What else
+  // lies in data_dir is given back.
+  static Result<std::unique_ptr<PayloadStore>> Open(const std::string& data_dir,
+                                                    const std::map<uint64_t, uint64_t>& named);
 
-  // Writes the blocks as one extent. RETURNS its number; block i is at ordinal i.
-  Result<uint64_t> WriteExtent(std::span<const BlockWrite* const> blocks);
+  struct ByteRange {
+    uint64_t first = 0, end = 0;
+  };
+  struct Extent {
+    uint64_t number = 0;
+    uint64_t bytes = 0;                    // on disk
+    std::vector<BlockLocation> locations;  // of its blocks in the order given
+  };
+  // Writes the blocks as one extent. On an error nothing stays behind.
+  Result<Extent> WriteExtent(std::span<const BlockWrite* const> blocks);
   // Reads one block into payload, checking header, digest, token count and every section's CRC.
-  // kCorruption: damaged; kNotFound: no such block.
+  // Page-aligned payload memory is read into directly. kCorruption: damaged; kNotFound: no such
+  // block.
   Status Read(const BlockLocation& location, const Digest& digest, uint32_t tokens,
-              std::span<std::byte> payload) const;
+              uint32_t sections, std::span<std::byte> payload) const;
   // The same for some of its sections, to their places in the whole payload.
   Status ReadSections(const BlockLocation& location, const Digest& digest, uint32_t tokens,
-                      SectionRange range, std::span<std::byte> payload) const;
-  // Whether ReadSections of a part costs less than of the whole: RocksDB reads whole values.
-  bool ReadsParts() const { return false; }
-  // Copies blocks as they are, checked, into one new extent. RETURNS its number.
+                      uint32_t sections, SectionRange range, std::span<std::byte> payload) const;
+  // Whether ReadSections of a part costs less than of the whole.
+  static bool ReadsParts() { return true; }
+  // Copies blocks as they are, checked, into one new extent.
   struct StoredBlock {
     BlockLocation location;
     Digest digest;
     uint32_t tokens = 0;
+    uint32_t sections = 0;
+    uint64_t payload_bytes = 0;
   };
-  Result<uint64_t> CopyToNewExtent(std::span<const StoredBlock> blocks);
+  Result<Extent> CopyToNewExtent(std::span<const StoredBlock> blocks);
   // Gives the extents' space back at once.
   Status DropExtents(std::span<const uint64_t> extents);
   // Extents on disk, with their bytes there.
   std::map<uint64_t, uint64_t> Extents() const;
-  uint64_t PhysicalBytes() const { return database_->PhysicalBytes(); }
+  // What payload takes on disk, what is being written included.
+  uint64_t PhysicalBytes() const;
 
  private:
-  explicit PayloadStore(std::unique_ptr<RocksDatabase> database) : database_(std::move(database)) {}
+  struct Size {
+    uint32_t sections = 0;
+    uint64_t payload_bytes = 0;
+  };
+  struct Content {
+    BlockHeader header;
+    std::span<const std::byte> payload;
+    std::unique_ptr<PageBuffer> owned;  // payload's memory, if nobody else has it
+  };
+  // content(i) is asked for on several threads.
+  Result<Extent> Write(std::span<const Size> sizes,
+                       const std::function<Result<Content>(size_t)>& content);
+  Status WriteRecord(const BlockLocation& location, const Content& content);
+  Status ReadChecked(const BlockLocation& location, const Digest& digest, uint32_t tokens,
+                     uint32_t sections, SectionRange range, std::span<std::byte> payload,
+                     BlockHeader* header) const;
+  Result<BlockHeader> ReadRecord(const BlockLocation& location, uint64_t header_pages,
+                                 ByteRange range, std::span<std::byte> payload) const;
+  Status ReadPages(const BlockLocation& location, uint64_t page,
+                   std::span<const iovec> parts) const;
+  Result<BlockHeader> ReadIngested(const BlockLocation& location,
+                                   std::span<std::byte> payload) const;
 
-  std::unique_ptr<RocksDatabase> database_;
-  std::atomic<uint64_t> next_extent_{1};
+  std::unique_ptr<SegmentStore> segments_;
+  std::unique_ptr<IngestedPayload> ingested_;  // null: the folder never had any
 };
 
 }  // namespace corpusd

@@ -239,15 +239,18 @@ Result<std::vector<std::optional<std::string>>> RocksDatabase::MultiGet(
   return results;
 }
 
-Status RocksDatabase::Write(const RocksBatch& batch, bool sync) {
+Status RocksDatabase::Write(const RocksBatch& batch, bool sync, const RocksBatch* more) {
   return implementation_->WriteWithRecovery("writing to " + implementation_->folder, [&] {
     rocksdb::WriteBatch native;
-    for (const auto& operation : batch.operations_) {
-      auto* const family = implementation_->Family(operation.family);
-      const rocksdb::Status status = operation.put
-                                         ? native.Put(family, operation.key, operation.value)
-                                         : native.Delete(family, operation.key);
-      CHECK(status.ok()) << status.ToString();
+    for (const RocksBatch* const part : {&batch, more}) {
+      if (part == nullptr) continue;
+      for (const auto& operation : part->operations_) {
+        auto* const family = implementation_->Family(operation.family);
+        const rocksdb::Status status = operation.put
+                                           ? native.Put(family, operation.key, operation.value)
+                                           : native.Delete(family, operation.key);
+        CHECK(status.ok()) << status.ToString();
+      }
     }
     rocksdb::WriteOptions options;
     options.sync = sync;

@@ -57,7 +57,8 @@ class RocksDatabase {
   // Atomic and on disk when it returns (sync) or written to the log only (not sync). After an
   // error the batch may or may not come back when the folder is next opened; a later successful
   // Write settles that it does not.
-  Status Write(const RocksBatch& batch, bool sync);
+  // more, if given, is part of the same atomic write.
+  Status Write(const RocksBatch& batch, bool sync, const RocksBatch* more = nullptr);
   // Calls visit for every key with the prefix, in order, until it returns false.
   Status Scan(size_t family, std::string_view prefix,
               const std::function<bool(std::string_view key, std::string_view value)>& visit) const;

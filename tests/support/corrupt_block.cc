@@ -12,6 +12,7 @@ namespace corpusd {
 namespace {
 
 constexpr size_t kDigestOffset = 28;  // in the block header, FORMAT.md
+constexpr size_t kPageBytes = 4096;
 
 // RETURNS how many copies in the file were damaged.
 int FlipInFile(const std::filesystem::path& path, const Digest& digest, uint64_t payload_byte) {
@@ -26,7 +27,9 @@ int FlipInFile(const std::filesystem::path& path, const Digest& digest, uint64_t
     const size_t start = at - kDigestOffset;
     const auto header = DecodeBlockHeader(std::as_bytes(std::span(bytes)).subspan(start));
     if (!header.ok() || header->digest != digest) continue;
-    const size_t target = start + header->EncodedBytes() + payload_byte % header->payload_bytes;
+    // The payload begins at the next page.
+    const size_t page = (start + header->EncodedBytes() + kPageBytes - 1) / kPageBytes * kPageBytes;
+    const size_t target = page + payload_byte % header->payload_bytes;
     bytes[target] = static_cast<char>(bytes[target] ^ 1);
     std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
     file.seekp(static_cast<std::streamoff>(target));
@@ -52,12 +55,12 @@ Status CorruptBlock(const std::string& data_dir, const std::string& corpus, uint
   }
   int damaged = 0;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(data_dir + "/payload", error)) {
-    if (entry.path().extension() == ".sst") damaged += FlipInFile(entry, digest, payload_byte);
+  for (const auto& entry : std::filesystem::directory_iterator(data_dir + "/segments", error)) {
+    damaged += FlipInFile(entry, digest, payload_byte);
   }
   if (damaged > 0) return OkStatus();
   return NotFoundError("block " + std::to_string(block) + " of corpus '" + corpus +
-                       "' is in no file of " + data_dir + "/payload");
+                       "' is in no file of " + data_dir + "/segments");
 }
 
 }  // namespace corpusd

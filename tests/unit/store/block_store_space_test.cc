@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "store/base/clock.h"
+#include "store/catalog.h"
 #include "store/payload_store.h"
 #include "store/rocks_database.h"
 #include "tests/support/corrupt_block.h"
@@ -17,16 +18,7 @@
 namespace corpusd {
 namespace {
 
-class BlockStoreSpaceTest : public StoreFixture {
- protected:
-  uint64_t TableBytes() const {
-    uint64_t bytes = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/payload")) {
-      if (entry.path().extension() == ".sst") bytes += entry.file_size();
-    }
-    return bytes;
-  }
-};
+using BlockStoreSpaceTest = StoreFixture;
 
 // One extent holds shared and own blocks; when the own ones go, the shared ones move together.
 TEST_F(BlockStoreSpaceTest, AnExtentMostlyDeadIsRewritten) {
@@ -36,7 +28,7 @@ TEST_F(BlockStoreSpaceTest, AnExtentMostlyDeadIsRewritten) {
   auto record = Create("small", small);
   ASSERT_TRUE(store_->AdoptBlocks(*record, small.chain).ok());
   ASSERT_TRUE(store_->RemoveCorpus("large").ok());
-  EXPECT_LT(TableBytes(), 5 * kTestBlockBytes);
+  EXPECT_LT(SegmentDiskBytes(), 5 * kTestBlockBytes);
   ASSERT_TRUE(store_->Evict("small", TierKind::kHost, false).ok());
   ExpectWhole(small.chain);
   Reopen();
@@ -45,21 +37,21 @@ TEST_F(BlockStoreSpaceTest, AnExtentMostlyDeadIsRewritten) {
 
 TEST_F(BlockStoreSpaceTest, AnExtentThatNobodyNamesIsDroppedAtOpen) {
   Ingest("a", MakeCorpus(1, 3));
-  const uint64_t before = TableBytes();
+  const uint64_t before = SegmentDiskBytes();
   store_.reset();
   {  // as a crash leaves it, between payload and catalogue
-    auto payload = PayloadStore::Open(folder_ + "/payload", 0);
+    auto catalog = Catalog::Open(folder_ + "/catalog");
+    ASSERT_TRUE(catalog.ok());
+    auto payload = PayloadStore::Open(folder_, (*catalog)->NamedExtents());
     ASSERT_TRUE(payload.ok());
     const auto bytes = PayloadOf({});
     const BlockWrite block{{}, {1}, bytes, kTestSections};
     const BlockWrite* const one = &block;
     ASSERT_TRUE((*payload)->WriteExtent({&one, 1}).ok());
   }
-  std::ofstream(folder_ + "/payload/9.ingest") << "half a table file";
-  EXPECT_GT(TableBytes(), before);
+  EXPECT_GT(SegmentDiskBytes(), before);
   Reopen();
-  EXPECT_EQ(TableBytes(), before);
-  EXPECT_FALSE(std::filesystem::exists(folder_ + "/payload/9.ingest"));
+  EXPECT_EQ(SegmentDiskBytes(), before);
   ExpectWhole(MakeCorpus(1, 3).chain);
 }
 
@@ -142,25 +134,22 @@ TEST_F(BlockStoreSpaceTest, DamageFromOutsideIsReportedByBlock) {
   EXPECT_EQ(*store_->LongestPrefix(corpus.chain, corpus.tokens), 2u);
 }
 
-// A table file cut short, as by a repair of the file system: its blocks are damaged, the rest
+// A segment file cut short, as by a repair of the file system: its blocks are damaged, the rest
 // lives.
-TEST_F(BlockStoreSpaceTest, ATruncatedTableFileCostsItsOwnBlocksOnly) {
+TEST_F(BlockStoreSpaceTest, ATruncatedSegmentCostsItsOwnBlocksOnly) {
   const TestCorpus first = MakeCorpus(1, 4);
   const TestCorpus second = MakeCorpus(2, 4);
   Ingest("first", first);
   store_.reset();
-  std::filesystem::path table;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/payload")) {
-    if (entry.path().extension() == ".sst") table = entry.path();
-  }
-  Reopen();
+  const auto segment = std::filesystem::directory_iterator(folder_ + "/segments")->path();
+  Reopen();  // begins a new segment
   Ingest("second", second);
   store_.reset();
-  std::filesystem::resize_file(table, std::filesystem::file_size(table) / 2);
+  std::filesystem::resize_file(segment, std::filesystem::file_size(segment) / 2);
   Reopen();
   FetchStats stats;
   ASSERT_TRUE(store_->Fetch(first.chain, &stats).ok());
-  EXPECT_EQ(stats.damaged.size(), 4u);
+  EXPECT_EQ(stats.damaged, (std::vector<size_t>{1, 2, 3}));
   ExpectWhole(second.chain);
 }
 
@@ -195,17 +184,17 @@ TEST_F(BlockStoreSpaceTest, ANewerSchemaIsRefused) {
   {
     const std::vector<std::string> families = {"meta",   "corpora",   "sources", "uses",
                                                "chains", "manifests", "tokens",  "block_tokens",
-                                               "jobs",   "evictions"};
+                                               "jobs",   "evictions", "extents"};
     auto catalog =
         RocksDatabase::Open(folder_ + "/catalog", RocksDatabase::Use::kCatalog, families);
     ASSERT_TRUE(catalog.ok()) << catalog.status().ToString();
     RocksBatch batch;
-    batch.Put(0, "schema", "2");
+    batch.Put(0, "schema", "3");
     ASSERT_TRUE((*catalog)->Write(batch, /*sync=*/true).ok());
   }
   const auto refused = BlockStore::Open(options_);
   EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
-  EXPECT_NE(refused.status().message().find("schema 2"), std::string::npos)
+  EXPECT_NE(refused.status().message().find("schema 3"), std::string::npos)
       << refused.status().message();
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -124,13 +125,23 @@ class StoreFixture : public ::testing::Test {
     }
   }
 
+  // What the blocks take on the disk, by the file system's own account.
+  uint64_t SegmentDiskBytes() const {
+    uint64_t bytes = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/segments")) {
+      struct stat info {};
+      if (stat(entry.path().c_str(), &info) == 0)
+        bytes += 512 * static_cast<uint64_t>(info.st_blocks);
+    }
+    return bytes;
+  }
+
   // Flips one byte of a payload inside the closed store's files. RETURNS whether it was found.
   bool FlipByteOf(const Digest& digest) {
     store_.reset();
     const auto payload = PayloadOf(digest);
     const std::string needle(reinterpret_cast<const char*>(payload.data()) + 100, 32);
-    for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/payload")) {
-      if (entry.path().extension() != ".sst") continue;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/segments")) {
       FILE* const file = fopen(entry.path().c_str(), "r+b");
       std::string bytes(entry.file_size(), '\0');
       EXPECT_EQ(fread(bytes.data(), 1, bytes.size(), file), bytes.size());
