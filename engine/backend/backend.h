@@ -4,8 +4,8 @@
 // Results are a pure function of the arguments: row r of every output depends on row r of the input
 // alone, never on how many rows came with it, nor on the thread count; that is what makes resumed
 // prefills and batched queries byte-identical. The exception: a backend may use other arithmetic in
-// MatMul for calls of at most few_rows() rows. The choice depends on the row count of the call
-// alone, so the same calls give the same bits.
+// MatMul and Attention for calls of at most few_rows() rows. The choice depends on the row count of
+// the call alone, so the same calls give the same bits.
 #pragma once
 
 #include <cstdint>

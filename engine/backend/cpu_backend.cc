@@ -150,7 +150,7 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
     std::byte* prepared = Grow(prepared_, prepared_bytes);
     task.prepared = prepared;
     ForEachRows(x.rows, [&](uint32_t first, uint32_t rows) {
-      kernels_.prepare_rows(prepared, x.data, x.row_stride, x.cols, first, rows);
+      kernels_.prepare_rows(prepared, x.data, x.row_stride, x.cols, x.rows, first, rows);
     });
   }
   const uint64_t scratch_bytes = kernels_.matmul_scratch_bytes();
@@ -240,6 +240,7 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
                          .out = out.data,
                          .out_stride = out.row_stride,
                          .kv_head = item % shape.kv_heads,
+                         .call_rows = q.rows,
                          .first_row = first_row,
                          .rows = std::min(block_rows, q.rows - first_row),
                          .scratch = scratch + thread * scratch_bytes};
@@ -271,7 +272,9 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
 }
 
 bool KnownIsa(const std::string& isa) {
-  return isa == "auto" || isa == "avx2" || isa == "avx512" || isa == "amx";
+  constexpr std::string_view kNames[] = {"auto",       "avx2",       "avx512",
+                                         "avx512vnni", "avx512bf16", "amx"};
+  return std::find(std::begin(kNames), std::end(kNames), isa) != std::end(kNames);
 }
 
 }  // namespace
@@ -279,7 +282,7 @@ bool KnownIsa(const std::string& isa) {
 Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
   if (!KnownIsa(options.isa)) {
     return InvalidArgumentError("unknown instruction set '" + options.isa +
-                                "': auto, avx2, avx512 and amx are known");
+                                "': auto, avx2, avx512, avx512vnni, avx512bf16 and amx are known");
   }
   if (options.threads > kMaxThreads) {
     return InvalidArgumentError(std::to_string(options.threads) + " threads asked for; at most " +

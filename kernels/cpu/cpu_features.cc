@@ -47,7 +47,8 @@ CpuFeatures DetectCpuFeatures() noexcept {
   features.avx512 = features.avx2 && (state & kAvx512State) == kAvx512State &&
                     Has(extended.ebx, 16) && Has(extended.ebx, 17) && Has(extended.ebx, 30) &&
                     Has(extended.ebx, 31);
-  features.avx512_bf16 = features.avx512 && Has(extended1.eax, 5);
+  features.avx512_vnni = features.avx512 && Has(extended.ecx, 11);
+  features.avx512_bf16 = features.avx512_vnni && Has(extended1.eax, 5);
   features.amx_bf16 = features.avx512_bf16 && (state & kAmxState) == kAmxState &&
                       Has(extended.edx, 22) && Has(extended.edx, 24) && TilePermission();
   return features;

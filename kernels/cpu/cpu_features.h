@@ -8,6 +8,7 @@ namespace corpusd {
 struct CpuFeatures {
   bool avx2 = false;         // with FMA and F16C
   bool avx512 = false;       // F, BW, VL, DQ
+  bool avx512_vnni = false;  // and the integer dot products
   bool avx512_bf16 = false;  // and the bf16 dot product
   bool amx_bf16 = false;     // tile registers, permission granted to this process
 };

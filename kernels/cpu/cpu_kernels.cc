@@ -6,19 +6,21 @@
 #include "kernels/cpu/isa/avx2_kernels.h"
 #include "kernels/cpu/isa/avx512_bf16_kernels.h"
 #include "kernels/cpu/isa/avx512_kernels.h"
+#include "kernels/cpu/isa/avx512_vnni_kernels.h"
 
 namespace corpusd {
 namespace {
 
 // Each needs all that those before it need.
-constexpr std::array<const CpuKernels*, 4> kTables = {&kAvx2Kernels, &kAvx512Kernels,
-                                                      &kAvx512Bf16Kernels, &kAmxKernels};
+constexpr std::array<const CpuKernels*, 5> kTables = {
+    &kAvx2Kernels, &kAvx512Kernels, &kAvx512VnniKernels, &kAvx512Bf16Kernels, &kAmxKernels};
 
 size_t SupportedCount(const CpuFeatures& features) {
   if (!features.avx2) return 0;
   if (!features.avx512) return 1;
-  if (!features.avx512_bf16) return 2;
-  return features.amx_bf16 ? 4 : 3;
+  if (!features.avx512_vnni) return 2;
+  if (!features.avx512_bf16) return 3;
+  return features.amx_bf16 ? 5 : 4;
 }
 
 }  // namespace
@@ -31,6 +33,7 @@ const CpuKernels* SelectCpuKernels(const CpuFeatures& features, std::string_view
   const auto tables = SupportedCpuKernels(features);
   if (isa == "auto") return tables.empty() ? nullptr : tables.back();
   if (isa == "avx512" && features.avx512_bf16) return &kAvx512Bf16Kernels;
+  if (isa == "avx512" && features.avx512_vnni) return &kAvx512VnniKernels;
   for (const CpuKernels* table : tables) {
     if (table->name == isa) return table;
   }

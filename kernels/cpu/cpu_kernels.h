@@ -60,6 +60,7 @@ struct AttentionTask {
   float* out = nullptr;
   uint32_t out_stride = 0;
   uint32_t kv_head = 0;
+  uint32_t call_rows = 0;  // of the whole call; few_rows is about these
   uint32_t first_row = 0;
   uint32_t rows = 0;             // at most AttentionRowsMax(shape)
   std::byte* scratch = nullptr;  // AttentionScratchBytes(shape), 64-byte aligned, one per thread
@@ -94,13 +95,13 @@ struct CpuKernels {
   uint32_t row_multiple = 1;
   uint32_t panel_multiple = 1;
   uint32_t row_panel_multiple = 1;  // panels, for a product of a single row
-  // Products of at most so many rows (call_rows) may use other arithmetic than those of more: bits
+  // Calls of at most so many rows (call_rows) may use other arithmetic than those of more: bits
   // agree among the former and among the latter. 0: all agree.
   uint32_t few_rows = 0;
-  // Bytes of the rows of x in the form matmul wants them; 0: it takes x itself.
-  uint64_t (*prepared_bytes)(uint32_t rows, uint32_t cols) noexcept = nullptr;
+  // Bytes of all rows of a call in the form matmul wants them; 0: it takes x itself.
+  uint64_t (*prepared_bytes)(uint32_t call_rows, uint32_t cols) noexcept = nullptr;
   void (*prepare_rows)(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,
-                       uint32_t first_row, uint32_t rows) noexcept = nullptr;
+                       uint32_t call_rows, uint32_t first_row, uint32_t rows) noexcept = nullptr;
   uint64_t (*matmul_scratch_bytes)() noexcept = nullptr;
   void (*matmul)(const MatMulTask& task) noexcept = nullptr;
   // All parts of the task, merged, into out.
@@ -116,8 +117,8 @@ struct CpuKernels {
 
 // The tables that this processor can run, slowest first. Empty without AVX2.
 std::span<const CpuKernels* const> SupportedCpuKernels(const CpuFeatures& features) noexcept;
-// The fastest supported table that `isa` allows: "auto", "avx2", "avx512" (with bf16 where
-// present), "amx". RETURNS nullptr if the name is unknown or the processor lacks it.
+// The fastest supported table that `isa` allows: "auto", "avx512" (the best of its family), or a
+// table by its name. RETURNS nullptr if the name is unknown or the processor lacks it.
 const CpuKernels* SelectCpuKernels(const CpuFeatures& features, std::string_view isa) noexcept;
 
 }  // namespace corpusd

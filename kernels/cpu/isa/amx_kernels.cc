@@ -7,6 +7,12 @@
 #include "kernels/cpu/isa/float_matmul.h"
 // then the product, which attention uses
 #include "kernels/cpu/isa/attention_body.h"
+// int16 products of few rows
+#include "kernels/cpu/isa/int16_lanes_avx512.h"
+// (the tile first)
+#include "kernels/cpu/isa/int16_tile.h"
+// (the products last)
+#include "kernels/cpu/isa/int16_groups.h"
 // and their bf16 forms
 #include "kernels/cpu/isa/bf16_matmul.h"
 // (the policy last)
@@ -20,8 +26,7 @@ extern const CpuKernels kAmxKernels = {
     .name = "amx",
     .row_multiple = 32,
     .panel_multiple = 2,
-    .row_panel_multiple = kDirectPanels,
-    .few_rows = kAmxFewRows,
+    .few_rows = kInt16FewRows,
     .prepared_bytes = Bf16PreparedBytes,
     .prepare_rows = Bf16PrepareRows,
     .matmul_scratch_bytes = AmxMatMulScratchBytes,

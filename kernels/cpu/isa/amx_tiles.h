@@ -2,8 +2,7 @@
 // 16 outputs and 32 inputs. Weights are dequantized in float32 and rounded to bf16; tiles run over
 // the inputs in ascending order, and a tile's rows never mix, so an output's bits do not depend on
 // the cut. Products of few rows, as a decode makes, would spend their time on rounding weights:
-// they take the dot products of bf16_matmul.h, on the same panels and prepared rows. Included after
-// bf16_attention.h by one translation unit.
+// they go to int16_groups.h. Included after bf16_attention.h by one translation unit.
 #pragma once
 
 namespace corpusd {
@@ -13,8 +12,6 @@ constexpr uint32_t kTileSide = 16;
 constexpr uint32_t kTileDepth = 32;
 // Weights are expanded in slices of this depth, two panels at a time: 128 KiB of L2.
 constexpr uint32_t kAmxDepth = 2048;
-// Up to so many rows, dot products cost less than the rounding of the weights.
-constexpr uint32_t kAmxFewRows = 4;
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -165,7 +162,7 @@ inline void ExpandRounded(const PackedWeight& weight, uint32_t panel, uint32_t f
 }
 
 void AmxMatMul(const MatMulTask& task) noexcept {
-  if (task.call_rows <= kAmxFewRows) return Bf16MatMul(task);
+  if (task.call_rows <= kInt16FewRows) return GroupMatMul(task);
   const TileScope tiles;
   const PackedWeight& weight = task.weight;
   const uint32_t padded = PaddedCols(weight.cols);
@@ -196,13 +193,17 @@ void AmxMatMul(const MatMulTask& task) noexcept {
 
 uint64_t AmxMatMulScratchBytes() noexcept {
   const uint64_t bytes = uint64_t{kAmxDepth} * 64;
-  return bytes > Bf16MatMulScratchBytes() ? bytes : Bf16MatMulScratchBytes();
+  return bytes > kFloatScratchBytes ? bytes : kFloatScratchBytes;
 }
 
 struct AmxPolicy {
   using Element = uint16_t;
   static constexpr uint32_t kTokenMultiple = kTileDepth;
   static constexpr bool kFetchesAhead = false;
+  static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
+                     const AttentionWork<uint16_t>& work, SoftmaxState state) {
+    AttendPage<AmxPolicy>(task, page, next, work, state);
+  }
   static void StoreElements(uint16_t* p, Lanes v) { StoreBf16(p, v); }
 
   static void Multiply(uint32_t rows, const uint16_t* a, size_t a_stride, KvCodec codec,

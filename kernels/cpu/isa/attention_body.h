@@ -5,8 +5,9 @@
 // arithmetic never sees another row. Included after vector_math.h by one translation unit.
 #pragma once
 
-// Policy: Element (of queries and weights), StoreElements(Element*, Lanes), kTokenMultiple (of keys
-// taken), kFetchesAhead (Multiply asks for the tile at `ahead` itself), and
+// Policy: Element (of queries and weights), Attend(task, page, next, work, state) for one page.
+// Most take AttendPage for it, which asks for StoreElements(Element*, Lanes), kTokenMultiple (of
+// keys taken), kFetchesAhead (Multiply asks for the tile at `ahead` itself), and
 //   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add,
 //            ahead):
 //   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
@@ -112,13 +113,12 @@ inline void RotateQuery(typename Policy::Element* out, const float* q, const Att
   }
 }
 
-// Turns one row's scores of a page into weights and rescales what the row has gathered.
+// The largest of a row's scores of a page, or `before` if that is larger. Scores are multiplied by
+// key_scales unless it is null; those of keys that the row may not see become minus infinity.
 // visible: keys of the page the row may see, at least 1; padded: visible keys of the last row,
 // rounded up.
-template <typename Policy>
-inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t visible,
-                     uint32_t padded, const float* key_scales, const float* value_scales,
-                     uint32_t row, SoftmaxState state, uint32_t head_dim) {
+inline float LargestScore(float* scores, uint32_t visible, uint32_t padded, const float* key_scales,
+                          float before) {
   const Lanes nothing = Broadcast(kMinusInfinity);
   Lanes top = nothing;
   for (uint32_t i = 0; i < padded; i += kLanes) {
@@ -128,20 +128,14 @@ inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t 
     Store(scores + i, s);
     top = Max(top, s);
   }
-  const float before = state.largest[row];
   const float found = ReduceMax(top);
-  const float largest = found > before ? found : before;
-  const Lanes shift = Broadcast(largest);
-  Lanes sum = Zero();
-  for (uint32_t i = 0; i < padded; i += kLanes) {
-    Lanes e = Exp2(Sub(Load(scores + i), shift));
-    // Keys that the row may not see weigh exactly nothing.
-    if (i + kLanes > visible) e = KeepFirst(e, visible > i ? visible - i : 0, Zero());
-    sum = Add(sum, e);
-    if (value_scales != nullptr) e = Mul(e, Load(value_scales + i));
-    Policy::StoreElements(weights + i, e);
-  }
-  const float page_sum = ReduceAdd(sum);
+  return found > before ? found : before;
+}
+
+// Adds a page's sum of exponentials to a row and rescales what the row has gathered.
+inline void AddToRow(SoftmaxState state, uint32_t row, float largest, float page_sum,
+                     uint32_t head_dim) {
+  const float before = state.largest[row];
   if (largest == before) {
     state.sum[row] += page_sum;
     return;
@@ -155,59 +149,107 @@ inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t 
   }
 }
 
+// Turns one row's scores of a page into weights.
+template <typename Policy>
+inline void WeighRow(float* scores, typename Policy::Element* weights, uint32_t visible,
+                     uint32_t padded, const float* key_scales, const float* value_scales,
+                     uint32_t row, SoftmaxState state, uint32_t head_dim) {
+  const float largest = LargestScore(scores, visible, padded, key_scales, state.largest[row]);
+  const Lanes shift = Broadcast(largest);
+  Lanes sum = Zero();
+  for (uint32_t i = 0; i < padded; i += kLanes) {
+    Lanes e = Exp2(Sub(Load(scores + i), shift));
+    // Keys that the row may not see weigh exactly nothing.
+    if (i + kLanes > visible) e = KeepFirst(e, visible > i ? visible - i : 0, Zero());
+    sum = Add(sum, e);
+    if (value_scales != nullptr) e = Mul(e, Load(value_scales + i));
+    Policy::StoreElements(weights + i, e);
+  }
+  AddToRow(state, row, largest, ReduceAdd(sum), head_dim);
+}
+
 inline const float* ScalesOf(const std::byte* tile, KvCodec codec, uint32_t head_dim) {
   if (codec == KvCodec::kBf16) return nullptr;
   return reinterpret_cast<const float*>(tile + size_t{kBlockTokens} * head_dim);
 }
 
+// What the rows of a task see of a page.
+struct PageView {
+  uint64_t first_seen;  // keys before or at the task's first row, modulo 2^64: it may see none
+  uint32_t tokens;      // of the page
+  uint32_t skip;        // rows before the page, which see nothing of it
+  uint32_t padded;      // keys that the last row sees, rounded up
+  uint32_t first;       // stacked rows [first, first + stacked) see some
+  uint32_t stacked;
+  uint32_t VisibleAt(uint32_t row) const {
+    const uint64_t seen = first_seen + row;
+    return seen < tokens ? static_cast<uint32_t>(seen) : tokens;
+  }
+};
+
+// stacked is 0 if the task sees nothing of the page.
+inline PageView ViewOf(const AttentionTask& task, const PageTiles& page, uint32_t multiple) {
+  const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
+  const uint64_t position = task.first_position + task.first_row;
+  PageView view = {};
+  if (page.tokens == 0 || position + task.rows <= page.first_position) return view;
+  view.first_seen = position + 1 - page.first_position;
+  view.tokens = page.tokens;
+  view.skip =
+      static_cast<uint32_t>(page.first_position > position ? page.first_position - position : 0);
+  view.padded = (view.VisibleAt(task.rows - 1) + multiple - 1) / multiple * multiple;
+  view.first = view.skip * group;
+  view.stacked = task.rows * group - view.first;
+  return view;
+}
+
 template <typename Policy>
-void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
-                const AttentionWork<typename Policy::Element>& work, SoftmaxState state) {
+inline void RotateQueries(const AttentionTask& task, const PageTiles& page, const PageView& view,
+                          typename Policy::Element* queries) {
   const uint32_t head_dim = task.shape.head_dim;
   const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
   const uint64_t position = task.first_position + task.first_row;
-  if (page.tokens == 0 || position + task.rows <= page.first_position) return;
-  // Rows before the page see nothing of it.
-  const auto skip =
-      static_cast<uint32_t>(page.first_position > position ? page.first_position - position : 0);
-  const auto visible_at = [&](uint32_t row) {
-    const uint64_t seen = position + row - page.first_position + 1;
-    return seen < page.tokens ? static_cast<uint32_t>(seen) : page.tokens;
-  };
-  constexpr uint32_t kMultiple = Policy::kTokenMultiple;
-  const uint32_t padded = (visible_at(task.rows - 1) + kMultiple - 1) / kMultiple * kMultiple;
-  const uint32_t first = skip * group;
-  const uint32_t stacked = task.rows * group - first;
-  for (uint32_t row = skip; row < task.rows; ++row) {
+  for (uint32_t row = view.skip; row < task.rows; ++row) {
     const float* q = task.q + size_t{task.first_row + row} * task.q_stride +
                      size_t{task.kv_head} * group * head_dim;
     for (uint32_t h = 0; h < group; ++h) {
-      RotateQuery<Policy>(work.queries + size_t{row * group + h} * head_dim, q + h * head_dim, task,
+      RotateQuery<Policy>(queries + size_t{row * group + h} * head_dim, q + h * head_dim, task,
                           position + row - page.first_position);
     }
   }
+}
+
+template <typename Policy>
+void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
+                const AttentionWork<typename Policy::Element>& work, SoftmaxState state) {
+  const PageView view = ViewOf(task, page, Policy::kTokenMultiple);
+  if (view.stacked == 0) return;
+  const uint32_t head_dim = task.shape.head_dim;
+  const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
+  const uint32_t first = view.first;
+  RotateQueries<Policy>(task, page, view, work.queries);
   const std::byte* keys = page.keys + task.kv_head * page.key_stride;
   const std::byte* values = page.values + task.kv_head * page.value_stride;
   if constexpr (!Policy::kFetchesAhead) {
     // The values arrive while the keys are multiplied.
     const size_t value_bytes =
-        size_t{padded} * head_dim * (page.value_codec == KvCodec::kBf16 ? 2 : 1);
+        size_t{view.padded} * head_dim * (page.value_codec == KvCodec::kBf16 ? 2 : 1);
     for (size_t i = 0; i < value_bytes; i += 64) __builtin_prefetch(values + i, 0, 2);
   }
   const std::byte* next_keys =
       next == nullptr ? keys : next->keys + task.kv_head * next->key_stride;
-  Policy::Multiply(stacked, work.queries + size_t{first} * head_dim, head_dim, page.key_codec, keys,
-                   kBlockTokens, padded, head_dim, work.expanded,
+  Policy::Multiply(view.stacked, work.queries + size_t{first} * head_dim, head_dim, page.key_codec,
+                   keys, kBlockTokens, view.padded, head_dim, work.expanded,
                    work.scores + size_t{first} * kBlockTokens, kBlockTokens, false, values);
   const float* key_scales = ScalesOf(keys, page.key_codec, head_dim);
   const float* value_scales = ScalesOf(values, page.value_codec, head_dim);
-  for (uint32_t s = first; s < first + stacked; ++s) {
+  for (uint32_t s = first; s < first + view.stacked; ++s) {
     WeighRow<Policy>(work.scores + size_t{s} * kBlockTokens,
-                     work.weights + size_t{s} * kBlockTokens, visible_at(s / group), padded,
-                     key_scales, value_scales, s, state, head_dim);
+                     work.weights + size_t{s} * kBlockTokens, view.VisibleAt(s / group),
+                     view.padded, key_scales, value_scales, s, state, head_dim);
   }
-  Policy::Multiply(stacked, work.weights + size_t{first} * kBlockTokens, kBlockTokens,
-                   page.value_codec, values, head_dim, head_dim, padded, work.expanded,
+  Policy::Multiply(view.stacked, work.weights + size_t{first} * kBlockTokens, kBlockTokens,
+                   page.value_codec, values, head_dim, head_dim, view.padded, work.expanded,
                    state.values + size_t{first} * head_dim, head_dim, true, next_keys);
 }
 
@@ -220,7 +262,7 @@ void AttendPartInto(const AttentionTask& task, uint32_t part,
   const uint32_t end = MinU32(first + kPartPages, task.page_count);
   for (uint32_t i = first; i < end; ++i) {
     const PageTiles* next = i + 1 < task.page_count ? &task.pages[i + 1] : nullptr;
-    AttendPage<Policy>(task, task.pages[i], next, work, state);
+    Policy::Attend(task, task.pages[i], next, work, state);
   }
 }
 

@@ -13,8 +13,12 @@
 #include "kernels/cpu/isa/int16_lanes_avx2.h"
 // (the tile first)
 #include "kernels/cpu/isa/int16_tile.h"
-// then the product
-#include "kernels/cpu/isa/int16_matmul.h"
+// then products of few rows
+#include "kernels/cpu/isa/int16_groups.h"
+// and of many
+#include "kernels/cpu/isa/int16_blocks.h"
+// and attention
+#include "kernels/cpu/isa/int16_attention.h"
 
 namespace corpusd {
 
@@ -22,12 +26,13 @@ extern const CpuKernels kAvx2Kernels = {
     .name = "avx2",
     .row_multiple = kInt16TileRows,
     .panel_multiple = kInt16TilePanels,
-    .prepared_bytes = PreparedInt16Bytes,
-    .prepare_rows = PrepareInt16Rows,
+    .few_rows = kInt16FewRows,
+    .prepared_bytes = Int16PreparedBytes,
+    .prepare_rows = Int16PrepareRows,
     .matmul_scratch_bytes = Int16MatMulScratchBytes,
     .matmul = Int16MatMul,
-    .attend = Attend<FloatPolicy>,
-    .attend_part = AttendPart<FloatPolicy>,
+    .attend = Int16Attend,
+    .attend_part = Int16AttendPart,
     .merge_parts = MergeParts,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,

@@ -42,7 +42,7 @@ inline void PairTile(const uint16_t* a, size_t a_stride, const std::byte* b, siz
     for (uint32_t g = 0; g < kGroups; ++g) w[g] = LoadInt(b + (k / 2 * b_cols + g * kLanes) * 4).v;
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < kRows; ++r) {
-      const __m512i pair = BroadcastPair(a + r * a_stride + k);
+      const __m512i pair = BroadcastBf16Pair(a + r * a_stride + k);
 #pragma GCC unroll 2
       for (uint32_t g = 0; g < kGroups; ++g) sums[r][g] = Dot(sums[r][g], pair, w[g]);
     }
@@ -69,6 +69,10 @@ struct Bf16Policy {
   using Element = uint16_t;
   static constexpr uint32_t kTokenMultiple = kLanes;
   static constexpr bool kFetchesAhead = false;
+  static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
+                     const AttentionWork<uint16_t>& work, SoftmaxState state) {
+    AttendPage<Bf16Policy>(task, page, next, work, state);
+  }
   static void StoreElements(uint16_t* p, Lanes v) { StoreBf16(p, v); }
 
   static void Multiply(uint32_t rows, const uint16_t* a, size_t a_stride, KvCodec codec,

@@ -2,7 +2,8 @@
 // rounded to bf16; 4- and 8-bit weight codes are multiplied as the small integers they are, exact
 // in bf16, and scaled per block of 32 inputs: acc += d * (x . q) + m * sum(x). Other weights are
 // bf16 with scale 1. Every output is one such chain over its blocks in ascending order, in every
-// path and any cut. Included after float_matmul.h by one translation unit.
+// path and any cut. Calls of few rows go to int16_groups.h. Included after that by one translation
+// unit.
 #pragma once
 
 namespace corpusd {
@@ -12,7 +13,6 @@ namespace {
 constexpr uint32_t kBf16Depth = 256;
 constexpr uint32_t kBf16TileRows = 6;
 constexpr uint32_t kBf16TilePanels = 2;
-constexpr uint32_t kDirectPanels = 4;
 constexpr uint32_t kPairsABlock = kQuantBlock / 2;
 
 inline uint32_t PaddedCols(uint32_t cols) {
@@ -24,8 +24,9 @@ inline size_t PreparedStride(uint32_t cols) {
   return (padded * 2 + padded / kQuantBlock * 4 + 63) / 64 * 64;
 }
 // Tiles of 16 rows may read (never use) up to 31 rows past the last.
-uint64_t Bf16PreparedBytes(uint32_t rows, uint32_t cols) noexcept {
-  return (uint64_t{rows} + 32) * PreparedStride(cols);
+uint64_t Bf16PreparedBytes(uint32_t call_rows, uint32_t cols) noexcept {
+  if (call_rows <= kInt16FewRows) return PreparedGroupBytes(call_rows, cols);
+  return (uint64_t{call_rows} + 32) * PreparedStride(cols);
 }
 
 inline void StoreBf16(uint16_t* p, Lanes v) {
@@ -51,14 +52,17 @@ inline __m512i ExactPairsOf(Lanes even, Lanes odd) {
 inline Lanes Dot(Lanes sum, __m512i a, __m512i b) {
   return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
 }
-inline __m512i BroadcastPair(const uint16_t* p) {
+inline __m512i BroadcastBf16Pair(const uint16_t* p) {
   int pair;
   __builtin_memcpy(&pair, p, 4);
   return _mm512_set1_epi32(pair);
 }
 
 void Bf16PrepareRows(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,
-                     uint32_t first_row, uint32_t rows) noexcept {
+                     uint32_t call_rows, uint32_t first_row, uint32_t rows) noexcept {
+  if (call_rows <= kInt16FewRows) {
+    return PrepareGroupRows(prepared, x, x_stride, cols, first_row, rows);
+  }
   const size_t stride = PreparedStride(cols);
   const uint32_t padded = PaddedCols(cols);
   for (uint32_t r = first_row; r < first_row + rows; ++r) {
@@ -165,7 +169,7 @@ inline void Bf16Tile(const std::byte* a, size_t a_stride, const float* a_sums,
 #pragma GCC unroll 16
       for (uint32_t r = 0; r < kRows; ++r) {
         const __m512i pair =
-            BroadcastPair(reinterpret_cast<const uint16_t*>(inputs + r * a_stride) + 2 * i);
+            BroadcastBf16Pair(reinterpret_cast<const uint16_t*>(inputs + r * a_stride) + 2 * i);
 #pragma GCC unroll 4
         for (uint32_t p = 0; p < kPanels; ++p) dots[r][p] = Dot(dots[r][p], pair, w[p]);
       }
@@ -237,59 +241,10 @@ void Bf16Panels(const MatMulTask& task, uint32_t panel) {
   }
 }
 
-// One row times kDirectPanels panels of 4-bit codes, straight from memory: a decode reads each code
-// once.
-void Bf16DirectQ4(const MatMulTask& task, uint32_t panel) {
-  const PackedWeight& weight = task.weight;
-  const std::byte* a = task.prepared + task.first_row * PreparedStride(weight.cols);
-  const auto* row_sums = reinterpret_cast<const float*>(a + size_t{weight.cols} * 2);
-  float* c = task.out + size_t{task.first_row} * task.out_stride + size_t{panel} * kLanes;
-  const uint64_t scale_bytes = PackedScaleBytes(PackedKind::kQ4, weight.cols);
-  const __m512i table = NibbleTable();
-  Lanes sums[kDirectPanels];
-#pragma GCC unroll 4
-  for (uint32_t p = 0; p < kDirectPanels; ++p) {
-    sums[p] = task.accumulate ? Load(c + p * kLanes) : Zero();
-  }
-  for (uint32_t block = 0; block < weight.cols / kQuantBlock; ++block) {
-    const auto* inputs = reinterpret_cast<const uint16_t*>(a) + size_t{block} * kQuantBlock;
-    Lanes dots[kDirectPanels];
-#pragma GCC unroll 4
-    for (uint32_t p = 0; p < kDirectPanels; ++p) dots[p] = Zero();
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < 4; ++i) {
-      const __m512i x0 = BroadcastPair(inputs + 8 * i);
-      const __m512i x1 = BroadcastPair(inputs + 8 * i + 2);
-      const __m512i x2 = BroadcastPair(inputs + 8 * i + 4);
-      const __m512i x3 = BroadcastPair(inputs + 8 * i + 6);
-#pragma GCC unroll 4
-      for (uint32_t p = 0; p < kDirectPanels; ++p) {
-        const __m512i v =
-            LoadInt(weight.panel(panel + p) + scale_bytes + size_t{block} * 256 + i * 64).v;
-        dots[p] = Dot(dots[p], x0, _mm512_permutexvar_epi16(v, table));
-        dots[p] = Dot(dots[p], x1, _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 4), table));
-        dots[p] = Dot(dots[p], x2, _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 8), table));
-        dots[p] = Dot(dots[p], x3, _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 12), table));
-      }
-    }
-#pragma GCC unroll 4
-    for (uint32_t p = 0; p < kDirectPanels; ++p) {
-      const std::byte* scales = weight.panel(panel + p) + size_t{block} * 64;
-      sums[p] = Fma(dots[p], LoadHalf(scales), sums[p]);
-      sums[p] = Fma(BroadcastFrom(row_sums + block), LoadHalf(scales + 32), sums[p]);
-    }
-  }
-#pragma GCC unroll 4
-  for (uint32_t p = 0; p < kDirectPanels; ++p) Store(c + p * kLanes, sums[p]);
-}
-
 inline void Bf16MatMul(const MatMulTask& task) noexcept {
+  if (task.call_rows <= kInt16FewRows) return GroupMatMul(task);
   const uint32_t end = task.first_panel + task.panels;
   uint32_t p = task.first_panel;
-  if (task.rows == 1 && task.weight.kind == PackedKind::kQ4) {
-    const uint32_t whole = task.weight.rows / kLanes;  // a narrow last panel takes the other path
-    for (; p + kDirectPanels <= MinU32(end, whole); p += kDirectPanels) Bf16DirectQ4(task, p);
-  }
   for (; p + kBf16TilePanels <= end; p += kBf16TilePanels) Bf16Panels<kBf16TilePanels>(task, p);
   if (p < end) Bf16Panels<1>(task, p);
 }

@@ -90,6 +90,10 @@ struct FloatPolicy {
   using Element = float;
   static constexpr uint32_t kTokenMultiple = kLanes;
   static constexpr bool kFetchesAhead = true;
+  static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
+                     const AttentionWork<float>& work, SoftmaxState state) {
+    AttendPage<FloatPolicy>(task, page, next, work, state);
+  }
   static void StoreElements(float* p, Lanes v) { Store(p, v); }
   static void Multiply(uint32_t rows, const float* a, size_t a_stride, KvCodec codec,
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,

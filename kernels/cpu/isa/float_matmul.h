@@ -176,7 +176,8 @@ inline void FloatMatMul(const MatMulTask& task) noexcept {
 inline uint64_t FloatMatMulScratchBytes() noexcept { return kFloatScratchBytes; }
 inline uint64_t NoPreparedBytes(uint32_t /*rows*/, uint32_t /*cols*/) noexcept { return 0; }
 inline void PrepareNothing(std::byte* /*prepared*/, const float* /*x*/, uint32_t /*x_stride*/,
-                           uint32_t /*cols*/, uint32_t /*first_row*/, uint32_t /*rows*/) noexcept {}
+                           uint32_t /*cols*/, uint32_t /*call_rows*/, uint32_t /*first_row*/,
+                           uint32_t /*rows*/) noexcept {}
 
 }  // namespace
 }  // namespace corpusd

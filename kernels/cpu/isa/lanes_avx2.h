@@ -46,11 +46,16 @@ inline Lanes Sub(Lanes a, Lanes b) {
 inline Lanes Div(Lanes a, Lanes b) {
   return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
 }
+inline Lanes Sqrt(Lanes a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 inline Lanes Max(Lanes a, Lanes b) {
   return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
 }
 inline Lanes Min(Lanes a, Lanes b) {
   return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
+inline Lanes Absolute(Lanes v) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  return {_mm256_and_ps(v.lo, mask), _mm256_and_ps(v.hi, mask)};
 }
 inline Lanes RoundToInt(Lanes a) {
   constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;

@@ -91,38 +91,53 @@ TEST(LlamaModel, TheFastPathAgreesWithTransformers) {
   EXPECT_LT(difference, 0.5);
 }
 
-// One call, calls of one token, and calls cut anywhere give one result, bit for bit.
+// The last token's logits after calls of `cuts` tokens.
+std::vector<float> LogitsAfter(const Model& model, Backend& backend,
+                               const std::vector<size_t>& cuts) {
+  size_t total = 0;
+  for (const size_t cut : cuts) total += cut;
+  std::vector<TokenId> ids(total);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<TokenId>(3 + i * 37 % 250);
+  const KvFormat format = *model.Format("bf16");
+  KvSequence kv(format, format);
+  const auto scratch =
+      ForwardScratch::Create(backend, model.config(), static_cast<uint32_t>(total));
+  size_t first = 0;
+  for (const size_t cut : cuts) {
+    EXPECT_TRUE(
+        model.Forward(std::span(ids).subspan(first, cut), kv, **scratch, [] { return true; }).ok());
+    first += cut;
+  }
+  const auto logits = backend.Allocate(model.config().vocabulary * 4, "logits");
+  const MatrixView row = (*logits)->Matrix(1, model.config().vocabulary);
+  EXPECT_TRUE(model.Logits(**scratch, static_cast<uint32_t>(cuts.back()) - 1, row).ok());
+  return {row.data, row.data + row.cols};
+}
+
+// One call and calls cut anywhere give one result, bit for bit: among calls of more rows than
+// Backend::few_rows, and among calls of at most so many.
 TEST(LlamaModel, CutsOfThePromptDoNotChangeTheLogits) {
   const TempDir folder;
   WriteTinyModel(folder.File("m.gguf"));
   const auto file = GgufFile::Open(folder.File("m.gguf"));
   ASSERT_TRUE(file.ok()) << file.status().ToString();
-  auto backend = MakeCpuBackend({2, "avx2"});
-  ASSERT_TRUE(backend.ok());
-  const auto model = LoadLlamaModel(**file, **backend);
-  ASSERT_TRUE(model.ok()) << model.status().ToString();
-  std::vector<TokenId> ids(300);
-  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<TokenId>(3 + i * 37 % 250);
-  std::vector<std::vector<float>> results;
-  for (const std::vector<size_t>& cuts :
-       {std::vector<size_t>{300}, {1, 299}, {127, 1, 172}, {100, 100, 100}, {299, 1}}) {
-    const KvFormat format = *(*model)->Format("bf16");
-    KvSequence kv(format, format);
-    const auto scratch = ForwardScratch::Create(**backend, (*model)->config(), 300);
-    size_t first = 0;
-    for (const size_t cut : cuts) {
-      ASSERT_TRUE(
-          (*model)
-              ->Forward(std::span(ids).subspan(first, cut), kv, **scratch, [] { return true; })
-              .ok());
-      first += cut;
+  for (const char* isa : {"avx2", "auto"}) {
+    auto backend = MakeCpuBackend({2, isa});
+    ASSERT_TRUE(backend.ok());
+    const auto model = LoadLlamaModel(**file, **backend);
+    ASSERT_TRUE(model.ok()) << model.status().ToString();
+    const std::vector<float> whole = LogitsAfter(**model, **backend, {300});
+    for (const std::vector<size_t>& cuts :
+         {std::vector<size_t>{17, 283}, {127, 33, 140}, {100, 100, 100}, {282, 18}}) {
+      EXPECT_EQ(LogitsAfter(**model, **backend, cuts), whole) << isa;
     }
-    const auto logits = (*backend)->Allocate((*model)->config().vocabulary * 4, "logits");
-    const MatrixView row = (*logits)->Matrix(1, (*model)->config().vocabulary);
-    ASSERT_TRUE((*model)->Logits(**scratch, static_cast<uint32_t>(cuts.back()) - 1, row).ok());
-    results.emplace_back(row.data, row.data + row.cols);
+    const uint32_t few = (*backend)->few_rows() == 0 ? 16 : (*backend)->few_rows();
+    const std::vector<size_t> single(size_t{10} * few, 1);
+    const std::vector<float> alone = LogitsAfter(**model, **backend, single);
+    EXPECT_EQ(LogitsAfter(**model, **backend, std::vector<size_t>(10, few)), alone) << isa;
+    EXPECT_EQ(LogitsAfter(**model, **backend, std::vector<size_t>(size_t{5} * few, 2)), alone)
+        << isa;
   }
-  for (const auto& result : results) EXPECT_EQ(result, results.front());
 }
 
 TEST(LlamaModel, TokensAndPositionsBeyondTheModelAreRefused) {

@@ -132,7 +132,7 @@ void RunMatMul(const CpuKernels& kernels, MatrixView out, MatrixView x, const Pa
                bool accumulate, MatMulCut cut) {
   AlignedBytes prepared(kernels.prepared_bytes(x.rows, x.cols));
   AlignedBytes scratch(kernels.matmul_scratch_bytes());
-  kernels.prepare_rows(prepared.data(), x.data, x.row_stride, x.cols, 0, x.rows);
+  kernels.prepare_rows(prepared.data(), x.data, x.row_stride, x.cols, x.rows, 0, x.rows);
   for (uint32_t r = 0; r < x.rows; r += std::min(cut.rows, x.rows)) {
     for (uint32_t p = 0; p < weight.panels(); p += std::min(cut.panels, weight.panels())) {
       kernels.matmul({.weight = weight,
@@ -169,6 +169,7 @@ void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
                                .out = out.data,
                                .out_stride = out.row_stride,
                                .kv_head = h,
+                               .call_rows = call.call_rows == 0 ? q.rows : call.call_rows,
                                .first_row = r,
                                .rows = std::min(rows_each, q.rows - r),
                                .scratch = scratch.data()};
@@ -195,11 +196,19 @@ bool MultipliesBf16(const CpuKernels& kernels) {
   return kernels.name == "avx512bf16" || kernels.name == "amx";
 }
 
-double ProductPrecision(const CpuKernels& kernels, PackedKind kind) {
+bool MultipliesInt16(const CpuKernels& kernels) {
+  return kernels.name == "avx2" || kernels.name == "avx512vnni";
+}
+
+double ProductPrecision(const CpuKernels& kernels, PackedKind kind, uint32_t call_rows) {
+  const bool few = call_rows <= kernels.few_rows;
+  if (few) {
+    // Activations of 15 bits and a sign below the largest of the row, where the weights are codes.
+    return kind == PackedKind::kQ4 || kind == PackedKind::kQ8 ? 0x1p-15 : 0x1p-22;
+  }
   if (MultipliesBf16(kernels)) return 0x1p-8;
-  // Activations of 15 bits and a sign below the largest of the row, where the weights are codes.
-  const bool is_code = kind == PackedKind::kQ4 || kind == PackedKind::kQ8;
-  return kernels.name == "avx2" && is_code ? 0x1p-15 : 0x1p-22;
+  // Both factors have 15 bits below the norm of up to 384 of them, weights a little less.
+  return MultipliesInt16(kernels) ? 0x1p-11 : 0x1p-22;
 }
 
 }  // namespace corpusd

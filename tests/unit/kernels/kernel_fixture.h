@@ -80,6 +80,7 @@ struct AttentionCall {
   uint64_t first_position = 0;
   std::vector<PageTiles> pages;
   const RopeTable* rope = nullptr;
+  uint32_t call_rows = 0;  // 0: the rows given
 };
 // Through attend, or attend_part and merge_parts; at most rows_each query rows a task.
 void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
@@ -89,7 +90,9 @@ void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
 std::vector<const CpuKernels*> TestedKernels();
 // Whether a table rounds the factors of its products, and of attention, to bf16.
 bool MultipliesBf16(const CpuKernels& kernels);
-// Relative precision of the activations in products of a table with weights of that kind.
-double ProductPrecision(const CpuKernels& kernels, PackedKind kind);
+// Whether it multiplies many rows as int16.
+bool MultipliesInt16(const CpuKernels& kernels);
+// Relative precision of the factors in products of a table, for weights of that kind.
+double ProductPrecision(const CpuKernels& kernels, PackedKind kind, uint32_t call_rows);
 
 }  // namespace corpusd

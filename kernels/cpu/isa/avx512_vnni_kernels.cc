@@ -1,0 +1,41 @@
+#include "kernels/cpu/isa/avx512_vnni_kernels.h"
+
+#include "kernels/cpu/isa/lanes_avx512.h"
+// The shared bodies follow their vector type.
+#include "kernels/cpu/isa/vector_math.h"
+// (kept apart so that no tool sorts them before it)
+#include "kernels/cpu/isa/float_matmul.h"
+// then the product, which attention uses
+#include "kernels/cpu/isa/attention_body.h"
+// and its policy
+#include "kernels/cpu/isa/float_attention.h"
+// int16 products, over their own few operations
+#include "kernels/cpu/isa/int16_lanes_avx512.h"
+// (the tile first)
+#include "kernels/cpu/isa/int16_tile.h"
+// then products of few rows
+#include "kernels/cpu/isa/int16_groups.h"
+// and of many
+#include "kernels/cpu/isa/int16_blocks.h"
+// and attention
+#include "kernels/cpu/isa/int16_attention.h"
+
+namespace corpusd {
+
+extern const CpuKernels kAvx512VnniKernels = {
+    .name = "avx512vnni",
+    .row_multiple = kInt16TileRows,
+    .panel_multiple = kInt16TilePanels,
+    .few_rows = kInt16FewRows,
+    .prepared_bytes = Int16PreparedBytes,
+    .prepare_rows = Int16PrepareRows,
+    .matmul_scratch_bytes = Int16MatMulScratchBytes,
+    .matmul = Int16MatMul,
+    .attend = Int16Attend,
+    .attend_part = Int16AttendPart,
+    .merge_parts = MergeParts,
+    .rms_norm = RmsNormRows,
+    .swiglu = SwiGluRows,
+};
+
+}  // namespace corpusd
