@@ -1,0 +1,56 @@
+// kernels/cuda/ptx/async_copy.cuh -- bulk copies into shared memory and the barriers that count
+// their bytes (PTX ISA 9.0, sections cp.async.bulk and mbarrier).
+#pragma once
+
+#include <cstdint>
+
+namespace corpusd::cuda::ptx {
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// barrier: 8 bytes of shared memory; a phase ends after `arrivals` and the bytes expected in it.
+__device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals));
+}
+// Makes fresh barriers visible to the copy engine; the block must synchronise afterwards.
+__device__ __forceinline__ void PublishBarriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void Arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+__device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+// Waits until the phase of this parity has ended.
+__device__ __forceinline__ void WaitPhase(uint64_t* barrier, int parity) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "WAIT_%=:\n"
+      "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+      "@done bra READY_%=;\n"
+      "bra WAIT_%=;\n"
+      "READY_%=:\n}\n" ::"r"(SharedAddress(barrier)),
+      "r"(parity)
+      : "memory");
+}
+// Starts a copy of bytes (a multiple of 16, both ends aligned to 16) that the barrier counts.
+__device__ __forceinline__ void CopyToShared(void* to, const void* from, int bytes,
+                                             uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(SharedAddress(to)),
+      "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+// A barrier among the first `Threads` threads of the block.
+template <int Threads>
+__device__ __forceinline__ void SyncThreads() {
+  asm volatile("bar.sync 1, %0;" ::"n"(Threads) : "memory");
+}
+
+}  // namespace corpusd::cuda::ptx

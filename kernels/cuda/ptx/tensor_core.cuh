@@ -1,0 +1,32 @@
+// kernels/cuda/ptx/tensor_core.cuh -- the instructions of the tensor core and the fast exponential,
+// by their PTX names (PTX ISA 9.0, sections mma, movmatrix, ex2).
+#pragma once
+
+#include <cstdint>
+
+namespace corpusd::cuda::ptx {
+
+// c += a * b: a 16 x 16 halves, b 16 x 8 halves, c 16 x 8 floats.
+__device__ __forceinline__ void MmaM16N8K16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                            uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},"
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Transposes an 8 x 8 matrix of halves that the warp holds, one pair a lane.
+__device__ __forceinline__ uint32_t TransposeHalves(uint32_t pair) {
+  uint32_t result;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
+  return result;
+}
+
+__device__ __forceinline__ float Exp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
+}  // namespace corpusd::cuda::ptx
