@@ -5,10 +5,11 @@
 
 namespace corpusd {
 
-void KvSequence::AddShared(const std::byte* bytes, uint32_t tokens) {
+void KvSequence::AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens) {
   CHECK(own_.empty()) << "shared pages come before own ones";
-  CHECK(tokens >= 1 && tokens <= shared_format_.block_tokens) << tokens;
-  shared_.push_back({bytes, tokens_, tokens});
+  CHECK(tokens >= 1 && tokens <= format.block_tokens) << tokens;
+  if (shared_.empty() || !(shared_.back().format == format)) shared_.push_back({format, {}});
+  shared_.back().pages.push_back({bytes, tokens_, tokens});
   tokens_ += tokens;
   RebuildLists();
 }
@@ -48,7 +49,9 @@ std::vector<KvSequence::Target> KvSequence::TargetsOfLast(uint32_t count) const 
 }
 
 uint64_t KvSequence::bytes() const {
-  return shared_.size() * shared_format_.BlockBytes() + own_.size() * own_format_.BlockBytes();
+  uint64_t bytes = own_.size() * own_format_.BlockBytes();
+  for (const SharedRun& run : shared_) bytes += run.pages.size() * run.format.BlockBytes();
+  return bytes;
 }
 
 std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
@@ -62,7 +65,7 @@ std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
 
 void KvSequence::RebuildLists() {
   lists_.clear();
-  if (!shared_.empty()) lists_.push_back({&shared_format_, shared_});
+  for (const SharedRun& run : shared_) lists_.push_back({&run.format, run.pages});
   if (!own_.empty()) lists_.push_back({&own_format_, own_});
 }
 

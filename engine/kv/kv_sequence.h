@@ -24,7 +24,11 @@ class KvSequence {
   KvSequence& operator=(const KvSequence&) = delete;
 
   // REQUIRES: no own page yet; bytes of shared_format's BlockBytes().
-  void AddShared(const std::byte* bytes, uint32_t tokens);
+  void AddShared(const std::byte* bytes, uint32_t tokens) {
+    AddShared(shared_format_, bytes, tokens);
+  }
+  // The same for a page of another format, such as exact first tokens before a coded history.
+  void AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens);
   // The shared pages are still on their way: section i of their blocks is layer i. Null: all there.
   void Follow(BlockPrefetch* arriving) { arriving_ = arriving; }
   // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
@@ -64,7 +68,12 @@ class KvSequence {
   const KvFormat shared_format_;
   const KvFormat own_format_;
   BlockPrefetch* arriving_ = nullptr;
-  std::vector<KvPage> shared_;
+  // Neighbouring shared pages of one format.
+  struct SharedRun {
+    KvFormat format;
+    std::vector<KvPage> pages;
+  };
+  std::vector<SharedRun> shared_;
   std::vector<KvPage> own_;
   std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
   std::vector<KvPageList> lists_;

@@ -9,6 +9,7 @@
 #include "tests/bench/bench_command.h"
 #include "tests/bench/cpu_ceilings.h"
 #include "tests/eval/model_session.h"
+#include "tests/support/read_file.h"
 
 namespace corpusd {
 namespace {
@@ -33,11 +34,11 @@ Result<std::vector<TokenId>> LoadIds(const ModelSession& session, const Argument
                                      bool* repeated) {
   std::vector<TokenId> ids;
   if (!a.ids_path.empty()) {
-    ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(a.ids_path));
+    ASSIGN_OR_RETURN(const std::string text, ReadFile(a.ids_path));
     std::istringstream lines(text);
     for (TokenId id = 0; lines >> id;) ids.push_back(id);
   } else {
-    ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(a.text_path));
+    ASSIGN_OR_RETURN(const std::string text, ReadFile(a.text_path));
     session.tokenizer().Encode(text, /*parse_special=*/false, &ids);
   }
   if (ids.empty()) return InvalidArgumentError("no token ids to run");

@@ -1,52 +1,26 @@
 // corpus-eval: quality, offline, with the engine's own code. See --help of each command.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "engine/tokenizer/streaming_encoder.h"
-#include "tests/eval/model_session.h"
-#include "tests/eval/perplexity.h"
+#include "tests/eval/eval_command.h"
+#include "tests/support/read_file.h"
 
 namespace corpusd {
 namespace {
 
-struct Arguments {
-  ModelSessionOptions session;
-  std::string text_path, ids_path, output_path;
-  std::string positions = "all";
-  std::string device = "cpu";
-  PerplexityOptions perplexity;
-  bool parse_special = true;
-  std::string format = "table";
-};
-
 Result<std::vector<TokenId>> EncodeFile(const Tokenizer& tokenizer, const std::string& path,
                                         bool parse_special) {
-  ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(path));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   std::vector<TokenId> ids;
   tokenizer.Encode(text, parse_special, &ids);
   return ids;
 }
 
-Status Tokenize(const Arguments& arguments) {
-  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(arguments.session.model_path));
-  ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::FromGguf(*file));
-  ASSIGN_OR_RETURN(const auto ids,
-                   EncodeFile(*tokenizer, arguments.text_path, arguments.parse_special));
-  if (arguments.format == "json") {
-    std::cout << nlohmann::json{{"tokens", ids.size()}, {"ids", ids}}.dump() << "\n";
-    return OkStatus();
-  }
-  for (const TokenId id : ids) std::cout << id << "\n";
-  return OkStatus();
-}
-
 Result<std::vector<TokenId>> ReadIds(const std::string& path, uint32_t vocabulary) {
-  ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(path));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   std::istringstream lines(text);
   std::vector<TokenId> ids;
   for (std::string line; std::getline(lines, line);) {
@@ -63,11 +37,26 @@ Result<std::vector<TokenId>> ReadIds(const std::string& path, uint32_t vocabular
   return ids;
 }
 
-Status Logits(const Arguments& arguments) {
+}  // namespace
+
+Status TokenizeCommand(const EvalArguments& arguments) {
+  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(arguments.session.model_path));
+  ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::FromGguf(*file));
+  ASSIGN_OR_RETURN(const auto ids,
+                   EncodeFile(*tokenizer, arguments.text_path, arguments.parse_special));
+  if (arguments.format == "json") {
+    std::cout << nlohmann::json{{"tokens", ids.size()}, {"ids", ids}}.dump() << "\n";
+    return OkStatus();
+  }
+  for (const TokenId id : ids) std::cout << id << "\n";
+  return OkStatus();
+}
+
+Status LogitsCommand(const EvalArguments& arguments) {
   ASSIGN_OR_RETURN(const auto session, ModelSession::Open(arguments.session));
   ASSIGN_OR_RETURN(const auto ids,
                    ReadIds(arguments.ids_path, session->model().config().vocabulary));
-  ASSIGN_OR_RETURN(const auto kv, session->NewSequence(arguments.perplexity.kv_format));
+  ASSIGN_OR_RETURN(const auto kv, session->NewSequence(arguments.perplexity.readback.format));
   std::ofstream out(arguments.output_path, std::ios::binary);
   if (!out) return IoError("cannot write " + arguments.output_path);
   const bool all = arguments.positions == "all";
@@ -81,58 +70,45 @@ Status Logits(const Arguments& arguments) {
   return OkStatus();
 }
 
-Status Perplexity(const Arguments& arguments) {
-  ASSIGN_OR_RETURN(const auto session, ModelSession::Open(arguments.session));
-  ASSIGN_OR_RETURN(const auto ids,
-                   EncodeFile(session->tokenizer(), arguments.text_path, arguments.parse_special));
-  const bool live = isatty(STDERR_FILENO) != 0;
-  ASSIGN_OR_RETURN(
-      const PerplexityReport report,
-      MeasurePerplexity(*session, ids, arguments.perplexity, [&](const PerplexityReport& r) {
-        if (live) std::fprintf(stderr, "\rwindow %zu: %.4f", r.windows, r.perplexity);
-      }));
-  if (live) std::fprintf(stderr, "\n");
-  if (arguments.format == "json") {
-    const nlohmann::json object = {{"perplexity", report.perplexity},
-                                   {"standard_error", report.standard_error},
-                                   {"windows", report.windows},
-                                   {"scored_tokens", report.scored_tokens},
-                                   {"context_tokens", arguments.perplexity.context_tokens},
-                                   {"kv_format", arguments.perplexity.kv_format},
-                                   {"backend", session->backend_name()}};
-    std::cout << object.dump() << "\n";
-    return OkStatus();
-  }
-  std::printf("perplexity %.4f +/- %.4f over %zu tokens of %zu windows (%s, %s)\n",
-              report.perplexity, report.standard_error, report.scored_tokens, report.windows,
-              session->backend_name().c_str(), arguments.perplexity.kv_format.c_str());
-  return OkStatus();
-}
+namespace {
 
-void AddModel(CLI::App* command, Arguments* a) {
+void AddModel(CLI::App* command, EvalArguments* a) {
   command->add_option("--model", a->session.model_path, "GGUF file")->required();
   command->add_option("-o,--output", a->format, "table or json")
       ->check(CLI::IsMember({"table", "json"}));
 }
 
-void AddCompute(CLI::App* command, Arguments* a) {
-  command->add_option("--kv-format", a->perplexity.kv_format, "bf16 (default) or int8");
+void AddCompute(CLI::App* command, EvalArguments* a) {
+  command->add_option("--kv-format", a->perplexity.readback.format, "bf16 (default) or int8");
   command->add_option("--device", a->device, "cpu")->check(CLI::IsMember({"cpu", "auto"}));
   command->add_option("--isa", a->session.isa,
                       "auto, avx2, avx512, amx, or reference (plain loops, slow)");
   command->add_option("--threads", a->session.threads, "0: all");
 }
 
+void AddWindows(CLI::App* command, EvalArguments* a) {
+  AddModel(command, a);
+  AddCompute(command, a);
+  command->add_option("--file", a->text_path, "text");
+  command->add_option("--ctx", a->perplexity.context_tokens, "tokens of a window (2048)");
+  command->add_option("--chunks", a->perplexity.windows_max, "windows at most; 0: all");
+  command->add_option("--sink", a->perplexity.readback.sinks,
+                      "first tokens that stay bf16 (0; the store keeps 4)");
+  command->add_option("--tail", a->perplexity.readback.tail,
+                      "tokens that stay bf16 until so many are complete (0: every token is read "
+                      "back coded; the store: 128)");
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Offline quality of models and KV formats, with the engine's own code.\n");
   app.require_subcommand(1);
-  Arguments a;
+  EvalArguments a;
   Status status;
   auto* tokenize = app.add_subcommand("tokenize", "print a text's token ids, one a line");
   AddModel(tokenize, &a);
   tokenize->add_option("--file", a.text_path, "text")->required();
   tokenize->add_flag("!--no-special", a.parse_special, "take special tokens' texts as plain text");
-  tokenize->callback([&] { status = Tokenize(a); });
+  tokenize->callback([&] { status = TokenizeCommand(a); });
 
   auto* logits = app.add_subcommand("logits", "write float32 logits [n, vocabulary], row-major");
   AddModel(logits, &a);
@@ -141,16 +117,25 @@ int Main(int argc, char** argv) {
   logits->add_option("--out", a.output_path, "file to write")->required();
   logits->add_option("--positions", a.positions, "all (default) or last")
       ->check(CLI::IsMember({"all", "last"}));
-  logits->callback([&] { status = Logits(a); });
+  logits->callback([&] { status = LogitsCommand(a); });
 
   auto* perplexity =
       app.add_subcommand("perplexity", "llama-perplexity's procedure: second half of each window");
-  AddModel(perplexity, &a);
-  AddCompute(perplexity, &a);
-  perplexity->add_option("--file", a.text_path, "text")->required();
-  perplexity->add_option("--ctx", a.perplexity.context_tokens, "tokens of a window (2048)");
-  perplexity->add_option("--chunks", a.perplexity.windows_max, "windows at most; 0: all");
-  perplexity->callback([&] { status = Perplexity(a); });
+  AddWindows(perplexity, &a);
+  perplexity->get_option("--file")->required();
+  perplexity->callback([&] { status = PerplexityCommand(a); });
+
+  auto* kld = app.add_subcommand(
+      "kld",
+      "KL divergence from a base file, as llama-perplexity --kl-divergence; either tool "
+      "reads the other's base files");
+  AddWindows(kld, &a);
+  kld->add_option("--make-base", a.perplexity.make_base, "write a base file of --file's text");
+  kld->add_option("--base", a.base_path, "compare with this base file, on its own tokens");
+  kld->callback([&] {
+    a.context_given = kld->count("--ctx") > 0;
+    status = KldCommand(a);
+  });
 
   CLI11_PARSE(app, argc, argv);
   if (status.ok()) return 0;

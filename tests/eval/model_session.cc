@@ -1,8 +1,6 @@
 #include "tests/eval/model_session.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
 #include "engine/backend/cpu_backend.h"
 #include "engine/backend/reference_backend.h"
@@ -58,15 +56,6 @@ Status ModelSession::Run(
     }
   }
   return OkStatus();
-}
-
-Result<std::string> ReadWholeFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("cannot open " + path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) return IoError("cannot read " + path);
-  return std::move(text).str();
 }
 
 }  // namespace corpusd

@@ -47,6 +47,4 @@ class ModelSession {
   std::unique_ptr<Buffer> logits_;
 };
 
-Result<std::string> ReadWholeFile(const std::string& path);
-
 }  // namespace corpusd

@@ -2,10 +2,9 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
 #include "store/base/check.h"
+#include "tests/support/read_file.h"
 
 namespace corpusd {
 namespace {
@@ -35,9 +34,9 @@ std::string GoldenPath(std::string_view name) {
 }
 
 std::string ReadWholeFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  CHECK(file.is_open()) << path << " cannot be opened";
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  auto text = ReadFile(path);
+  CHECK(text.ok()) << text.status().ToString();
+  return *std::move(text);
 }
 
 }  // namespace corpusd
