@@ -219,6 +219,13 @@ inline void RotateQueries(const AttentionTask& task, const PageTiles& page, cons
   }
 }
 
+// Asks for a tile of `tokens` slots. A tile is not read in the order of its addresses, so the
+// processor does not foresee it.
+inline void FetchTile(const std::byte* tile, uint32_t tokens, uint32_t head_dim, KvCodec codec) {
+  const size_t bytes = size_t{tokens} * head_dim * (codec == KvCodec::kBf16 ? 2 : 1);
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(tile + i, 0, 2);
+}
+
 template <typename Policy>
 void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                 const AttentionWork<typename Policy::Element>& work, SoftmaxState state) {
@@ -230,17 +237,16 @@ void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTile
   RotateQueries<Policy>(task, page, view, work.queries);
   const std::byte* keys = page.keys + task.kv_head * page.key_stride;
   const std::byte* values = page.values + task.kv_head * page.value_stride;
-  if constexpr (!Policy::kFetchesAhead) {
-    // The values arrive while the keys are multiplied.
-    const size_t value_bytes =
-        size_t{view.padded} * head_dim * (page.value_codec == KvCodec::kBf16 ? 2 : 1);
-    for (size_t i = 0; i < value_bytes; i += 64) __builtin_prefetch(values + i, 0, 2);
-  }
   const std::byte* next_keys =
       next == nullptr ? keys : next->keys + task.kv_head * next->key_stride;
+  // The values arrive while the keys are multiplied, the next keys while the values are.
+  if constexpr (!Policy::kFetchesAhead) FetchTile(values, view.padded, head_dim, page.value_codec);
   Policy::Multiply(view.stacked, work.queries + size_t{first} * head_dim, head_dim, page.key_codec,
                    keys, kBlockTokens, view.padded, head_dim, work.expanded,
                    work.scores + size_t{first} * kBlockTokens, kBlockTokens, false, values);
+  if constexpr (!Policy::kFetchesAhead) {
+    if (next != nullptr) FetchTile(next_keys, next->tokens, head_dim, next->key_codec);
+  }
   const float* key_scales = ScalesOf(keys, page.key_codec, head_dim);
   const float* value_scales = ScalesOf(values, page.value_codec, head_dim);
   for (uint32_t s = first; s < first + view.stacked; ++s) {
