@@ -170,6 +170,12 @@ ClientResult<v1::Corpus> CorpusClient::Pin(std::string_view name, std::string_vi
   CORPUSD_REPLY("pin", corpus);
 }
 
+ClientResult<v1::Corpus> CorpusClient::Pin(const v1::PinRequest& pin) {
+  v1::Request request;
+  *request.mutable_pin() = pin;
+  CORPUSD_REPLY("pin", corpus);
+}
+
 ClientResult<v1::Corpus> CorpusClient::Unpin(std::string_view name) {
   v1::Request request;
   request.mutable_unpin()->set_name(std::string(name));
@@ -196,6 +202,12 @@ ClientResult<v1::Corpus> CorpusClient::Touch(std::string_view name, milliseconds
   v1::Request request;
   request.mutable_touch()->set_name(std::string(name));
   request.mutable_touch()->set_ttl_ms(static_cast<uint64_t>(std::max<int64_t>(ttl.count(), 0)));
+  CORPUSD_REPLY("touch", corpus);
+}
+
+ClientResult<v1::Corpus> CorpusClient::Touch(const v1::TouchRequest& touch) {
+  v1::Request request;
+  *request.mutable_touch() = touch;
   CORPUSD_REPLY("touch", corpus);
 }
 

@@ -89,10 +89,12 @@ class CorpusClient {
   ClientResult<Done> Rename(std::string_view from, std::string_view to);
   ClientResult<v1::Corpus> Pin(std::string_view name, std::string_view tier,
                                std::chrono::milliseconds ttl);  // ttl 0: never expires
+  ClientResult<v1::Corpus> Pin(const v1::PinRequest& request);
   ClientResult<v1::Corpus> Unpin(std::string_view name);
   ClientResult<v1::EvictReply> Evict(std::string_view name, std::string_view from, bool dry_run);
   ClientResult<v1::WarmReply> Warm(std::string_view name, std::string_view to);
   ClientResult<v1::Corpus> Touch(std::string_view name, std::chrono::milliseconds ttl);
+  ClientResult<v1::Corpus> Touch(const v1::TouchRequest& request);
 
   ClientResult<v1::JobsReply> Jobs();
   ClientResult<v1::Job> Job(uint64_t id);

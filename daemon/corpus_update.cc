@@ -21,9 +21,4 @@ Result<CorpusRecord> UpdateCorpusRecord(BlockStore& store, std::string_view name
   return UnavailableError("corpus '" + std::string(name) + "' changes too fast; try again");
 }
 
-bool IsPinned(const CorpusRecord& record, int64_t now_ms) {
-  if (!record.pin) return false;
-  return record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > now_ms;
-}
-
 }  // namespace corpusd

@@ -14,7 +14,4 @@ namespace corpusd {
 Result<CorpusRecord> UpdateCorpusRecord(BlockStore& store, std::string_view name,
                                         const std::function<Status(CorpusRecord&)>& change);
 
-// Whether a pin holds at this time.
-bool IsPinned(const CorpusRecord& record, int64_t now_ms);
-
 }  // namespace corpusd

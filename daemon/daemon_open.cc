@@ -11,6 +11,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.data_dir = options.data_dir;
   store_options.host_bytes = options.host_bytes;
   store_options.disk_bytes = options.disk_bytes;
+  store_options.pins_owner_bytes = options.pins_owner_bytes;
+  store_options.pins_total_bytes = options.pins_total_bytes;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
   EngineOptions engine_options;
   engine_options.model_path = options.model_path;

@@ -8,13 +8,15 @@ namespace corpusd {
 std::string OptionSpec::Key() const {
   std::string key(flag);
   std::replace(key.begin(), key.end(), '-', '_');
+  if (!section.empty()) key[section.size()] = '.';
   return key;
 }
 
 std::string OptionSpec::Variable() const {
-  std::string variable = "CORPUSD_" + Key();
-  std::transform(variable.begin(), variable.end(), variable.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  std::string variable = "CORPUSD_" + std::string(flag);
+  std::transform(variable.begin(), variable.end(), variable.begin(), [](unsigned char c) {
+    return c == '-' ? '_' : static_cast<char>(std::toupper(c));
+  });
   return variable;
 }
 
@@ -42,6 +44,10 @@ const std::vector<OptionSpec>& OptionTable() {
       {"max-connections", "N", "256", "clients at once; more are told to come again"},
       {"max-queries", "N", "8", "questions answered at once; more wait their turn"},
       {"grace", "TIME", "10s", "how long running questions may go on after SIGTERM"},
+      {"pins-owner-bytes", "SIZE", "0",
+       "disk that the pins of one user may promise; 0: no limit but the total", "pins"},
+      {"pins-total-bytes", "SIZE", "0",
+       "disk that all pins together may promise; 0: nine tenths of disk_bytes", "pins"},
   };
   return table;
 }

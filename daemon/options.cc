@@ -204,6 +204,8 @@ Result<Options> BuildOptions(const OptionValues& values) {
       static_cast<unsigned>(reader.Number("max_connections", 1, kConnectionsCeiling));
   options.queries_max = static_cast<unsigned>(reader.Number("max_queries", 1, kQueriesCeiling));
   options.grace = std::chrono::milliseconds(reader.Milliseconds("grace"));
+  options.pins_owner_bytes = reader.Bytes("pins.owner_bytes", 0, UINT64_MAX);
+  options.pins_total_bytes = reader.Bytes("pins.total_bytes", 0, UINT64_MAX);
   if (!reader.status().ok()) return reader.status();
   return options;
 }
@@ -228,9 +230,21 @@ std::string RenderSampleConfig() {
       "variable\n"
       "# (CORPUSD_DATA_DIR) of the same name go before this file. Check it with:\n"
       "#   corpusd --config corpusd.toml --check-config\n";
+  // In TOML a table lasts until the next one, so what has no section comes first.
+  std::vector<std::string_view> sections = {""};
   for (const OptionSpec& spec : OptionTable()) {
-    text += "\n# " + std::string(spec.help) + "\n# " + spec.Key() + " = \"" +
-            std::string(spec.default_value) + "\"\n";
+    if (std::find(sections.begin(), sections.end(), spec.section) == sections.end()) {
+      sections.push_back(spec.section);
+    }
+  }
+  for (const std::string_view section : sections) {
+    if (!section.empty()) text += "\n[" + std::string(section) + "]\n";
+    for (const OptionSpec& spec : OptionTable()) {
+      if (spec.section != section) continue;
+      const std::string key = spec.Key().substr(section.empty() ? 0 : section.size() + 1);
+      text += "\n# " + std::string(spec.help) + "\n# " + key + " = \"" +
+              std::string(spec.default_value) + "\"\n";
+    }
   }
   return text;
 }

@@ -22,7 +22,8 @@ struct OptionSpec {
   std::string_view value_name;     // "DIR"
   std::string_view default_value;  // "": computed at start, see the help
   std::string_view help;
-  std::string Key() const;
+  std::string_view section = {};  // "pins": flag "pins-total-bytes" is total_bytes of [pins]
+  std::string Key() const;        // with its section: "pins.total_bytes"
   std::string Variable() const;
 };
 const std::vector<OptionSpec>& OptionTable();
@@ -46,6 +47,8 @@ struct Options {
   unsigned connections_max = 0;
   unsigned queries_max = 0;
   std::chrono::milliseconds grace{0};
+  uint64_t pins_owner_bytes = 0;  // 0: no limit
+  uint64_t pins_total_bytes = 0;  // 0: nine tenths of disk_bytes
 };
 
 // Where an effective value came from.
@@ -80,7 +83,8 @@ Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
 
 // The steps of LoadOptions, one a file.
 Result<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments);  // command_line.cc
-// Every "key = value" of a TOML file as text; tables and lists are refused.     // toml_file.cc
+// Every "key = value" of a TOML file as text, "section.key" in a table; lists and deeper tables are
+// refused (toml_file.cc).
 Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path);
 Result<Options> BuildOptions(const OptionValues& values);
 // The effective configuration as TOML, each line with its origin: --check-config.

@@ -6,6 +6,22 @@
 #include "daemon/options.h"
 
 namespace corpusd {
+namespace {
+
+Status ReadValue(const std::string& key, const toml::node& node, const std::string& path,
+                 std::map<std::string, std::string>* values) {
+  if (const auto* text = node.as_string()) {
+    (*values)[key] = text->get();
+  } else if (const auto* number = node.as_integer()) {
+    (*values)[key] = std::to_string(number->get());
+  } else {
+    return InvalidArgumentError("'" + key + "' in '" + path +
+                                "' must be a string or a whole number");
+  }
+  return OkStatus();
+}
+
+}  // namespace
 
 Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path) {
   const toml::parse_result parsed = toml::parse_file(path);
@@ -20,13 +36,12 @@ Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path)
   std::map<std::string, std::string> values;
   for (const auto& [name, node] : parsed.table()) {
     const std::string key(name.str());
-    if (const auto* text = node.as_string()) {
-      values[key] = text->get();
-    } else if (const auto* number = node.as_integer()) {
-      values[key] = std::to_string(number->get());
+    if (const auto* section = node.as_table()) {
+      for (const auto& [inner, value] : *section) {
+        RETURN_IF_ERROR(ReadValue(key + "." + std::string(inner.str()), value, path, &values));
+      }
     } else {
-      return InvalidArgumentError("'" + key + "' in '" + path +
-                                  "' must be a string or a whole number");
+      RETURN_IF_ERROR(ReadValue(key, node, path, &values));
     }
   }
   return values;

@@ -173,11 +173,13 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
   record.root = ChainRoot(record.identity);
   record.skipped_files = request.skipped_files;
   record.expires_at_ms = request.expires_at_ms;
-  if (request.pin) record.pin = CorpusPin{};
+  record.priority = request.priority;
+  record.pin = request.pin;
   const std::vector<TokenId> tokens = tokenizer->TakeTokens();
   record.sources = tokenizer->TakeSources();
   ASSIGN_OR_RETURN(const KvFormat bf16, model_->Format("bf16"));
-  record.bf16_bytes = (tokens.size() + kBlockTokens - 1) / kBlockTokens * bf16.BlockBytes();
+  record.whole_blocks = (tokens.size() + kBlockTokens - 1) / kBlockTokens;
+  record.bf16_bytes = record.whole_blocks * bf16.BlockBytes();
   return store_->CreateCorpus(std::move(record), tokens);
 }
 
@@ -202,7 +204,8 @@ Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
   for (CorpusSource& source : tokenizer->TakeSources()) record.sources.push_back(std::move(source));
   tokens.insert(tokens.end(), added.begin(), added.end());
   ASSIGN_OR_RETURN(const KvFormat bf16, model_->Format("bf16"));
-  record.bf16_bytes = (tokens.size() + kBlockTokens - 1) / kBlockTokens * bf16.BlockBytes();
+  record.whole_blocks = (tokens.size() + kBlockTokens - 1) / kBlockTokens;
+  record.bf16_bytes = record.whole_blocks * bf16.BlockBytes();
   return store_->ReplaceTokens(record, tokens);
 }
 

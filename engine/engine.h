@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -57,8 +58,9 @@ struct CorpusRequest {
   std::string mode = "auto";  // "auto", "exact"
   std::string kv_format;      // "": the engine's default
   std::string preamble;       // system text; "": the model's own
-  bool pin = false;
+  std::optional<CorpusPin> pin;
   int64_t expires_at_ms = 0;
+  RetentionPriority priority = RetentionPriority::kNormal;
   uint64_t skipped_files = 0;
 };
 

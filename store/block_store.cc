@@ -8,6 +8,7 @@
 #include "store/base/fault_point.h"
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
+#include "store/pin_ledger.h"
 
 namespace corpusd {
 namespace {
@@ -24,8 +25,7 @@ Status NoSuchCorpus(std::string_view name) {
 }
 
 bool PinnedNow(const CorpusRecord& record, TierKind tier) {
-  return record.pin && record.pin->tier == static_cast<uint8_t>(tier) &&
-         (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > WallTimeMs());
+  return PinHolds(record, WallTimeMs()) && record.pin->tier == static_cast<uint8_t>(tier);
 }
 
 }  // namespace
@@ -120,6 +120,7 @@ Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
   record.chain.clear();
   record.durable_tokens = 0;
   record.tokens = tokens.size();
+  RETURN_IF_ERROR(CheckPinLocked(record, nullptr));
   Catalog::Change change;
   change.PutTokens(record.id, tokens, 0);
   change.PutRecord(record, nullptr);
@@ -162,7 +163,7 @@ Result<CorpusRecord> DurableBlockStore::UpdateCorpus(const CorpusRecord& record)
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
     const CorpusRecord old = *current;
     CHECK(IsPrefix(record.chain, old.chain)) << "UpdateCorpus adds no blocks";
-    RETURN_IF_ERROR(CheckPinFits(record, old));
+    RETURN_IF_ERROR(CheckPinLocked(record, &old));
     Catalog::Change change;
     ASSIGN_OR_RETURN(updated, CommitRecordLocked(record, old, &change));
     shrunk = updated.chain.size() < old.chain.size();
@@ -172,20 +173,20 @@ Result<CorpusRecord> DurableBlockStore::UpdateCorpus(const CorpusRecord& record)
   return updated;
 }
 
-Status DurableBlockStore::CheckPinFits(const CorpusRecord& record, const CorpusRecord& old) const {
-  if (!PinnedNow(record, TierKind::kHost) || PinnedNow(old, TierKind::kHost)) return OkStatus();
-  uint64_t pinned_bytes = 0;
-  for (const auto& [name, other] : catalog_->records()) {
-    if (other.id != record.id && PinnedNow(other, TierKind::kHost)) {
-      pinned_bytes += other.chain.size() * other.block_bytes;
-    }
+Status DurableBlockStore::CheckPinLocked(const CorpusRecord& record,
+                                         const CorpusRecord* old) const {
+  const int64_t now_ms = WallTimeMs();
+  // What was promised already stands, whatever the limits have become since.
+  if (old != nullptr && PinHolds(*old, now_ms) && record.pin &&
+      record.pin->tier == old->pin->tier && record.pin->owner == old->pin->owner &&
+      PinCharge(record) <= PinCharge(*old)) {
+    return OkStatus();
   }
-  const uint64_t needed_bytes = record.chain.size() * record.block_bytes;
-  if (pinned_bytes + needed_bytes <= host_.capacity_bytes()) return OkStatus();
-  return ResourceExhaustedError(
-      "pinning corpus '" + record.name + "' to the host tier needs " + FormatBytes(needed_bytes) +
-      ", of its " + FormatBytes(host_.capacity_bytes()) + " other pins hold " +
-      FormatBytes(pinned_bytes) + ": raise --host-bytes, or unpin a corpus");
+  if (!PinHolds(record, now_ms)) return OkStatus();
+  PinLedger ledger(now_ms);
+  for (const auto& [name, other] : catalog_->records()) ledger.Add(other);
+  return ledger.CheckFits(record, {options_.pins_owner_bytes, options_.pins_total_bytes,
+                                   host_.capacity_bytes(), options_.disk_bytes});
 }
 
 Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record,
@@ -196,6 +197,7 @@ Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record
   CHECK(IsPrefix(record.chain, old.chain)) << "ReplaceTokens adds no blocks";
   CorpusRecord changed = record;
   changed.tokens = tokens.size();
+  RETURN_IF_ERROR(CheckPinLocked(changed, &old));
   Catalog::Change change;
   change.PutTokens(record.id, tokens, old.tokens);
   return CommitRecordLocked(std::move(changed), old, &change);

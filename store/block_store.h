@@ -31,6 +31,8 @@ struct BlockStoreOptions {
   uint64_t host_bytes = uint64_t{4} << 30;       // cap of the host tier, leased blocks included
   uint64_t disk_bytes = uint64_t{100} << 30;     // cap of the disk tier in physical bytes
   uint64_t inflight_bytes = uint64_t{96} << 20;  // between tiers at any moment
+  uint64_t pins_owner_bytes = 0;                 // as in PinLimits
+  uint64_t pins_total_bytes = 0;
 };
 
 // A sealed block to publish. The payload is copied; sections divide it evenly (one per layer), each

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "store/base/result.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
@@ -30,11 +32,22 @@ struct CorpusSource {
   bool operator==(const CorpusSource&) const = default;
 };
 
-// A durable promise by an admin: not evicted from this tier until expires_at.
+// A durable promise: not evicted from this tier until expires_at, charged to its owner's quota.
 struct CorpusPin {
   uint8_t tier = 2;           // TierKind
   int64_t expires_at_ms = 0;  // Unix time; 0: never
+  std::string owner = {};     // a user's name or "uid:N"; "": made before pins had owners
+  std::string reason = {};    // the owner's words
+  int64_t created_at_ms = 0;  // when it was last made or changed
+  bool operator==(const CorpusPin&) const = default;
 };
+
+// How dear an unpinned corpus is to its users: what leaves first when room is needed. Values are
+// persistent and ordered.
+enum class RetentionPriority : uint8_t { kLow = 0, kNormal = 1, kHigh = 2 };
+std::string_view PriorityText(RetentionPriority priority);  // "low", "normal", "high"
+// kInvalidArgument, naming the three, for any other text.
+Result<RetentionPriority> ParsePriority(std::string_view text);
 
 struct CorpusRecord {
   uint64_t id = 0;          // given by the catalogue, never reused
@@ -46,6 +59,7 @@ struct CorpusRecord {
   uint64_t tokens = 0;          // of the whole corpus
   uint64_t durable_tokens = 0;  // of them in published blocks
   std::vector<Digest> chain;    // published blocks, in order
+  uint64_t whole_blocks = 0;    // of the whole corpus, published or not; 0: not known
   std::string kv_format;        // KvFormatName
   uint64_t block_bytes = 0;
   uint64_t bf16_bytes = 0;  // what the corpus would take in bf16
@@ -54,6 +68,7 @@ struct CorpusRecord {
   std::vector<CorpusSource> sources;
   std::optional<CorpusPin> pin;
   int64_t expires_at_ms = 0;  // 0: never
+  RetentionPriority priority = RetentionPriority::kNormal;
   int64_t created_at_ms = 0;
   int64_t last_used_at_ms = 0;
   double prefill_seconds = 0;  // summed over runs

@@ -84,7 +84,9 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // kResourceExhausted unless the cap and the disk itself have room.
   Status CheckDiskRoom(uint64_t needed_bytes) const;
   uint64_t FreeDiskBytes() const;  // less a reserve for the catalogue
-  Status CheckPinFits(const CorpusRecord& record, const CorpusRecord& old) const;
+  // kResourceExhausted if the record promises more than `old` (null: it is new) and that does not
+  // fit. Holds mutex_.
+  Status CheckPinLocked(const CorpusRecord& record, const CorpusRecord* old) const;
   // One durable extent with these blocks, within the cap.
   Result<PayloadStore::Extent> WritePayload(std::span<const BlockWrite* const> blocks);
   // Adds one reference to each block, located in `extent` if it was written there.

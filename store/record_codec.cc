@@ -45,6 +45,9 @@ void DecodeFields(const json& value, CorpusRecord* record) {
   record->block_bytes = value.value("block_bytes", uint64_t{0});
   record->bf16_bytes = value.value("bf16_bytes", uint64_t{0});
   record->expires_at_ms = value.value("expires_at_ms", int64_t{0});
+  record->whole_blocks = value.value("whole_blocks", uint64_t{0});
+  const int priority = value.value("priority", static_cast<int>(RetentionPriority::kNormal));
+  record->priority = static_cast<RetentionPriority>(std::clamp(priority, 0, 2));
   record->created_at_ms = value.value("created_at_ms", int64_t{0});
   record->last_used_at_ms = value.value("last_used_at_ms", int64_t{0});
   record->prefill_seconds = value.value("prefill_seconds", 0.0);
@@ -70,6 +73,26 @@ std::string_view CorpusStateText(CorpusState state) {
   return "unknown";
 }
 
+std::string_view PriorityText(RetentionPriority priority) {
+  switch (priority) {
+    case RetentionPriority::kLow:
+      return "low";
+    case RetentionPriority::kNormal:
+      return "normal";
+    case RetentionPriority::kHigh:
+      return "high";
+  }
+  return "normal";
+}
+
+Result<RetentionPriority> ParsePriority(std::string_view text) {
+  for (const auto priority :
+       {RetentionPriority::kLow, RetentionPriority::kNormal, RetentionPriority::kHigh}) {
+    if (text == PriorityText(priority)) return priority;
+  }
+  return InvalidArgumentError("priority '" + std::string(text) + "' is none of low, normal, high");
+}
+
 std::string EncodeRecord(const CorpusRecord& r) {
   json value = {{"version", kRecordVersion},
                 {"id", r.id},
@@ -86,13 +109,21 @@ std::string EncodeRecord(const CorpusRecord& r) {
                 {"bf16_bytes", r.bf16_bytes},
                 {"root", r.root.Hex()},
                 {"expires_at_ms", r.expires_at_ms},
+                {"priority", static_cast<int>(r.priority)},
+                {"whole_blocks", r.whole_blocks},
                 {"created_at_ms", r.created_at_ms},
                 {"last_used_at_ms", r.last_used_at_ms},
                 {"prefill_seconds", r.prefill_seconds},
                 {"resumed_times", r.resumed_times},
                 {"skipped_files", r.skipped_files}};
   for (const IdentityField& f : r.identity) value["identity"].push_back({f.name, f.value});
-  if (r.pin) value["pin"] = {{"tier", r.pin->tier}, {"expires_at_ms", r.pin->expires_at_ms}};
+  if (r.pin) {
+    value["pin"] = {{"tier", r.pin->tier},
+                    {"expires_at_ms", r.pin->expires_at_ms},
+                    {"owner", r.pin->owner},
+                    {"reason", r.pin->reason},
+                    {"created_at_ms", r.pin->created_at_ms}};
+  }
   // Paths may hold any bytes; those that are not UTF-8 are kept as replacement characters.
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -109,8 +140,9 @@ Result<CorpusRecord> DecodeRecord(std::string_view bytes) {
       record.identity.push_back({field.at(0).get<std::string>(), field.at(1).get<std::string>()});
     }
     if (const auto pin = value.find("pin"); pin != value.end()) {
-      record.pin =
-          CorpusPin{pin->at("tier").get<uint8_t>(), pin->value("expires_at_ms", int64_t{0})};
+      record.pin = CorpusPin{pin->at("tier").get<uint8_t>(),
+                             pin->value("expires_at_ms", int64_t{0}), pin->value("owner", ""),
+                             pin->value("reason", ""), pin->value("created_at_ms", int64_t{0})};
     }
     return record;
   } catch (const json::exception& error) {

@@ -19,6 +19,25 @@ std::string ShareCell(const v1::Tier& tier) {
   return std::to_string(static_cast<int>(share)) + "%";
 }
 
+// Who holds how much by pins, and of what.
+void PrintPinHolders(const CommandContext& context, const v1::DiskUsageReply& usage) {
+  if (usage.pin_holders().empty()) return;
+  context.console.out << '\n';
+  const uint64_t quota = usage.pins_owner_bytes();
+  TablePrinter table(
+      {{"PINS OF"}, {"PINS", Align::kRight}, {"HELD", Align::kRight}, {"QUOTA", Align::kRight}});
+  uint64_t pins = 0, bytes = 0;
+  for (const v1::PinHolder& holder : usage.pin_holders()) {
+    pins += holder.pins();
+    bytes += holder.bytes();
+    table.AddRow({holder.owner().empty() ? "-" : holder.owner(), FormatCount(holder.pins()),
+                  FormatBytes(holder.bytes()), quota == 0 ? "-" : FormatBytes(quota)});
+  }
+  table.AddRow(
+      {"all", FormatCount(pins), FormatBytes(bytes), FormatBytes(usage.pins_total_bytes())});
+  table.Print(context.console.out, StyleOf(context));
+}
+
 void PrintDiskUsageTables(const CommandContext& context, const v1::DiskUsageReply& usage) {
   const TableStyle style = StyleOf(context);
   TablePrinter tiers({{"TIER"},
@@ -33,6 +52,7 @@ void PrintDiskUsageTables(const CommandContext& context, const v1::DiskUsageRepl
                   FormatBytes(tier.free_bytes())});
   }
   tiers.Print(context.console.out, style);
+  PrintPinHolders(context, usage);
   if (usage.corpora().empty()) return;
   context.console.out << '\n';
   TablePrinter corpora(

@@ -49,6 +49,8 @@ struct Arguments {
 
   // pin, evict, warm, touch, wait, verify
   std::string tier;  // of --tier, --from and --to; empty: the daemon's choice
+  std::string reason;
+  std::string priority;  // also of ingest; empty: the daemon's choice, or as it is
   std::optional<std::chrono::milliseconds> ttl;
   bool ttl_never = false;
   bool dry_run = false;

@@ -21,6 +21,9 @@ namespace {
 constexpr std::array<std::string_view, 8> kLaterVerbs = {
     "update", "plan", "top", "stats", "explain-miss", "scrub", "export", "import"};
 
+const std::vector<std::string> kPriorities = {"low", "normal", "high"};
+constexpr const char* kPriorityHelp = "what is not pinned leaves in this order when room is needed";
+
 ClientError Usage(std::string message) {
   return {kClientInvalidArgument, "usage", std::move(message)};
 }
@@ -170,8 +173,8 @@ void Grammar::AddIngestVerbs() {
   ingest->add_option("--preamble", arguments_.preamble_path, "system text, read from a file")
       ->type_name("FILE");
   ingest->add_flag("--pin", arguments_.pin, "never evict it");
-  ingest->add_option("--ttl", ttl_, "forget it this long after its last use, as in 30d")
-      ->type_name("TIME");
+  ingest->add_option("--ttl", ttl_, "forget it this long from now, as in 30d")->type_name("TIME");
+  AddChoice(ingest, "--priority", arguments_.priority, kPriorityHelp, kPriorities);
   CLI::App* append = AddVerb("append", "add files to the end of an exact corpus",
                              WordKind::kCorpusThenFiles, "corpusctl append filings 2026-q4.txt");
   AddName(append, "the corpus to grow");
@@ -229,7 +232,9 @@ void Grammar::AddTierVerbs() {
                           "corpusctl pin filings --tier host --ttl 8h");
   AddName(pin, "the corpus to pin");
   AddChoice(pin, "--tier", arguments_.tier, "keep it in this tier", tiers);
-  pin->add_option("--ttl", ttl_, "for this long; default for ever")->type_name("TIME");
+  pin->add_option("--ttl", ttl_, "for this long; default, and never: for ever")->type_name("TIME");
+  pin->add_option("--reason", arguments_.reason, "why, for those who ask for the room")
+      ->type_name("TEXT");
   AddName(AddVerb("unpin", "let a corpus be evicted again", WordKind::kCorpus,
                   "corpusctl unpin filings"),
           "the corpus to unpin");
@@ -242,10 +247,11 @@ void Grammar::AddTierVerbs() {
                            "corpusctl warm filings --to host");
   AddName(warm, "the corpus to warm");
   AddChoice(warm, "--to", arguments_.tier, "the tier to fill", {"host", "device"});
-  CLI::App* touch = AddVerb("touch", "set when a corpus expires", WordKind::kCorpus,
-                            "corpusctl touch filings --ttl 30d");
+  CLI::App* touch = AddVerb("touch", "set when a corpus expires and how dear it is",
+                            WordKind::kCorpus, "corpusctl touch filings --ttl 30d");
   AddName(touch, "the corpus to keep");
-  touch->add_option("--ttl", ttl_, "this long from now, or never")->required()->type_name("TIME");
+  touch->add_option("--ttl", ttl_, "this long from now, or never")->type_name("TIME");
+  AddChoice(touch, "--priority", arguments_.priority, kPriorityHelp, kPriorities);
 }
 
 void Grammar::AddJobVerbs() {
@@ -312,9 +318,12 @@ ClientResult<Done> Grammar::Finish() {
   }
   if (verb == "rename" && arguments_.new_name.empty())
     return Usage("rename: the new name is empty");
-  for (const std::string* text :
-       {&arguments_.name, &arguments_.new_name, &arguments_.question, &arguments_.kv_format}) {
+  for (const std::string* text : {&arguments_.name, &arguments_.new_name, &arguments_.question,
+                                  &arguments_.kv_format, &arguments_.reason}) {
     if (!IsValidUtf8(*text)) return Usage(verb + ": a word of the command line is not UTF-8");
+  }
+  if (verb == "touch" && ttl_.empty() && arguments_.priority.empty()) {
+    return Usage("touch: say --ttl, --priority or both");
   }
   if (verb == "ask" && arguments_.question.empty()) return Usage("ask: the question is empty");
   if (arguments_.top_p <= 0) return Usage("--top-p: must be above 0");

@@ -23,6 +23,8 @@ std::string PinCell(const v1::Corpus& corpus, int64_t now_ms) {
   return tier + " (" + FormatAge(corpus.pin_expires_at_ms(), now_ms) + ")";
 }
 
+std::string TextOrDash(const std::string& text) { return text.empty() ? "-" : text; }
+
 void PrintTable(const CommandContext& context, const v1::ListReply& reply) {
   const bool wide = context.arguments.output == OutputMode::kWide;
   const int64_t now_ms = context.console.now_ms();
@@ -36,8 +38,8 @@ void PrintTable(const CommandContext& context, const v1::ListReply& reply) {
                                  {"LAST USED"},
                                  {"EXPIRES"}};
   if (wide) {
-    for (const char* title :
-         {"ID", "MODE", "FORMAT", "BLOCKS", "DEVICE", "CREATED", "MODEL", "ROOT"}) {
+    for (const char* title : {"OWNER", "REASON", "PRIORITY", "ID", "MODE", "FORMAT", "BLOCKS",
+                              "DEVICE", "CREATED", "MODEL", "ROOT"}) {
       columns.push_back({title});
     }
   }
@@ -54,8 +56,9 @@ void PrintTable(const CommandContext& context, const v1::ListReply& reply) {
                                       FormatAge(corpus.expires_at_ms(), now_ms)};
     if (wide) {
       for (const std::string& cell :
-           {std::to_string(corpus.id()), corpus.mode(), corpus.kv_format(),
-            FormatCount(corpus.blocks()), FormatBytes(corpus.device_bytes()),
+           {TextOrDash(corpus.pin_owner()), TextOrDash(corpus.pin_reason()),
+            TextOrDash(corpus.priority()), std::to_string(corpus.id()), corpus.mode(),
+            corpus.kv_format(), FormatCount(corpus.blocks()), FormatBytes(corpus.device_bytes()),
             FormatAge(corpus.created_at_ms(), now_ms), corpus.model_name(), corpus.root()}) {
         cells.push_back(cell);
       }
@@ -89,9 +92,16 @@ Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
                    {"created", TimeField(corpus.created_at_ms(), now_ms)},
                    {"last used", TimeField(corpus.last_used_at_ms(), now_ms)},
                    {"expires", TimeField(corpus.expires_at_ms(), now_ms)},
+                   {"priority", TextOrDash(corpus.priority())},
                    {"prefill", FormatDuration(corpus.prefill_seconds()) + " at " +
                                    FormatRate(corpus.prefill_tokens_per_s()) + " tok/s, resumed " +
                                    std::to_string(corpus.prefill_resumed_times()) + " times"}};
+  if (corpus.pinned()) {
+    fields.emplace_back("pin owner", TextOrDash(corpus.pin_owner()));
+    fields.emplace_back("pin reason", TextOrDash(corpus.pin_reason()));
+    fields.emplace_back("pin made", TimeField(corpus.pinned_at_ms(), now_ms));
+    fields.emplace_back("pin charge", FormatBytes(corpus.pin_bytes()));
+  }
   if (corpus.skipped_files() > 0) {
     fields.emplace_back("skipped files", FormatCount(corpus.skipped_files()));
   }

@@ -82,6 +82,7 @@ v1::IngestBegin MakeBegin(const Arguments& arguments, const Sources& sources) {
   begin.set_kv_format(arguments.kv_format);
   begin.set_preamble(sources.preamble);
   begin.set_pin(arguments.pin);
+  begin.set_priority(arguments.priority);
   if (arguments.ttl) begin.set_ttl_ms(static_cast<uint64_t>(arguments.ttl->count()));
   begin.set_skipped_files(sources.list.skipped_files());
   return begin;

@@ -17,7 +17,12 @@ Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) :
 
 Json PinToJson(const v1::Corpus& corpus) {
   if (!corpus.pinned()) return nullptr;
-  return {{"tier", corpus.pin_tier()}, {"expires_at", TimeOrNull(corpus.pin_expires_at_ms())}};
+  return {{"tier", corpus.pin_tier()},
+          {"expires_at", TimeOrNull(corpus.pin_expires_at_ms())},
+          {"owner", TextOrNull(corpus.pin_owner())},
+          {"reason", TextOrNull(corpus.pin_reason())},
+          {"pinned_at", TimeOrNull(corpus.pinned_at_ms())},
+          {"bytes", corpus.pin_bytes()}};
 }
 
 }  // namespace
@@ -49,6 +54,7 @@ Json CorpusToJson(const v1::Corpus& corpus) {
         {"disk", corpus.disk_bytes()}}},
       {"pinned", PinToJson(corpus)},
       {"expires_at", TimeOrNull(corpus.expires_at_ms())},
+      {"priority", TextOrNull(corpus.priority())},
       {"created_at", TimeOrNull(corpus.created_at_ms())},
       {"last_used_at", TimeOrNull(corpus.last_used_at_ms())},
       {"prefill",
@@ -128,7 +134,18 @@ Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
                        {"host_bytes", corpus.host_bytes()},
                        {"disk_bytes", corpus.disk_bytes()}});
   }
-  return {{"tiers", std::move(tiers)}, {"corpora", std::move(corpora)}};
+  Json holders = Json::array();
+  for (const v1::PinHolder& holder : usage.pin_holders()) {
+    holders.push_back({{"owner", TextOrNull(holder.owner())},
+                       {"pins", holder.pins()},
+                       {"bytes", holder.bytes()}});
+  }
+  return {{"tiers", std::move(tiers)},
+          {"corpora", std::move(corpora)},
+          {"pins",
+           {{"owner_bytes", usage.pins_owner_bytes()},
+            {"total_bytes", usage.pins_total_bytes()},
+            {"holders", std::move(holders)}}}};
 }
 
 Json VerifyToJson(const std::string& name, const v1::VerifyReply& reply) {

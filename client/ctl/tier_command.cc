@@ -9,8 +9,8 @@
 namespace corpusd::ctl {
 namespace {
 
-std::chrono::milliseconds TtlOf(const Arguments& arguments) {
-  return arguments.ttl.value_or(std::chrono::milliseconds(0));
+uint64_t TtlMs(const Arguments& arguments) {
+  return arguments.ttl ? static_cast<uint64_t>(arguments.ttl->count()) : 0;
 }
 
 std::string Until(const CommandContext& context, int64_t time_ms) {
@@ -41,7 +41,14 @@ int RunPin(const CommandContext& context) {
   auto client = ConnectToDaemon(context, CallLength::kQuick);
   if (!client.ok()) return Fail(context, client.error());
   const Arguments& arguments = context.arguments;
-  auto corpus = (*client)->Pin(arguments.name, arguments.tier, TtlOf(arguments));
+  v1::PinRequest request;
+  request.set_name(arguments.name);
+  request.set_tier(arguments.tier);
+  request.set_ttl_ms(TtlMs(arguments));
+  request.set_reason(arguments.reason);
+  request.set_keep(true);
+  request.set_never_expires(arguments.ttl_never);
+  auto corpus = (*client)->Pin(request);
   if (!corpus.ok()) return Fail(context, corpus.error());
   const std::string tier = corpus->pin_tier().empty() ? "" : " to " + corpus->pin_tier();
   PrintChanged(
@@ -110,12 +117,17 @@ int RunTouch(const CommandContext& context) {
   auto client = ConnectToDaemon(context, CallLength::kQuick);
   if (!client.ok()) return Fail(context, client.error());
   const Arguments& arguments = context.arguments;
-  auto corpus = (*client)->Touch(arguments.name, TtlOf(arguments));
+  v1::TouchRequest request;
+  request.set_name(arguments.name);
+  request.set_ttl_ms(TtlMs(arguments));
+  request.set_priority(arguments.priority);
+  request.set_keep_expiry(!arguments.ttl && !arguments.ttl_never);
+  auto corpus = (*client)->Touch(request);
   if (!corpus.ok()) return Fail(context, corpus.error());
-  const std::string text =
-      corpus->expires_at_ms() == 0
-          ? Quoted(arguments.name) + " never expires"
-          : Quoted(arguments.name) + " is kept" + Until(context, corpus->expires_at_ms());
+  std::string text = corpus->expires_at_ms() == 0 ? Quoted(arguments.name) + " never expires"
+                                                  : Quoted(arguments.name) + " is kept" +
+                                                        Until(context, corpus->expires_at_ms());
+  if (!arguments.priority.empty()) text += ", priority " + corpus->priority();
   PrintChanged(context, *corpus, text);
   return kExitOk;
 }

@@ -2,13 +2,14 @@
 
 #include "daemon/corpus_update.h"
 #include "daemon/log.h"
+#include "store/pin_ledger.h"
 
 namespace corpusd {
 
 MaintenanceReport ExpireCorpora(BlockStore& store, const JobQueue& jobs, int64_t now_ms) {
   MaintenanceReport report;
   for (const CorpusRecord& record : store.ListCorpora()) {
-    const bool pinned = IsPinned(record, now_ms);
+    const bool pinned = PinHolds(record, now_ms);
     const bool expired = record.expires_at_ms != 0 && record.expires_at_ms <= now_ms;
     if (expired && !pinned && !jobs.ActiveJob(record.name)) {
       const Status removed = store.RemoveCorpus(record.name);
@@ -17,7 +18,7 @@ MaintenanceReport ExpireCorpora(BlockStore& store, const JobQueue& jobs, int64_t
       if (removed.ok()) ++report.removed_corpora;
     } else if (record.pin && !pinned) {
       const auto ended = UpdateCorpusRecord(store, record.name, [&](CorpusRecord& changed) {
-        if (!IsPinned(changed, now_ms)) changed.pin.reset();
+        if (!PinHolds(changed, now_ms)) changed.pin.reset();
         return OkStatus();
       });
       if (ended.ok()) ++report.ended_pins;

@@ -10,6 +10,7 @@
 
 #include "client/wire/frame_codec.h"
 #include "daemon/log.h"
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/rpc_session.h"
 #include "daemon/rpc/status_mapping.h"
 
@@ -22,14 +23,6 @@ using asio::local::stream_protocol;
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr auto kNoThrow = asio::experimental::as_tuple(asio::use_awaitable);
 
-std::string PeerText(int descriptor) {
-  ucred peer{};
-  socklen_t length = sizeof(peer);
-  if (getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return "unknown";
-  return "uid:" + std::to_string(peer.uid) + ",gid:" + std::to_string(peer.gid) +
-         ",pid:" + std::to_string(peer.pid);
-}
-
 class Connection : public RpcConnection, public std::enable_shared_from_this<Connection> {
  public:
   Connection(asio::io_context& io, int descriptor, const ConnectionOptions& options,
@@ -41,7 +34,7 @@ class Connection : public RpcConnection, public std::enable_shared_from_this<Con
         options_(options),
         decoder_(options.frame_bytes_max),
         on_closed_(std::move(on_closed)),
-        peer_(PeerText(descriptor)) {}
+        peer_(PeerOf(descriptor)) {}
 
   void OpenSession(const Services& services);
   void Start() override;
@@ -68,7 +61,7 @@ class Connection : public RpcConnection, public std::enable_shared_from_this<Con
   const ConnectionOptions options_;
   FrameDecoder decoder_;
   std::function<void()> on_closed_;
-  const std::string peer_;
+  const Peer peer_;
   std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
   std::shared_ptr<RpcSession> session_;
   std::deque<std::string> frames_;
@@ -116,8 +109,8 @@ void Connection::OpenSession(const Services& services) {
       if (const auto connection = weak.lock()) connection->drain_timer_.cancel();
     });
   };
-  session_ = std::make_shared<RpcSession>(services, std::make_shared<Sink>(shared_from_this()),
-                                          std::move(on_drained));
+  session_ = std::make_shared<RpcSession>(
+      services, peer_, std::make_shared<Sink>(shared_from_this()), std::move(on_drained));
 }
 
 void Connection::Spawn(asio::awaitable<void> loop) {
@@ -126,14 +119,15 @@ void Connection::Spawn(asio::awaitable<void> loop) {
     try {  // the root of the coroutine: out of memory, or a bug of a library
       std::rethrow_exception(failure);
     } catch (const std::exception& error) {
-      Log(LogLevel::kError, "connection_failed", {{"peer", self->peer_}, {"error", error.what()}});
+      Log(LogLevel::kError, "connection_failed",
+          {{"peer", PeerText(self->peer_)}, {"error", error.what()}});
     }
     self->Close();
   });
 }
 
 void Connection::Start() {
-  Log(LogLevel::kDebug, "connection_opened", {{"peer", peer_}});
+  Log(LogLevel::kDebug, "connection_opened", {{"peer", PeerText(peer_)}});
   Spawn(ReadLoop());
 }
 
@@ -184,7 +178,8 @@ void Connection::Enqueue(std::string frame) {
   queued_bytes_ += frame.size();
   frames_.push_back(std::move(frame));
   if (queued_bytes_ > options_.queued_bytes_max) {
-    Log(LogLevel::kWarn, "client_too_slow", {{"peer", peer_}, {"queued_bytes", queued_bytes_}});
+    Log(LogLevel::kWarn, "client_too_slow",
+        {{"peer", PeerText(peer_)}, {"queued_bytes", queued_bytes_}});
     return Close();
   }
   if (queued_bytes_ > options_.unread_bytes_max && !std::exchange(stalled_, true)) {
@@ -193,7 +188,7 @@ void Connection::Enqueue(std::string frame) {
       const auto self = weak.lock();
       if (error || self == nullptr || !self->stalled_) return;
       Log(LogLevel::kWarn, "client_too_slow",
-          {{"peer", self->peer_}, {"queued_bytes", self->queued_bytes_}});
+          {{"peer", PeerText(self->peer_)}, {"queued_bytes", self->queued_bytes_}});
       self->Close();
     });
   }
@@ -222,7 +217,7 @@ asio::awaitable<void> Connection::WriteLoop() {
 }
 
 void Connection::Refuse(const Status& why) {
-  Log(LogLevel::kWarn, "connection_refused", {{"peer", peer_}, {"error", why.message()}});
+  Log(LogLevel::kWarn, "connection_refused", {{"peer", PeerText(peer_)}, {"error", why.message()}});
   if (session_ != nullptr) session_->OnClosed();
   std::string frame;
   (void)AppendFrame(ErrorResponse(0, why), options_.frame_bytes_max, &frame);
@@ -237,7 +232,7 @@ void Connection::CloseAfterFlush() {
 
 void Connection::Close() {
   if (closed_->exchange(true)) return;
-  Log(LogLevel::kDebug, "connection_closed", {{"peer", peer_}});
+  Log(LogLevel::kDebug, "connection_closed", {{"peer", PeerText(peer_)}});
   boost::system::error_code ignored;
   socket_.shutdown(stream_protocol::socket::shutdown_both, ignored);
   socket_.close(ignored);

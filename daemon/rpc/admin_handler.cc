@@ -7,11 +7,28 @@
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/version.h"
+#include "store/pin_ledger.h"
 
 namespace corpusd {
 namespace {
 
 constexpr std::chrono::milliseconds kProgressInterval{100};
+
+void FillPins(const Services& services, v1::DiskUsageReply* reply) {
+  PinLedger ledger(services.now_ms());
+  for (const CorpusRecord& record : services.store.ListCorpora()) ledger.Add(record);
+  for (const PinLedger::Holding& holding : ledger.Holdings()) {
+    v1::PinHolder* holder = reply->add_pin_holders();
+    holder->set_owner(holding.owner);
+    holder->set_pins(holding.pins);
+    holder->set_bytes(holding.bytes);
+  }
+  const Options& options = services.options;
+  const PinLimits limits{options.pins_owner_bytes, options.pins_total_bytes, options.host_bytes,
+                         options.disk_bytes};
+  reply->set_pins_owner_bytes(limits.owner_bytes);
+  reply->set_pins_total_bytes(limits.TotalBytes());
+}
 
 }  // namespace
 
@@ -52,6 +69,7 @@ Result<v1::Response> HandleDiskUsage(const Services& services) {
     *corpus = DescribeCorpus(services, record);
     corpus->clear_sources();
   }
+  FillPins(services, reply);
   return response;
 }
 

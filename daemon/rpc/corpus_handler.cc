@@ -1,28 +1,12 @@
 #include "daemon/rpc/corpus_handler.h"
 
-#include <limits>
 #include <string>
 
-#include "daemon/corpus_update.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_message.h"
 
 namespace corpusd {
 namespace {
-
-// RETURNS the Unix time at which a ttl from now ends; 0 (never) for ttl 0 or one beyond the clock.
-int64_t ExpiryOf(const Services& services, uint64_t ttl_ms) {
-  const int64_t now = services.now_ms();
-  const auto room = static_cast<uint64_t>(std::numeric_limits<int64_t>::max() - now);
-  if (ttl_ms == 0 || ttl_ms > room) return 0;
-  return now + static_cast<int64_t>(ttl_ms);
-}
-
-v1::Response CorpusResponse(const Services& services, const CorpusRecord& record) {
-  v1::Response response;
-  *response.mutable_corpus() = DescribeCorpus(services, record);
-  return response;
-}
 
 Status RefuseWhileJobRuns(const Services& services, const std::string& name, const char* verb) {
   const std::optional<JobRecord> job = services.jobs.ActiveJob(name);
@@ -30,22 +14,6 @@ Status RefuseWhileJobRuns(const Services& services, const std::string& name, con
   const std::string id = std::to_string(job->id);
   return FailedPreconditionError(std::string("cannot ") + verb + " '" + name + "' while job " + id +
                                  " prefills it; wait for it or cancel it: corpusctl cancel " + id);
-}
-
-// A host pin keeps the whole corpus in memory, so it must fit beside the other pins.
-Status CheckHostPinFits(const Services& services, const CorpusRecord& record) {
-  const uint64_t wanted = services.store.UsageOf(record).stored_bytes;
-  for (const TierUsage& tier : services.store.Usage()) {
-    if (tier.name != "host") continue;
-    const bool already = record.pin && record.pin->tier == static_cast<uint8_t>(TierKind::kHost);
-    const uint64_t others = tier.pinned_bytes - std::min(already ? wanted : 0, tier.pinned_bytes);
-    if (others + wanted <= tier.capacity_bytes) return OkStatus();
-    return ResourceExhaustedError(
-        "cannot pin '" + record.name + "' in the host tier: it has " + std::to_string(wanted) +
-        " bytes, and of " + std::to_string(tier.capacity_bytes) + " bytes " +
-        std::to_string(others) + " are pinned; unpin another corpus or raise host_bytes");
-  }
-  return OkStatus();
 }
 
 }  // namespace
@@ -68,12 +36,15 @@ Result<v1::Response> HandleList(const Services& services) {
 
 Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest& request) {
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
-  return CorpusResponse(services, record);
+  v1::Response response;
+  *response.mutable_corpus() = DescribeCorpus(services, record);
+  return response;
 }
 
-Result<v1::Response> HandleRemove(const Services& services, const v1::RemoveRequest& request,
-                                  const std::stop_token& stop) {
+Result<v1::Response> HandleRemove(const Services& services, const Peer& peer,
+                                  const v1::RemoveRequest& request, const std::stop_token& stop) {
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
+  RETURN_IF_ERROR(CheckMayChangePin(record, peer, services.now_ms()));
   RETURN_IF_ERROR(services.jobs.CancelAndWait(record.name, stop));
   RETURN_IF_ERROR(services.store.RemoveCorpus(record.name));
   Log(LogLevel::kInfo, "corpus_removed", {{"corpus", record.name}});
@@ -89,36 +60,6 @@ Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequ
   v1::Response response;
   response.mutable_empty();
   return response;
-}
-
-Result<v1::Response> HandlePin(const Services& services, const v1::PinRequest& request) {
-  ASSIGN_OR_RETURN(const TierKind tier, ParseTier(request.tier(), TierKind::kDisk));
-  const int64_t expires_at_ms = ExpiryOf(services, request.ttl_ms());
-  ASSIGN_OR_RETURN(const CorpusRecord record,
-                   UpdateCorpusRecord(services.store, request.name(), [&](CorpusRecord& changed) {
-                     if (tier == TierKind::kHost) {
-                       RETURN_IF_ERROR(CheckHostPinFits(services, changed));
-                     }
-                     changed.pin = CorpusPin{static_cast<uint8_t>(tier), expires_at_ms};
-                     return OkStatus();
-                   }));
-  // The promise holds from now on; loading is its first service, and a damaged block does not break
-  // it.
-  if (tier == TierKind::kHost && record.state == CorpusState::kReady) {
-    ASSIGN_OR_RETURN(const FetchStats loaded, services.engine.Warm(record.name));
-    Log(LogLevel::kInfo, "corpus_pinned",
-        {{"corpus", record.name}, {"disk_bytes", loaded.disk_bytes}});
-  }
-  return CorpusResponse(services, record);
-}
-
-Result<v1::Response> HandleUnpin(const Services& services, const v1::UnpinRequest& request) {
-  ASSIGN_OR_RETURN(const CorpusRecord record,
-                   UpdateCorpusRecord(services.store, request.name(), [](CorpusRecord& changed) {
-                     changed.pin.reset();
-                     return OkStatus();
-                   }));
-  return CorpusResponse(services, record);
 }
 
 Result<v1::Response> HandleEvict(const Services& services, const v1::EvictRequest& request) {
@@ -148,16 +89,6 @@ Result<v1::Response> HandleWarm(const Services& services, const v1::WarmRequest&
   reply->set_disk_bytes(stats.disk_bytes);
   reply->set_seconds(stats.seconds);
   return response;
-}
-
-Result<v1::Response> HandleTouch(const Services& services, const v1::TouchRequest& request) {
-  const int64_t expires_at_ms = ExpiryOf(services, request.ttl_ms());
-  ASSIGN_OR_RETURN(const CorpusRecord record,
-                   UpdateCorpusRecord(services.store, request.name(), [&](CorpusRecord& changed) {
-                     changed.expires_at_ms = expires_at_ms;
-                     return OkStatus();
-                   }));
-  return CorpusResponse(services, record);
 }
 
 Result<v1::Response> HandleJobs(const Services& services) {

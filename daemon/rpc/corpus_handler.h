@@ -5,21 +5,20 @@
 #include <stop_token>
 
 #include "corpusd/v1/corpusd.pb.h"
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 
 namespace corpusd {
 
 Result<v1::Response> HandleList(const Services& services);
 Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest& request);
-// Cancels the corpus's job and waits for its end first.
-Result<v1::Response> HandleRemove(const Services& services, const v1::RemoveRequest& request,
-                                  const std::stop_token& stop);
+// Cancels the corpus's job and waits for its end first. kPermissionDenied if someone else has
+// pinned it.
+Result<v1::Response> HandleRemove(const Services& services, const Peer& peer,
+                                  const v1::RemoveRequest& request, const std::stop_token& stop);
 Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequest& request);
-Result<v1::Response> HandlePin(const Services& services, const v1::PinRequest& request);
-Result<v1::Response> HandleUnpin(const Services& services, const v1::UnpinRequest& request);
 Result<v1::Response> HandleEvict(const Services& services, const v1::EvictRequest& request);
 Result<v1::Response> HandleWarm(const Services& services, const v1::WarmRequest& request);
-Result<v1::Response> HandleTouch(const Services& services, const v1::TouchRequest& request);
 Result<v1::Response> HandleJobs(const Services& services);
 Result<v1::Response> HandleJob(const Services& services, const v1::JobRequest& request);
 Result<v1::Response> HandleCancelJob(const Services& services, const v1::CancelJobRequest& request);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "daemon/corpus_update.h"
+#include "store/pin_ledger.h"
 
 namespace corpusd {
 namespace {
@@ -69,11 +69,16 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   message.set_stored_bytes(usage.stored_bytes);
   message.set_host_bytes(usage.host_bytes);
   message.set_disk_bytes(usage.disk_bytes);
-  if (IsPinned(record, now_ms)) {
+  if (PinHolds(record, now_ms)) {
     message.set_pinned(true);
     message.set_pin_tier(std::string(TierText(static_cast<TierKind>(record.pin->tier))));
     message.set_pin_expires_at_ms(record.pin->expires_at_ms);
+    message.set_pin_owner(record.pin->owner);
+    message.set_pin_reason(record.pin->reason);
+    message.set_pinned_at_ms(record.pin->created_at_ms);
+    message.set_pin_bytes(PinCharge(record));
   }
+  message.set_priority(std::string(PriorityText(record.priority)));
   message.set_expires_at_ms(record.expires_at_ms);
   message.set_created_at_ms(record.created_at_ms);
   message.set_last_used_at_ms(record.last_used_at_ms);

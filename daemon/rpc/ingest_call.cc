@@ -1,12 +1,12 @@
 #include "daemon/rpc/ingest_call.h"
 
-#include <limits>
 #include <string>
 #include <utility>
 
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
+#include "daemon/rpc/retention_handler.h"
 
 namespace corpusd {
 namespace {
@@ -20,9 +20,10 @@ constexpr uint64_t kCountedContexts = 64;
 
 }  // namespace
 
-IngestCall::IngestCall(const Services& services, std::shared_ptr<Call> call, v1::IngestBegin begin,
-                       std::function<void(uint64_t bytes)> on_taken)
+IngestCall::IngestCall(const Services& services, const Peer& peer, std::shared_ptr<Call> call,
+                       v1::IngestBegin begin, std::function<void(uint64_t bytes)> on_taken)
     : services_(services),
+      peer_(peer),
       call_(std::move(call)),
       begin_(std::move(begin)),
       on_taken_(std::move(on_taken)) {}
@@ -156,6 +157,25 @@ Status IngestCall::AddPiece(const v1::IngestData& data) {
   return CheckSize();
 }
 
+Result<CorpusRequest> IngestCall::NewCorpusRequest() const {
+  CorpusRequest request;
+  request.name = begin_.name();
+  request.mode = begin_.mode().empty() ? "auto" : begin_.mode();
+  request.kv_format = begin_.kv_format();
+  request.preamble = begin_.preamble();
+  request.skipped_files = begin_.skipped_files();
+  request.expires_at_ms = ExpiryOf(services_, begin_.ttl_ms());
+  if (!begin_.priority().empty()) {
+    ASSIGN_OR_RETURN(request.priority, ParsePriority(begin_.priority()));
+  }
+  if (begin_.pin()) {
+    request.pin = CorpusPin{};
+    request.pin->owner = OwnerName(peer_);
+    request.pin->created_at_ms = services_.now_ms();
+  }
+  return request;
+}
+
 Status IngestCall::CloseCorpus() {
   if (tokenizer_ == nullptr) return InvalidArgumentError("a corpus ended before it was begun");
   if (inside_source_) return InvalidArgumentError("the last source did not end");
@@ -171,18 +191,7 @@ Status IngestCall::CloseCorpus() {
     record = services_.engine.AppendCorpus(begin_.name(), std::move(tokenizer_));
   } else {
     if (sources_ == 0) return InvalidArgumentError("a corpus needs at least one source");
-    CorpusRequest request;
-    request.name = begin_.name();
-    request.mode = begin_.mode().empty() ? "auto" : begin_.mode();
-    request.kv_format = begin_.kv_format();
-    request.preamble = begin_.preamble();
-    request.pin = begin_.pin();
-    request.skipped_files = begin_.skipped_files();
-    const int64_t now = services_.now_ms();
-    const auto room = static_cast<uint64_t>(std::numeric_limits<int64_t>::max() - now);
-    if (begin_.ttl_ms() != 0 && begin_.ttl_ms() <= room) {
-      request.expires_at_ms = now + static_cast<int64_t>(begin_.ttl_ms());
-    }
+    ASSIGN_OR_RETURN(const CorpusRequest request, NewCorpusRequest());
     record = services_.engine.CreateCorpus(request, std::move(tokenizer_));
   }
   RETURN_IF_ERROR(record.status());

@@ -14,6 +14,7 @@
 
 #include "corpusd/v1/corpusd.pb.h"
 #include "daemon/rpc/call.h"
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 
 namespace corpusd {
@@ -22,8 +23,8 @@ class IngestCall : public std::enable_shared_from_this<IngestCall> {
  public:
   // on_taken: called with the bytes of a piece when it waits no more, from a worker. Nothing is
   // called after the last piece was taken.
-  IngestCall(const Services& services, std::shared_ptr<Call> call, v1::IngestBegin begin,
-             std::function<void(uint64_t bytes)> on_taken);
+  IngestCall(const Services& services, const Peer& peer, std::shared_ptr<Call> call,
+             v1::IngestBegin begin, std::function<void(uint64_t bytes)> on_taken);
 
   // From the I/O thread; none of them blocks. Begin first, once.
   void Begin();
@@ -44,9 +45,11 @@ class IngestCall : public std::enable_shared_from_this<IngestCall> {
   Status OpenAppend();
   Status AddPiece(const v1::IngestData& data);
   Status CloseCorpus();
+  Result<CorpusRequest> NewCorpusRequest() const;
   Status CheckSize() const;
 
   const Services& services_;
+  const Peer peer_;
   const std::shared_ptr<Call> call_;
   const v1::IngestBegin begin_;
   const std::function<void(uint64_t)> on_taken_;

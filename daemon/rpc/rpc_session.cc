@@ -10,6 +10,7 @@
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/doctor.h"
 #include "daemon/rpc/query_handler.h"
+#include "daemon/rpc/retention_handler.h"
 #include "daemon/rpc/status_mapping.h"
 
 namespace corpusd {
@@ -36,9 +37,12 @@ bool AllowedWhileStopping(v1::Request::BodyCase body) {
 
 }  // namespace
 
-RpcSession::RpcSession(const Services& services, std::shared_ptr<ResponseSink> sink,
-                       std::function<void()> on_drained)
-    : services_(services), sink_(std::move(sink)), on_drained_(std::move(on_drained)) {}
+RpcSession::RpcSession(const Services& services, const Peer& peer,
+                       std::shared_ptr<ResponseSink> sink, std::function<void()> on_drained)
+    : services_(services),
+      peer_(peer),
+      sink_(std::move(sink)),
+      on_drained_(std::move(on_drained)) {}
 
 size_t RpcSession::open_calls() const {
   std::lock_guard lock(mutex_);
@@ -143,7 +147,7 @@ void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& r
     const uint64_t before = session->waiting_bytes_.fetch_sub(bytes);
     if (before > kWaitingBytesMax && before - bytes <= kWaitingBytesMax) session->on_drained_();
   };
-  auto ingest = std::make_shared<IngestCall>(services_, call,
+  auto ingest = std::make_shared<IngestCall>(services_, peer_, call,
                                              std::move(*request.mutable_ingest_begin()), on_taken);
   {
     std::lock_guard lock(mutex_);
@@ -253,20 +257,21 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
   }
   const bool slow = request.has_warm() || request.has_pin() || request.has_remove();
   WorkerPool& pool = slow ? services.slow : services.admin;
-  Answer(call, pool, [&services, stop, request = std::move(request)]() -> Result<v1::Response> {
+  using Reply = Result<v1::Response>;
+  Answer(call, pool, [&services, peer = peer_, stop, request = std::move(request)]() -> Reply {
     switch (request.body_case()) {
       case v1::Request::kList:
         return HandleList(services);
       case v1::Request::kShow:
         return HandleShow(services, request.show());
       case v1::Request::kRemove:
-        return HandleRemove(services, request.remove(), stop);
+        return HandleRemove(services, peer, request.remove(), stop);
       case v1::Request::kRename:
         return HandleRename(services, request.rename());
       case v1::Request::kPin:
-        return HandlePin(services, request.pin());
+        return HandlePin(services, peer, request.pin());
       case v1::Request::kUnpin:
-        return HandleUnpin(services, request.unpin());
+        return HandleUnpin(services, peer, request.unpin());
       case v1::Request::kEvict:
         return HandleEvict(services, request.evict());
       case v1::Request::kWarm:

@@ -15,6 +15,7 @@
 #include "corpusd/v1/corpusd.pb.h"
 #include "daemon/rpc/call.h"
 #include "daemon/rpc/ingest_call.h"
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 
 namespace corpusd {
@@ -22,7 +23,7 @@ namespace corpusd {
 class RpcSession : public std::enable_shared_from_this<RpcSession> {
  public:
   // on_drained: called from any thread when waiting_bytes falls to the limit.
-  RpcSession(const Services& services, std::shared_ptr<ResponseSink> sink,
+  RpcSession(const Services& services, const Peer& peer, std::shared_ptr<ResponseSink> sink,
              std::function<void()> on_drained);
 
   // False: the connection should not read on until on_drained.
@@ -57,6 +58,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   void Run(const std::shared_ptr<Call>& call, WorkerPool& pool, std::function<void()> function);
 
   const Services& services_;
+  const Peer peer_;
   const std::shared_ptr<ResponseSink> sink_;
   const std::function<void()> on_drained_;
   std::atomic<uint64_t> waiting_bytes_{0};

@@ -1,9 +1,14 @@
 #include "tests/support/fake_block_store.h"
 
+#include "store/base/clock.h"
+#include "store/pin_ledger.h"
+
 namespace corpusd {
 namespace {
 
-constexpr uint64_t kHostBytes = 1000;
+// One block a corpus, which takes one page of the host tier.
+constexpr uint64_t kHostBytes = 4096;
+constexpr uint64_t kDiskBytes = 1 << 20;
 
 Status NoCorpus(std::string_view name) {
   return NotFoundError("corpus '" + std::string(name) + "' does not exist");
@@ -47,6 +52,9 @@ Result<CorpusRecord> FakeBlockStore::UpdateCorpus(const CorpusRecord& record) {
   if (entry->second.generation != record.generation) {
     return Status(StatusCode::kAborted, "stale generation");
   }
+  PinLedger ledger(WallTimeMs());
+  for (const auto& [name, other] : disk_->corpora) ledger.Add(other);
+  RETURN_IF_ERROR(ledger.CheckFits(record, {0, 0, kHostBytes, kDiskBytes}));
   entry->second = record;
   ++entry->second.generation;
   return entry->second;
@@ -131,7 +139,7 @@ std::vector<TierUsage> FakeBlockStore::Usage() const {
   uint64_t pinned = 0;
   for (const CorpusRecord& record : ListCorpora()) pinned += record.pin ? record.tokens : 0;
   return {{"host", kHostBytes, pinned, pinned, kHostBytes - std::min(pinned, kHostBytes)},
-          {"disk", 1 << 20, 0, 0, 1 << 20}};
+          {"disk", kDiskBytes, 0, 0, kDiskBytes}};
 }
 
 CorpusUsage FakeBlockStore::UsageOf(const CorpusRecord& record) const {

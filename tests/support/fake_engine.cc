@@ -84,6 +84,10 @@ Result<CorpusRecord> FakeEngine::CreateCorpus(const CorpusRequest& request,
   record.kv_format = request.kv_format;
   record.sources = tokenizer->TakeSources();
   record.expires_at_ms = request.expires_at_ms;
+  record.priority = request.priority;
+  record.pin = request.pin;
+  record.block_bytes = record.tokens;
+  record.whole_blocks = 1;
   record.skipped_files = request.skipped_files;
   return store_.CreateCorpus(record, tokenizer->TakeTokens());
 }

@@ -100,6 +100,7 @@ TEST(Options, BrokenTomlNamesFileAndLine) {
   EXPECT_THAT(loaded.status().message(), HasSubstr("line 2"));
   EXPECT_FALSE(World().Load({"--config", "/nonexistent.toml"}).ok());
   EXPECT_FALSE(World().Load({"--config", WriteToml("[store]\nmodel = \"m\"\n")}).ok());
+  EXPECT_FALSE(World().Load({"--config", WriteToml("[pins.more]\nmodel = \"m\"\n")}).ok());
 }
 
 TEST(Options, CheckConfigPrintsTomlThatReadsBack) {
@@ -109,6 +110,22 @@ TEST(Options, CheckConfigPrintsTomlThatReadsBack) {
   const auto back = World().Load({"--config", WriteToml(printed->output)});
   ASSERT_TRUE(back.ok()) << back.status().ToString();
   EXPECT_EQ(back->options.model_path, "a \"b\" \\c");
+}
+
+TEST(Options, PinQuotasComeFromTheirTableVariableOrFlag) {
+  const std::string file = WriteToml("[pins]\nowner_bytes = \"1GiB\"\ntotal_bytes = \"2GiB\"\n");
+  World world{{{"CORPUSD_PINS_TOTAL_BYTES", "3GiB"}}};
+  auto loaded = world.Load({"--config", file, "--model", "m"});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  EXPECT_EQ(loaded->options.pins_owner_bytes, uint64_t{1} << 30);
+  EXPECT_EQ(loaded->options.pins_total_bytes, uint64_t{3} << 30);
+  loaded = world.Load({"--config", file, "--model", "m", "--pins-owner-bytes", "5MiB"});
+  EXPECT_EQ(loaded->options.pins_owner_bytes, uint64_t{5} << 20);
+  const auto printed = world.Load({"--config", file, "--check-config"});
+  EXPECT_THAT(printed->output, HasSubstr("pins.owner_bytes = \"1GiB\"  # file "));
+  EXPECT_TRUE(World().Load({"--config", WriteToml(printed->output), "--model", "m"}).ok());
+  const auto wrong = World().Load({"--config", WriteToml("[pins]\nowner_byte = \"1GiB\"\n")});
+  EXPECT_THAT(wrong.status().message(), HasSubstr("did you mean 'pins.owner_bytes'?"));
 }
 
 TEST(Options, HelpNamesEveryFlagAndVariable) {

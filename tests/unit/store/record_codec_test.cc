@@ -24,7 +24,9 @@ CorpusRecord FullRecord() {
   record.bf16_bytes = uint64_t{1} << 40;
   record.identity = {{"schema", "1"}, {"weights", "abc"}};
   record.root = ChainRoot(record.identity);
-  record.pin = CorpusPin{1, 1'900'000'000'000};
+  record.pin = CorpusPin{1, 1'900'000'000'000, "alice", "the audit", 8};
+  record.priority = RetentionPriority::kLow;
+  record.whole_blocks = 11;
   record.expires_at_ms = 5;
   record.created_at_ms = 6;
   record.last_used_at_ms = 7;
@@ -45,9 +47,21 @@ TEST(RecordCodec, EveryFieldOfARecordComesBack) {
   EXPECT_EQ(decoded->tokens, record.tokens);
   EXPECT_EQ(decoded->identity, record.identity);
   EXPECT_EQ(decoded->root, record.root);
-  EXPECT_EQ(decoded->pin->tier, 1);
-  EXPECT_EQ(decoded->pin->expires_at_ms, 1'900'000'000'000);
+  EXPECT_EQ(decoded->pin, record.pin);
+  EXPECT_EQ(decoded->priority, RetentionPriority::kLow);
+  EXPECT_EQ(decoded->whole_blocks, 11u);
   EXPECT_EQ(decoded->prefill_seconds, 1.5);
+}
+
+// A record as the first version wrote it, without what pins have learned since.
+TEST(RecordCodec, AnOlderPinHasNoOwnerAndAnOlderRecordIsOfNormalPriority) {
+  const std::string root(64, '0');
+  const auto record = DecodeRecord(R"({"version":1,"id":1,"name":"a","root":")" + root +
+                                   R"(","pin":{"tier":2,"expires_at_ms":5}})");
+  ASSERT_TRUE(record.ok()) << record.status().ToString();
+  EXPECT_EQ(record->pin, (CorpusPin{2, 5}));
+  EXPECT_EQ(record->priority, RetentionPriority::kNormal);
+  EXPECT_EQ(record->whole_blocks, 0u);
 }
 
 TEST(RecordCodec, DamagedRecordsAreCorruption) {

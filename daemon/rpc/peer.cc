@@ -1,0 +1,48 @@
+#include "daemon/rpc/peer.h"
+
+#include <pwd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "client/wire/utf8.h"
+#include "store/pin_ledger.h"
+
+namespace corpusd {
+
+Peer PeerOf(int descriptor) {
+  ucred credentials{};
+  socklen_t length = sizeof(credentials);
+  if (getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return {};
+  return {true, credentials.uid, credentials.gid, credentials.pid,
+          credentials.uid == 0 || credentials.uid == geteuid()};
+}
+
+std::string PeerText(const Peer& peer) {
+  if (!peer.known) return "unknown";
+  return "uid:" + std::to_string(peer.uid) + ",gid:" + std::to_string(peer.gid) +
+         ",pid:" + std::to_string(peer.pid);
+}
+
+std::string OwnerName(const Peer& peer) {
+  if (!peer.known) return "unknown";
+  passwd entry{};
+  passwd* found = nullptr;
+  std::array<char, 4096> buffer;
+  if (getpwuid_r(peer.uid, &entry, buffer.data(), buffer.size(), &found) == 0 && found != nullptr) {
+    return ToUtf8(found->pw_name);
+  }
+  return "uid:" + std::to_string(peer.uid);
+}
+
+Status CheckMayChangePin(const CorpusRecord& record, const Peer& peer, int64_t now_ms) {
+  if (!PinHolds(record, now_ms) || peer.admin || record.pin->owner.empty()) return OkStatus();
+  if (peer.known && OwnerName(peer) == record.pin->owner) return OkStatus();
+  const std::string why = record.pin->reason.empty() ? "" : " (" + record.pin->reason + ")";
+  return Status(StatusCode::kPermissionDenied,
+                "corpus '" + record.name + "' is pinned by " + record.pin->owner + why + ": only " +
+                    record.pin->owner + " and root may change or end that pin");
+}
+
+}  // namespace corpusd
