@@ -19,7 +19,8 @@ constexpr size_t kSlowThreads = 2, kSlowQueued = 64;
 constexpr size_t kIngestThreads = 2, kIngestQueued = 256;
 // Waiting questions per running one: beyond it a client should come again later.
 constexpr size_t kQueuedPerQuery = 16;
-constexpr milliseconds kMaintenanceInterval{15000};
+// How often a read-only store looks whether it can write again, and overdue readers are looked for.
+constexpr milliseconds kWatchInterval{2000};
 // Cancelled questions end at their next token; a client gets so long to take its last answers.
 constexpr milliseconds kCancelPatience{5000};
 constexpr milliseconds kFlushPatience{1000};
@@ -66,6 +67,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
   RETURN_IF_ERROR(daemon->StartListening());
   daemon->jobs_.Start();
   daemon->ScheduleMaintenance();
+  daemon->ScheduleWatch();
   return daemon;
 }
 
@@ -80,9 +82,17 @@ Status Daemon::StartListening() {
 }
 
 void Daemon::ScheduleMaintenance() {
-  timers_.Schedule(steady_clock::now() + kMaintenanceInterval, [this] {
+  const milliseconds wait = UntilNextExpiry(*store_, now_ms_(), kMaintenanceInterval);
+  timers_.Schedule(steady_clock::now() + wait, [this] {
     slow_.Submit([this] { ExpireCorpora(*store_, jobs_, now_ms_()); });
     ScheduleMaintenance();
+  });
+}
+
+void Daemon::ScheduleWatch() {
+  timers_.Schedule(steady_clock::now() + kWatchInterval, [this] {
+    admin_.Submit([this] { WatchStore(*store_, now_ms_()); });
+    ScheduleWatch();
   });
 }
 

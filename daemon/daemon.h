@@ -48,6 +48,7 @@ class Daemon {
          const NowMs& now_ms);
   Status StartListening();
   void ScheduleMaintenance();
+  void ScheduleWatch();
 
   // Destroyed from the last to the first: calls of the listener may cancel timers to the very end.
   const Options options_;

@@ -4,6 +4,17 @@
 #include "daemon/log.h"
 
 namespace corpusd {
+namespace {
+
+void LogWriteState(const WriteState& state) {
+  if (state.read_only) {
+    Log(LogLevel::kError, "store_read_only", {{"reason", state.reason}});
+  } else {
+    Log(LogLevel::kInfo, "store_writable", {});
+  }
+}
+
+}  // namespace
 
 // Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
 Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
@@ -13,6 +24,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.disk_bytes = options.disk_bytes;
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
+  store_options.on_write_state = LogWriteState;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
   EngineOptions engine_options;
   engine_options.model_path = options.model_path;

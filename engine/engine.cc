@@ -369,9 +369,14 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
   const StatusCode code = generated.status().code();
   if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
     ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
-    ASSIGN_OR_RETURN(const LeasedCorpus leased,
-                     LeaseWhole(context(), *store_, record, question.format, tokens,
-                                ComputePriority::kQuestion, question.stop));
+    Result<LeasedCorpus> mended = LeaseWhole(context(), *store_, record, question.format, tokens,
+                                             ComputePriority::kQuestion, question.stop);
+    if (!mended.ok() && store_->write_gate().state().read_only) {
+      // What is damaged cannot be written again now; an answer does not need it to be.
+      report->cached_tokens = 0;
+      return AnswerFromScratch(question, report);
+    }
+    ASSIGN_OR_RETURN(const LeasedCorpus leased, std::move(mended));
     stats.waited_seconds += leased.stats.waited_seconds;
     stats.disk_bytes += leased.stats.disk_bytes;
     report->recomputed_tokens = leased.recomputed_tokens;

@@ -3,6 +3,7 @@
 
 #include "store/base/clock.h"
 #include "store/durable_block_store.h"
+#include "store/leased_prefetch.h"
 
 namespace corpusd {
 namespace {
@@ -47,12 +48,13 @@ Status DurableBlockStore::ReadSections(const Digest& digest, const ChainEntry& e
 
 Result<std::unique_ptr<BlockPrefetch>> DurableBlockStore::Prefetch(std::span<const Digest> digests,
                                                                    const PrefetchOptions& options) {
-  return loader_.Prefetch(digests, options);
+  ASSIGN_OR_RETURN(auto prefetch, loader_.Prefetch(digests, options));
+  return WithLease(leases_, std::move(prefetch), digests);
 }
 
 Result<std::vector<BlockRef>> DurableBlockStore::Fetch(std::span<const Digest> digests,
                                                        FetchStats* stats) {
-  ASSIGN_OR_RETURN(const auto prefetch, loader_.Prefetch(digests, {}));
+  ASSIGN_OR_RETURN(const auto prefetch, Prefetch(digests, {}));
   return prefetch->Finish(stats);
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "store/base/fault_point.h"
 #include "store/base/units.h"
 #include "store/block_header.h"
 #include "store/durable_block_store.h"
@@ -12,6 +13,8 @@ namespace {
 
 // Header and padding of one stored block, rounded up.
 constexpr uint64_t kBlockOverheadBytes = 2 * kDirectPage;
+// One publish's share of the catalogue, and the files that it always has.
+constexpr uint64_t kCatalogGrowthBytes = uint64_t{1} << 20;
 // Left free on the disk, so that the catalogue can still write what removes a corpus.
 constexpr uint64_t kDiskReserveBytes = uint64_t{16} << 20;
 
@@ -26,21 +29,37 @@ uint64_t DurableBlockStore::FreeDiskBytes() const {
   return free_bytes - std::min(free_bytes, kDiskReserveBytes);
 }
 
-Status DurableBlockStore::CheckDiskRoom(uint64_t needed_bytes) const {
+Status DurableBlockStore::CheckCap(uint64_t needed_bytes) const {
   const uint64_t used = payload_->PhysicalBytes() + catalog_->PhysicalBytes();
-  if (used + needed_bytes > options_.disk_bytes) {
-    return ResourceExhaustedError("the disk tier is full: " + FormatBytes(used) + " of " +
-                                  FormatBytes(options_.disk_bytes) + " are used, " +
-                                  FormatBytes(needed_bytes) +
-                                  " more are needed: raise --disk-bytes or remove a corpus");
-  }
+  if (used + needed_bytes <= options_.disk_bytes) return OkStatus();
+  return ResourceExhaustedError("the disk tier is full: " + FormatBytes(used) + " of " +
+                                FormatBytes(options_.disk_bytes) + " are used, " +
+                                FormatBytes(needed_bytes) +
+                                " more are needed: raise --disk-bytes or remove a corpus");
+}
+
+Status DurableBlockStore::CheckDiskRoom(uint64_t needed_bytes) {
+  // The catalogue grows without asking: by its log, which stays until tables are written from it,
+  // and by compaction, which has its input and its output on disk at once.
+  const uint64_t growth_bytes = catalog_->PhysicalBytes() + kCatalogGrowthBytes;
+  RETURN_IF_ERROR(CheckCap(needed_bytes + std::min(growth_bytes, options_.disk_bytes / 4)));
   if (const uint64_t free_bytes = FreeDiskBytes(); needed_bytes > free_bytes) {
-    return ResourceExhaustedError("the disk under " + options_.data_dir +
-                                  " is full: " + FormatBytes(free_bytes) + " can be used, " +
-                                  FormatBytes(needed_bytes) +
-                                  " more are needed: free space or remove a corpus");
+    return gate_.Observe(ResourceExhaustedError("the disk under " + options_.data_dir +
+                                                " is full: " + FormatBytes(free_bytes) +
+                                                " can be used, " + FormatBytes(needed_bytes) +
+                                                " more are needed: free space or remove a corpus"),
+                         needed_bytes);
   }
   return OkStatus();
+}
+
+Status DurableBlockStore::ProbeDisk(uint64_t needed_bytes) const {
+  RETURN_IF_ERROR(FaultPoint("payload.write"));
+  RETURN_IF_ERROR(FaultPoint("catalog.write"));
+  if (const uint64_t free_bytes = FreeDiskBytes(); needed_bytes > free_bytes) {
+    return ResourceExhaustedError(FormatBytes(free_bytes) + " of the disk can be used");
+  }
+  return catalog_->ProbeWrites();
 }
 
 Status DurableBlockStore::CheckBlocks(std::span<const BlockWrite> blocks) {
@@ -68,7 +87,9 @@ Result<PayloadStore::Extent> DurableBlockStore::WritePayload(
   }
   const std::lock_guard lock(payload_mutex_);
   RETURN_IF_ERROR(CheckDiskRoom(needed_bytes));
-  return payload_->WriteExtent(blocks);
+  auto extent = payload_->WriteExtent(blocks);
+  if (!extent.ok()) return gate_.Observe(extent.status(), needed_bytes);
+  return extent;
 }
 
 void DurableBlockStore::DiscardExtentLocked(uint64_t extent) {
@@ -111,6 +132,7 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
 Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
                                                 std::span<const BlockWrite> blocks) {
   RETURN_IF_ERROR(CheckBlocks(blocks));
+  RETURN_IF_ERROR(gate_.Admit("storing blocks of corpus '" + record.name + "'"));
   CorpusRecord grown = record;
   std::vector<Digest> digests;
   for (const BlockWrite& block : blocks) {
@@ -188,6 +210,7 @@ Result<CorpusRecord> DurableBlockStore::AdoptBlocks(const CorpusRecord& record,
 
 Status DurableBlockStore::Repair(const BlockWrite& block) {
   RETURN_IF_ERROR(CheckBlocks({&block, 1}));
+  RETURN_IF_ERROR(gate_.Admit("repairing " + ShortName(block.digest)));
   const std::string what = "repairing " + ShortName(block.digest);
   ASSIGN_OR_RETURN(const auto stored, catalog_->BlockTokens({&block.digest, 1}));
   if (stored.front().empty()) return NotFoundError(what + ": no corpus names it");

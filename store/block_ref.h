@@ -24,6 +24,8 @@ class BlockRef {
   std::span<const std::byte> bytes() const;  // the payload, 64-byte aligned
   uint32_t tokens() const;                   // filled slots
   const Digest& digest() const;
+  // The same block; the ref and its copies keep `holder` alive, which keeps the block.
+  BlockRef HeldBy(const std::shared_ptr<const void>& holder) const;
 
  private:
   std::shared_ptr<const HostBlock> block_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <unordered_set>
 
 #include "store/base/clock.h"
 #include "store/base/fault_point.h"
@@ -54,6 +55,8 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       catalog_(std::move(catalog)),
       payload_(std::move(payload)),
       host_(options.host_bytes),
+      gate_([this](uint64_t needed_bytes) { return ProbeDisk(needed_bytes); },
+            options.on_write_state),
       loader_(*this, host_, transfers_),
       transfers_({kTransferThreads, options.inflight_bytes}) {
   RefreshPins();
@@ -72,7 +75,9 @@ Result<const CorpusRecord*> DurableBlockStore::CurrentLocked(const CorpusRecord&
 }
 
 Status DurableBlockStore::CommitLocked(const Catalog::Change& change, bool sync) {
-  ASSIGN_OR_RETURN(auto emptied, catalog_->Commit(change, sync));
+  auto committed = catalog_->Commit(change, sync);
+  if (!committed.ok()) return gate_.Observe(committed.status(), 0);
+  std::vector<uint64_t> emptied = *std::move(committed);
   emptied.insert(emptied.end(), orphans_.begin(), orphans_.end());
   orphans_.clear();
   std::erase_if(emptied, [&](uint64_t e) { return catalog_->live_bytes().contains(e); });
@@ -109,6 +114,8 @@ Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
 
 Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
                                                      std::span<const TokenId> tokens) {
+  RETURN_IF_ERROR(gate_.Admit("making corpus '" + record.name + "'"));
+  RETURN_IF_ERROR(CheckCap(tokens.size_bytes()));
   const std::lock_guard lock(mutex_);
   if (catalog_->Find(record.name) != nullptr) {
     return AlreadyExistsError("corpus '" + record.name +
@@ -191,6 +198,8 @@ Status DurableBlockStore::CheckPinLocked(const CorpusRecord& record,
 
 Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record,
                                                       std::span<const TokenId> tokens) {
+  RETURN_IF_ERROR(gate_.Admit("appending to corpus '" + record.name + "'"));
+  RETURN_IF_ERROR(CheckCap(tokens.size_bytes()));
   const std::lock_guard lock(mutex_);
   ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
   const CorpusRecord old = *current;
@@ -287,6 +296,14 @@ CorpusUsage DurableBlockStore::UsageOf(const CorpusRecord& record) const {
   return usage;
 }
 
+std::vector<Digest> DurableBlockStore::HeldWithoutLease() const {
+  std::vector<Digest> held = host_.HeldDigests();
+  const std::vector<Digest> leased = leases_.HeldDigests();
+  const std::unordered_set<Digest, DigestHash> known(leased.begin(), leased.end());
+  std::erase_if(held, [&](const Digest& digest) { return known.contains(digest); });
+  return held;
+}
+
 std::vector<std::string> DurableBlockStore::Diagnose() const {
   std::vector<std::string> lines;
   for (const TierUsage& tier : Usage()) {
@@ -317,6 +334,9 @@ std::vector<std::string> DurableBlockStore::Diagnose() const {
     }
     return found;
   }();
+  for (const std::string& sentence : leases_.Contradictions()) {
+    lines.push_back("error: " + sentence);
+  }
   for (const std::string& sentence : contradictions) lines.push_back("error: " + sentence);
   lines.push_back(damaged == 0 ? "ok: no damaged block is known"
                                : "warn: " + std::to_string(damaged) +

@@ -21,8 +21,10 @@
 #include "store/block_prefetch.h"
 #include "store/block_ref.h"
 #include "store/corpus_record.h"
+#include "store/lease_table.h"
 #include "store/miss_reason.h"
 #include "store/prefix_hash.h"
+#include "store/write_gate.h"
 
 namespace corpusd {
 
@@ -33,6 +35,7 @@ struct BlockStoreOptions {
   uint64_t inflight_bytes = uint64_t{96} << 20;  // between tiers at any moment
   uint64_t pins_owner_bytes = 0;                 // as in PinLimits
   uint64_t pins_total_bytes = 0;
+  WriteGate::Listener on_write_state;  // told when the store becomes read-only, and back
 };
 
 // A sealed block to publish. The payload is copied; sections divide it evenly (one per layer), each
@@ -148,6 +151,13 @@ class BlockStore {
   virtual std::vector<EvictionNote> EvictionNotes() const = 0;
   virtual std::vector<TierUsage> Usage() const = 0;
   virtual CorpusUsage UsageOf(const CorpusRecord& record) const = 0;
+  // Whether new blocks are taken, and the way back when they are not. Publish, Repair, CreateCorpus
+  // and ReplaceTokens ask it themselves.
+  virtual WriteGate& write_gate() = 0;
+  // Who holds blocks in memory.
+  virtual LeaseTable& leases() = 0;
+  // Blocks in memory that are held outside any lease: none, while nothing is being read.
+  virtual std::vector<Digest> HeldWithoutLease() const = 0;
   // One line per check, "ok: ..." or "warn: ..." or "error: ...", for `corpusctl doctor`.
   virtual std::vector<std::string> Diagnose() const = 0;
 

@@ -89,6 +89,8 @@ class Catalog {
   uint64_t NextCorpusId();  // durable with the next commit of a record
   std::vector<std::pair<uint64_t, std::string>> Jobs() const;
   uint64_t PhysicalBytes() const { return database_->PhysicalBytes(); }
+  // Whether the folder takes writes now. Thread-safe.
+  Status ProbeWrites() const { return database_->ProbeWrites(); }
 
  private:
   explicit Catalog(std::unique_ptr<RocksDatabase> database) : database_(std::move(database)) {}

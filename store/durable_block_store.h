@@ -56,6 +56,9 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   std::vector<EvictionNote> EvictionNotes() const override;
   std::vector<TierUsage> Usage() const override;
   CorpusUsage UsageOf(const CorpusRecord& record) const override;
+  WriteGate& write_gate() override { return gate_; }
+  LeaseTable& leases() override { return leases_; }
+  std::vector<Digest> HeldWithoutLease() const override;
   std::vector<std::string> Diagnose() const override;
 
   Status PutJob(uint64_t id, std::string_view record) override;
@@ -81,8 +84,13 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   Status CommitLocked(const Catalog::Change& change, bool sync);
   // kInvalidArgument unless every block can be stored.
   static Status CheckBlocks(std::span<const BlockWrite> blocks);
-  // kResourceExhausted unless the cap and the disk itself have room.
-  Status CheckDiskRoom(uint64_t needed_bytes) const;
+  // kResourceExhausted unless the cap, less what the catalogue may grow by, and the disk have
+  // room; a disk that is full shuts the gate.
+  Status CheckDiskRoom(uint64_t needed_bytes);
+  // kResourceExhausted unless the cap has room; for what goes into the catalogue alone.
+  Status CheckCap(uint64_t needed_bytes) const;
+  // Whether the disk takes writes, and has room for so many bytes.
+  Status ProbeDisk(uint64_t needed_bytes) const;
   uint64_t FreeDiskBytes() const;  // less a reserve for the catalogue
   // kResourceExhausted if the record promises more than `old` (null: it is new) and that does not
   // fit. Holds mutex_.
@@ -114,6 +122,8 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   const std::unique_ptr<Catalog> catalog_;
   const std::unique_ptr<PayloadStore> payload_;
   HostTier host_;
+  WriteGate gate_;
+  LeaseTable leases_;
   mutable std::mutex mutex_;       // orders changes of the catalogue
   std::vector<uint64_t> orphans_;  // extents to drop after the next commit that succeeds
   std::mutex payload_mutex_;       // orders payload writes, so that the disk cap is exact

@@ -46,6 +46,9 @@ uint64_t HostBlock::charged_bytes() const { return WholePages(bytes_); }
 std::span<const std::byte> BlockRef::bytes() const { return block_->bytes(); }
 uint32_t BlockRef::tokens() const { return block_->tokens(); }
 const Digest& BlockRef::digest() const { return block_->digest(); }
+BlockRef BlockRef::HeldBy(const std::shared_ptr<const void>& holder) const {
+  return BlockRef(std::shared_ptr<const HostBlock>(holder, block_.get()));
+}
 
 HostTier::HostTier(uint64_t capacity_bytes)
     : capacity_bytes_(capacity_bytes), used_(std::make_shared<std::atomic<uint64_t>>(0)) {}
@@ -164,6 +167,15 @@ std::pair<uint64_t, uint64_t> HostTier::Drop(std::span<const Digest> digests, bo
 void HostTier::SetPins(Pins pins) {
   const std::lock_guard lock(mutex_);
   pins_ = std::move(pins);
+}
+
+std::vector<Digest> HostTier::HeldDigests() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Digest> digests;
+  for (const auto& [digest, entry] : entries_) {
+    if (entry.block.use_count() > 1) digests.push_back(digest);
+  }
+  return digests;
 }
 
 bool HostTier::Contains(const Digest& digest) const {

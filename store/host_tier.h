@@ -74,6 +74,8 @@ class HostTier {
   void SetPins(Pins pins);
 
   bool Contains(const Digest& digest) const;
+  // Blocks that someone besides the tier holds.
+  std::vector<Digest> HeldDigests() const;
   uint64_t capacity_bytes() const { return capacity_bytes_; }
   uint64_t used_bytes() const { return used_->load(); }
   uint64_t PinnedBytes() const;

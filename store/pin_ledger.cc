@@ -8,8 +8,6 @@
 namespace corpusd {
 namespace {
 
-// Header, key and index of one stored block, rounded up.
-constexpr uint64_t kBlockOverheadBytes = 1024;
 constexpr uint64_t kPageBytes = 4096;
 // So many pins are named in a refusal; the rest is counted.
 constexpr size_t kNamedMax = 8;
@@ -67,7 +65,7 @@ bool PinHolds(const CorpusRecord& record, int64_t now_ms) {
 }
 
 uint64_t PinCharge(const CorpusRecord& record) {
-  return WholeBlocks(record) * (record.block_bytes + kBlockOverheadBytes);
+  return WholeBlocks(record) * (record.block_bytes + kPinnedBlockOverheadBytes);
 }
 
 PinLedger::Entry PinLedger::MakeEntry(const CorpusRecord& record) const {

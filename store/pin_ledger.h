@@ -24,7 +24,9 @@ struct PinLimits {
 
 // Whether the record's pin holds at this time.
 bool PinHolds(const CorpusRecord& record, int64_t now_ms);
-// Bytes on disk that a pin of the corpus is charged with, headers included.
+// Of one stored block, rounded up: its header, and the padding to whole pages of the disk.
+inline constexpr uint64_t kPinnedBlockOverheadBytes = 8192;
+// Bytes on disk that a pin of the corpus is charged with, headers and padding included.
 uint64_t PinCharge(const CorpusRecord& record);
 
 class PinLedger {

@@ -107,6 +107,7 @@ struct RocksDatabase::Implementation {
   std::unique_ptr<rocksdb::DB> database;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;  // [0] is "default"
   std::atomic<uint64_t> next_table{0};
+  mutable std::atomic<uint64_t> next_probe{0};
 
   ~Implementation() { Close(); }
 
@@ -134,13 +135,13 @@ struct RocksDatabase::Implementation {
   }
 
   // Whether the folder takes writes at all; asked before the working database is given up.
-  bool FolderTakesWrites() const {
+  Status ProbeWrites() const {
     rocksdb::Env* const env = DatabaseOptions(use).env;
-    const std::string path = folder + "/probe.ingest";
+    const std::string path = folder + "/" + std::to_string(next_probe++) + ".probe.ingest";
     const std::string text(65536, 'p');
-    const bool written = rocksdb::WriteStringToFile(env, text, path, /*should_sync=*/true).ok();
-    const bool removed = env->DeleteFile(path).ok();
-    return written && removed;
+    const auto written = rocksdb::WriteStringToFile(env, text, path, /*should_sync=*/true);
+    const auto removed = env->DeleteFile(path);
+    return Translate(written.ok() ? removed : written, "trying " + folder);
   }
 
   // After a failed write RocksDB refuses all others until it is told that the cause may be gone,
@@ -150,7 +151,7 @@ struct RocksDatabase::Implementation {
     if (database != nullptr) {
       const rocksdb::Status status = database->Resume();
       if (status.ok()) return OkStatus();
-      if (!FolderTakesWrites()) return Translate(status, "resuming writes to " + folder);
+      if (!ProbeWrites().ok()) return Translate(status, "resuming writes to " + folder);
       Close();
     }
     return OpenNative();
@@ -330,6 +331,8 @@ std::vector<RocksDatabase::TableFile> RocksDatabase::TableFiles() const {
   for (const auto& file : native) files.push_back({file.smallestkey, file.largestkey, file.size});
   return files;
 }
+
+Status RocksDatabase::ProbeWrites() const { return implementation_->ProbeWrites(); }
 
 uint64_t RocksDatabase::PhysicalBytes() const {
   uint64_t bytes = 0;

@@ -80,6 +80,8 @@ class RocksDatabase {
     uint64_t bytes;
   };
   std::vector<TableFile> TableFiles() const;
+  // Writes, syncs and removes a small file: whether the folder takes writes now.
+  Status ProbeWrites() const;
   // What all files of the database take on disk.
   uint64_t PhysicalBytes() const;
 

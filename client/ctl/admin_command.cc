@@ -19,6 +19,25 @@ std::string ShareCell(const v1::Tier& tier) {
   return std::to_string(static_cast<int>(share)) + "%";
 }
 
+// What holds up writing or freeing, a line each; nothing when all is well.
+void PrintStoreNotes(const CommandContext& context, const v1::DiskUsageReply& usage) {
+  const int64_t now_ms = context.console.now_ms();
+  const v1::WriteState& writes = usage.write_state();
+  if (writes.read_only()) {
+    context.console.out << "\nread-only since " << FormatTimestamp(writes.since_ms()) << " ("
+                        << FormatAge(writes.since_ms(), now_ms) << "): " << writes.reason() << "; "
+                        << FormatCount(writes.refused())
+                        << " calls refused; free space or mend the disk\n";
+  }
+  if (usage.leases().empty()) return;
+  uint64_t bytes = 0;
+  for (const v1::Lease& lease : usage.leases()) bytes += lease.bytes();
+  const v1::Lease& oldest = usage.leases(0);
+  context.console.out << "\nleases held: " << FormatCount(usage.leases_size()) << ", "
+                      << FormatBytes(bytes) << "; the oldest since "
+                      << FormatAge(oldest.since_ms(), now_ms) << " by " << oldest.owner() << '\n';
+}
+
 // Who holds how much by pins, and of what.
 void PrintPinHolders(const CommandContext& context, const v1::DiskUsageReply& usage) {
   if (usage.pin_holders().empty()) return;
@@ -52,6 +71,7 @@ void PrintDiskUsageTables(const CommandContext& context, const v1::DiskUsageRepl
                   FormatBytes(tier.free_bytes())});
   }
   tiers.Print(context.console.out, style);
+  PrintStoreNotes(context, usage);
   PrintPinHolders(context, usage);
   if (usage.corpora().empty()) return;
   context.console.out << '\n';

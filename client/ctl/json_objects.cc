@@ -25,6 +25,13 @@ Json PinToJson(const v1::Corpus& corpus) {
           {"bytes", corpus.pin_bytes()}};
 }
 
+Json WriteStateToJson(const v1::WriteState& state) {
+  return {{"read_only", state.read_only()},
+          {"reason", TextOrNull(state.reason())},
+          {"since", TimeOrNull(state.since_ms())},
+          {"refused", state.refused()}};
+}
+
 }  // namespace
 
 Json CorpusToJson(const v1::Corpus& corpus) {
@@ -140,8 +147,19 @@ Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
                        {"pins", holder.pins()},
                        {"bytes", holder.bytes()}});
   }
+  Json leases = Json::array();
+  for (const v1::Lease& lease : usage.leases()) {
+    leases.push_back({{"id", lease.id()},
+                      {"owner", lease.owner()},
+                      {"blocks", lease.blocks()},
+                      {"bytes", lease.bytes()},
+                      {"since", TimeOrNull(lease.since_ms())},
+                      {"expires_at", TimeOrNull(lease.expires_at_ms())}});
+  }
   return {{"tiers", std::move(tiers)},
           {"corpora", std::move(corpora)},
+          {"writes", WriteStateToJson(usage.write_state())},
+          {"leases", std::move(leases)},
           {"pins",
            {{"owner_bytes", usage.pins_owner_bytes()},
             {"total_bytes", usage.pins_total_bytes()},

@@ -334,6 +334,7 @@ void JobQueue::RunOne(std::unique_lock<std::mutex>& lock, uint64_t id) {
   const auto begin = std::chrono::steady_clock::now();
   rate.Add(begin, 0);
   Status status;
+  const LeaseScope scope(std::make_shared<LeaseHolder>("job " + std::to_string(id), 0, nullptr));
   try {
     status = engine_.Prefill(
         corpus,

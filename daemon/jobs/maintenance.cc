@@ -1,10 +1,30 @@
 #include "daemon/jobs/maintenance.h"
 
+#include <algorithm>
+
 #include "daemon/corpus_update.h"
 #include "daemon/log.h"
 #include "store/pin_ledger.h"
 
 namespace corpusd {
+
+std::chrono::milliseconds UntilNextExpiry(const BlockStore& store, int64_t now_ms,
+                                          std::chrono::milliseconds at_most) {
+  int64_t wait_ms = at_most.count();
+  for (const CorpusRecord& record : store.ListCorpora()) {
+    for (const int64_t end : {record.expires_at_ms, record.pin ? record.pin->expires_at_ms : 0}) {
+      // One already over waits for something else: a pin, a job.
+      if (end > now_ms) wait_ms = std::min(wait_ms, end - now_ms);
+    }
+  }
+  return std::chrono::milliseconds(std::max<int64_t>(wait_ms, 1000));
+}
+
+void WatchStore(BlockStore& store, int64_t now_ms) {
+  (void)store.write_gate().TryOpen();
+  const size_t asked = store.leases().AskOverdue(now_ms);
+  if (asked > 0) Log(LogLevel::kWarn, "leases_overdue", {{"readers", asked}});
+}
 
 MaintenanceReport ExpireCorpora(BlockStore& store, const JobQueue& jobs, int64_t now_ms) {
   MaintenanceReport report;

@@ -1,7 +1,9 @@
-// daemon/jobs/maintenance.h -- housekeeping by the clock: corpora whose time is over go, pins whose
-// time is over end. One pass a call; the daemon's timer makes it regular. Any thread.
+// daemon/jobs/maintenance.h -- housekeeping by the clock: corpora whose time is over go (blocks,
+// tokens and name; the log and the store's eviction notes remember them), pins whose time is over
+// end. One pass a call; the daemon's timer makes it regular. Any thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "daemon/jobs/job_queue.h"
@@ -9,10 +11,21 @@
 
 namespace corpusd {
 
+// Corpora and pins end within this much of their time, and most within a second.
+inline constexpr std::chrono::milliseconds kMaintenanceInterval{15000};
+
 struct MaintenanceReport {
   uint64_t removed_corpora = 0;
   uint64_t ended_pins = 0;
 };
+
+// How long until the next corpus or pin ends, between one second and at_most.
+std::chrono::milliseconds UntilNextExpiry(const BlockStore& store, int64_t now_ms,
+                                          std::chrono::milliseconds at_most);
+
+// Lets a read-only store look whether it can write again, and asks readers whose time is over to
+// let their blocks go.
+void WatchStore(BlockStore& store, int64_t now_ms);
 
 // A pinned corpus and one with an unfinished job stay, whatever their time.
 MaintenanceReport ExpireCorpora(BlockStore& store, const JobQueue& jobs, int64_t now_ms);

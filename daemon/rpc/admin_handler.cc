@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "client/wire/utf8.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/version.h"
@@ -28,6 +29,22 @@ void FillPins(const Services& services, v1::DiskUsageReply* reply) {
                          options.disk_bytes};
   reply->set_pins_owner_bytes(limits.owner_bytes);
   reply->set_pins_total_bytes(limits.TotalBytes());
+}
+
+void FillWriteState(const WriteState& state, v1::WriteState* message) {
+  message->set_read_only(state.read_only);
+  message->set_reason(ToUtf8(state.reason));
+  message->set_since_ms(state.since_ms);
+  message->set_refused(state.refused);
+}
+
+void FillLease(const LeaseInfo& lease, v1::Lease* message) {
+  message->set_id(lease.id);
+  message->set_owner(lease.owner);
+  message->set_blocks(lease.blocks);
+  message->set_bytes(lease.bytes);
+  message->set_since_ms(lease.since_ms);
+  message->set_expires_at_ms(lease.expires_at_ms);
 }
 
 }  // namespace
@@ -70,6 +87,10 @@ Result<v1::Response> HandleDiskUsage(const Services& services) {
     corpus->clear_sources();
   }
   FillPins(services, reply);
+  FillWriteState(services.store.write_gate().state(), reply->mutable_write_state());
+  for (const LeaseInfo& lease : services.store.leases().List()) {
+    FillLease(lease, reply->add_leases());
+  }
   return response;
 }
 

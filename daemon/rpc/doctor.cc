@@ -57,6 +57,33 @@ void CheckStore(const Services& services, Report& report) {
   }
 }
 
+void CheckWrites(const Services& services, Report& report) {
+  const WriteState state = services.store.write_gate().state();
+  if (!state.read_only) return report.Add("writes", Level::kOk, "the store takes new blocks");
+  report.Add("writes", Level::kError,
+             "the store has been read-only for " +
+                 std::to_string((services.now_ms() - state.since_ms) / 1000) + " s (" +
+                 state.reason + "), " + std::to_string(state.refused) +
+                 " calls were refused: free space or mend the disk; it looks again by itself");
+}
+
+void CheckLeases(const Services& services, Report& report) {
+  const std::vector<LeaseInfo> leases = services.store.leases().List();
+  if (leases.empty()) return report.Add("leases", Level::kOk, "leases held: none");
+  uint64_t bytes = 0;
+  bool overdue = false;
+  for (const LeaseInfo& lease : leases) {
+    bytes += lease.bytes;
+    overdue = overdue || (lease.expires_at_ms != 0 && lease.expires_at_ms < services.now_ms());
+  }
+  const LeaseInfo& oldest = leases.front();
+  report.Add("leases", overdue ? Level::kWarn : Level::kOk,
+             "leases held: " + std::to_string(leases.size()) + " of " + FormatBytes(bytes) +
+                 ", the oldest for " +
+                 std::to_string((services.now_ms() - oldest.since_ms) / 1000) + " s by " +
+                 oldest.owner + (overdue ? "; some are overdue" : ""));
+}
+
 void CheckDisk(const Services& services, Report& report) {
   const std::string& folder = services.options.data_dir;
   struct statvfs disk {};
@@ -166,6 +193,8 @@ Result<v1::Response> HandleDoctor(const Services& services) {
   CheckEngine(services, report);
   CheckSocket(services, report);
   CheckStore(services, report);
+  CheckWrites(services, report);
+  CheckLeases(services, report);
   CheckDisk(services, report);
   CheckFsync(services, report);
   CheckMemory(services, report);

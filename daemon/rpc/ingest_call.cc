@@ -99,6 +99,8 @@ Status IngestCall::OpenCorpus() {
   if (!begin_.mode().empty() && begin_.mode() != "auto" && begin_.mode() != "exact") {
     return InvalidArgumentError("mode '" + begin_.mode() + "' is none of auto, exact, segmented");
   }
+  // Now, not after gigabytes of text have come.
+  RETURN_IF_ERROR(services_.store.write_gate().Admit("ingest of '" + begin_.name() + "'"));
   ASSIGN_OR_RETURN(JobQueue::Place place, services_.jobs.Reserve());
   place_.emplace(std::move(place));
   if (begin_.append()) return OpenAppend();

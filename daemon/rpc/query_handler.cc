@@ -86,6 +86,7 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
   const Result<QuestionRequest> question = ToQuestion(request);
   if (!question.ok()) return call->Fail(question.status());
   const auto sink = [&](std::string_view text) {
+    LeaseScope::Renew();
     if (!request.stream()) return !call->ended();
     v1::Response delta;
     delta.mutable_ask_delta()->set_text(ToUtf8(text));

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "daemon/corpus_update.h"
+#include "daemon/jobs/maintenance.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
@@ -49,6 +50,17 @@ Result<CorpusPin> WantedPin(const Services& services, const v1::PinRequest& requ
   if (standing != nullptr) pin.owner = standing->owner;
   pin.created_at_ms = services.now_ms();
   return pin;
+}
+
+// The regular sweep comes every so often; an end before the next one gets a sweep of its own.
+void SweepAt(const Services& services, int64_t expires_at_ms) {
+  const int64_t wait_ms = expires_at_ms - services.now_ms();
+  if (expires_at_ms == 0 || wait_ms > kMaintenanceInterval.count()) return;
+  const auto when = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms + 1);
+  services.timers.Schedule(when, [&services] {
+    services.slow.Submit(
+        [&services] { ExpireCorpora(services.store, services.jobs, services.now_ms()); });
+  });
 }
 
 }  // namespace
@@ -114,6 +126,7 @@ Result<v1::Response> HandleTouch(const Services& services, const v1::TouchReques
   };
   ASSIGN_OR_RETURN(const CorpusRecord record,
                    UpdateCorpusRecord(services.store, request.name(), change));
+  SweepAt(services, record.expires_at_ms);
   return CorpusResponse(services, record);
 }
 

@@ -16,6 +16,10 @@
 namespace corpusd {
 namespace {
 
+// A question shows life with every piece of its answer; reading and prefilling it come before.
+constexpr int64_t kReaderLifetimeMs = int64_t{30} * 60 * 1000;
+// Numbers connections, for logs and leases.
+std::atomic<uint64_t> next_session_id{1};
 // A timeout beyond this is as good as none, and no clock overflows.
 constexpr uint64_t kTimeoutMsMax = uint64_t{365} * 24 * 3600 * 1000;
 
@@ -41,6 +45,7 @@ RpcSession::RpcSession(const Services& services, const Peer& peer,
                        std::shared_ptr<ResponseSink> sink, std::function<void()> on_drained)
     : services_(services),
       peer_(peer),
+      session_id_(next_session_id.fetch_add(1)),
       sink_(std::move(sink)),
       on_drained_(std::move(on_drained)) {}
 
@@ -180,7 +185,17 @@ void RpcSession::OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id
 
 void RpcSession::Run(const std::shared_ptr<Call>& call, WorkerPool& pool,
                      std::function<void()> function) {
-  const bool taken = pool.Submit([call, function = std::move(function)] {
+  // Blocks that the call reads are leased to it; at the latest when it has shown no sign of life
+  // for long, it is asked to let them go.
+  auto holder =
+      std::make_shared<LeaseHolder>("connection " + std::to_string(session_id_) + ", " +
+                                        PeerText(peer_) + ", request " + std::to_string(call->id()),
+                                    kReaderLifetimeMs, [weak = std::weak_ptr<Call>(call)] {
+                                      if (const auto self = weak.lock())
+                                        self->Cancel(CancelledError("no sign of life"));
+                                    });
+  const bool taken = pool.Submit([call, holder, function = std::move(function)] {
+    const LeaseScope scope(holder);
     try {
       function();
     } catch (const std::exception& error) {  // out of memory: the root of a worker's task

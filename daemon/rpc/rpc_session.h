@@ -59,6 +59,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
 
   const Services& services_;
   const Peer peer_;
+  const uint64_t session_id_;
   const std::shared_ptr<ResponseSink> sink_;
   const std::function<void()> on_drained_;
   std::atomic<uint64_t> waiting_bytes_{0};

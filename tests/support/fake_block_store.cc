@@ -16,8 +16,18 @@ Status NoCorpus(std::string_view name) {
 
 }  // namespace
 
+FakeBlockStore::FakeBlockStore(std::shared_ptr<FakeDisk> disk)
+    : disk_(std::move(disk)), gate_([this](uint64_t) { return TryDisk(); }, nullptr) {}
+
+Status FakeBlockStore::TryDisk() const {
+  std::lock_guard lock(disk_->mutex);
+  return disk_->full ? ResourceExhaustedError("writing: no space left on device") : OkStatus();
+}
+
 Result<CorpusRecord> FakeBlockStore::CreateCorpus(CorpusRecord record,
                                                   std::span<const TokenId> /*tokens*/) {
+  RETURN_IF_ERROR(gate_.Admit("making corpus '" + record.name + "'"));
+  RETURN_IF_ERROR(gate_.Observe(TryDisk(), 0));
   std::lock_guard lock(disk_->mutex);
   if (disk_->corpora.count(record.name) > 0) {
     return AlreadyExistsError("corpus '" + record.name + "' exists");

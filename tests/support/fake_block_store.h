@@ -17,11 +17,12 @@ struct FakeDisk {
   std::map<std::string, CorpusRecord, std::less<>> corpora;
   std::map<uint64_t, std::string> jobs;
   uint64_t next_id = 1;
+  bool full = false;  // writes are refused until it is false again
 };
 
 class FakeBlockStore : public BlockStore {
  public:
-  explicit FakeBlockStore(std::shared_ptr<FakeDisk> disk) : disk_(std::move(disk)) {}
+  explicit FakeBlockStore(std::shared_ptr<FakeDisk> disk);
 
   Result<CorpusRecord> CreateCorpus(CorpusRecord record, std::span<const TokenId> tokens) override;
   Result<CorpusRecord> GetCorpus(std::string_view name) const override;
@@ -52,12 +53,19 @@ class FakeBlockStore : public BlockStore {
   std::vector<TierUsage> Usage() const override;
   CorpusUsage UsageOf(const CorpusRecord& record) const override;
   std::vector<std::string> Diagnose() const override;
+  WriteGate& write_gate() override { return gate_; }
+  LeaseTable& leases() override { return leases_; }
+  std::vector<Digest> HeldWithoutLease() const override { return {}; }
   Status PutJob(uint64_t id, std::string_view record) override;
   std::vector<std::pair<uint64_t, std::string>> ListJobs() const override;
   Status RemoveJob(uint64_t id) override;
 
  private:
+  Status TryDisk() const;
+
   const std::shared_ptr<FakeDisk> disk_;
+  WriteGate gate_;
+  LeaseTable leases_;
 };
 
 }  // namespace corpusd

@@ -38,6 +38,14 @@ std::vector<v1::Response> Answer(const v1::Request& request) {
     holder->set_pins(2);
     holder->set_bytes(3 << 20);
     usage->set_pins_total_bytes(uint64_t{9} << 30);
+    usage->mutable_write_state()->set_read_only(true);
+    usage->mutable_write_state()->set_reason("no space left on device");
+    usage->mutable_write_state()->set_since_ms(1789999940000);
+    v1::Lease* lease = usage->add_leases();
+    lease->set_owner("connection 7");
+    lease->set_blocks(3);
+    lease->set_bytes(5 << 20);
+    lease->set_since_ms(1789999880000);
   } else {
     *response.mutable_corpus() = PinnedCorpus();
   }
@@ -96,6 +104,17 @@ TEST_F(CtlRetention, DiskUsageListsThePinsOfEachOwner) {
   const Json usage = Json::parse(Run({"df", "-o", "json"}).out);
   EXPECT_EQ(usage["pins"]["holders"][0]["owner"], "alice");
   EXPECT_EQ(usage["pins"]["total_bytes"], uint64_t{9} << 30);
+}
+
+TEST_F(CtlRetention, DiskUsageSaysThatTheStoreIsReadOnlyAndWhoHoldsBlocks) {
+  EXPECT_THAT(Run({"df"}).out,
+              AllOf(HasSubstr("read-only since"), HasSubstr("no space left on device"),
+                    HasSubstr("leases held: 1, 5.0 MiB"), HasSubstr("connection 7")));
+  const Json usage = Json::parse(Run({"df", "-o", "json"}).out);
+  EXPECT_EQ(usage["writes"]["read_only"], true);
+  EXPECT_EQ(usage["writes"]["reason"], "no space left on device");
+  EXPECT_EQ(usage["leases"][0]["owner"], "connection 7");
+  EXPECT_EQ(usage["leases"][0]["blocks"], 3);
 }
 
 }  // namespace

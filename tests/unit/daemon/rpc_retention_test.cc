@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "daemon/rpc/peer.h"
+#include "store/pin_ledger.h"
 #include "tests/support/daemon_fixture.h"
 
 namespace corpusd {
@@ -69,7 +70,7 @@ TEST_F(RpcRetentionTest, APinHasTheCallersNameAndChangesPieceByPiece) {
   ASSERT_TRUE(pinned.ok()) << pinned.error().message;
   EXPECT_EQ(pinned->pin_owner(), Me());
   EXPECT_EQ(pinned->pin_reason(), "the audit");
-  EXPECT_EQ(pinned->pin_bytes(), 100u + 1024u);
+  EXPECT_EQ(pinned->pin_bytes(), 100u + kPinnedBlockOverheadBytes);
   EXPECT_GT(pinned->pinned_at_ms(), 0);
 
   v1::PinRequest longer;
@@ -112,7 +113,7 @@ TEST_F(RpcRetentionTest, DiskUsageSaysWhoHoldsHowMuch) {
   ASSERT_EQ(usage->pin_holders_size(), 1);
   EXPECT_EQ(usage->pin_holders(0).owner(), Me());
   EXPECT_EQ(usage->pin_holders(0).pins(), 2u);
-  EXPECT_EQ(usage->pin_holders(0).bytes(), 300u + 2 * 1024u);
+  EXPECT_EQ(usage->pin_holders(0).bytes(), 300u + 2 * kPinnedBlockOverheadBytes);
   EXPECT_EQ(usage->pins_total_bytes(), (uint64_t{1} << 20) / 10 * 9);
 }
 
@@ -159,6 +160,50 @@ TEST_F(RpcRetentionTest, AnothersPinIsNotRemovedWithItsCorpus) {
   const auto repinned = client_->Pin("a", "disk", milliseconds(1000));
   EXPECT_EQ(repinned->pin_owner(), record.pin->owner);  // whose quota it is
   EXPECT_TRUE(client_->Remove("a").ok());
+}
+
+std::string CheckOf(const v1::DoctorReply& doctor, const std::string& name) {
+  for (const v1::Check& check : doctor.checks()) {
+    if (check.name() == name) return check.level() + ": " + check.text();
+  }
+  return "";
+}
+
+TEST_F(RpcRetentionTest, AReadOnlyStoreRefusesIngestAnswersTheRestAndComesBackByItself) {
+  MakeReady(*client_, "a", "text");
+  EXPECT_THAT(CheckOf(*client_->Doctor(), "writes"), HasSubstr("ok"));
+  const auto set_full = [&](bool full) {
+    const std::lock_guard lock(disk_->mutex);
+    disk_->full = full;
+  };
+  set_full(true);
+  EXPECT_FALSE(Ingest(*client_, "b", "text").ok());
+  const auto refused = Ingest(*client_, "b", "text");
+  EXPECT_EQ(refused.error().code_text, "resource_exhausted");
+  EXPECT_THAT(refused.error().message,
+              AllOf(HasSubstr("ingest of 'b'"), HasSubstr("read-only"), HasSubstr("free space")));
+  const auto usage = client_->DiskUsage();
+  EXPECT_TRUE(usage->write_state().read_only());
+  EXPECT_THAT(usage->write_state().reason(), HasSubstr("no space left"));
+  EXPECT_GT(usage->write_state().since_ms(), 0);
+  EXPECT_THAT(CheckOf(*client_->Doctor(), "writes"),
+              AllOf(HasSubstr("error"), HasSubstr("read-only"), HasSubstr("no space left")));
+  v1::AskRequest question;
+  question.set_name("a");
+  question.set_question("still there?");
+  EXPECT_TRUE(client_->Ask(question, nullptr).ok());
+  set_full(false);
+  // Nobody ingests: the daemon looks by itself.
+  WaitFor("the store to take blocks again",
+          [&] { return !client_->DiskUsage()->write_state().read_only(); });
+  MakeReady(*client_, "b", "text");
+}
+
+TEST_F(RpcRetentionTest, ACorpusWhoseTimeIsOverGoesAndItsNameIsFree) {
+  MakeReady(*client_, "a", "text");
+  ASSERT_TRUE(client_->Touch("a", milliseconds(1)).ok());
+  WaitFor("its end", [&] { return client_->Show("a").error().code_text == "not_found"; });
+  MakeReady(*client_, "a", "text");
 }
 
 }  // namespace

@@ -72,5 +72,24 @@ TEST_F(DamagedHistoryTest, AReadErrorFailsTheQuestionWithItsCauseAndTheNextOneIs
   EXPECT_EQ(after->recomputed_tokens, 0u);
 }
 
+// A disk that takes no writes costs the mending, not the answer.
+TEST_F(DamagedHistoryTest, AReadOnlyStoreStillAnswersOverADamagedBlock) {
+  Ingest("a", Prose(400));
+  const auto before = Ask("a");
+  Damage("a", 4, 7);
+  ArmFault("payload.write", FaultKind::kNoSpace, /*after=*/0, /*times=*/UINT64_MAX);
+  const auto answered = Ask("a");
+  EXPECT_TRUE(store_->write_gate().state().read_only);
+  DisarmFaults();
+  const auto mended = Ask("a");
+  ASSERT_TRUE(before.ok() && answered.ok() && mended.ok()) << answered.status().ToString();
+  EXPECT_EQ(answered->answer, before->answer);
+  EXPECT_EQ(answered->cached_tokens, 0u);
+  EXPECT_EQ(mended->answer, before->answer);
+  EXPECT_GT(mended->cached_tokens, 0u);
+  EXPECT_FALSE(store_->write_gate().state().read_only);
+  EXPECT_EQ(Ask("a")->recomputed_tokens, 0u);
+}
+
 }  // namespace
 }  // namespace corpusd

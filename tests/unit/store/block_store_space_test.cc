@@ -239,7 +239,10 @@ TEST(SmallDisk, DISABLED_Work) {
   const TestCorpus kept = MakeCorpus(1, 100);
   ASSERT_TRUE((*store)->Fetch({kept.chain.data(), 16}, &stats).ok());
   EXPECT_TRUE(stats.damaged.empty() && stats.missing.empty());
+  EXPECT_TRUE((*store)->write_gate().state().read_only);
+  EXPECT_EQ(publish("also refused", MakeCorpus(4, 1)).code(), StatusCode::kResourceExhausted);
   std::filesystem::remove(ballast);
+  EXPECT_TRUE((*store)->write_gate().TryOpen());
   (void)(*store)->RemoveCorpus("refused");
   const Status accepted = publish("refused", MakeCorpus(3, 100));
   EXPECT_TRUE(accepted.ok()) << accepted.ToString();

@@ -16,6 +16,7 @@ using ::testing::Not;
 
 constexpr int64_t kNow = 1000;
 constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr uint64_t kChargedBytes = kTestBlockBytes + kPinnedBlockOverheadBytes;
 
 // So many blocks of 1 MiB when charged.
 CorpusRecord Pinned(uint64_t id, const std::string& name, const std::string& owner, uint64_t blocks,
@@ -23,7 +24,7 @@ CorpusRecord Pinned(uint64_t id, const std::string& name, const std::string& own
   CorpusRecord record;
   record.id = id;
   record.name = name;
-  record.block_bytes = kMiB - 1024;
+  record.block_bytes = kMiB - kPinnedBlockOverheadBytes;
   record.whole_blocks = blocks;
   record.pin = CorpusPin{static_cast<uint8_t>(tier), 0, owner, "", kNow};
   return record;
@@ -134,7 +135,7 @@ TEST_F(StoredPinTest, APinChangesAtAnyTimeAlsoWhileTheCorpusGrows) {
 }
 
 TEST_F(StoredPinTest, OverQuotaIsRefusedInsteadOfWedgingEviction) {
-  options_.pins_owner_bytes = 4 * (kTestBlockBytes + 1024);
+  options_.pins_owner_bytes = 4 * kChargedBytes;
   Reopen();
   CorpusRecord first = Ingest("first", MakeCorpus(1, 3));
   first.pin = DiskPin("alice");
@@ -152,7 +153,7 @@ TEST_F(StoredPinTest, OverQuotaIsRefusedInsteadOfWedgingEviction) {
 }
 
 TEST_F(StoredPinTest, APinnedCorpusThatIsBornOrGrowsMustFitToo) {
-  options_.pins_total_bytes = 3 * (kTestBlockBytes + 1024);
+  options_.pins_total_bytes = 3 * kChargedBytes;
   Reopen();
   CorpusRecord born;
   born.name = "born";
@@ -176,7 +177,7 @@ TEST_F(StoredPinTest, APinnedCorpusThatIsBornOrGrowsMustFitToo) {
 }
 
 TEST_F(StoredPinTest, ALapsedPinHoldsAndProtectsNothing) {
-  options_.pins_owner_bytes = 2 * (kTestBlockBytes + 1024);
+  options_.pins_owner_bytes = 2 * kChargedBytes;
   Reopen();
   CorpusRecord first = Ingest("first", MakeCorpus(1, 2));
   first.pin = DiskPin("alice", WallTimeMs() + 1000);
