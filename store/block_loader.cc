@@ -10,6 +10,10 @@
 namespace corpusd {
 namespace {
 
+// Questions are told apart; a prefill reads its history again with every run.
+constexpr int64_t kQuestionMs = 500;
+constexpr int64_t kPrefillMs = 60'000;
+
 // Below about this, disks and PCIe fall off their bandwidth.
 constexpr uint64_t kPieceBytes = uint64_t{768} << 10;
 // A block that moves faster than it is read is not followed for ever.
@@ -176,6 +180,8 @@ Result<std::unique_ptr<BlockPrefetch>> BlockLoader::Prefetch(std::span<const Dig
   auto handle = std::make_unique<Handle>(*this, options);
   std::vector<size_t> absent;
   std::vector<Digest> absent_digests;
+  host_.NoteUse(digests,
+                options.priority == TransferPriority::kQuestion ? kQuestionMs : kPrefillMs);
   for (size_t i = 0; i < digests.size(); ++i) {
     Handle::Item& item = handle->items.emplace_back();
     item.digest = digests[i];

@@ -176,6 +176,7 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
 void DurableBlockStore::KeepInHostTier(std::span<const BlockWrite> blocks,
                                        const CorpusRecord& record) {
   const size_t first = record.chain.size() - blocks.size();
+  host_.NoteUse(record.chain, /*correlated_ms=*/60'000);
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (host_.Contains(blocks[i].digest)) continue;
     const auto block =

@@ -51,14 +51,32 @@ BlockRef BlockRef::HeldBy(const std::shared_ptr<const void>& holder) const {
 }
 
 HostTier::HostTier(uint64_t capacity_bytes)
-    : capacity_bytes_(capacity_bytes), used_(std::make_shared<std::atomic<uint64_t>>(0)) {}
+    : capacity_bytes_(capacity_bytes),
+      used_(std::make_shared<std::atomic<uint64_t>>(0)),
+      policy_(capacity_bytes) {}
 
 BlockRef HostTier::Find(const Digest& digest) {
   const std::lock_guard lock(mutex_);
   const auto it = entries_.find(digest);
   if (it == entries_.end()) return {};
-  groups_[it->second.place.group].last_use = ++use_clock_;
   return BlockRef(it->second.block);
+}
+
+void HostTier::NoteUse(std::span<const Digest> chain, int64_t correlated_ms) {
+  const std::lock_guard lock(mutex_);
+  const int64_t now_ms = WallTimeMs();
+  for (size_t i = 0; i < chain.size(); ++i) {
+    const auto it = entries_.find(chain[i]);
+    const uint64_t item = DigestHash()(chain[i]);
+    const EvictionPolicy::ItemUse use = {item,          i,     block_bytes_, /*weight=*/1,
+                                         correlated_ms, now_ms};
+    if (it != entries_.end()) {
+      it->second.heat = policy_.Use(use, it->second.heat);
+    } else {  // on its way, or too much to come: remembered either way
+      const Heat heat = policy_.Use(use, policy_.Recall(item).value_or(Heat{}));
+      policy_.Remember(item, block_bytes_, heat);
+    }
+  }
 }
 
 bool HostTier::PinnedLocked(const Digest& digest, int64_t now_ms) const {
@@ -67,8 +85,7 @@ bool HostTier::PinnedLocked(const Digest& digest, int64_t now_ms) const {
 }
 
 void HostTier::EraseLocked(std::unordered_map<Digest, Entry, DigestHash>::iterator it) {
-  const auto group = groups_.find(it->second.place.group);
-  if (--group->second.blocks == 0) groups_.erase(group);
+  policy_.Remember(DigestHash()(it->first), it->second.block->charged_bytes(), it->second.heat);
   entries_.erase(it);
 }
 
@@ -81,7 +98,7 @@ bool HostTier::EvictLocked(uint64_t needed_bytes) {
   for (const auto& [digest, entry] : entries_) {
     // The tier's own reference is one; nobody can add a second without the lock.
     const bool leased = entry.block.use_count() > 1;
-    candidates.push_back({groups_.at(entry.place.group).last_use, entry.place.position,
+    candidates.push_back({policy_.Rank(entry.heat), entry.place.position,
                           entry.block->charged_bytes(), leased, PinnedLocked(digest, now_ms)});
     digests.push_back(digest);
   }
@@ -137,10 +154,18 @@ std::shared_ptr<HostBlock> HostTier::ReserveFree(const Request& request) {
 BlockRef HostTier::Insert(std::shared_ptr<HostBlock> block, const BlockPlace& place) {
   const std::lock_guard lock(mutex_);
   const Digest digest = block->digest();
-  const auto [it, inserted] = entries_.try_emplace(digest, Entry{std::move(block), place});
-  Group& group = groups_[it->second.place.group];
-  group.last_use = ++use_clock_;
-  if (inserted) ++group.blocks;
+  const auto [it, inserted] = entries_.try_emplace(digest, Entry{std::move(block), place, {}});
+  if (inserted) {
+    const uint64_t item = DigestHash()(digest);
+    block_bytes_ = it->second.block->charged_bytes();
+    // NoteUse came before, unless the block comes by itself.
+    const auto noted = policy_.Recall(item);
+    it->second.heat =
+        noted
+            ? *noted
+            : policy_.Use({item, place.position, block_bytes_, /*weight=*/1, 0, WallTimeMs()}, {});
+    policy_.Enter(block_bytes_);
+  }
   return BlockRef(it->second.block);
 }
 

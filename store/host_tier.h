@@ -1,6 +1,7 @@
 // store/host_tier.h -- blocks in host memory under a hard cap of bytes. Leased blocks (a BlockRef
-// lives) and pinned ones stay; others leave by eviction_policy.h. Thread-safe. Owns the memory;
-// BlockRefs share it, and may outlive the tier.
+// lives) and pinned ones stay; others leave by eviction_policy.h, where every byte saves the same:
+// a block that is not here is read from disk. Thread-safe. Owns the memory; BlockRefs share it, and
+// may outlive the tier.
 #pragma once
 
 #include <atomic>
@@ -16,6 +17,7 @@
 #include "store/base/result.h"
 #include "store/block_place.h"
 #include "store/block_ref.h"
+#include "store/eviction_policy.h"
 
 namespace corpusd {
 
@@ -58,8 +60,11 @@ class HostTier {
   // Pinned digests and until when (Unix milliseconds; 0: for good).
   using Pins = std::unordered_map<Digest, int64_t, DigestHash>;
 
-  // A lease, or an invalid ref. Counts as a use of the block's group.
+  // A lease, or an invalid ref. Does not count as a use.
   BlockRef Find(const Digest& digest);
+  // A chain, or the beginning of one, is used now: its blocks count alike, be they here or not yet;
+  // but not those of which a use counted less than correlated_ms ago.
+  void NoteUse(std::span<const Digest> chain, int64_t correlated_ms);
   // Memory for all the blocks or none, evicting as needed. kResourceExhausted, with the numbers, if
   // leases and pins leave no room.
   Result<std::vector<std::shared_ptr<HostBlock>>> Reserve(std::span<const Request> requests);
@@ -84,10 +89,7 @@ class HostTier {
   struct Entry {
     std::shared_ptr<HostBlock> block;
     BlockPlace place;
-  };
-  struct Group {
-    uint64_t last_use = 0;
-    uint64_t blocks = 0;
+    Heat heat;
   };
   bool PinnedLocked(const Digest& digest, int64_t now_ms) const;
   bool EvictLocked(uint64_t needed_bytes);
@@ -97,9 +99,9 @@ class HostTier {
   std::shared_ptr<std::atomic<uint64_t>> used_;
   mutable std::mutex mutex_;
   std::unordered_map<Digest, Entry, DigestHash> entries_;
-  std::unordered_map<Digest, Group, DigestHash> groups_;
+  EvictionPolicy policy_;
+  uint64_t block_bytes_ = 4096;  // what a block takes: of the last one that came
   Pins pins_;
-  uint64_t use_clock_ = 0;
 };
 
 }  // namespace corpusd

@@ -17,10 +17,12 @@ namespace corpusd {
 
 // Adds its subcommands; their callbacks leave what went wrong in *status.
 using AddBenchCommands = void (*)(CLI::App& app, Status* status);
-void AddModelCommands(CLI::App& app, Status* status);  // prefill, attention-decode
+void AddModelCommands(CLI::App& app, Status* status);   // prefill, attention-decode
+void AddReplayCommands(CLI::App& app, Status* status);  // replay
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
     AddModelCommands,
+    AddReplayCommands,
 };
 
 // --smoke and -o table|json, alike in every subcommand.

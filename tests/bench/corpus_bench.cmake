@@ -1,5 +1,6 @@
 corpusd_program(corpus-bench
-  FILES bench_command.cc corpus_bench.cc cpu_ceilings.cc model_bench.cc
+  FILES bench_command.cc corpus_bench.cc cpu_ceilings.cc model_bench.cc replay_bench.cc
+        replay_cache.cc replay_trace.cc
   DEPS corpusd_model_session corpusd_test_support)
 if(CORPUSD_TESTS)
   add_test(NAME corpus_bench_smoke
@@ -7,4 +8,7 @@ if(CORPUSD_TESTS)
 $<TARGET_FILE:corpus-bench> prefill --smoke --model smoke.gguf -o json"
            WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
   set_tests_properties(corpus_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
+  add_test(NAME corpus_bench_replay_smoke
+           COMMAND sh -c "$<TARGET_FILE:corpus-bench> replay --smoke -o json")
+  set_tests_properties(corpus_bench_replay_smoke PROPERTIES LABELS fast TIMEOUT 60)
 endif()

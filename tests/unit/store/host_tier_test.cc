@@ -42,6 +42,7 @@ class HostTierTest : public ::testing::Test {
 
 TEST_F(HostTierTest, TheCapIsHardAndTheTailOfTheOldestGoes) {
   HostTier tier(4 * kTestBlockBytes);
+  tier.NoteUse(std::span(a_.chain).first(3), 0);
   for (size_t i = 0; i < 3; ++i) Put(tier, a_.chain[i], a_.chain[0], i);
   Put(tier, b_.chain[0], b_.chain[0], 0);
   Put(tier, b_.chain[1], b_.chain[0], 1);
