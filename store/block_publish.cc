@@ -42,7 +42,7 @@ Status DurableBlockStore::CheckDiskRoom(uint64_t needed_bytes) {
   // The catalogue grows without asking: by its log, which stays until tables are written from it,
   // and by compaction, which has its input and its output on disk at once.
   const uint64_t growth_bytes = catalog_->PhysicalBytes() + kCatalogGrowthBytes;
-  RETURN_IF_ERROR(CheckCap(needed_bytes + std::min(growth_bytes, options_.disk_bytes / 4)));
+  RETURN_IF_ERROR(CheckCap(needed_bytes + std::min(growth_bytes, options_.disk_bytes / 2)));
   if (const uint64_t free_bytes = FreeDiskBytes(); needed_bytes > free_bytes) {
     return gate_.Observe(ResourceExhaustedError("the disk under " + options_.data_dir +
                                                 " is full: " + FormatBytes(free_bytes) +

@@ -58,9 +58,9 @@ Status WriteGate::Admit(const std::string& what) {
   ++state_.refused;
   const std::string remedy = full_ ? "free space on the disk, or remove a corpus"
                                    : "look at the disk and the kernel's log (dmesg)";
-  return ResourceExhaustedError(what + " is refused: the store is read-only since " +
-                                state_.reason + ". Questions are still answered. To go on, " +
-                                remedy + "; it looks again by itself every few seconds");
+  return ResourceExhaustedError(what + " is refused: the store is read-only (" + state_.reason +
+                                "). Questions are still answered. To go on, " + remedy +
+                                "; it looks again by itself every few seconds");
 }
 
 }  // namespace corpusd
