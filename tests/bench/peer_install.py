@@ -30,7 +30,8 @@ def make_venv(folder, log, packages):
     if not os.path.exists(os.path.join(folder, "bin", "pip")):
         run([sys.executable, "-m", "venv", folder], log)
     python = os.path.join(folder, "bin", "python")
-    run([python, "-m", "pip", "install", "--quiet", *packages], log)
+    if packages:
+        run([python, "-m", "pip", "install", "--quiet", *packages], log)
     return python
 
 
