@@ -272,8 +272,7 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
 }
 
 bool KnownIsa(const std::string& isa) {
-  constexpr std::string_view kNames[] = {"auto",       "avx2",       "avx512",
-                                         "avx512vnni", "avx512bf16", "amx"};
+  constexpr std::string_view kNames[] = {"auto", "avx2", "avx512", "avx512vnni", "amx"};
   return std::find(std::begin(kNames), std::end(kNames), isa) != std::end(kNames);
 }
 
@@ -282,7 +281,7 @@ bool KnownIsa(const std::string& isa) {
 Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
   if (!KnownIsa(options.isa)) {
     return InvalidArgumentError("unknown instruction set '" + options.isa +
-                                "': auto, avx2, avx512, avx512vnni, avx512bf16 and amx are known");
+                                "': auto, avx2, avx512, avx512vnni and amx are known");
   }
   if (options.threads > kMaxThreads) {
     return InvalidArgumentError(std::to_string(options.threads) + " threads asked for; at most " +

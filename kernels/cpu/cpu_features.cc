@@ -48,9 +48,9 @@ CpuFeatures DetectCpuFeatures() noexcept {
                     Has(extended.ebx, 16) && Has(extended.ebx, 17) && Has(extended.ebx, 30) &&
                     Has(extended.ebx, 31);
   features.avx512_vnni = features.avx512 && Has(extended.ecx, 11);
-  features.avx512_bf16 = features.avx512_vnni && Has(extended1.eax, 5);
-  features.amx_bf16 = features.avx512_bf16 && (state & kAmxState) == kAmxState &&
-                      Has(extended.edx, 22) && Has(extended.edx, 24) && TilePermission();
+  features.amx_bf16 = features.avx512_vnni && Has(extended1.eax, 5) &&  // AVX512_BF16
+                      (state & kAmxState) == kAmxState && Has(extended.edx, 22) &&
+                      Has(extended.edx, 24) && TilePermission();
   return features;
 }
 

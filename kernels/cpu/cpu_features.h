@@ -9,8 +9,7 @@ struct CpuFeatures {
   bool avx2 = false;         // with FMA and F16C
   bool avx512 = false;       // F, BW, VL, DQ
   bool avx512_vnni = false;  // and the integer dot products
-  bool avx512_bf16 = false;  // and the bf16 dot product
-  bool amx_bf16 = false;     // tile registers, permission granted to this process
+  bool amx_bf16 = false;     // and bf16 dot products; tile registers, granted to this process
 };
 
 // Asks the system for permission to use tile registers where the processor has them.

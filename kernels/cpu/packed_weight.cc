@@ -1,5 +1,8 @@
 #include "kernels/cpu/packed_weight.h"
 
+#include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/reference/dequantize.h"
@@ -24,6 +27,20 @@ uint16_t HalfTimesMinusEight(uint16_t half) {
   return static_cast<uint16_t>(((half ^ 0x8000u) & 0x8000u) | magnitude);
 }
 
+// The nearest float16, ties to even; beyond its range the largest.
+uint16_t HalfFromFloat(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  constexpr uint32_t kSmallestNormal = 0x38800000u;  // 2^-14
+  if (magnitude < kSmallestNormal) {                 // multiples of 2^-24
+    const float steps = std::bit_cast<float>(magnitude) * 0x1p24f;
+    return sign | static_cast<uint16_t>(std::nearbyintf(steps));
+  }
+  const uint32_t rounded = (magnitude + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  return sign | static_cast<uint16_t>(std::min(rounded - (112u << 10), 0x7bffu));
+}
+
 // Place of a 4-bit code in a kQ4 panel: inputs 8c + 2n + h of an output share 32 bits, at bit 16h +
 // 4n.
 struct NibblePlace {
@@ -36,8 +53,33 @@ NibblePlace PlaceOfQ4(uint32_t lane, uint32_t k) {
 }
 size_t PlaceOfQ8(uint32_t lane, uint32_t k) { return size_t{k / 4} * 64 + lane * 4 + k % 4; }
 
+// Super-blocks of 256: d, d_min, eight scales and minima, then per 64 inputs the low nibbles of 32
+// bytes and the high ones. The products d * scale and d_min * min are rounded to float16: 2^-12 of
+// a weight, an eighth of what bfloat16 would do to it.
+void PackQ4K(std::byte* panel, uint32_t lane, uint32_t cols, const std::byte* source) {
+  constexpr uint32_t kGroups = 8, kHeaderBytes = 16, kBytes = 144;
+  std::byte* codes = panel + PackedScaleBytes(PackedKind::kQ4, cols);
+  for (uint32_t block = 0; block < cols / kQuantBlock; ++block) {
+    const std::byte* super = source + size_t{block / kGroups} * kBytes;
+    const uint32_t group = block % kGroups;
+    const ScaleAndMin s = UnpackScaleAndMin(super + 4, group);
+    const float d = HalfToFloat(LoadU16(super)) * static_cast<float>(s.scale);
+    const float minimum = HalfToFloat(LoadU16(super + 2)) * static_cast<float>(s.min);
+    StoreU16(panel + block * 64 + lane * 2, HalfFromFloat(d));
+    StoreU16(panel + block * 64 + 32 + lane * 2, HalfFromFloat(-minimum));
+    const std::byte* nibbles = super + kHeaderBytes + group / 2 * 32;
+    for (uint32_t i = 0; i < kQuantBlock; ++i) {
+      const auto pair = std::to_integer<uint32_t>(nibbles[i]);
+      const uint32_t code = group % 2 == 0 ? pair & 15u : pair >> 4;
+      const NibblePlace place = PlaceOfQ4(lane, block * kQuantBlock + i);
+      codes[place.byte] |= static_cast<std::byte>(code << place.shift);
+    }
+  }
+}
+
 void PackQ4(std::byte* panel, uint32_t lane, uint32_t cols, WeightType type,
             const std::byte* source) {
+  if (type == WeightType::kQ4_K) return PackQ4K(panel, lane, cols, source);
   std::byte* codes = panel + PackedScaleBytes(PackedKind::kQ4, cols);
   const uint32_t header_bytes = type == WeightType::kQ4_1 ? 4 : 2;
   for (uint32_t block = 0; block < cols / kQuantBlock; ++block) {
@@ -85,6 +127,7 @@ PackedKind PackedKindFor(WeightType type) noexcept {
   switch (type) {
     case WeightType::kQ4_0:
     case WeightType::kQ4_1:
+    case WeightType::kQ4_K:
       return PackedKind::kQ4;
     case WeightType::kQ8_0:
     case WeightType::kQ5_0:

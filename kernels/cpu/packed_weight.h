@@ -32,8 +32,8 @@ struct PackedWeight {
   const std::byte* panel(uint32_t p) const { return data + p * panel_bytes; }
 };
 
-// The kind that keeps every bit of a type in the fewest bytes; types that no kind fits become
-// kBf16.
+// The kind that keeps every bit of a type in the fewest bytes (of Q4_K all but the last bits of its
+// scales); types that no kind fits become kBf16.
 PackedKind PackedKindFor(WeightType type) noexcept;
 uint64_t PackedPanelBytes(PackedKind kind, uint32_t cols) noexcept;
 // Bytes of the scales before the codes of a kQ4 or kQ8 panel.

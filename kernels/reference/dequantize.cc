@@ -42,24 +42,13 @@ void Scale(const int values[kSmallBlock], float scale, int zero, float offset, f
   }
 }
 
-// The 12 bytes of a K-quant super-block that hold eight 6-bit scales and eight 6-bit minima.
-struct ScaleAndMin {
-  int scale, min;
-};
-ScaleAndMin UnpackScale(const std::byte* packed, uint32_t index) {
-  if (index < 4) return {At(packed, index) & 63, At(packed, index + 4) & 63};
-  const int low = At(packed, index + 4);
-  return {(low & 15) | (At(packed, index - 4) >> 6) << 4, (low >> 4) | (At(packed, index) >> 6)
-                                                                           << 4};
-}
-
 // Q4_K (high_bits null) and Q5_K: per 64 elements the low nibbles of 32 bytes, then the high ones.
 void DequantizeSuperBlock45(const std::byte* block, const std::byte* high_bits,
                             const std::byte* nibbles, float* out) {
   const float d = HalfAt(block);
   const float d_min = HalfAt(block + 2);
   for (uint32_t group = 0; group < kSuperBlock / 32; ++group) {
-    const ScaleAndMin s = UnpackScale(block + 4, group);
+    const ScaleAndMin s = UnpackScaleAndMin(block + 4, group);
     const float scale = d * static_cast<float>(s.scale);
     const float offset = d_min * static_cast<float>(s.min);
     const std::byte* const packed = nibbles + group / 2 * 32;
@@ -133,6 +122,13 @@ void DequantizeBlock(WeightType type, const std::byte* block, float* out) {
 }
 
 }  // namespace
+
+ScaleAndMin UnpackScaleAndMin(const std::byte* packed, uint32_t index) noexcept {
+  if (index < 4) return {At(packed, index) & 63, At(packed, index + 4) & 63};
+  const int low = At(packed, index + 4);
+  return {(low & 15) | (At(packed, index - 4) >> 6) << 4, (low >> 4) | (At(packed, index) >> 6)
+                                                                           << 4};
+}
 
 float HalfToFloat(uint16_t half) noexcept {
   const uint32_t sign = uint32_t{half} >> 15 << 31;

@@ -34,6 +34,30 @@ __attribute__((target("avx2,fma"))) float FmaYmm(int steps) {
   return _mm256_cvtss_f32(sums[0]);
 }
 
+// Factors from the first-level cache: products of constants would be made once.
+__attribute__((target("avx2"))) float DotInt16Ymm(int steps) {
+  alignas(32) int16_t weights[1024];
+  for (int i = 0; i < 1024; ++i) weights[i] = static_cast<int16_t>(i);
+  __m256i sums[4][2];
+  __m256i a[4];
+  for (int i = 0; i < 4; ++i) a[i] = sums[i][0] = sums[i][1] = _mm256_set1_epi32(0x00010002 + i);
+  for (int s = 0; s < steps; ++s) {
+    const int16_t* w = weights + s % 32 * 32;
+    const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w));
+    const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + 16));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      sums[i][0] = _mm256_add_epi32(sums[i][0], _mm256_madd_epi16(a[i], w0));
+      sums[i][1] = _mm256_add_epi32(sums[i][1], _mm256_madd_epi16(a[i], w1));
+    }
+  }
+  __m256i total = _mm256_setzero_si256();
+  for (const auto& pair : sums) {
+    total = _mm256_add_epi32(total, _mm256_add_epi32(pair[0], pair[1]));
+  }
+  return static_cast<float>(_mm_cvtsi128_si32(_mm256_castsi256_si128(total)));
+}
+
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -74,6 +98,18 @@ __attribute__((target("avx512f,avx512vnni"))) float DotInt8(int steps) {
   return static_cast<float>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0])));
 }
 
+__attribute__((target("avx512f,avx512vnni"))) float DotInt16Zmm(int steps) {
+  __m512i sums[16];
+  for (int i = 0; i < 16; ++i) sums[i] = _mm512_set1_epi32(i);
+  const __m512i a = _mm512_set1_epi32(0x00010002 + (steps & 1));
+  for (int s = 0; s < steps; ++s) {
+#pragma GCC unroll 16
+    for (auto& sum : sums) sum = _mm512_dpwssd_epi32(sum, a, a);
+  }
+  for (int i = 1; i < 16; ++i) sums[0] = _mm512_add_epi32(sums[0], sums[i]);
+  return static_cast<float>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0])));
+}
+
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -105,8 +141,6 @@ __attribute__((target("amx-tile,amx-bf16"))) float DotTile(int steps) {
   return out[0];
 }
 #pragma GCC diagnostic pop
-
-bool HasVnni() { return __builtin_cpu_supports("avx512vnni") != 0; }
 
 // The best of several runs: a ceiling is what the machine does when nothing else runs.
 double BestGmacs(ThreadPool& pool, bool processor_time, float (*loop)(int), int steps,
@@ -168,13 +202,20 @@ CpuCeilings MeasureCpuCeilings(unsigned threads, bool processor_time) {
   const CpuFeatures features = DetectCpuFeatures();
   ThreadPool pool(threads);
   CpuCeilings ceilings;
-  if (features.avx2) ceilings.fp32_gmacs = BestGmacs(pool, processor_time, FmaYmm, kSteps, 12 * 8);
+  if (features.avx2) {
+    ceilings.fp32_gmacs = BestGmacs(pool, processor_time, FmaYmm, kSteps, 12 * 8);
+    ceilings.int16_gmacs = BestGmacs(pool, processor_time, DotInt16Ymm, kSteps, 8 * 16);
+  }
   if (features.avx512) {
     ceilings.fp32_gmacs =
         std::max(ceilings.fp32_gmacs, BestGmacs(pool, processor_time, FmaZmm, kSteps, 16 * 16));
-    if (HasVnni()) ceilings.int8_gmacs = BestGmacs(pool, processor_time, DotInt8, kSteps, 16 * 64);
   }
-  if (features.avx512_bf16)
+  if (features.avx512_vnni) {
+    ceilings.int8_gmacs = BestGmacs(pool, processor_time, DotInt8, kSteps, 16 * 64);
+    ceilings.int16_gmacs = std::max(ceilings.int16_gmacs,
+                                    BestGmacs(pool, processor_time, DotInt16Zmm, kSteps, 16 * 32));
+  }
+  if (features.avx512_vnni && __builtin_cpu_supports("avx512bf16") != 0)
     ceilings.bf16_gmacs = BestGmacs(pool, processor_time, DotBf16, kSteps, 16 * 32);
   if (features.amx_bf16) {
     ceilings.amx_bf16_gmacs =

@@ -7,8 +7,9 @@
 namespace corpusd {
 
 struct CpuCeilings {
-  double fp32_gmacs = 0;  // billions of multiply-adds a second, all threads
-  double bf16_gmacs = 0;  // 0: the processor has no such instruction
+  double fp32_gmacs = 0;   // billions of multiply-adds a second, all threads
+  double bf16_gmacs = 0;   // 0: the processor has no such instruction
+  double int16_gmacs = 0;  // paired products with 32-bit sums
   double int8_gmacs = 0;
   double amx_bf16_gmacs = 0;
   double read_gbytes = 0;  // sum over 256 MiB in huge pages

@@ -189,13 +189,14 @@ Json Bench::RunAttention(KvCodec codec) {
 Json Bench::Run() {
   ceilings_ = MeasureCpuCeilings(options_.threads, options_.processor_time);
   const std::string name(backend_->name());
-  macs_ceiling_ = name == "cpu-amx"          ? ceilings_.amx_bf16_gmacs
-                  : name == "cpu-avx512bf16" ? ceilings_.bf16_gmacs
-                                             : ceilings_.fp32_gmacs;
+  macs_ceiling_ = name == "cpu-amx"      ? ceilings_.amx_bf16_gmacs
+                  : name == "cpu-avx512" ? ceilings_.fp32_gmacs
+                                         : ceilings_.int16_gmacs;
   Json json = {{"backend", name},
                {"ceilings",
                 {{"fp32_gmacs", ceilings_.fp32_gmacs},
                  {"bf16_gmacs", ceilings_.bf16_gmacs},
+                 {"int16_gmacs", ceilings_.int16_gmacs},
                  {"int8_gmacs", ceilings_.int8_gmacs},
                  {"amx_bf16_gmacs", ceilings_.amx_bf16_gmacs},
                  {"read_gbytes", ceilings_.read_gbytes}}}};

@@ -14,7 +14,7 @@
 // (the products last)
 #include "kernels/cpu/isa/int16_groups.h"
 // and their bf16 forms
-#include "kernels/cpu/isa/bf16_matmul.h"
+#include "kernels/cpu/isa/bf16_rows.h"
 // (the policy last)
 #include "kernels/cpu/isa/bf16_attention.h"
 // on tiles

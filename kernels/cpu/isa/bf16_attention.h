@@ -1,7 +1,7 @@
 // kernels/cpu/isa/bf16_attention.h -- the attention Policy by bf16 dot products: bf16 tiles are
 // multiplied where they lie (their layout is the instruction's), int8 tiles are expanded to bf16,
 // which holds their codes exactly. Queries and softmax weights are rounded to bf16. Included after
-// bf16_matmul.h and attention_body.h by one translation unit.
+// bf16_rows.h and attention_body.h by one translation unit.
 #pragma once
 
 namespace corpusd {

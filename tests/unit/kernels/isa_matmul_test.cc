@@ -40,7 +40,9 @@ void ExpectNearReference(const CpuKernels& kernels, Product& product, bool accum
       product.weight.packed.kind == PackedKind::kBf16 && product.weight.type != WeightType::kBf16;
   const double precision =
       std::max(ProductPrecision(kernels, product.weight.packed.kind, product.x.rows),
-               rounded ? 0x1p-8 : 0.0);
+               rounded                                    ? 0x1p-8
+               : product.weight.type == WeightType::kQ4_K ? 0x1p-11  // its scales, to float16
+                                                          : 0.0);
   std::vector<float> expected = product.before;
   ReferenceMatMul({expected.data(), product.x.rows, rows, rows}, product.x,
                   product.weight.values.data(), accumulate);

@@ -192,9 +192,7 @@ std::vector<const CpuKernels*> TestedKernels() {
   return {tables.begin(), tables.end()};
 }
 
-bool MultipliesBf16(const CpuKernels& kernels) {
-  return kernels.name == "avx512bf16" || kernels.name == "amx";
-}
+bool MultipliesBf16(const CpuKernels& kernels) { return kernels.name == "amx"; }
 
 bool MultipliesInt16(const CpuKernels& kernels) {
   return kernels.name == "avx2" || kernels.name == "avx512vnni";

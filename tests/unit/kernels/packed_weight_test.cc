@@ -22,8 +22,10 @@ TEST(PackedWeight, UnpacksWhatWasPacked) {
       UnpackRow(row.data(), weight.packed, r);
       for (uint32_t k = 0; k < 512; ++k) {
         const float expected = weight.values[r * 512 + k];
-        // Besides bf16's rounding only the last bit of d * q + m may differ.
-        const double bound = std::fabs(expected) * (rounded ? 0x1p-8 : 0x1p-22) + 1e-7;
+        // Besides bf16's rounding only the last bit of d * q + m may differ. Q4_K's d and m are
+        // rounded to float16; 15 * d and m are at most 15 * 63 * 0.02 here.
+        const double scales = type == WeightType::kQ4_K ? 2 * 15 * 63 * 0.02 * 0x1p-11 : 0;
+        const double bound = std::fabs(expected) * (rounded ? 0x1p-8 : 0x1p-22) + scales + 1e-7;
         ASSERT_NEAR(row[k], expected, bound) << "type " << static_cast<int>(type);
       }
     }
