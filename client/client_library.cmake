@@ -5,6 +5,7 @@ corpusd_library(corpusd_wire
   SYSTEM_DEPS protobuf::libprotobuf)
 corpusd_library(corpusd_client
   FILES ${CMAKE_CURRENT_LIST_DIR}/unix_channel.cc ${CMAKE_CURRENT_LIST_DIR}/corpus_client.cc
+        ${CMAKE_CURRENT_LIST_DIR}/corpus_bundle.cc
         ${CMAKE_CURRENT_LIST_DIR}/token_stream.cc
   DEPS corpusd_wire corpusd_proto)
 

@@ -241,6 +241,20 @@ ClientResult<v1::DoctorReply> CorpusClient::Doctor() {
   CORPUSD_REPLY("doctor", doctor);
 }
 
+ClientResult<v1::Job> CorpusClient::Scrub(uint64_t bytes_per_s) {
+  v1::Request request;
+  request.mutable_scrub()->set_bytes_per_s(bytes_per_s);
+  CORPUSD_REPLY("scrub", job);
+}
+
+ClientResult<v1::ExplainMissReply> CorpusClient::ExplainMiss(const v1::ExplainMissRequest& asked) {
+  if (auto error = CheckText("name", asked.name())) return *error;
+  if (auto error = CheckText("preamble", asked.preamble())) return *error;
+  v1::Request request;
+  *request.mutable_explain_miss() = asked;
+  CORPUSD_REPLY("explain-miss", explain_miss);
+}
+
 #undef CORPUSD_REPLY
 
 ClientResult<v1::Job> CorpusClient::WatchJob(uint64_t id,

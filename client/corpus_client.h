@@ -51,6 +51,11 @@ class IngestWriter {
 // Feeds every source through the writer. RETURNS true to go on, false to give up: the daemon then
 // forgets what it got, and the call returns "cancelled".
 using IngestFeeder = std::function<bool(IngestWriter& writer)>;
+// Takes a piece of a bundle, of any size. RETURNS false once the call has failed; Import says why.
+using PieceSender = std::function<bool(std::string_view piece)>;
+// Sends a bundle's bytes in order, all of them. An error gives the import up; what has come as
+// whole blocks stays at the daemon for the next try.
+using ImportFeeder = std::function<ClientResult<Done>(const PieceSender& send)>;
 
 class CorpusClient {
  public:
@@ -110,6 +115,17 @@ class CorpusClient {
       std::string_view name, bool repair,
       const std::function<bool(uint64_t done, uint64_t total)>& on_progress);
   ClientResult<v1::DoctorReply> Doctor();
+  // Begins to check everything stored, or joins the scrub under way. 0: at the daemon's rate.
+  ClientResult<v1::Job> Scrub(uint64_t bytes_per_s);
+  ClientResult<v1::ExplainMissReply> ExplainMiss(const v1::ExplainMissRequest& request);
+
+  // A corpus as one file. on_piece gets its bytes in order and returns false to give up.
+  ClientResult<v1::ExportReply> Export(
+      std::string_view name, const std::function<bool(const v1::ExportData& piece)>& on_piece);
+  // name: of the corpus to make; "": the bundle's own. on_progress may be empty.
+  ClientResult<v1::ImportReply> Import(
+      std::string_view name, const ImportFeeder& feeder,
+      const std::function<void(uint64_t done, uint64_t total)>& on_progress);
 
  private:
   friend class TokenStream;

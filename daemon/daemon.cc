@@ -21,6 +21,8 @@ constexpr size_t kIngestThreads = 2, kIngestQueued = 256;
 constexpr size_t kQueuedPerQuery = 16;
 // How often a read-only store looks whether it can write again, and overdue readers are looked for.
 constexpr milliseconds kWatchInterval{2000};
+// So long a scrub lets questions go before it reads one more block.
+constexpr milliseconds kScrubPatience{250};
 // Cancelled questions end at their next token; a client gets so long to take its last answers.
 constexpr milliseconds kCancelPatience{5000};
 constexpr milliseconds kFlushPatience{1000};
@@ -39,7 +41,7 @@ Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
       now_ms_(now_ms),
       store_(std::move(store)),
       engine_(std::move(engine)),
-      jobs_(*engine_, *store_, JobQueueOptions{}, now_ms),
+      jobs_(*engine_, *store_, QueueOptions(), now_ms),
       queries_("query", options.queries_max, options.queries_max * kQueuedPerQuery),
       admin_("admin", kAdminThreads, kAdminQueued),
       slow_("slow", kSlowThreads, kSlowQueued),
@@ -81,10 +83,23 @@ Status Daemon::StartListening() {
   return OkStatus();
 }
 
+JobQueueOptions Daemon::QueueOptions() {
+  JobQueueOptions options;
+  // For a moment each: a daemon that is always asked must be scrubbed as well.
+  options.yield = [this](const std::stop_token& /*stop*/) {
+    (void)queries_.WaitIdle(steady_clock::now() + kScrubPatience);
+  };
+  return options;
+}
+
 void Daemon::ScheduleMaintenance() {
   const milliseconds wait = UntilNextExpiry(*store_, now_ms_(), kMaintenanceInterval);
   timers_.Schedule(steady_clock::now() + wait, [this] {
-    slow_.Submit([this] { ExpireCorpora(*store_, jobs_, now_ms_()); });
+    slow_.Submit([this] {
+      ExpireCorpora(*store_, jobs_, now_ms_());
+      ScrubWhenDue(*store_, jobs_, options_.scrub_interval_ms, options_.scrub_bytes_per_s,
+                   now_ms_());
+    });
     ScheduleMaintenance();
   });
 }

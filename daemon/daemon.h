@@ -49,6 +49,7 @@ class Daemon {
   Status StartListening();
   void ScheduleMaintenance();
   void ScheduleWatch();
+  JobQueueOptions QueueOptions();
 
   // Destroyed from the last to the first: calls of the listener may cancel timers to the very end.
   const Options options_;

@@ -48,6 +48,10 @@ const std::vector<OptionSpec>& OptionTable() {
        "disk that the pins of one user may promise; 0: no limit but the total", "pins"},
       {"pins-total-bytes", "SIZE", "0",
        "disk that all pins together may promise; 0: nine tenths of disk_bytes", "pins"},
+      {"scrub-interval", "TIME|off", "7d",
+       "how long after a scrub of everything stored the next begins", "scrub"},
+      {"scrub-rate", "SIZE", "50MiB/s", "what a scrub may read from disk, such as 50MiB/s",
+       "scrub"},
   };
   return table;
 }

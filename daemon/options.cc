@@ -16,6 +16,8 @@ constexpr uint64_t kFrameBytesCeiling = uint64_t{1} << 30;
 constexpr uint64_t kConnectionsCeiling = 65536;
 constexpr uint64_t kQueriesCeiling = 1024;
 constexpr uint64_t kThreadsCeiling = 4096;
+// Below, a scrub of a corpus of 1 GB would take over a day.
+constexpr uint64_t kScrubRateFloor = uint64_t{16} << 10;
 // A misspelt variable is this near to a real one; farther ones belong to other programs.
 constexpr size_t kMisspeltDistance = 2;
 
@@ -124,6 +126,19 @@ class ValueReader {
     return *bytes;
   }
 
+  // The same; "/s" may follow.
+  uint64_t BytesPerSecond(const std::string& key, uint64_t low) {
+    std::string_view text = Text(key);
+    if (text.ends_with("/s")) text.remove_suffix(2);
+    const auto rate = ParseBytes(text);
+    if (!rate.ok()) {
+      Refuse(key, rate.status().message());
+      return 0;
+    }
+    if (*rate < low) Refuse(key, "must be at least " + FormatBytes(low) + "/s");
+    return *rate;
+  }
+
   int64_t Milliseconds(const std::string& key) {
     auto time = ParseDurationMs(Text(key));
     if (time.ok()) return static_cast<int64_t>(*time);
@@ -206,6 +221,9 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.grace = std::chrono::milliseconds(reader.Milliseconds("grace"));
   options.pins_owner_bytes = reader.Bytes("pins.owner_bytes", 0, UINT64_MAX);
   options.pins_total_bytes = reader.Bytes("pins.total_bytes", 0, UINT64_MAX);
+  options.scrub_interval_ms =
+      reader.Text("scrub.interval") == "off" ? 0 : reader.Milliseconds("scrub.interval");
+  options.scrub_bytes_per_s = reader.BytesPerSecond("scrub.rate", kScrubRateFloor);
   if (!reader.status().ok()) return reader.status();
   return options;
 }

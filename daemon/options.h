@@ -47,8 +47,10 @@ struct Options {
   unsigned connections_max = 0;
   unsigned queries_max = 0;
   std::chrono::milliseconds grace{0};
-  uint64_t pins_owner_bytes = 0;  // 0: no limit
-  uint64_t pins_total_bytes = 0;  // 0: nine tenths of disk_bytes
+  uint64_t pins_owner_bytes = 0;   // 0: no limit
+  uint64_t pins_total_bytes = 0;   // 0: nine tenths of disk_bytes
+  int64_t scrub_interval_ms = 0;   // 0: no scrub by the clock
+  uint64_t scrub_bytes_per_s = 0;  // 0: as fast as the disk
 };
 
 // Where an effective value came from.

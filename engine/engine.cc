@@ -12,6 +12,7 @@
 #include "engine/model/gguf.h"
 #include "engine/prefill/block_repair.h"
 #include "engine/prefill/prefill_runner.h"
+#include "store/miss_explain.h"
 
 namespace corpusd {
 namespace {
@@ -23,6 +24,13 @@ constexpr uint64_t kReservedTokens = 512;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// What a prefill is about to compute is a lookup that missed: the store's counters say why.
+void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const TokenId> tokens) {
+  const auto report = ExplainMiss(store, {record.identity, tokens, kBlockTokens, ""});
+  if (!report.ok() || report->present == report->blocks) return;
+  store.misses().Count(report->reason(), report->blocks - report->present);
 }
 
 class LlamaEngine final : public Engine {
@@ -86,6 +94,8 @@ class LlamaEngine final : public Engine {
                              std::stop_token stop) override;
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
+  Result<uint64_t> Repair(std::string_view name) override;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
   Result<FetchStats> Warm(std::string_view name) override;
 
  private:
@@ -261,6 +271,7 @@ Status LlamaEngine::Prefill(std::string_view name,
   RETURN_IF_ERROR(CheckIdentity(record, format));
   ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, store_->CorpusTokens(name));
   const std::vector<Digest> chain = BuildChain(record.root, tokens, kBlockTokens);
+  CountMisses(*store_, record, tokens);
   if (record.state == CorpusState::kPrefilling) ++record.resumed_times;
   record.state = CorpusState::kPrefilling;
   record.error.clear();
@@ -435,14 +446,34 @@ Result<Engine::VerifyOutcome> LlamaEngine::Verify(
   if (!repair || (outcome.report.damaged.empty() && outcome.report.missing.empty())) {
     return outcome;
   }
+  ASSIGN_OR_RETURN(outcome.repaired, Repair(name));
+  return outcome;
+}
+
+Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
   ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
   RETURN_IF_ERROR(CheckIdentity(record, format));
   ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(name));
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseWhole(context(), *store_, record, format, tokens,
                                                          ComputePriority::kPrefill, {}));
-  outcome.repaired = leased.repaired_blocks;
-  return outcome;
+  return leased.repaired_blocks;
+}
+
+Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format) const {
+  ASSIGN_OR_RETURN(const KvFormat format,
+                   model_->Format(kv_format.empty() ? options_.kv_format : kv_format));
+  CorpusShape shape;
+  shape.identity = IdentityOf(format);
+  shape.root = ChainRoot(shape.identity);
+  shape.mode = "exact";
+  shape.kv_format = KvFormatName(format);
+  shape.block_tokens = format.block_tokens;
+  shape.sections = format.layers;
+  shape.block_bytes = format.BlockBytes();
+  shape.tokens_max = summary_.context_tokens - reserved_tokens();
+  shape.vocabulary = summary_.vocabulary;
+  return shape;
 }
 
 Result<FetchStats> LlamaEngine::Warm(std::string_view name) {

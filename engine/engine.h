@@ -16,6 +16,7 @@
 
 #include "store/base/result.h"
 #include "store/block_store.h"
+#include "store/corpus_shape.h"
 
 namespace corpusd {
 
@@ -131,6 +132,11 @@ class Engine {
   };
   virtual Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                        const std::function<bool(uint64_t, uint64_t)>& progress) = 0;
+  // Computes the damaged and missing blocks of a corpus again. RETURNS how many.
+  virtual Result<uint64_t> Repair(std::string_view name) = 0;
+  // What a corpus in this format ("": the default) must be to be served here. kInvalidArgument: the
+  // format is unknown.
+  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format) const = 0;
   // Loads the corpus's blocks into the host tier.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
 };

@@ -131,6 +131,7 @@ Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
   Catalog::Change change;
   change.PutTokens(record.id, tokens, 0);
   change.PutRecord(record, nullptr);
+  change.PutRoot(record);
   RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
   return record;
 }

@@ -22,6 +22,7 @@
 #include "store/block_ref.h"
 #include "store/corpus_record.h"
 #include "store/lease_table.h"
+#include "store/miss_explain.h"
 #include "store/miss_reason.h"
 #include "store/prefix_hash.h"
 #include "store/write_gate.h"
@@ -136,6 +137,14 @@ class BlockStore {
   virtual Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                            uint32_t* sections) = 0;
 
+  // --- misses (miss_explain.h)
+
+  // In order; reads the catalogue alone.
+  virtual Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const = 0;
+  // Every identity that corpora were made with.
+  virtual std::vector<RootRecord> Roots() const = 0;
+  MissCounters& misses() { return misses_; }
+
   // --- housekeeping
 
   // Reads every block of the corpus from disk. progress may be null; false from it cancels
@@ -166,6 +175,9 @@ class BlockStore {
   virtual Status PutJob(uint64_t id, std::string_view record) = 0;
   virtual std::vector<std::pair<uint64_t, std::string>> ListJobs() const = 0;
   virtual Status RemoveJob(uint64_t id) = 0;
+
+ private:
+  MissCounters misses_;
 };
 
 }  // namespace corpusd

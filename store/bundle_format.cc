@@ -15,7 +15,7 @@ using nlohmann::json;
 
 // As in PNG: a byte that is no text, and line ends that a careless copy would change.
 constexpr std::array<uint8_t, 8> kMagic = {0x89, 'C', 'P', 'B', '\r', '\n', 0x1a, '\n'};
-constexpr uint32_t kStoreSchema = 1;  // of digests and block headers
+constexpr uint32_t kStoreSchema = 1;  // of digests and block headers; not the data folder's
 constexpr std::string_view kTenantField = "tenant";
 
 constexpr size_t kIdentityFieldsMax = 64;
@@ -147,7 +147,7 @@ Status CheckBundlePrelude(std::span<const std::byte> bytes) {
   }
   const auto schema = Read<uint32_t>(bytes, 12);
   if (schema == kStoreSchema) return OkStatus();
-  return InvalidArgumentError("the bundle has store schema " + std::to_string(schema) +
+  return InvalidArgumentError("the bundle has schema " + std::to_string(schema) +
                               ", this corpusd has schema " + std::to_string(kStoreSchema) +
                               ": ingest the text again");
 }

@@ -4,6 +4,7 @@
 
 #include "store/base/fault_point.h"
 #include "store/key_codec.h"
+#include "store/root_record.h"
 
 namespace corpusd {
 namespace {
@@ -27,6 +28,7 @@ const std::vector<std::string> kFamilies = {"meta",   "corpora",   "sources", "u
 // Schema 1 had its blocks in ingested table files, which are still read.
 constexpr std::string_view kSchema = "2";
 constexpr std::string_view kOlderSchema = "1";
+constexpr std::string_view kRootPrefix = "root/";
 
 std::string_view AsText(const Digest& digest) {
   return {reinterpret_cast<const char*>(digest.bytes.data()), digest.bytes.size()};
@@ -343,6 +345,22 @@ void Catalog::Change::RemoveEntry(const Digest& digest) {
   batch_.Delete(kChains, AsText(digest));
   batch_.Delete(kBlockTokens, AsText(digest));
   entries_[digest] = {};
+}
+
+void Catalog::Change::PutRoot(const CorpusRecord& record) {
+  RootRecord root{record.root, record.identity, record.name, record.created_at_ms};
+  batch_.Put(kMeta, std::string(kRootPrefix) + std::string(AsText(record.root)), EncodeRoot(root));
+}
+
+std::vector<RootRecord> Catalog::Roots() const {
+  std::vector<RootRecord> roots;
+  // One that cannot be read is left out: it only explains.
+  (void)database_->Scan(kMeta, kRootPrefix, [&](std::string_view /*key*/, std::string_view value) {
+    auto root = DecodeRoot(value);
+    if (root.ok()) roots.push_back(*std::move(root));
+    return true;
+  });
+  return roots;
 }
 
 void Catalog::Change::PutJob(uint64_t id, std::string_view record) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/miss_explain.h"
 #include "store/miss_reason.h"
 #include "store/record_codec.h"
 #include "store/rocks_database.h"
@@ -65,6 +66,8 @@ class Catalog {
     void PutExtent(uint64_t extent, uint64_t bytes);
     void PutBlockTokens(const Digest& digest, std::span<const TokenId> tokens);
     void RemoveEntry(const Digest& digest);
+    // That a corpus was made with this root.
+    void PutRoot(const CorpusRecord& record);
     void PutJob(uint64_t id, std::string_view record);
     void RemoveJob(uint64_t id);
     void PutNote(const EvictionNote& note);
@@ -86,6 +89,8 @@ class Catalog {
   // RETURNS the extents that no entry lies in any more.
   Result<std::vector<uint64_t>> Commit(const Change& change, bool sync);
 
+  // Thread-safe.
+  std::vector<RootRecord> Roots() const;
   uint64_t NextCorpusId();  // durable with the next commit of a record
   std::vector<std::pair<uint64_t, std::string>> Jobs() const;
   uint64_t PhysicalBytes() const { return database_->PhysicalBytes(); }

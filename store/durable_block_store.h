@@ -48,6 +48,8 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
                                                   const PrefetchOptions& options) override;
   Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                    uint32_t* sections) override;
+  Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
+  std::vector<RootRecord> Roots() const override;
 
   Result<VerifyReport> Verify(
       std::string_view name,

@@ -56,6 +56,11 @@ struct Arguments {
   bool dry_run = false;
   bool repair = false;
   std::string wait_for = "ready";
+
+  // scrub, export, import, explain-miss
+  uint64_t bytes_per_s = 0;  // 0: the daemon's setting
+  std::string file;          // "-": stdin or stdout
+  bool force = false;        // replace an existing file
 };
 
 }  // namespace corpusd::ctl

@@ -18,8 +18,7 @@ namespace {
 
 // Verbs that later versions have. They must not look as if they worked, nor like a slip of the
 // keyboard.
-constexpr std::array<std::string_view, 8> kLaterVerbs = {
-    "update", "plan", "top", "stats", "explain-miss", "scrub", "export", "import"};
+constexpr std::array<std::string_view, 4> kLaterVerbs = {"update", "plan", "top", "stats"};
 
 const std::vector<std::string> kPriorities = {"low", "normal", "high"};
 constexpr const char* kPriorityHelp = "what is not pinned leaves in this order when room is needed";
@@ -84,12 +83,15 @@ class Grammar {
   void AddTierVerbs();
   void AddJobVerbs();
   void AddAdminVerbs();
+  void AddIntegrityVerbs();
   void AddName(CLI::App* verb, const std::string& what);
   void AddChoice(CLI::App* verb, const std::string& flag, std::string& target,
                  const std::string& description, const std::vector<std::string>& choices);
   // Turns the words that CLI11 left as text into values. RETURNS what is wrong with them.
   ClientResult<Done> Finish();
   ClientResult<Done> ReadTtl();
+  ClientResult<Done> ReadRate();
+  ClientResult<Done> CheckNameAndFile() const;
   FlagWord DescribeFlag(const CLI::Option& option) const;
 
   CLI::App app_{"corpusctl: prefill corpora once and ask them, through a running corpusd.",
@@ -98,6 +100,7 @@ class Grammar {
   std::string output_ = "table";
   std::string timeout_;
   std::string ttl_;
+  std::string rate_;
   std::map<std::string, WordKind> words_of_verb_;
   std::map<const CLI::Option*, std::vector<std::string>> choices_;
 };
@@ -113,6 +116,7 @@ Grammar::Grammar() {
   AddTierVerbs();
   AddJobVerbs();
   AddAdminVerbs();
+  AddIntegrityVerbs();
   app_.footer(
       "Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 not ready, 5 retryable, 6 denied,\n"
       "7 daemon unreachable, 8 quota or space, 9 nothing to do, 10 integrity, 124 timeout,\n"
@@ -286,6 +290,59 @@ void Grammar::AddAdminVerbs() {
       ->check(CLI::IsMember(shells));
 }
 
+void Grammar::AddIntegrityVerbs() {
+  CLI::App* scrub = AddVerb("scrub", "check everything stored, and recompute what is damaged",
+                            WordKind::kNone, "corpusctl scrub --rate 200MiB/s --detach");
+  scrub->add_option("--rate", rate_, "read no faster than this; default: the daemon's setting")
+      ->type_name("SIZE/s");
+  scrub->add_flag("--detach", arguments_.detach, "print the job's id and do not wait");
+  CLI::App* out = AddVerb("export", "write a corpus to one file, checked and compressed",
+                          WordKind::kCorpusThenFiles, "corpusctl export filings filings.corpus");
+  AddName(out, "the corpus to export");
+  out->add_option("FILE", arguments_.file, "the file to write; - is stdout")
+      ->required()
+      ->type_name("");
+  out->add_flag("--force", arguments_.force, "replace the file if it exists");
+  CLI::App* in = AddVerb("import", "make a corpus of an exported file, or go on with one",
+                         WordKind::kFiles, "corpusctl import filings.corpus --name filings-2025");
+  in->add_option("FILE", arguments_.file, "the file to read; - is stdin")
+      ->required()
+      ->type_name("");
+  in->add_option("--name", arguments_.name, "the corpus to make; default: as it was exported")
+      ->type_name("NAME");
+  CLI::App* explain = AddVerb("explain-miss", "say why blocks of a corpus or text are not stored",
+                              WordKind::kCorpus, "corpusctl explain-miss --text report.txt");
+  explain->add_option("NAME", arguments_.name, "the corpus to explain")->type_name("");
+  explain->add_option("--text", arguments_.file, "or a text, as a corpus would begin with it")
+      ->type_name("FILE");
+  explain->add_option("--kv-format", arguments_.kv_format, "of the text; default: the daemon's")
+      ->type_name("FORMAT");
+  explain->add_option("--preamble", arguments_.preamble_path, "of the text, read from a file")
+      ->type_name("FILE");
+}
+
+ClientResult<Done> Grammar::ReadRate() {
+  if (rate_.empty()) return Done{};
+  const auto rate = ParseByteRate(rate_);
+  if (!rate || *rate == 0) {
+    return Usage("--rate: '" + rate_ + "' is no rate; say it as in 50MiB/s");
+  }
+  arguments_.bytes_per_s = *rate;
+  return Done{};
+}
+
+ClientResult<Done> Grammar::CheckNameAndFile() const {
+  const std::string& verb = arguments_.verb;
+  if (verb == "explain-miss" && arguments_.name.empty() == arguments_.file.empty()) {
+    return Usage("explain-miss: name a corpus, or a file with --text");
+  }
+  const WordKind words = words_of_verb_.at(verb);
+  const bool optional =
+      words == WordKind::kNone || words == WordKind::kFiles || verb == "explain-miss";
+  if (!optional && arguments_.name.empty()) return Usage(verb + ": the name is empty");
+  return Done{};
+}
+
 ClientResult<Done> Grammar::ReadTtl() {
   if (ttl_.empty()) return Done{};
   if (ttl_ == "never") {
@@ -313,9 +370,10 @@ ClientResult<Done> Grammar::Finish() {
   auto ttl = ReadTtl();
   if (!ttl.ok()) return ttl.error();
   const std::string& verb = arguments_.verb;
-  if (words_of_verb_.at(verb) != WordKind::kNone && arguments_.name.empty()) {
-    return Usage(verb + ": the name is empty");
-  }
+  auto rate = ReadRate();
+  if (!rate.ok()) return rate.error();
+  auto named = CheckNameAndFile();
+  if (!named.ok()) return named.error();
   if (verb == "rename" && arguments_.new_name.empty())
     return Usage("rename: the new name is empty");
   for (const std::string* text : {&arguments_.name, &arguments_.new_name, &arguments_.question,

@@ -93,6 +93,12 @@ ClientResult<v1::Job> FollowJob(const CommandContext& context, CorpusClient& cli
     sample.per_second = seen.tokens_per_s();
     sample.eta_s = seen.eta_s();
     sample.written_bytes = seen.written_bytes();
+    if (seen.has_scrub()) {
+      sample.label = "scrub";
+      sample.unit = "blocks";
+      sample.done = seen.scrub().blocks();
+      sample.total = seen.scrub().total_blocks();
+    }
     line.Update(sample, context.console.now_ms());
     return true;
   });

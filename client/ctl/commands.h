@@ -50,6 +50,14 @@ int RunCancel(const CommandContext& context);
 int RunDiskUsage(const CommandContext& context);
 int RunVerify(const CommandContext& context);
 int RunDoctor(const CommandContext& context);
+// scrub_command.cc
+int RunScrub(const CommandContext& context);
+// bundle_command.cc
+int RunExport(const CommandContext& context);
+int RunImport(const CommandContext& context);
+// explain_command.cc
+int RunExplainMiss(const CommandContext& context);
+// admin_command.cc, too
 int RunVersion(const CommandContext& context);
 int RunCompletion(const CommandContext& context);
 

@@ -75,6 +75,8 @@ std::string_view WordFunction(WordKind kind, bool first) {
       return first ? "corpora" : "";
     case WordKind::kCorpusThenFiles:
       return first ? "corpora" : "files";
+    case WordKind::kFiles:
+      return "files";
     case WordKind::kJob:
       return first ? "jobs" : "";
     case WordKind::kCorpusOrJob:
@@ -299,6 +301,7 @@ std::string FishCompletion(const CommandWords& words) {
     if (kind == "corpora_and_jobs") values += " ";
     if (kind == "jobs" || kind == "corpora_and_jobs") values += jobs;
     if (kind == "shells") values = "bash zsh fish";
+    if (kind == "files") script += "complete -c corpusctl" + with_verb + " -F\n";
     if (values.empty()) continue;
     const bool files = verb.words == WordKind::kCorpusThenFiles;
     script += "complete -c corpusctl" + with_verb + (files ? " -F" : "") + " -a " +

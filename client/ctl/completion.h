@@ -16,7 +16,7 @@ struct FlagWord {
 };
 
 // What the words after a verb are.
-enum class WordKind { kNone, kCorpus, kCorpusThenFiles, kJob, kCorpusOrJob, kShell };
+enum class WordKind { kNone, kCorpus, kCorpusThenFiles, kFiles, kJob, kCorpusOrJob, kShell };
 
 struct VerbWord {
   std::string name;

@@ -14,13 +14,31 @@ struct Verb {
 };
 
 constexpr std::array kVerbs = {
-    Verb{"ingest", RunIngest}, Verb{"append", RunIngest},   Verb{"ask", RunAsk},
-    Verb{"ls", RunList},       Verb{"show", RunShow},       Verb{"rm", RunRemove},
-    Verb{"rename", RunRename}, Verb{"pin", RunPin},         Verb{"unpin", RunUnpin},
-    Verb{"evict", RunEvict},   Verb{"warm", RunWarm},       Verb{"touch", RunTouch},
-    Verb{"jobs", RunJobs},     Verb{"job", RunJob},         Verb{"wait", RunWait},
-    Verb{"cancel", RunCancel}, Verb{"df", RunDiskUsage},    Verb{"verify", RunVerify},
-    Verb{"doctor", RunDoctor}, Verb{"version", RunVersion}, Verb{"completion", RunCompletion},
+    Verb{"ingest", RunIngest},
+    Verb{"append", RunIngest},
+    Verb{"ask", RunAsk},
+    Verb{"ls", RunList},
+    Verb{"show", RunShow},
+    Verb{"rm", RunRemove},
+    Verb{"rename", RunRename},
+    Verb{"pin", RunPin},
+    Verb{"unpin", RunUnpin},
+    Verb{"evict", RunEvict},
+    Verb{"warm", RunWarm},
+    Verb{"touch", RunTouch},
+    Verb{"jobs", RunJobs},
+    Verb{"job", RunJob},
+    Verb{"wait", RunWait},
+    Verb{"cancel", RunCancel},
+    Verb{"df", RunDiskUsage},
+    Verb{"verify", RunVerify},
+    Verb{"scrub", RunScrub},
+    Verb{"export", RunExport},
+    Verb{"import", RunImport},
+    Verb{"explain-miss", RunExplainMiss},
+    Verb{"doctor", RunDoctor},
+    Verb{"version", RunVersion},
+    Verb{"completion", RunCompletion},
 };
 
 }  // namespace

@@ -31,6 +31,10 @@ bool HasEnded(const std::string& state) {
 }
 
 std::string ProgressCell(const v1::Job& job) {
+  if (job.has_scrub()) {
+    return FormatCount(job.scrub().blocks()) + "/" + FormatCount(job.scrub().total_blocks()) +
+           " blocks";
+  }
   if (job.total_tokens() == 0) return FormatCount(job.done_tokens());
   return FormatCount(job.done_tokens()) + "/" + FormatCount(job.total_tokens());
 }

@@ -106,7 +106,7 @@ Json AskToJson(const v1::AskReply& reply) {
 }
 
 Json JobToJson(const v1::Job& job) {
-  return {
+  Json object = {
       {"id", job.id()},
       {"kind", job.kind()},
       {"corpus", job.corpus()},
@@ -123,6 +123,19 @@ Json JobToJson(const v1::Job& job) {
       {"started_at", TimeOrNull(job.started_at_ms())},
       {"finished_at", TimeOrNull(job.finished_at_ms())},
   };
+  if (!job.has_scrub()) return object;
+  const v1::Scrub& scrub = job.scrub();
+  object["corpus"] = nullptr;
+  object["scrub"] = {{"blocks", scrub.blocks()},
+                     {"total_blocks", scrub.total_blocks()},
+                     {"bytes", scrub.bytes()},
+                     {"damaged", scrub.damaged()},
+                     {"missing", scrub.missing()},
+                     {"repaired", scrub.repaired()},
+                     {"contradictions", scrub.contradictions()},
+                     {"findings", scrub.findings()},
+                     {"bytes_per_s", scrub.bytes_per_s()}};
+  return object;
 }
 
 Json DiskUsageToJson(const v1::DiskUsageReply& usage) {

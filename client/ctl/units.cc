@@ -1,9 +1,11 @@
 #include "client/ctl/units.h"
 
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <utility>
 
 namespace corpusd::ctl {
 namespace {
@@ -165,6 +167,30 @@ std::optional<std::chrono::milliseconds> ParseDuration(std::string_view text) {
   }
   if (total > kDurationMsMax) return std::nullopt;
   return std::chrono::milliseconds(std::llround(total));
+}
+
+std::optional<uint64_t> ParseByteRate(std::string_view text) {
+  static constexpr std::array<std::pair<std::string_view, double>, 11> kUnits = {{{"", 1.0},
+                                                                                  {"B", 1.0},
+                                                                                  {"kB", 1e3},
+                                                                                  {"KB", 1e3},
+                                                                                  {"MB", 1e6},
+                                                                                  {"GB", 1e9},
+                                                                                  {"KiB", 0x1p10},
+                                                                                  {"MiB", 0x1p20},
+                                                                                  {"GiB", 0x1p30},
+                                                                                  {"M", 0x1p20},
+                                                                                  {"G", 0x1p30}}};
+  if (text.ends_with("/s")) text.remove_suffix(2);
+  double number = 0;
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  if (error != std::errc() || number < 0) return std::nullopt;
+  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  for (const auto& [name, factor] : kUnits) {
+    if (name == unit && number * factor < 0x1p63) return static_cast<uint64_t>(number * factor);
+  }
+  return std::nullopt;
 }
 
 }  // namespace corpusd::ctl

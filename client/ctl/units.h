@@ -25,6 +25,8 @@ std::string FormatAge(int64_t then_ms, int64_t now_ms);
 // "2026-11-23T12:58:16Z".
 std::string FormatTimestamp(int64_t time_ms);
 
+// "50MiB/s", "1GB/s", "4096"; the "/s" may be left out. RETURNS nothing for anything else.
+std::optional<uint64_t> ParseByteRate(std::string_view text);
 // "500ms", "30s", "1h30m", "30d", "2w"; a bare number is seconds.
 // RETURNS nothing for anything else, for a negative one and for more than a thousand years.
 std::optional<std::chrono::milliseconds> ParseDuration(std::string_view text);

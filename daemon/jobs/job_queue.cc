@@ -43,7 +43,8 @@ void JobQueue::Start() {
     std::lock_guard lock(mutex_);
     LoadStored();
   }
-  thread_ = std::jthread([this] { Work(); });
+  thread_ = std::jthread([this] { Work(queue_); });
+  scrub_thread_ = std::jthread([this] { Work(scrubs_); });
 }
 
 void JobQueue::RequestStop() {
@@ -59,7 +60,9 @@ void JobQueue::RequestStop() {
 
 void JobQueue::Stop() {
   RequestStop();
-  if (thread_.joinable()) thread_.join();
+  for (std::jthread* thread : {&thread_, &scrub_thread_}) {
+    if (thread->joinable()) thread->join();
+  }
 }
 
 void JobQueue::LoadStored() {
@@ -78,6 +81,12 @@ void JobQueue::LoadStored() {
   }
   for (JobRecord& record : unfinished) {
     Entry& entry = jobs_[record.id];
+    if (record.scrub) {
+      if (record.started_at_ms != 0) ++record.resumed_times;
+      record.state = JobState::kQueued;
+      Enqueue(std::move(record));
+      continue;
+    }
     const Result<CorpusRecord> corpus = store_.GetCorpus(record.corpus);
     if (!corpus.ok()) {
       Finish(entry, JobState::kFailed, corpus.status().ToString());
@@ -110,7 +119,7 @@ void JobQueue::Enqueue(JobRecord record) {
   const uint64_t id = record.id;
   Entry& entry = jobs_[id];
   entry.record = std::move(record);
-  queue_.push_back(id);
+  (entry.record.scrub ? scrubs_ : queue_).push_back(id);
   Persist(entry.record);
   LogJob(entry.record);
   changed_.notify_all();
@@ -189,8 +198,8 @@ Result<JobRecord> JobQueue::Cancel(uint64_t id) {
     entry.stop.request_stop();
     return entry.record;
   }
-  std::erase(queue_, id);
-  MarkCorpus(entry.record.corpus, CorpusState::kCancelled, "");
+  std::erase(entry.record.scrub ? scrubs_ : queue_, id);
+  if (!entry.record.scrub) MarkCorpus(entry.record.corpus, CorpusState::kCancelled, "");
   Finish(entry, JobState::kCancelled, "");
   return job->second.record;
 }
@@ -266,8 +275,9 @@ void JobQueue::Finish(Entry& entry, JobState state, const std::string& error) {
 void JobQueue::Prune() {
   size_t finished = 0;
   for (const auto& [id, entry] : jobs_) finished += IsFinished(entry.record.state) ? 1 : 0;
+  const Entry* const last_scrub = LastDoneScrub();  // doctor tells of it
   for (auto job = jobs_.begin(); job != jobs_.end() && finished > options_.finished_max;) {
-    if (!IsFinished(job->second.record.state)) {
+    if (!IsFinished(job->second.record.state) || &job->second == last_scrub) {
       ++job;
       continue;
     }
@@ -288,14 +298,18 @@ void JobQueue::MarkCorpus(const std::string& name, CorpusState state, const std:
       {{"corpus", name}, {"error", marked.status().message()}});
 }
 
-void JobQueue::Work() {
+void JobQueue::Work(std::deque<uint64_t>& queue) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+    changed_.wait(lock, [&] { return stopping_ || !queue.empty(); });
     if (stopping_) return;
-    const uint64_t id = queue_.front();
-    queue_.pop_front();
-    RunOne(lock, id);
+    const uint64_t id = queue.front();
+    queue.pop_front();
+    if (jobs_.at(id).record.scrub) {
+      RunScrub(lock, id);
+    } else {
+      RunOne(lock, id);
+    }
     Prune();
   }
 }

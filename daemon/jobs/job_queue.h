@@ -30,6 +30,8 @@ struct JobQueueOptions {
   size_t finished_max = 256;  // records of finished jobs that are kept
   // A watcher is not told of progress more often than this; changes of state always.
   std::chrono::milliseconds watch_interval{200};
+  // Called by a scrub before each block: returns when questions leave room. May be empty.
+  std::function<void(const std::stop_token&)> yield;
 };
 
 class JobQueue {
@@ -69,6 +71,12 @@ class JobQueue {
   // REQUIRES: the corpus is in the store and has no unfinished job.
   JobRecord SubmitPrefill(std::string_view corpus, Place place);
 
+  // Scrubs run beside prefills, one at a time: RETURNS the one under way if there is one.
+  // kUnavailable when the daemon stops.
+  Result<JobRecord> SubmitScrub(uint64_t bytes_per_s);
+  // The last scrub that came to its end.
+  std::optional<JobRecord> LastScrub() const;
+
   Result<JobRecord> Get(uint64_t id) const;
   std::vector<JobRecord> List() const;  // by id
   // The unfinished job of a corpus.
@@ -97,7 +105,9 @@ class JobQueue {
     Watcher watcher;
   };
 
-  void Work();
+  void Work(std::deque<uint64_t>& queue);
+  void RunScrub(std::unique_lock<std::mutex>& lock, uint64_t id);
+  const Entry* LastDoneScrub() const;
   void RunOne(std::unique_lock<std::mutex>& lock, uint64_t id);
   void OnProgress(uint64_t id, const PrefillProgress& progress, uint64_t first_computed,
                   RateMeter& rate);
@@ -119,12 +129,14 @@ class JobQueue {
   std::condition_variable_any changed_;
   std::map<uint64_t, Entry> jobs_;
   std::deque<uint64_t> queue_;
+  std::deque<uint64_t> scrubs_;  // waiting ones
   uint64_t next_id_ = 1;
   size_t reserved_ = 0;
   bool stopping_ = false;
   std::map<uint64_t, Subscription> subscriptions_;
   uint64_t next_watch_id_ = 1;
   std::jthread thread_;
+  std::jthread scrub_thread_;
 };
 
 }  // namespace corpusd

@@ -33,7 +33,7 @@ class FieldReader {
 std::string_view JobStateText(JobState state) { return kStateTexts[static_cast<size_t>(state)]; }
 
 std::string EncodeJob(const JobRecord& job) {
-  const nlohmann::json object = {
+  nlohmann::json object = {
       {"version", 1},
       {"id", job.id},
       {"kind", job.kind},
@@ -50,6 +50,7 @@ std::string EncodeJob(const JobRecord& job) {
       {"finished_at_ms", job.finished_at_ms},
       {"resumed_times", job.resumed_times},
   };
+  if (job.scrub) object["scrub"] = EncodeScrub(*job.scrub);
   return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
@@ -73,10 +74,11 @@ Result<JobRecord> DecodeJob(std::string_view text) {
   reader.Number("started_at_ms", &job.started_at_ms);
   reader.Number("finished_at_ms", &job.finished_at_ms);
   reader.Number("resumed_times", &job.resumed_times);
+  if (job.kind == "scrub") job.scrub = DecodeScrub(object.value("scrub", nlohmann::json()));
   for (size_t i = 0; i < kStateTexts.size(); ++i) {
     if (state != kStateTexts[i]) continue;
     job.state = static_cast<JobState>(i);
-    if (job.id == 0 || job.corpus.empty()) break;
+    if (job.id == 0 || job.corpus.empty() != job.scrub.has_value()) break;
     return job;
   }
   return CorruptionError("a stored job lacks its id, corpus or a known state");

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "daemon/jobs/scrub_state.h"
 #include "store/base/result.h"
 
 namespace corpusd {
@@ -20,7 +22,7 @@ inline bool IsFinished(JobState state) {
 struct JobRecord {
   uint64_t id = 0;
   std::string kind = "prefill";
-  std::string corpus;
+  std::string corpus;  // of a scrub: empty, for it goes over all
   JobState state = JobState::kQueued;
   uint64_t done_tokens = 0;  // durable
   uint64_t total_tokens = 0;
@@ -32,7 +34,8 @@ struct JobRecord {
   int64_t created_at_ms = 0;
   int64_t started_at_ms = 0;  // of the latest run; 0: never ran
   int64_t finished_at_ms = 0;
-  uint32_t resumed_times = 0;  // runs that a restart cut off
+  uint32_t resumed_times = 0;       // runs that a restart cut off
+  std::optional<ScrubState> scrub;  // of a scrub
 };
 
 std::string EncodeJob(const JobRecord& job);

@@ -47,4 +47,18 @@ MaintenanceReport ExpireCorpora(BlockStore& store, const JobQueue& jobs, int64_t
   return report;
 }
 
+void ScrubWhenDue(const BlockStore& store, JobQueue& jobs, int64_t interval_ms,
+                  uint64_t bytes_per_s, int64_t now_ms) {
+  if (interval_ms == 0) return;
+  int64_t last_ms = 0;
+  for (const JobRecord& job : jobs.List()) {
+    if (!job.scrub) continue;
+    if (!IsFinished(job.state)) return;
+    // Cancelled and failed ones too: who stopped it does not want it back at once.
+    last_ms = std::max(last_ms, job.finished_at_ms);
+  }
+  if (now_ms - last_ms < interval_ms || store.ListCorpora().empty()) return;
+  (void)jobs.SubmitScrub(bytes_per_s);  // refused only while the daemon stops
+}
+
 }  // namespace corpusd

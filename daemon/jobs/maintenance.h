@@ -30,4 +30,9 @@ void WatchStore(BlockStore& store, int64_t now_ms);
 // A pinned corpus and one with an unfinished job stay, whatever their time.
 MaintenanceReport ExpireCorpora(BlockStore& store, const JobQueue& jobs, int64_t now_ms);
 
+// Begins a scrub if the last one ended longer ago than the interval (0: never). An empty store
+// needs none.
+void ScrubWhenDue(const BlockStore& store, JobQueue& jobs, int64_t interval_ms,
+                  uint64_t bytes_per_s, int64_t now_ms);
+
 }  // namespace corpusd

@@ -105,6 +105,16 @@ Result<v1::Response> HandleJob(const Services& services, const v1::JobRequest& r
   return response;
 }
 
+Result<v1::Response> HandleScrub(const Services& services, const v1::ScrubRequest& request) {
+  const uint64_t asked = request.bytes_per_s();
+  ASSIGN_OR_RETURN(
+      const JobRecord job,
+      services.jobs.SubmitScrub(asked != 0 ? asked : services.options.scrub_bytes_per_s));
+  v1::Response response;
+  *response.mutable_job() = ToMessage(job);
+  return response;
+}
+
 Result<v1::Response> HandleCancelJob(const Services& services,
                                      const v1::CancelJobRequest& request) {
   ASSIGN_OR_RETURN(const JobRecord job, services.jobs.Cancel(request.id()));

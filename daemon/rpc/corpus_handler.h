@@ -21,6 +21,7 @@ Result<v1::Response> HandleEvict(const Services& services, const v1::EvictReques
 Result<v1::Response> HandleWarm(const Services& services, const v1::WarmRequest& request);
 Result<v1::Response> HandleJobs(const Services& services);
 Result<v1::Response> HandleJob(const Services& services, const v1::JobRequest& request);
+Result<v1::Response> HandleScrub(const Services& services, const v1::ScrubRequest& request);
 Result<v1::Response> HandleCancelJob(const Services& services, const v1::CancelJobRequest& request);
 
 // The corpus as show gives it.

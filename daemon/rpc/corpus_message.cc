@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "client/wire/utf8.h"
 #include "store/pin_ledger.h"
 
 namespace corpusd {
@@ -120,6 +121,17 @@ v1::Job ToMessage(const JobRecord& job) {
   message.set_finished_at_ms(job.finished_at_ms);
   message.set_reused_tokens(job.reused_tokens);
   message.set_resumed_times(job.resumed_times);
+  if (!job.scrub) return message;
+  v1::Scrub* scrub = message.mutable_scrub();
+  scrub->set_blocks(job.scrub->blocks);
+  scrub->set_total_blocks(job.scrub->total_blocks);
+  scrub->set_bytes(job.scrub->bytes);
+  scrub->set_damaged(job.scrub->damaged);
+  scrub->set_missing(job.scrub->missing);
+  scrub->set_repaired(job.scrub->repaired);
+  scrub->set_contradictions(job.scrub->contradictions);
+  for (const std::string& finding : job.scrub->findings) scrub->add_findings(ToUtf8(finding));
+  scrub->set_bytes_per_s(job.scrub->bytes_per_s);
   return message;
 }
 

@@ -5,6 +5,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -82,6 +83,50 @@ void CheckLeases(const Services& services, Report& report) {
                  ", the oldest for " +
                  std::to_string((services.now_ms() - oldest.since_ms) / 1000) + " s by " +
                  oldest.owner + (overdue ? "; some are overdue" : ""));
+}
+
+std::string ScrubCounts(const ScrubState& scrub) {
+  return std::to_string(scrub.blocks) + " of " + std::to_string(scrub.total_blocks) +
+         " blocks checked, " + std::to_string(scrub.damaged) + " damaged, " +
+         std::to_string(scrub.missing) + " missing, " + std::to_string(scrub.repaired) +
+         " repaired, " + std::to_string(scrub.contradictions) + " contradictions";
+}
+
+void CheckScrub(const Services& services, Report& report) {
+  for (const JobRecord& job : services.jobs.List()) {
+    if (job.scrub && !IsFinished(job.state)) {
+      report.Add("scrub", Level::kOk,
+                 "job " + std::to_string(job.id) + " is under way: " + ScrubCounts(*job.scrub));
+    }
+  }
+  const std::optional<JobRecord> last = services.jobs.LastScrub();
+  if (!last) {
+    return report.Add("scrub", Level::kOk, "none has come to its end yet: corpusctl scrub");
+  }
+  const ScrubState& scrub = *last->scrub;
+  const uint64_t bad = scrub.damaged + scrub.missing;
+  const Level level = scrub.contradictions > 0 ? Level::kError
+                      : bad > scrub.repaired   ? Level::kWarn
+                                               : Level::kOk;
+  const int64_t hours = (services.now_ms() - last->finished_at_ms) / 3600000;
+  std::string text = "the last one ended " + std::to_string(std::max<int64_t>(hours, 0)) +
+                     " hours ago: " + ScrubCounts(scrub);
+  if (!scrub.findings.empty()) text += "; first: " + scrub.findings.front();
+  report.Add("scrub", level, text);
+}
+
+void CheckMisses(const Services& services, Report& report) {
+  const MissCounters::Counts counts = services.store.misses().Read();
+  std::string text;
+  for (size_t i = 0; i < kMissReasons; ++i) {
+    if (counts.lookups[i] == 0) continue;
+    text += (text.empty() ? "" : "; ") + std::string(MissReasonText(static_cast<MissReason>(i))) +
+            " " + std::to_string(counts.lookups[i]) + " (" + std::to_string(counts.blocks[i]) +
+            " blocks)";
+  }
+  report.Add(
+      "misses", Level::kOk,
+      text.empty() ? "no lookup has missed since the start" : "lookups that missed: " + text);
 }
 
 void CheckDisk(const Services& services, Report& report) {
@@ -195,6 +240,8 @@ Result<v1::Response> HandleDoctor(const Services& services) {
   CheckStore(services, report);
   CheckWrites(services, report);
   CheckLeases(services, report);
+  CheckScrub(services, report);
+  CheckMisses(services, report);
   CheckDisk(services, report);
   CheckFsync(services, report);
   CheckMemory(services, report);

@@ -9,6 +9,9 @@
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/doctor.h"
+#include "daemon/rpc/explain_handler.h"
+#include "daemon/rpc/export_call.h"
+#include "daemon/rpc/import_call.h"
 #include "daemon/rpc/query_handler.h"
 #include "daemon/rpc/retention_handler.h"
 #include "daemon/rpc/status_mapping.h"
@@ -69,6 +72,7 @@ void RpcSession::CancelAll(const Status& why) {
 void RpcSession::Forget(uint64_t id) {
   std::shared_ptr<Call> call;  // both die outside the lock
   std::shared_ptr<IngestCall> ingest;
+  std::shared_ptr<StreamCall> stream;
   std::lock_guard lock(mutex_);
   if (const auto entry = calls_.find(id); entry != calls_.end()) {
     call = std::move(entry->second);
@@ -77,6 +81,12 @@ void RpcSession::Forget(uint64_t id) {
   if (const auto entry = ingests_.find(id); entry != ingests_.end()) {
     ingest = std::move(entry->second);
     ingests_.erase(entry);
+    ended_ingests_.push_back(id);
+    if (ended_ingests_.size() > kEndedIngestsMax) ended_ingests_.pop_front();
+  }
+  if (const auto entry = streams_.find(id); entry != streams_.end()) {
+    stream = std::move(entry->second);
+    streams_.erase(entry);
     ended_ingests_.push_back(id);
     if (ended_ingests_.size() > kEndedIngestsMax) ended_ingests_.pop_front();
   }
@@ -114,6 +124,10 @@ void RpcSession::OnRequest(v1::Request request) {
   if (body == v1::Request::kIngestData || body == v1::Request::kIngestEnd) {
     return OnIngest(request);
   }
+  if (body == v1::Request::kImportData || body == v1::Request::kImportEnd ||
+      body == v1::Request::kExportNext) {
+    return OnStream(request);
+  }
   const std::shared_ptr<Call> call = Open(request.id(), request.timeout_ms());
   if (call == nullptr) return;
   if (services_.stopping && !AllowedWhileStopping(body)) return call->Fail(Stopping());
@@ -145,15 +159,58 @@ void RpcSession::OnIngest(v1::Request& request) {
   }
 }
 
-void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
-  const auto on_taken = [weak = weak_from_this()](uint64_t bytes) {
+std::function<void(uint64_t)> RpcSession::OnTaken() {
+  return [weak = weak_from_this()](uint64_t bytes) {
     const auto session = weak.lock();
     if (session == nullptr || bytes == 0) return;
     const uint64_t before = session->waiting_bytes_.fetch_sub(bytes);
     if (before > kWaitingBytesMax && before - bytes <= kWaitingBytesMax) session->on_drained_();
   };
+}
+
+void RpcSession::OnStreamBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
+  std::shared_ptr<StreamCall> stream;
+  if (request.has_import_begin()) {
+    stream = std::make_shared<ImportCall>(services_, call, OnTaken());
+  } else {
+    stream = std::make_shared<ExportCall>(services_, call, OnTaken());
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (calls_.count(call->id()) == 0) return;  // its time was over before it began
+    streams_.emplace(call->id(), stream);
+  }
+  // Between its messages nobody works on it, so it must end by itself when cancelled.
+  call->OnStop([weak = std::weak_ptr<Call>(call), of = std::weak_ptr<StreamCall>(stream)] {
+    if (const auto stopped = of.lock()) stopped->Stop();
+    if (const auto self = weak.lock()) self->Fail(CancelledError("the transfer was cancelled"));
+  });
+  stream->Post(std::move(request), 0);
+}
+
+void RpcSession::OnStream(v1::Request& request) {
+  const uint64_t id = request.id();
+  std::shared_ptr<StreamCall> stream;
+  bool answered = false;  // it was refused while this was on its way
+  {
+    std::lock_guard lock(mutex_);
+    const auto entry = streams_.find(id);
+    if (entry != streams_.end()) stream = entry->second;
+    answered = stream == nullptr && request.has_import_end() && std::erase(ended_ingests_, id) > 0;
+  }
+  if (stream != nullptr) {
+    const uint64_t bytes = request.has_import_data() ? request.import_data().content().size() : 0;
+    waiting_bytes_ += bytes;
+    stream->Post(std::move(request), bytes);
+  } else if (request.has_import_end() && !answered) {
+    sink_->Send(ErrorResponse(id, InvalidArgumentError("no import with id " + std::to_string(id) +
+                                                       " is open on this connection")));
+  }
+}
+
+void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
   auto ingest = std::make_shared<IngestCall>(services_, peer_, call,
-                                             std::move(*request.mutable_ingest_begin()), on_taken);
+                                             std::move(*request.mutable_ingest_begin()), OnTaken());
   {
     std::lock_guard lock(mutex_);
     if (calls_.count(call->id()) == 0) return;  // its time was over before it began
@@ -256,6 +313,9 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
       return OnCancel(call, request.cancel().request_id());
     case v1::Request::kIngestBegin:
       return OnIngestBegin(call, request);
+    case v1::Request::kImportBegin:
+    case v1::Request::kExportBegin:
+      return OnStreamBegin(call, request);
     case v1::Request::kAsk:
       return OnAsk(call, std::move(*request.mutable_ask()));
     case v1::Request::kWatchJob:
@@ -303,6 +363,10 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
         return HandleDiskUsage(services);
       case v1::Request::kDoctor:
         return HandleDoctor(services);
+      case v1::Request::kScrub:
+        return HandleScrub(services, request.scrub());
+      case v1::Request::kExplainMiss:
+        return HandleExplainMiss(services, request.explain_miss());
       default:
         return UnimplementedError("this daemon does not know the request");
     }

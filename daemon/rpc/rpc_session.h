@@ -17,6 +17,7 @@
 #include "daemon/rpc/ingest_call.h"
 #include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
+#include "daemon/rpc/stream_call.h"
 
 namespace corpusd {
 
@@ -47,6 +48,10 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   void Dispatch(const std::shared_ptr<Call>& call, v1::Request request);
   void OnIngest(v1::Request& request);
   void OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& request);
+  // The first message of a call to which more belong, and those that follow it.
+  void OnStreamBegin(const std::shared_ptr<Call>& call, v1::Request& request);
+  void OnStream(v1::Request& request);
+  std::function<void(uint64_t)> OnTaken();
   void OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id);
   void OnAsk(const std::shared_ptr<Call>& call, v1::AskRequest request);
   void OnWatch(const std::shared_ptr<Call>& call, uint64_t job_id);
@@ -68,6 +73,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   bool closed_ = false;
   std::map<uint64_t, std::shared_ptr<Call>> calls_;
   std::map<uint64_t, std::shared_ptr<IngestCall>> ingests_;
+  std::map<uint64_t, std::shared_ptr<StreamCall>> streams_;
   std::deque<uint64_t> ended_ingests_;  // whose IngestEnd may still come
 };
 

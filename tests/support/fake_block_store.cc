@@ -130,6 +130,10 @@ Status FakeBlockStore::ReadBlock(const Digest& digest, std::vector<std::byte>* /
   return NotFoundError("block " + digest.Hex().substr(0, 12) + " is not stored");
 }
 
+Result<std::vector<BlockPresence>> FakeBlockStore::Presence(std::span<const Digest> digests) const {
+  return std::vector<BlockPresence>(digests.size(), BlockPresence::kAbsent);
+}
+
 Result<VerifyReport> FakeBlockStore::Verify(
     std::string_view name, const std::function<bool(uint64_t, uint64_t)>& /*progress*/) {
   ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));

@@ -45,6 +45,8 @@ class FakeBlockStore : public BlockStore {
                                                   const PrefetchOptions& options) override;
   Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                    uint32_t* sections) override;
+  Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
+  std::vector<RootRecord> Roots() const override { return {}; }
   Status NoteUse(std::string_view name) override;
   Result<VerifyReport> Verify(std::string_view name,
                               const std::function<bool(uint64_t, uint64_t)>& progress) override;

@@ -172,6 +172,23 @@ Result<Engine::VerifyOutcome> FakeEngine::Verify(
   return outcome;
 }
 
+Result<uint64_t> FakeEngine::Repair(std::string_view name) {
+  return store_.GetCorpus(name).ok() ? 1 : 0;
+}
+
+Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format) const {
+  CorpusShape shape;
+  shape.identity = {{"weights", model_.digest}};
+  shape.root = ChainRoot(shape.identity);
+  shape.kv_format = kv_format;
+  shape.block_tokens = 8;
+  shape.sections = 4;
+  shape.block_bytes = 64 * 1024;
+  shape.tokens_max = model_.context_tokens;
+  shape.vocabulary = 50000;
+  return shape;
+}
+
 Result<FetchStats> FakeEngine::Warm(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(name));
   FetchStats stats;

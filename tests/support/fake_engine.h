@@ -60,6 +60,8 @@ class FakeEngine : public Engine {
                              std::stop_token stop) override;
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
+  Result<uint64_t> Repair(std::string_view name) override;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
   Result<FetchStats> Warm(std::string_view name) override;
 
  private:

@@ -1,0 +1,53 @@
+// daemon/jobs/scrub_pass.h -- one scrub: every block of every corpus is read from disk and checked,
+// the catalogue's metadata against it, and damage is computed again from the tokens. Slow on
+// purpose: it keeps to a rate, and lets questions go first. One thread; stopped at any block, it
+// goes on from its state.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "daemon/jobs/scrub_state.h"
+#include "engine/engine.h"
+#include "store/block_store.h"
+
+namespace corpusd {
+
+class ScrubPass {
+ public:
+  // yield: called before each block; returns when the disk may be used. May be empty.
+  ScrubPass(BlockStore& store, Engine& engine, std::function<void(const std::stop_token&)> yield);
+
+  // on_progress: after every block, with *state up to date. kCancelled if stopped; an error of the
+  // disk itself (not damage) ends it.
+  Status Run(ScrubState* state, const std::function<void()>& on_progress,
+             const std::stop_token& stop);
+
+ private:
+  Status ScrubCorpus(const CorpusRecord& record, size_t first, const std::function<void()>& done);
+  // Everything that can be said without reading payload.
+  void CheckMetadata(const CorpusRecord& record);
+  // RETURNS false if the corpus is not what it was: the rest is left to the next scrub.
+  Result<bool> ScrubBlock(const CorpusRecord& record, size_t index);
+  void Repair(const CorpusRecord& record);
+  void CheckCatalogue();
+  // Waits until `bytes` more are within the rate. RETURNS false if stopped.
+  bool Pace(uint64_t bytes);
+
+  BlockStore& store_;
+  Engine& engine_;
+  const std::function<void(const std::stop_token&)> yield_;
+  ScrubState* state_ = nullptr;
+  std::stop_token stop_;
+  std::vector<std::byte> payload_;  // of the block at hand
+  std::chrono::steady_clock::time_point next_read_{};
+};
+
+// How many leading blocks of the corpus an earlier one (by id) has as well: blocks are shared only
+// as whole prefixes, so those were checked with it.
+size_t SharedWithEarlier(const std::vector<CorpusRecord>& by_id, size_t index);
+
+}  // namespace corpusd
