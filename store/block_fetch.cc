@@ -16,24 +16,25 @@ bool IsDamage(const Status& status) {
 
 Result<size_t> DurableBlockStore::LongestPrefix(std::span<const Digest> chain,
                                                 std::span<const TokenId> tokens) const {
-  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(chain));
-  const auto is_absent = [](const ChainEntry& e) { return e.references == 0 || e.quarantined; };
-  const auto stored_end = std::find_if(entries.begin(), entries.end(), is_absent);
-  const auto prefix = chain.first(static_cast<size_t>(stored_end - entries.begin()));
-  ASSIGN_OR_RETURN(const auto stored, catalog_->BlockTokens(prefix));
-  size_t first_token = 0;
-  for (size_t i = 0; i < prefix.size(); ++i) {
-    const size_t count = stored[i].size();
-    if (count == 0) return i;  // removed since
-    if (first_token + count > tokens.size() ||
-        !std::equal(stored[i].begin(), stored[i].end(),
-                    tokens.begin() + static_cast<ptrdiff_t>(first_token))) {
-      return CorruptionError("block " + chain[i].Hex().substr(0, 12) +
-                             " is stored with other token ids than its digest says");
-    }
-    first_token += count;
+  const auto common = [&] {
+    const std::lock_guard lock(mutex_);
+    return catalog_->LongestCommonChain(chain);
+  }();
+  if (common.blocks == 0) return 0;
+  // Every block of a corpus has as many tokens as its first, but for the last.
+  const auto first = catalog_->Entry(chain.front());
+  if (first.status().code() == StatusCode::kNotFound) return 0;  // removed since
+  RETURN_IF_ERROR(first.status());
+  const size_t prefix_tokens =
+      common.blocks < common.corpus_blocks ? common.blocks * first->tokens : common.corpus_tokens;
+  if (prefix_tokens <= tokens.size()) {
+    const auto same = catalog_->BeginsWith(common.corpus_id, tokens.first(prefix_tokens));
+    if (same.status().code() == StatusCode::kNotFound) return 0;
+    RETURN_IF_ERROR(same.status());
+    if (*same) return common.blocks;
   }
-  return prefix.size();
+  return CorruptionError("block " + chain[common.blocks - 1].Hex().substr(0, 12) +
+                         " is stored with other token ids than its digest says");
 }
 
 Result<std::vector<ChainEntry>> DurableBlockStore::Entries(std::span<const Digest> digests) const {

@@ -87,6 +87,8 @@ Status Catalog::Reload() {
   live_bytes_.clear();
   notes_.clear();
   extent_bytes_.clear();
+  quarantined_.clear();
+  ForgetCompared();
   RETURN_IF_ERROR(LoadRecords());
   RETURN_IF_ERROR(LoadEntries());
   RETURN_IF_ERROR(LoadExtents());
@@ -139,15 +141,19 @@ Status Catalog::LoadRecords() {
 
 Status Catalog::LoadEntries() {
   Status bad;
-  RETURN_IF_ERROR(database_->Scan(kChains, "", [&](std::string_view, std::string_view value) {
+  std::unordered_map<uint64_t, uint64_t> live_bytes;  // entries come in the order of digests
+  RETURN_IF_ERROR(database_->Scan(kChains, "", [&](std::string_view key, std::string_view value) {
     const auto entry = DecodeChainEntry(value);
     if (!entry.ok()) {
       bad = entry.status();
       return false;
     }
-    live_bytes_[entry->location.extent] += entry->payload_bytes;
+    live_bytes[entry->location.extent] += entry->payload_bytes;
+    Digest digest;
+    if (entry->quarantined && AsDigest(key, &digest)) quarantined_.insert(digest);
     return true;
   }));
+  live_bytes_.insert(live_bytes.begin(), live_bytes.end());
   return bad;
 }
 
@@ -159,6 +165,8 @@ Status Catalog::LoadNotes() {
     return true;
   });
 }
+
+size_t Catalog::TokensFamily() { return kTokens; }
 
 Status Catalog::LoadExtents() {
   return database_->Scan(kExtents, "", [&](std::string_view key, std::string_view value) {
@@ -318,6 +326,7 @@ void Catalog::Change::RemoveRecord(const CorpusRecord& record) {
 
 void Catalog::Change::PutTokens(uint64_t corpus_id, std::span<const TokenId> tokens,
                                 size_t old_tokens) {
+  changes_tokens_ = true;
   const size_t chunks = ChunksOf(tokens.size());
   for (size_t c = 0; c < chunks; ++c) {
     const size_t first = c * kTokensPerChunk;
@@ -432,6 +441,14 @@ Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
     records_.insert_or_assign(record.name, record);
   }
   for (const std::string& name : change.removed_) records_.erase(name);
+  if (change.changes_tokens_ || !change.removed_.empty()) ForgetCompared();
+  for (const auto& [digest, entry] : change.entries_) {
+    if (entry.references > 0 && entry.quarantined) {
+      quarantined_.insert(digest);
+    } else {
+      quarantined_.erase(digest);
+    }
+  }
   ApplyNotes(change);
   std::vector<uint64_t> emptied;
   for (const auto& [extent, bytes] : live_after) {

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -35,6 +37,17 @@ class Catalog {
   Result<ChainEntry> Entry(const Digest& digest) const;
   // In order; an absent one has references == 0. Thread-safe.
   Result<std::vector<ChainEntry>> Entries(std::span<const Digest> digests) const;
+  // The longest prefix of the chain that a corpus's chain begins with, without quarantined blocks;
+  // that corpus's blocks and tokens in all.
+  struct CommonChain {
+    uint64_t corpus_id = 0;
+    size_t blocks = 0;
+    size_t corpus_blocks = 0;
+    uint64_t corpus_tokens = 0;
+  };
+  CommonChain LongestCommonChain(std::span<const Digest> chain) const;
+  // Whether the corpus's token ids begin with these. Thread-safe.
+  Result<bool> BeginsWith(uint64_t corpus_id, std::span<const TokenId> tokens) const;
   // In order; an absent one is empty. Thread-safe.
   Result<std::vector<std::vector<TokenId>>> BlockTokens(std::span<const Digest> digests) const;
   // Payload bytes of chain entries, by the extent that they lie in.
@@ -82,6 +95,7 @@ class Catalog {
     std::set<NoteKey> dropped_notes_;
     std::unordered_map<Digest, ChainEntry, DigestHash> entries_;  // references 0: removed
     std::map<uint64_t, uint64_t> extents_;
+    bool changes_tokens_ = false;
   };
   // Adds the note to the change, joining or forgetting others so that their number stays bounded.
   // At most one call for each corpus and change.
@@ -106,6 +120,8 @@ class Catalog {
   Status LoadNotes();
   void ApplyNotes(const Change& change);
   Status LoadExtents();
+  static size_t TokensFamily();
+  void ForgetCompared();
   // Live bytes of the extents that the change touches, as they will be after it.
   std::map<uint64_t, uint64_t> LiveBytesAfter(const Change& change,
                                               std::span<const ChainEntry> old_entries) const;
@@ -115,6 +131,11 @@ class Catalog {
   std::map<uint64_t, uint64_t> live_bytes_;
   std::map<NoteKey, EvictionNote> notes_;
   std::map<uint64_t, uint64_t> extent_bytes_;
+  std::unordered_set<Digest, DigestHash> quarantined_;
+  // Chunks of token ids compared with a query's before: corpus and chunk to the CRC32C of the ids.
+  mutable std::mutex compared_mutex_;
+  mutable std::map<std::pair<uint64_t, uint32_t>, uint32_t> compared_;
+  uint64_t compared_version_ = 0;
   uint64_t next_corpus_id_ = 1;
   bool stale_ = false;  // a reload failed; the next commit tries again
 };

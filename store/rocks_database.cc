@@ -264,8 +264,13 @@ Status RocksDatabase::Scan(
     const std::function<bool(std::string_view key, std::string_view value)>& visit) const {
   const std::shared_lock lock(implementation_->mutex);
   RETURN_IF_ERROR(implementation_->Readable());
+  rocksdb::ReadOptions options;
+  if (prefix.empty()) {  // the whole family: read ahead, and leave the cache to others
+    options.readahead_size = size_t{2} << 20;
+    options.fill_cache = false;
+  }
   const std::unique_ptr<rocksdb::Iterator> it(
-      implementation_->database->NewIterator({}, implementation_->Family(family)));
+      implementation_->database->NewIterator(options, implementation_->Family(family)));
   for (it->Seek(AsSlice(prefix)); it->Valid() && it->key().starts_with(AsSlice(prefix));
        it->Next()) {
     if (!visit(AsView(it->key()), AsView(it->value()))) break;

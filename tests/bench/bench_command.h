@@ -19,10 +19,12 @@ namespace corpusd {
 using AddBenchCommands = void (*)(CLI::App& app, Status* status);
 void AddModelCommands(CLI::App& app, Status* status);   // prefill, attention-decode
 void AddReplayCommands(CLI::App& app, Status* status);  // replay
+void AddDiskTierCommand(CLI::App& app, Status* status);
+void AddHostTierCommand(CLI::App& app, Status* status);
+void AddChainCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
-    AddModelCommands,
-    AddReplayCommands,
+    AddModelCommands, AddReplayCommands, AddDiskTierCommand, AddHostTierCommand, AddChainCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.
