@@ -25,6 +25,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
   store_options.on_write_state = LogWriteState;
+  store_options.touch_host_memory = options.touch_host_memory;
+  store_options.inflight_bytes = options.inflight_bytes;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
   EngineOptions engine_options;
   engine_options.model_path = options.model_path;

@@ -207,6 +207,8 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.kv_format = reader.Text("kv_format");
   options.host_bytes = reader.Bytes("host_bytes", uint64_t{1} << 20, UINT64_MAX);
   options.disk_bytes = reader.Bytes("disk_bytes", uint64_t{1} << 20, UINT64_MAX);
+  options.touch_host_memory = reader.OneOf("host_memory", {"grow", "touch"}) == "touch";
+  options.inflight_bytes = reader.Bytes("inflight_bytes", uint64_t{1} << 20, UINT64_MAX);
   if (reader.Bytes("device_bytes", 0, UINT64_MAX) != 0) {
     reader.Refuse("device_bytes", "must be 0: a CPU has no device tier");
   }

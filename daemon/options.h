@@ -40,6 +40,8 @@ struct Options {
   std::string kv_format;
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
+  bool touch_host_memory = false;
+  uint64_t inflight_bytes = 0;
   unsigned threads = 0;  // 0: all cores
   std::string log_level;
   LogFormat log_format = LogFormat::kText;

@@ -97,6 +97,7 @@ class LlamaEngine final : public Engine {
   Result<uint64_t> Repair(std::string_view name) override;
   Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
   Result<FetchStats> Warm(std::string_view name) override;
+  Result<DeviceWarming> WarmDevice(std::string_view name) override;
 
  private:
   ComputeContext context() { return {*model_, *backend_, gate_}; }
@@ -127,6 +128,8 @@ class LlamaEngine final : public Engine {
   Result<GenerationReport> AnswerFromScratch(const Question& question, QuestionReport* report);
   // Computes while the blocks arrive, layer by layer; repairs broken ones first.
   Result<GenerationReport> AnswerFromStore(const Question& question, QuestionReport* report);
+  // All blocks of the corpus, repaired where need be.
+  Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
   Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,
                                                 const KvFormat& format,
                                                 const std::stop_token& stop);
@@ -389,6 +392,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     }
     ASSIGN_OR_RETURN(const LeasedCorpus leased, std::move(mended));
     stats.waited_seconds += leased.stats.waited_seconds;
+    stats.device_bytes += leased.stats.device_bytes;
     stats.disk_bytes += leased.stats.disk_bytes;
     report->recomputed_tokens = leased.recomputed_tokens;
     report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
@@ -396,6 +400,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     generated = AnswerOver(question, *kv, report);
   }
   report->load_ms = stats.waited_seconds * 1e3;
+  report->device_bytes = stats.device_bytes;
   report->host_bytes = stats.host_bytes;
   report->disk_bytes = stats.disk_bytes;
   return generated;
@@ -476,14 +481,26 @@ Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format) const {
   return shape;
 }
 
-Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
-  ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
+Result<LeasedCorpus> LlamaEngine::LeaseCorpus(const CorpusRecord& record) {
   ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
   RETURN_IF_ERROR(CheckIdentity(record, format));
-  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(name));
-  ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseWhole(context(), *store_, record, format, tokens,
-                                                         ComputePriority::kPrefill, {}));
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+  return LeaseWhole(context(), *store_, record, format, tokens, ComputePriority::kPrefill, {});
+}
+
+Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
+  ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   return leased.stats;
+}
+
+Result<Engine::DeviceWarming> LlamaEngine::WarmDevice(std::string_view name) {
+  ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
+  ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
+  DeviceWarming warmed{leased.stats, 0};
+  ASSIGN_OR_RETURN(warmed.device_bytes,
+                   store_->PromoteToDevice(record.chain, leased.refs, /*stop=*/{}));
+  return warmed;
 }
 
 }  // namespace

@@ -88,7 +88,7 @@ struct QuestionReport {
   uint64_t prompt_tokens = 0, cached_tokens = 0, recomputed_tokens = 0, completion_tokens = 0;
   // load_ms: how long the question waited for blocks to arrive; reading goes on while it computes.
   double queue_ms = 0, load_ms = 0, first_token_ms = 0, total_ms = 0, decode_tokens_per_s = 0;
-  uint64_t host_bytes = 0, disk_bytes = 0;
+  uint64_t device_bytes = 0, host_bytes = 0, disk_bytes = 0;
   uint64_t attended_tokens = 0;
 };
 
@@ -139,6 +139,13 @@ class Engine {
   virtual Result<CorpusShape> ShapeOf(std::string_view kv_format) const = 0;
   // Loads the corpus's blocks into the host tier.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
+  // Loads them into the host tier and copies them to the device tier; kInvalidArgument if there is
+  // none.
+  struct DeviceWarming {
+    FetchStats loaded;
+    uint64_t device_bytes = 0;  // of the corpus, there now
+  };
+  virtual Result<DeviceWarming> WarmDevice(std::string_view name) = 0;
 };
 
 }  // namespace corpusd

@@ -53,16 +53,19 @@ Result<EvictReport> DurableBlockStore::CutTailLocked(const CorpusRecord& record,
 
 Result<EvictReport> DurableBlockStore::Evict(std::string_view name, TierKind from, bool dry_run) {
   ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));
-  if (from == TierKind::kDevice) {
+  if (from == TierKind::kDevice && device_ == nullptr) {
     return InvalidArgumentError("this daemon has no device tier to evict from");
   }
   const bool pinned =
       record.pin && (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > WallTimeMs());
-  if (pinned &&
-      (from == TierKind::kDisk || record.pin->tier == static_cast<uint8_t>(TierKind::kHost))) {
+  if (pinned && (from == TierKind::kDisk || record.pin->tier == static_cast<uint8_t>(from))) {
     return FailedPreconditionError("corpus '" + record.name + "' is pinned: unpin it first");
   }
   EvictReport report;
+  if (from == TierKind::kDevice) {
+    std::tie(report.blocks, report.bytes) = device_->table().Drop(record.chain, dry_run);
+    return report;
+  }
   if (from == TierKind::kHost) {
     std::tie(report.blocks, report.bytes) = host_.Drop(record.chain, dry_run);
     return report;

@@ -41,10 +41,19 @@ Result<std::vector<ChainEntry>> DurableBlockStore::Entries(std::span<const Diges
   return catalog_->Entries(digests);
 }
 
-Status DurableBlockStore::ReadSections(const Digest& digest, const ChainEntry& entry,
-                                       SectionRange range, std::span<std::byte> payload) {
-  return payload_->ReadSections(entry.location, digest, entry.tokens, entry.sections, range,
-                                payload);
+Result<TierKind> DurableBlockStore::ReadSections(const Digest& digest, const ChainEntry& entry,
+                                                 SectionRange range, std::span<std::byte> payload) {
+  if (device_ != nullptr) {
+    // A copy: whatever is wrong with it or its device, the disk has the block.
+    const auto block = device_->Find(digest);
+    if (block != nullptr && block->payload_bytes() == payload.size() &&
+        device_->ReadSections(*block, range, payload).ok()) {
+      return TierKind::kDevice;
+    }
+  }
+  RETURN_IF_ERROR(
+      payload_->ReadSections(entry.location, digest, entry.tokens, entry.sections, range, payload));
+  return TierKind::kDisk;
 }
 
 Result<std::unique_ptr<BlockPrefetch>> DurableBlockStore::Prefetch(std::span<const Digest> digests,

@@ -38,6 +38,7 @@ struct BlockLoader::Arrival {
   bool finished = false;  // ref or status is final
   Status status;
   BlockRef ref;
+  uint64_t device_bytes = 0;  // of it, from the device
 
   Arrival(const Digest& its_digest, const ChainEntry& its_entry, std::shared_ptr<HostBlock> memory,
           bool in_parts)
@@ -158,7 +159,10 @@ Result<std::vector<BlockRef>> BlockLoader::Handle::Finish(FetchStats* stats) {
     const Status& status = StatusLocked(item);
     if (refs[i].valid()) {
       // From disk, be it by the hand of another prefetch.
-      (item.hit.valid() ? stats->host_bytes : stats->disk_bytes) += refs[i].bytes().size();
+      const uint64_t device_bytes = item.arrival == nullptr ? 0 : item.arrival->device_bytes;
+      (item.hit.valid() ? stats->host_bytes : stats->disk_bytes) +=
+          refs[i].bytes().size() - device_bytes;
+      stats->device_bytes += device_bytes;
     } else if (status.code() == StatusCode::kNotFound) {
       stats->missing.push_back(i);
     } else if (IsDamage(status)) {
@@ -279,11 +283,15 @@ void BlockLoader::RunPiece(const ArrivalPtr& arrival, uint32_t piece) {
   }
   const uint32_t first = piece * arrival->piece_sections;
   const uint32_t end = std::min(first + arrival->piece_sections, entry.sections);
-  const Status status = ReadSections(arrival->digest, &entry, {first, end}, block->bytes());
+  const auto source = ReadSections(arrival->digest, &entry, {first, end}, block->bytes());
+  const Status status = source.status();
   {
     const std::lock_guard lock(mutex_);
     arrival->entry.location = entry.location;
     --arrival->running;
+    if (source.ok() && *source == TierKind::kDevice) {
+      arrival->device_bytes += (end - first) * arrival->section_bytes;
+    }
     block.reset();
     if (!arrival->finished) {
       arrival->ready[piece] = status.ok();
@@ -297,17 +305,17 @@ void BlockLoader::RunPiece(const ArrivalPtr& arrival, uint32_t piece) {
   arrived_.notify_all();
 }
 
-Status BlockLoader::ReadSections(const Digest& digest, ChainEntry* entry, SectionRange range,
-                                 std::span<std::byte> payload) {
+Result<TierKind> BlockLoader::ReadSections(const Digest& digest, ChainEntry* entry,
+                                           SectionRange range, std::span<std::byte> payload) {
   const std::string name = "block " + digest.Hex().substr(0, 12);
   for (int move = 0; move < kMovesMax; ++move) {
-    const Status status = source_.ReadSections(digest, *entry, range, payload);
-    if (!IsDamage(status)) return status;
+    const auto source = source_.ReadSections(digest, *entry, range, payload);
+    if (!IsDamage(source.status())) return source;
     ASSIGN_OR_RETURN(const auto now, source_.Entries({&digest, 1}));
     if (now.front().references == 0) return NotFoundError(name + " was removed");
     if (now.front().location == entry->location) {
       source_.Quarantine(digest, entry->location);
-      return CorruptionError(status.message());
+      return CorruptionError(source.status().message());
     }
     entry->location = now.front().location;
   }

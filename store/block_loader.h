@@ -27,10 +27,10 @@ class BlockSource {
   virtual Result<std::vector<ChainEntry>> Entries(std::span<const Digest> digests) const = 0;
   // Whether a part of a block can be read without reading all of it.
   virtual bool ReadsParts() const = 0;
-  // Fills these sections of the payload and checks them. kCorruption, kNotFound: the block is not
-  // where the entry says, or damaged.
-  virtual Status ReadSections(const Digest& digest, const ChainEntry& entry, SectionRange range,
-                              std::span<std::byte> payload) = 0;
+  // Fills these sections of the payload and checks them. RETURNS the tier they came from.
+  // kCorruption, kNotFound: the block is not where the entry says, or damaged.
+  virtual Result<TierKind> ReadSections(const Digest& digest, const ChainEntry& entry,
+                                        SectionRange range, std::span<std::byte> payload) = 0;
   // The block at this place is damaged.
   virtual void Quarantine(const Digest& digest, const BlockLocation& location) = 0;
 };
@@ -53,8 +53,8 @@ class BlockLoader {
   void Enqueue(std::span<const ArrivalPtr> arrivals, TransferPriority priority);
   void RunPiece(const ArrivalPtr& arrival, uint32_t piece);
   // Follows a block that was moved; quarantines a damaged one.
-  Status ReadSections(const Digest& digest, ChainEntry* entry, SectionRange range,
-                      std::span<std::byte> payload);
+  Result<TierKind> ReadSections(const Digest& digest, ChainEntry* entry, SectionRange range,
+                                std::span<std::byte> payload);
   void FinishLocked(Arrival& arrival, const Status& status);
   // Lets go of its memory, and of the reads not begun, once nobody uses it.
   void DropUnwantedLocked(Arrival& arrival);

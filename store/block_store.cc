@@ -54,11 +54,18 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       lock_(std::move(lock)),
       catalog_(std::move(catalog)),
       payload_(std::move(payload)),
-      host_(options.host_bytes),
+      host_(options.host_bytes,
+            [this](std::function<void()> touch) {
+              transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
+            }),
+      device_(options.device == nullptr
+                  ? nullptr
+                  : std::make_unique<DeviceTier>(options.device, options.device_bytes)),
       gate_([this](uint64_t needed_bytes) { return ProbeDisk(needed_bytes); },
             options.on_write_state),
       loader_(*this, host_, transfers_),
       transfers_({kTransferThreads, options.inflight_bytes}) {
+  if (options.touch_host_memory) host_.TouchAll();
   RefreshPins();
 }
 
@@ -260,16 +267,21 @@ Status DurableBlockStore::RemoveCorpus(std::string_view name) {
 
 void DurableBlockStore::RefreshPins() {
   const std::lock_guard lock(mutex_);
-  HostTier::Pins pins;
+  host_.SetPins(PinsOfLocked(TierKind::kHost));
+  if (device_ != nullptr) device_->table().SetPins(PinsOfLocked(TierKind::kDevice));
+}
+
+TierTable::Pins DurableBlockStore::PinsOfLocked(TierKind tier) const {
+  TierTable::Pins pins;
   for (const auto& [name, record] : catalog_->records()) {
-    if (!PinnedNow(record, TierKind::kHost)) continue;
+    if (!PinnedNow(record, tier)) continue;
     const int64_t until = record.pin->expires_at_ms;
     for (const Digest& digest : record.chain) {
       const auto [it, inserted] = pins.try_emplace(digest, until);
       if (!inserted) it->second = it->second == 0 || until == 0 ? 0 : std::max(it->second, until);
     }
   }
-  host_.SetPins(std::move(pins));
+  return pins;
 }
 
 std::vector<TierUsage> DurableBlockStore::Usage() const {
@@ -284,7 +296,14 @@ std::vector<TierUsage> DurableBlockStore::Usage() const {
   }
   disk.free_bytes = std::min(disk.capacity_bytes - std::min(disk.capacity_bytes, disk.used_bytes),
                              FreeDiskBytes());
-  return {host, disk};
+  std::vector<TierUsage> tiers = {host, disk};
+  if (device_ != nullptr) {
+    const TierTable& table = device_->table();
+    const uint64_t used = table.used_bytes();
+    const uint64_t free_bytes = table.capacity_bytes() - std::min(table.capacity_bytes(), used);
+    tiers.push_back({"device", table.capacity_bytes(), used, table.PinnedBytes(), free_bytes});
+  }
+  return tiers;
 }
 
 CorpusUsage DurableBlockStore::UsageOf(const CorpusRecord& record) const {
@@ -293,6 +312,9 @@ CorpusUsage DurableBlockStore::UsageOf(const CorpusRecord& record) const {
   usage.disk_bytes = usage.stored_bytes;
   for (const Digest& digest : record.chain) {
     if (host_.Contains(digest)) usage.host_bytes += record.block_bytes;
+    if (device_ != nullptr && device_->table().Contains(digest)) {
+      usage.device_bytes += record.block_bytes;
+    }
   }
   return usage;
 }
@@ -313,6 +335,10 @@ std::vector<std::string> DurableBlockStore::Diagnose() const {
                     FormatBytes(tier.used_bytes) + " of " + FormatBytes(tier.capacity_bytes) +
                     ", " + FormatBytes(tier.free_bytes) + " free");
   }
+  const HostArena::Usage memory = host_.ArenaUsage();
+  lines.push_back("ok: host memory: " + FormatBytes(memory.physical_bytes) + " touched, " +
+                  FormatBytes(memory.huge_bytes) + " of it in huge pages" +
+                  (memory.huge_pages_allowed ? "" : ", which the kernel does not allow"));
   uint64_t damaged = 0;
   for (const CorpusRecord& record : ListCorpora()) {
     const auto entries = catalog_->Entries(record.chain);

@@ -29,10 +29,16 @@
 
 namespace corpusd {
 
+class DeviceMemory;  // store/device_memory.h
+
 struct BlockStoreOptions {
   std::string data_dir;
-  uint64_t host_bytes = uint64_t{4} << 30;       // cap of the host tier, leased blocks included
-  uint64_t disk_bytes = uint64_t{100} << 30;     // cap of the disk tier in physical bytes
+  uint64_t host_bytes = uint64_t{4} << 30;    // cap of the host tier, leased blocks included
+  uint64_t disk_bytes = uint64_t{100} << 30;  // cap of the disk tier in physical bytes
+  bool touch_host_memory = false;  // all of it from the start on, not a slice ahead of use
+  // A device tier, if there is a device.
+  std::shared_ptr<DeviceMemory> device;
+  uint64_t device_bytes = 0;
   uint64_t inflight_bytes = uint64_t{96} << 20;  // between tiers at any moment
   uint64_t pins_owner_bytes = 0;                 // as in PinLimits
   uint64_t pins_total_bytes = 0;
@@ -49,19 +55,19 @@ struct BlockWrite {
 };
 
 struct TierUsage {
-  std::string name;  // "host", "disk"
+  std::string name;  // "host", "disk", and "device" where there is one
   uint64_t capacity_bytes = 0, used_bytes = 0, pinned_bytes = 0;
   uint64_t free_bytes = 0;
 };
 
 struct CorpusUsage {
   uint64_t stored_bytes = 0;  // payload bytes of its blocks
-  uint64_t host_bytes = 0, disk_bytes = 0;
+  uint64_t host_bytes = 0, disk_bytes = 0, device_bytes = 0;
 };
 
 // Where the blocks of one fetch came from.
 struct FetchStats {
-  uint64_t host_bytes = 0, disk_bytes = 0;
+  uint64_t host_bytes = 0, disk_bytes = 0, device_bytes = 0;
   double seconds = 0;           // until the last block was there
   double waited_seconds = 0;    // of them, those that the caller waited
   std::vector<size_t> damaged;  // indices refused by their checksum, quarantined: recompute them
@@ -131,6 +137,12 @@ class BlockStore {
   // tier has no room for all of them.
   virtual Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
                                                           const PrefetchOptions& options) = 0;
+  // Copies blocks of the corpus, leased in host memory, to the device tier, whose checksums must
+  // agree. RETURNS the bytes that are there now. kInvalidArgument: there is no device;
+  // kResourceExhausted, kDeviceError, kCancelled: what was copied until then stays.
+  virtual Result<uint64_t> PromoteToDevice(std::span<const Digest> chain,
+                                           std::span<const BlockRef> blocks,
+                                           const std::stop_token& stop) = 0;
 
   // One block's payload, read past the host tier and checked; sections: as in BlockWrite.
   // kCorruption: damaged, and now quarantined; kNotFound: not stored.

@@ -14,6 +14,7 @@
 #include "store/block_loader.h"
 #include "store/block_store.h"
 #include "store/catalog.h"
+#include "store/device_tier.h"
 #include "store/folder_lock.h"
 #include "store/host_tier.h"
 #include "store/payload_store.h"
@@ -46,6 +47,8 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   Result<std::vector<BlockRef>> Fetch(std::span<const Digest> digests, FetchStats* stats) override;
   Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
                                                   const PrefetchOptions& options) override;
+  Result<uint64_t> PromoteToDevice(std::span<const Digest> chain, std::span<const BlockRef> blocks,
+                                   const std::stop_token& stop) override;
   Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                    uint32_t* sections) override;
   Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
@@ -109,26 +112,33 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // Marks the block as damaged if it still is where it was read.
   void Quarantine(const Digest& digest, const BlockLocation& location) override;
   void RefreshPins();
+  TierTable::Pins PinsOfLocked(TierKind tier) const;
   // Rewrites extents of which less than half is still in use.
   void ReclaimSpace();
   void RewriteExtent(const Catalog::DigestEntries& entries);
 
+  struct Promotion;
+  Status CopyToDevice(const BlockRef& block, const ChainEntry& entry, Promotion& promotion,
+                      const std::stop_token& stop);
+
   // BlockSource: the disk, for the loader.
   Result<std::vector<ChainEntry>> Entries(std::span<const Digest> digests) const override;
   bool ReadsParts() const override { return PayloadStore::ReadsParts(); }
-  Status ReadSections(const Digest& digest, const ChainEntry& entry, SectionRange range,
-                      std::span<std::byte> payload) override;
+  Result<TierKind> ReadSections(const Digest& digest, const ChainEntry& entry, SectionRange range,
+                                std::span<std::byte> payload) override;
 
   const BlockStoreOptions options_;
   const std::unique_ptr<FolderLock> lock_;
   const std::unique_ptr<Catalog> catalog_;
   const std::unique_ptr<PayloadStore> payload_;
   HostTier host_;
+  const std::unique_ptr<DeviceTier> device_;  // null: there is none
   WriteGate gate_;
   LeaseTable leases_;
   mutable std::mutex mutex_;       // orders changes of the catalogue
   std::vector<uint64_t> orphans_;  // extents to drop after the next commit that succeeds
   std::mutex payload_mutex_;       // orders payload writes, so that the disk cap is exact
+  std::mutex promote_mutex_;       // one promotion to the device at a time
   BlockLoader loader_;
   TransferQueue transfers_;  // last, so that its threads end before what they use
 };

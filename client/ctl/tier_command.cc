@@ -104,6 +104,7 @@ int RunWarm(const CommandContext& context) {
                        {"blocks", reply->blocks()},
                        {"bytes", reply->bytes()},
                        {"disk_bytes", reply->disk_bytes()},
+                       {"device_bytes", reply->device_bytes()},
                        {"seconds", reply->seconds()}};
   PrintMoved(context, object,
              "warmed " + Quoted(arguments.name) + where + ": " +

@@ -1,6 +1,8 @@
 #include "daemon/rpc/corpus_handler.h"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_message.h"
@@ -14,6 +16,15 @@ Status RefuseWhileJobRuns(const Services& services, const std::string& name, con
   const std::string id = std::to_string(job->id);
   return FailedPreconditionError(std::string("cannot ") + verb + " '" + name + "' while job " + id +
                                  " prefills it; wait for it or cancel it: corpusctl cancel " + id);
+}
+
+// Of evict and warm: host if the client names none; device where the store has such a tier.
+Result<TierKind> TierOf(const Services& services, std::string_view text) {
+  const std::vector<TierUsage> tiers = services.store.Usage();
+  const bool has_device = std::any_of(tiers.begin(), tiers.end(),
+                                      [](const TierUsage& tier) { return tier.name == "device"; });
+  if (text == "device" && has_device) return TierKind::kDevice;
+  return ParseTier(text, TierKind::kHost);
 }
 
 }  // namespace
@@ -63,7 +74,7 @@ Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequ
 }
 
 Result<v1::Response> HandleEvict(const Services& services, const v1::EvictRequest& request) {
-  ASSIGN_OR_RETURN(const TierKind from, ParseTier(request.from(), TierKind::kHost));
+  ASSIGN_OR_RETURN(const TierKind from, TierOf(services, request.from()));
   if (from == TierKind::kDisk) {
     RETURN_IF_ERROR(RefuseWhileJobRuns(services, request.name(), "evict"));
   }
@@ -76,16 +87,24 @@ Result<v1::Response> HandleEvict(const Services& services, const v1::EvictReques
 }
 
 Result<v1::Response> HandleWarm(const Services& services, const v1::WarmRequest& request) {
-  ASSIGN_OR_RETURN(const TierKind to, ParseTier(request.to(), TierKind::kHost));
+  ASSIGN_OR_RETURN(const TierKind to, TierOf(services, request.to()));
   if (to == TierKind::kDisk) {
-    return InvalidArgumentError("a corpus is warmed to host; disk holds it already");
+    return InvalidArgumentError("a corpus is warmed to host or device; disk holds it already");
   }
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
-  ASSIGN_OR_RETURN(const FetchStats stats, services.engine.Warm(request.name()));
   v1::Response response;
   v1::WarmReply* reply = response.mutable_warm();
+  FetchStats stats;
+  if (to == TierKind::kDevice) {
+    ASSIGN_OR_RETURN(const Engine::DeviceWarming warmed,
+                     services.engine.WarmDevice(request.name()));
+    stats = warmed.loaded;
+    reply->set_device_bytes(warmed.device_bytes);
+  } else {
+    ASSIGN_OR_RETURN(stats, services.engine.Warm(request.name()));
+  }
   reply->set_blocks(record.chain.size() - stats.damaged.size() - stats.missing.size());
-  reply->set_bytes(stats.host_bytes + stats.disk_bytes);
+  reply->set_bytes(stats.host_bytes + stats.disk_bytes + stats.device_bytes);
   reply->set_disk_bytes(stats.disk_bytes);
   reply->set_seconds(stats.seconds);
   return response;

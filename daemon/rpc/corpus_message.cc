@@ -68,6 +68,7 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   message.set_root(record.root.Hex());
   message.set_bf16_bytes(record.bf16_bytes);
   message.set_stored_bytes(usage.stored_bytes);
+  message.set_device_bytes(usage.device_bytes);
   message.set_host_bytes(usage.host_bytes);
   message.set_disk_bytes(usage.disk_bytes);
   if (PinHolds(record, now_ms)) {

@@ -45,6 +45,7 @@ void FillReply(const QuestionReport& report, v1::AskReply* reply) {
   timing->set_first_token_ms(report.first_token_ms);
   timing->set_total_ms(report.total_ms);
   timing->set_decode_tokens_per_s(report.decode_tokens_per_s);
+  reply->mutable_read()->set_device_bytes(report.device_bytes);
   reply->mutable_read()->set_host_bytes(report.host_bytes);
   reply->mutable_read()->set_disk_bytes(report.disk_bytes);
   reply->set_attended_tokens(report.attended_tokens);

@@ -1,10 +1,11 @@
-// Random operations on a BlockStore and on a plain map, compared after each, with reopenings in
-// between.
+// Random operations on a BlockStore with all its tiers and on a plain map, compared after each,
+// with prefetches that are let go half way and reopenings in between.
 #include <gtest/gtest.h>
 
 #include <map>
 
 #include "tests/property/store_invariants.h"
+#include "tests/support/fake_device_memory.h"
 
 namespace corpusd {
 namespace {
@@ -16,6 +17,55 @@ struct ModelCorpus {
 
 class BlockStoreModelTest : public StoreFixture {
  protected:
+  void SetUp() override {
+    // Tiers smaller than what the corpora take together, so that blocks come and go.
+    options_.device = memory_;
+    options_.device_bytes = 6 * kTestBlockBytes;
+    StoreFixture::SetUp();
+  }
+
+  std::vector<Digest> PublishedOf(const ModelCorpus& corpus) {
+    const auto end = corpus.content.chain.begin() + static_cast<ptrdiff_t>(corpus.published);
+    return {corpus.content.chain.begin(), end};
+  }
+
+  // Reads some sections of a corpus and lets the rest go.
+  void PrefetchPart(const ModelCorpus& corpus, uint32_t sections) {
+    const auto prefetch = store_->Prefetch(PublishedOf(corpus), {});
+    ASSERT_TRUE(prefetch.ok()) << prefetch.status().ToString();
+    const size_t part = kTestBlockBytes / kTestSections;
+    for (uint32_t s = 0; s < sections; ++s) {
+      const Status status = (*prefetch)->WaitSection(s);
+      ASSERT_TRUE(status.ok()) << status.ToString();
+      for (size_t i = 0; i < (*prefetch)->blocks(); ++i) {
+        const auto expected = PayloadOf(corpus.content.chain[i]);
+        const auto first = expected.begin() + static_cast<ptrdiff_t>(s * part);
+        EXPECT_TRUE(std::equal(first, first + static_cast<ptrdiff_t>(part),
+                               (*prefetch)->bytes(i).begin() + static_cast<ptrdiff_t>(s * part)));
+      }
+    }
+  }
+
+  // To the device, out of the host tier, and back from wherever it is.
+  void MoveThroughTheTiers(const std::string& name, const ModelCorpus& corpus) {
+    const auto chain = PublishedOf(corpus);
+    {
+      FetchStats stats;
+      const auto refs = store_->Fetch(chain, &stats);
+      ASSERT_TRUE(refs.ok()) << refs.status().ToString();
+      const Status promoted = store_->PromoteToDevice(chain, *refs, {}).status();
+      ASSERT_TRUE(promoted.ok() || promoted.code() == StatusCode::kResourceExhausted)
+          << promoted.ToString();
+    }
+    const uint64_t on_device = store_->UsageOf(*store_->GetCorpus(name)).device_bytes;
+    ASSERT_EQ(store_->Evict(name, TierKind::kHost, false)->blocks, chain.size());
+    FetchStats stats;
+    ASSERT_TRUE(store_->Fetch(chain, &stats).ok());
+    EXPECT_EQ(stats.device_bytes, on_device);
+    EXPECT_EQ(stats.device_bytes + stats.disk_bytes, chain.size() * kTestBlockBytes);
+    ExpectWhole(chain);
+  }
+
   void Check() {
     ASSERT_EQ(store_->ListCorpora().size(), model_.size());
     for (const auto& [name, expected] : model_) {
@@ -32,7 +82,8 @@ class BlockStoreModelTest : public StoreFixture {
   void Step(std::mt19937& random) {
     const std::string name(1, static_cast<char>('a' + random() % 6));
     const auto it = model_.find(name);
-    switch (random() % 10) {
+    const bool filled = it != model_.end() && it->second.published > 0;
+    switch (random() % 13) {
       case 0:
       case 1: {
         const TestCorpus content = MakeCorpus(random() % 3, 1 + random() % 8, random() % 5);
@@ -85,11 +136,24 @@ class BlockStoreModelTest : public StoreFixture {
         --it->second.published;
         break;
       }
+      case 9:
+        if (filled) PrefetchPart(it->second, random() % (kTestSections + 1));
+        break;
+      case 10:
+        if (filled) MoveThroughTheTiers(name, it->second);
+        break;
+      case 11: {
+        const auto tier = random() % 2 == 0 ? TierKind::kHost : TierKind::kDevice;
+        ASSERT_EQ(store_->Evict(name, tier, random() % 2 == 0).ok(), it != model_.end());
+        break;
+      }
       default:
         if (random() % 4 == 0) Reopen();
     }
   }
 
+  const std::shared_ptr<FakeDeviceMemory> memory_ =
+      std::make_shared<FakeDeviceMemory>(8 * kTestBlockBytes);
   std::map<std::string, ModelCorpus> model_;
 };
 

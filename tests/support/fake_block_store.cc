@@ -134,6 +134,12 @@ Result<std::vector<BlockPresence>> FakeBlockStore::Presence(std::span<const Dige
   return std::vector<BlockPresence>(digests.size(), BlockPresence::kAbsent);
 }
 
+Result<uint64_t> FakeBlockStore::PromoteToDevice(std::span<const Digest> /*chain*/,
+                                                 std::span<const BlockRef> /*blocks*/,
+                                                 const std::stop_token& /*stop*/) {
+  return UnimplementedError("the fake store has no device tier");
+}
+
 Result<VerifyReport> FakeBlockStore::Verify(
     std::string_view name, const std::function<bool(uint64_t, uint64_t)>& /*progress*/) {
   ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));

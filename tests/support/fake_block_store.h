@@ -47,6 +47,8 @@ class FakeBlockStore : public BlockStore {
                    uint32_t* sections) override;
   Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
   std::vector<RootRecord> Roots() const override { return {}; }
+  Result<uint64_t> PromoteToDevice(std::span<const Digest> chain, std::span<const BlockRef> blocks,
+                                   const std::stop_token& stop) override;
   Status NoteUse(std::string_view name) override;
   Result<VerifyReport> Verify(std::string_view name,
                               const std::function<bool(uint64_t, uint64_t)>& progress) override;

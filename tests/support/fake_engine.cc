@@ -196,4 +196,9 @@ Result<FetchStats> FakeEngine::Warm(std::string_view name) {
   return stats;
 }
 
+Result<Engine::DeviceWarming> FakeEngine::WarmDevice(std::string_view name) {
+  ASSIGN_OR_RETURN(const FetchStats loaded, Warm(name));
+  return DeviceWarming{loaded, loaded.disk_bytes};
+}
+
 }  // namespace corpusd

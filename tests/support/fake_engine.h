@@ -63,6 +63,7 @@ class FakeEngine : public Engine {
   Result<uint64_t> Repair(std::string_view name) override;
   Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
   Result<FetchStats> Warm(std::string_view name) override;
+  Result<DeviceWarming> WarmDevice(std::string_view name) override;
 
  private:
   Status CheckFits(uint64_t tokens) const;

@@ -87,8 +87,8 @@ class GatedSource : public BlockSource {
     return entries;
   }
   bool ReadsParts() const override { return in_parts_; }
-  Status ReadSections(const Digest& digest, const ChainEntry& entry, SectionRange range,
-                      std::span<std::byte> payload) override {
+  Result<TierKind> ReadSections(const Digest& digest, const ChainEntry& entry, SectionRange range,
+                                std::span<std::byte> payload) override {
     std::unique_lock lock(mutex_);
     reads_.emplace_back(digest, range.first);
     changed_.notify_all();
@@ -107,7 +107,7 @@ class GatedSource : public BlockSource {
     std::copy(bytes.begin() + static_cast<ptrdiff_t>(range.first * part),
               bytes.begin() + static_cast<ptrdiff_t>(range.end * part),
               payload.begin() + static_cast<ptrdiff_t>(range.first * part));
-    return OkStatus();
+    return TierKind::kDisk;
   }
   void Quarantine(const Digest& digest, const BlockLocation& /*location*/) override {
     const std::lock_guard lock(mutex_);
