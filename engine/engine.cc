@@ -1,30 +1,14 @@
 #include "engine/engine.h"
 
-#include <algorithm>
 #include <chrono>
-#include <mutex>
 
-#include "engine/backend/cpu_backend.h"
 #include "engine/corpus_tokenizer.h"
-#include "engine/decode/question_runner.h"
-#include "engine/identity.h"
+#include "engine/llama_engine.h"
 #include "engine/model/file_digest.h"
-#include "engine/model/gguf.h"
-#include "engine/prefill/block_repair.h"
-#include "engine/prefill/prefill_runner.h"
 #include "store/miss_explain.h"
 
 namespace corpusd {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-// Kept free beside an exact corpus for a question and its answer.
-constexpr uint64_t kReservedTokens = 512;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // What a prefill is about to compute is a lookup that missed: the store's counters say why.
 void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const TokenId> tokens) {
@@ -33,117 +17,41 @@ void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const 
   store.misses().Count(report->reason(), report->blocks - report->present);
 }
 
-class LlamaEngine final : public Engine {
- public:
-  Status Open(const EngineOptions& options, BlockStore* store) {
-    options_ = options;
-    store_ = store;
-    if (options.device != "cpu" && options.device != "auto") {
-      return InvalidArgumentError("device '" + options.device +
-                                  "' is not available in this build: use 'cpu'");
-    }
-    ASSIGN_OR_RETURN(file_, GgufFile::Open(options.model_path));
-    ASSIGN_OR_RETURN(tokenizer_, Tokenizer::FromGguf(*file_));
-    ASSIGN_OR_RETURN(auto chat, ChatTemplate::FromGguf(*file_, *tokenizer_));
-    chat_ = std::make_unique<ChatTemplate>(std::move(chat));
-    ASSIGN_OR_RETURN(backend_, MakeCpuBackend({options.threads, options.isa}));
-    ASSIGN_OR_RETURN(model_, LoadLlamaModel(*file_, *backend_));
-    ASSIGN_OR_RETURN(summary_.digest, FileDigestHex(options.model_path, options.cache_dir));
-    ASSIGN_OR_RETURN(const KvFormat format, model_->Format(options.kv_format));
-    (void)format;  // checked early: a bad default is a start-up error, not the first corpus's
-    const ModelConfig& config = model_->config();
-    if (tokenizer_->vocabulary() > config.vocabulary) {
-      return InvalidArgumentError("the tokenizer has " + std::to_string(tokenizer_->vocabulary()) +
-                                  " tokens, the embedding only " +
-                                  std::to_string(config.vocabulary));
-    }
-    summary_.name = config.name;
-    summary_.architecture = config.architecture;
-    summary_.backend = std::string(backend_->name());
-    summary_.context_tokens = config.context_tokens;
-    summary_.vocabulary = config.vocabulary;
-    for (const GgufTensor& tensor : file_->tensors()) {
-      uint64_t elements = 1;
-      for (const uint64_t dim : tensor.dims) elements *= dim;
-      summary_.parameters += elements;
-    }
-    return OkStatus();
+}  // namespace
+
+Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
+  options_ = options;
+  store_ = store;
+  if (options.device != "cpu" && options.device != "auto") {
+    return InvalidArgumentError("device '" + options.device +
+                                "' is not available in this build: use 'cpu'");
   }
-
-  const ModelSummary& model() const override { return summary_; }
-  uint64_t reserved_tokens() const override {
-    return std::min<uint64_t>(kReservedTokens, summary_.context_tokens / 4);
+  ASSIGN_OR_RETURN(file_, GgufFile::Open(options.model_path));
+  ASSIGN_OR_RETURN(tokenizer_, Tokenizer::FromGguf(*file_));
+  ASSIGN_OR_RETURN(auto chat, ChatTemplate::FromGguf(*file_, *tokenizer_));
+  chat_ = std::make_unique<ChatTemplate>(std::move(chat));
+  ASSIGN_OR_RETURN(backend_, MakeCpuBackend({options.threads, options.isa}));
+  ASSIGN_OR_RETURN(model_, LoadLlamaModel(*file_, *backend_));
+  ASSIGN_OR_RETURN(summary_.digest, FileDigestHex(options.model_path, options.cache_dir));
+  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(options.kv_format));
+  (void)format;  // checked early: a bad default is a start-up error, not the first corpus's
+  const ModelConfig& config = model_->config();
+  if (tokenizer_->vocabulary() > config.vocabulary) {
+    return InvalidArgumentError("the tokenizer has " + std::to_string(tokenizer_->vocabulary()) +
+                                " tokens, the embedding only " + std::to_string(config.vocabulary));
   }
-
-  Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
-                                                              bool appending,
-                                                              uint64_t first_token) override {
-    std::vector<TokenId> prefix;
-    if (!appending) prefix = chat_->CorpusPrefix(preamble);
-    return MakeExactTokenizer(*tokenizer_, std::move(prefix), first_token);
+  summary_.name = config.name;
+  summary_.architecture = config.architecture;
+  summary_.backend = std::string(backend_->name());
+  summary_.context_tokens = config.context_tokens;
+  summary_.vocabulary = config.vocabulary;
+  for (const GgufTensor& tensor : file_->tensors()) {
+    uint64_t elements = 1;
+    for (const uint64_t dim : tensor.dims) elements *= dim;
+    summary_.parameters += elements;
   }
-
-  Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
-                                    std::unique_ptr<CorpusTokenizer> tokenizer) override;
-  Result<CorpusRecord> AppendCorpus(std::string_view name,
-                                    std::unique_ptr<CorpusTokenizer> tokenizer) override;
-  Status Prefill(std::string_view name, const std::function<void(const PrefillProgress&)>& progress,
-                 std::stop_token stop) override;
-  Result<QuestionReport> Ask(const QuestionRequest& request,
-                             const std::function<bool(std::string_view)>& sink,
-                             std::stop_token stop) override;
-  Result<VerifyOutcome> Verify(std::string_view name, bool repair,
-                               const std::function<bool(uint64_t, uint64_t)>& progress) override;
-  Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
-  Result<FetchStats> Warm(std::string_view name) override;
-  Result<DeviceWarming> WarmDevice(std::string_view name) override;
-
- private:
-  ComputeContext context() { return {*model_, *backend_, gate_}; }
-  Status CheckFits(uint64_t tokens) const;
-  std::vector<IdentityField> IdentityOf(const KvFormat& format) const;
-  // kFailedPrecondition, naming the fields, if the corpus was made by another model, format or
-  // tenant.
-  Status CheckIdentity(const CorpusRecord& record, const KvFormat& format) const;
-  Status PrefillRun(CorpusRecord* record, const KvFormat& format, std::span<const TokenId> tokens,
-                    std::span<const Digest> chain, LeasedCorpus* history, PrefillProgress* progress,
-                    const std::stop_token& stop);
-  Status FailPrefill(CorpusRecord record, const Status& status);
-  Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
-                                              const QuestionRequest& request,
-                                              uint32_t* max_tokens) const;
-  // One question on its way to an answer.
-  struct Question {
-    const CorpusRecord& record;
-    const KvFormat& format;      // of the corpus
-    const KvFormat& own_format;  // of the question's own tokens
-    const GenerationRequest& generation;
-    const std::function<bool(std::string_view)>& sink;
-    const std::stop_token& stop;
-    Clock::time_point start;
-  };
-  Result<GenerationReport> AnswerOver(const Question& question, KvSequence& kv,
-                                      QuestionReport* report);
-  Result<GenerationReport> AnswerFromScratch(const Question& question, QuestionReport* report);
-  // Computes while the blocks arrive, layer by layer; repairs broken ones first.
-  Result<GenerationReport> AnswerFromStore(const Question& question, QuestionReport* report);
-  // All blocks of the corpus, repaired where need be.
-  Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
-  Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,
-                                                const KvFormat& format,
-                                                const std::stop_token& stop);
-
-  EngineOptions options_;
-  BlockStore* store_ = nullptr;
-  ModelSummary summary_;
-  ComputeGate gate_;
-  std::unique_ptr<GgufFile> file_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<ChatTemplate> chat_;
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Model> model_;
-};
+  return OkStatus();
+}
 
 Status LlamaEngine::CheckFits(uint64_t tokens) const {
   const uint64_t limit = summary_.context_tokens - reserved_tokens();
@@ -165,6 +73,13 @@ Status LlamaEngine::CheckIdentity(const CorpusRecord& record, const KvFormat& fo
   if (mismatch.empty()) return OkStatus();
   return FailedPreconditionError("corpus '" + record.name +
                                  "' was made with another identity and is not served: " + mismatch);
+}
+
+Status LlamaEngine::MeasureWhole(uint64_t tokens, CorpusRecord* record) const {
+  ASSIGN_OR_RETURN(const KvFormat bf16, model_->Format("bf16"));
+  record->whole_blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
+  record->bf16_bytes = record->whole_blocks * bf16.BlockBytes();
+  return OkStatus();
 }
 
 Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
@@ -190,9 +105,7 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
   record.pin = request.pin;
   const std::vector<TokenId> tokens = tokenizer->TakeTokens();
   record.sources = tokenizer->TakeSources();
-  ASSIGN_OR_RETURN(const KvFormat bf16, model_->Format("bf16"));
-  record.whole_blocks = (tokens.size() + kBlockTokens - 1) / kBlockTokens;
-  record.bf16_bytes = record.whole_blocks * bf16.BlockBytes();
+  RETURN_IF_ERROR(MeasureWhole(tokens.size(), &record));
   return store_->CreateCorpus(std::move(record), tokens);
 }
 
@@ -216,9 +129,7 @@ Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
   record.state = CorpusState::kQueued;
   for (CorpusSource& source : tokenizer->TakeSources()) record.sources.push_back(std::move(source));
   tokens.insert(tokens.end(), added.begin(), added.end());
-  ASSIGN_OR_RETURN(const KvFormat bf16, model_->Format("bf16"));
-  record.whole_blocks = (tokens.size() + kBlockTokens - 1) / kBlockTokens;
-  record.bf16_bytes = record.whole_blocks * bf16.BlockBytes();
+  RETURN_IF_ERROR(MeasureWhole(tokens.size(), &record));
   return store_->ReplaceTokens(record, tokens);
 }
 
@@ -244,7 +155,7 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
   const size_t first_token = first_block * kBlockTokens;
   const size_t last_token = std::min(last_block * kBlockTokens, tokens.size());
   const auto run_tokens = tokens.subspan(first_token, last_token - first_token);
-  const auto start = Clock::now();
+  const auto start = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(const size_t known, store_->LongestPrefix(run_chain, run_tokens));
   if (known == run_chain.size()) {
     ASSIGN_OR_RETURN(*record, store_->AdoptBlocks(*record, run_chain));
@@ -308,142 +219,6 @@ Status LlamaEngine::Prefill(std::string_view name,
   return ready.status();
 }
 
-Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& record,
-                                                         const QuestionRequest& request,
-                                                         uint32_t* max_tokens) const {
-  std::vector<TokenId> tokens = chat_->QuestionSuffix(request.question);
-  const uint64_t context = summary_.context_tokens;
-  if (record.tokens + tokens.size() + 1 > context) {
-    return InvalidArgumentError("the question has " + std::to_string(tokens.size()) +
-                                " tokens; beside the corpus's " + std::to_string(record.tokens) +
-                                " the model's context of " + std::to_string(context) +
-                                " leaves room for " + std::to_string(context - record.tokens - 1));
-  }
-  *max_tokens = static_cast<uint32_t>(
-      std::min<uint64_t>(request.max_tokens, context - record.tokens - tokens.size()));
-  return tokens;
-}
-
-Result<std::unique_ptr<KvSequence>> LlamaEngine::Recompute(std::span<const TokenId> tokens,
-                                                           const KvFormat& format,
-                                                           const std::stop_token& stop) {
-  auto kv = std::make_unique<KvSequence>(format, format);
-  ASSIGN_OR_RETURN(const auto scratch,
-                   ForwardScratch::Create(*backend_, model_->config(),
-                                          static_cast<uint32_t>(std::min<size_t>(
-                                              kRunTokens, std::max<size_t>(tokens.size(), 1)))));
-  for (size_t first = 0; first < tokens.size(); first += kRunTokens) {
-    const auto run = tokens.subspan(first, std::min<size_t>(kRunTokens, tokens.size() - first));
-    RETURN_IF_ERROR(ComputeRun(context(), run, *kv, *scratch, ComputePriority::kPrefill, stop));
-  }
-  return kv;
-}
-
-Result<GenerationReport> LlamaEngine::AnswerOver(const Question& question, KvSequence& kv,
-                                                 QuestionReport* report) {
-  const double before_ms = SecondsSince(question.start) * 1e3;
-  auto generated = Generate(context(), *tokenizer_, *chat_, kv, question.generation, question.sink,
-                            question.stop);
-  if (generated.ok()) report->first_token_ms = before_ms + generated->first_token_ms;
-  report->attended_tokens = kv.tokens();
-  return generated;
-}
-
-Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question,
-                                                        QuestionReport* report) {
-  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(question.record.name));
-  ASSIGN_OR_RETURN(const auto recomputed, Recompute(tokens, question.format, question.stop));
-  report->recomputed_tokens = tokens.size();
-  // A question's own tokens are bf16 pages behind the corpus's pages, whether those were read or
-  // recomputed: the same page list, so the same bits.
-  KvSequence kv(question.format, question.own_format);
-  for (const auto& block : recomputed->OwnBlocks()) kv.AddShared(block.bytes.data(), block.tokens);
-  return AnswerOver(question, kv, report);
-}
-
-Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
-                                                      QuestionReport* report) {
-  const CorpusRecord& record = question.record;
-  FetchStats stats;
-  report->cached_tokens = record.tokens;
-  Result<GenerationReport> generated = CorruptionError("a block is damaged or missing");
-  {
-    PrefetchOptions options;
-    options.stop = question.stop;
-    ASSIGN_OR_RETURN(const auto arriving, store_->Prefetch(record.chain, options));
-    bool whole = true;
-    for (size_t i = 0; i < arriving->blocks(); ++i) whole = whole && !arriving->bytes(i).empty();
-    if (whole) {
-      const auto kv = SequenceOver(*arriving, question.format, question.own_format);
-      generated = AnswerOver(question, *kv, report);
-    }
-    // All is there, or the answer failed or was cancelled: only the counts are of interest.
-    (void)arriving->Finish(&stats);
-  }
-  const StatusCode code = generated.status().code();
-  if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
-    ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
-    Result<LeasedCorpus> mended = LeaseWhole(context(), *store_, record, question.format, tokens,
-                                             ComputePriority::kQuestion, question.stop);
-    if (!mended.ok() && store_->write_gate().state().read_only) {
-      // What is damaged cannot be written again now; an answer does not need it to be.
-      report->cached_tokens = 0;
-      return AnswerFromScratch(question, report);
-    }
-    ASSIGN_OR_RETURN(const LeasedCorpus leased, std::move(mended));
-    stats.waited_seconds += leased.stats.waited_seconds;
-    stats.device_bytes += leased.stats.device_bytes;
-    stats.disk_bytes += leased.stats.disk_bytes;
-    report->recomputed_tokens = leased.recomputed_tokens;
-    report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
-    const auto kv = SequenceOver(leased.refs, question.format, question.own_format);
-    generated = AnswerOver(question, *kv, report);
-  }
-  report->load_ms = stats.waited_seconds * 1e3;
-  report->device_bytes = stats.device_bytes;
-  report->host_bytes = stats.host_bytes;
-  report->disk_bytes = stats.disk_bytes;
-  return generated;
-}
-
-Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
-                                        const std::function<bool(std::string_view)>& sink,
-                                        std::stop_token stop) {
-  const auto start = Clock::now();
-  ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(request.corpus));
-  if (record.state != CorpusState::kReady) {
-    return NotReadyError("corpus '" + record.name + "' is " +
-                         std::string(CorpusStateText(record.state)) + " (" +
-                         std::to_string(record.durable_tokens) + " of " +
-                         std::to_string(record.tokens) + " tokens): corpusctl wait " + record.name);
-  }
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
-  RETURN_IF_ERROR(CheckIdentity(record, format));
-  ASSIGN_OR_RETURN(const KvFormat own_format, model_->Format("bf16"));
-  GenerationRequest generation;
-  ASSIGN_OR_RETURN(const auto prompt, QuestionTokens(record, request, &generation.max_tokens));
-  generation.prompt = prompt;
-  generation.sampler = {request.temperature, request.top_p, request.seed};
-
-  QuestionReport report;
-  report.prompt_tokens = record.tokens + prompt.size();
-  const auto answer =
-      request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;
-  ASSIGN_OR_RETURN(
-      const GenerationReport generated,
-      (this->*answer)({record, format, own_format, generation, sink, stop, start}, &report));
-  // Use is noted at leisure: an answer is not refused for it.
-  (void)store_->NoteUse(record.name);
-  report.answer = generated.text;
-  report.finish_reason = generated.finish_reason;
-  report.completion_tokens = generated.tokens;
-  report.queue_ms = generated.queue_ms;
-  report.total_ms = SecondsSince(start) * 1e3;
-  report.decode_tokens_per_s =
-      generated.tokens > 1 ? (generated.tokens - 1) / generated.decode_seconds : 0;
-  return report;
-}
-
 Result<Engine::VerifyOutcome> LlamaEngine::Verify(
     std::string_view name, bool repair, const std::function<bool(uint64_t, uint64_t)>& progress) {
   VerifyOutcome outcome;
@@ -457,11 +232,7 @@ Result<Engine::VerifyOutcome> LlamaEngine::Verify(
 
 Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
-  RETURN_IF_ERROR(CheckIdentity(record, format));
-  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(name));
-  ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseWhole(context(), *store_, record, format, tokens,
-                                                         ComputePriority::kPrefill, {}));
+  ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   return leased.repaired_blocks;
 }
 
@@ -502,8 +273,6 @@ Result<Engine::DeviceWarming> LlamaEngine::WarmDevice(std::string_view name) {
                    store_->PromoteToDevice(record.chain, leased.refs, /*stop=*/{}));
   return warmed;
 }
-
-}  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options, BlockStore* store) {
   auto engine = std::make_unique<LlamaEngine>();

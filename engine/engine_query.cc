@@ -1,0 +1,144 @@
+#include <algorithm>
+#include <chrono>
+
+#include "engine/llama_engine.h"
+
+namespace corpusd {
+
+Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& record,
+                                                         const QuestionRequest& request,
+                                                         uint32_t* max_tokens) const {
+  std::vector<TokenId> tokens = chat_->QuestionSuffix(request.question);
+  const uint64_t context = summary_.context_tokens;
+  if (record.tokens + tokens.size() + 1 > context) {
+    return InvalidArgumentError("the question has " + std::to_string(tokens.size()) +
+                                " tokens; beside the corpus's " + std::to_string(record.tokens) +
+                                " the model's context of " + std::to_string(context) +
+                                " leaves room for " + std::to_string(context - record.tokens - 1));
+  }
+  *max_tokens = static_cast<uint32_t>(
+      std::min<uint64_t>(request.max_tokens, context - record.tokens - tokens.size()));
+  return tokens;
+}
+
+Result<std::unique_ptr<KvSequence>> LlamaEngine::Recompute(std::span<const TokenId> tokens,
+                                                           const KvFormat& format,
+                                                           const std::stop_token& stop) {
+  auto kv = std::make_unique<KvSequence>(format, format);
+  ASSIGN_OR_RETURN(const auto scratch,
+                   ForwardScratch::Create(*backend_, model_->config(),
+                                          static_cast<uint32_t>(std::min<size_t>(
+                                              kRunTokens, std::max<size_t>(tokens.size(), 1)))));
+  for (size_t first = 0; first < tokens.size(); first += kRunTokens) {
+    const auto run = tokens.subspan(first, std::min<size_t>(kRunTokens, tokens.size() - first));
+    RETURN_IF_ERROR(ComputeRun(context(), run, *kv, *scratch, ComputePriority::kPrefill, stop));
+  }
+  return kv;
+}
+
+Result<GenerationReport> LlamaEngine::AnswerOver(const Question& question, KvSequence& kv,
+                                                 QuestionReport* report) {
+  const double before_ms = SecondsSince(question.start) * 1e3;
+  auto generated = Generate(context(), *tokenizer_, *chat_, kv, question.generation, question.sink,
+                            question.stop);
+  if (generated.ok()) report->first_token_ms = before_ms + generated->first_token_ms;
+  report->attended_tokens = kv.tokens();
+  return generated;
+}
+
+Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question,
+                                                        QuestionReport* report) {
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(question.record.name));
+  ASSIGN_OR_RETURN(const auto recomputed, Recompute(tokens, question.format, question.stop));
+  report->recomputed_tokens = tokens.size();
+  // A question's own tokens are bf16 pages behind the corpus's pages, whether those were read or
+  // recomputed: the same page list, so the same bits.
+  KvSequence kv(question.format, question.own_format);
+  for (const auto& block : recomputed->OwnBlocks()) kv.AddShared(block.bytes.data(), block.tokens);
+  return AnswerOver(question, kv, report);
+}
+
+Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
+                                                      QuestionReport* report) {
+  const CorpusRecord& record = question.record;
+  FetchStats stats;
+  report->cached_tokens = record.tokens;
+  Result<GenerationReport> generated = CorruptionError("a block is damaged or missing");
+  {
+    PrefetchOptions options;
+    options.stop = question.stop;
+    ASSIGN_OR_RETURN(const auto arriving, store_->Prefetch(record.chain, options));
+    bool whole = true;
+    for (size_t i = 0; i < arriving->blocks(); ++i) whole = whole && !arriving->bytes(i).empty();
+    if (whole) {
+      const auto kv = SequenceOver(*arriving, question.format, question.own_format);
+      generated = AnswerOver(question, *kv, report);
+    }
+    // All is there, or the answer failed or was cancelled: only the counts are of interest.
+    (void)arriving->Finish(&stats);
+  }
+  const StatusCode code = generated.status().code();
+  if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
+    ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+    Result<LeasedCorpus> mended = LeaseWhole(context(), *store_, record, question.format, tokens,
+                                             ComputePriority::kQuestion, question.stop);
+    if (!mended.ok() && store_->write_gate().state().read_only) {
+      // What is damaged cannot be written again now; an answer does not need it to be.
+      report->cached_tokens = 0;
+      return AnswerFromScratch(question, report);
+    }
+    ASSIGN_OR_RETURN(const LeasedCorpus leased, std::move(mended));
+    stats.waited_seconds += leased.stats.waited_seconds;
+    stats.device_bytes += leased.stats.device_bytes;
+    stats.disk_bytes += leased.stats.disk_bytes;
+    report->recomputed_tokens = leased.recomputed_tokens;
+    report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
+    const auto kv = SequenceOver(leased.refs, question.format, question.own_format);
+    generated = AnswerOver(question, *kv, report);
+  }
+  report->load_ms = stats.waited_seconds * 1e3;
+  report->device_bytes = stats.device_bytes;
+  report->host_bytes = stats.host_bytes;
+  report->disk_bytes = stats.disk_bytes;
+  return generated;
+}
+
+Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
+                                        const std::function<bool(std::string_view)>& sink,
+                                        std::stop_token stop) {
+  const auto start = std::chrono::steady_clock::now();
+  ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(request.corpus));
+  if (record.state != CorpusState::kReady) {
+    return NotReadyError("corpus '" + record.name + "' is " +
+                         std::string(CorpusStateText(record.state)) + " (" +
+                         std::to_string(record.durable_tokens) + " of " +
+                         std::to_string(record.tokens) + " tokens): corpusctl wait " + record.name);
+  }
+  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
+  RETURN_IF_ERROR(CheckIdentity(record, format));
+  ASSIGN_OR_RETURN(const KvFormat own_format, model_->Format("bf16"));
+  GenerationRequest generation;
+  ASSIGN_OR_RETURN(const auto prompt, QuestionTokens(record, request, &generation.max_tokens));
+  generation.prompt = prompt;
+  generation.sampler = {request.temperature, request.top_p, request.seed};
+
+  QuestionReport report;
+  report.prompt_tokens = record.tokens + prompt.size();
+  const auto answer =
+      request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;
+  ASSIGN_OR_RETURN(
+      const GenerationReport generated,
+      (this->*answer)({record, format, own_format, generation, sink, stop, start}, &report));
+  // Use is noted at leisure: an answer is not refused for it.
+  (void)store_->NoteUse(record.name);
+  report.answer = generated.text;
+  report.finish_reason = generated.finish_reason;
+  report.completion_tokens = generated.tokens;
+  report.queue_ms = generated.queue_ms;
+  report.total_ms = SecondsSince(start) * 1e3;
+  report.decode_tokens_per_s =
+      generated.tokens > 1 ? (generated.tokens - 1) / generated.decode_seconds : 0;
+  return report;
+}
+
+}  // namespace corpusd

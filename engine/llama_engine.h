@@ -1,0 +1,111 @@
+// engine/llama_engine.h -- the Engine of llama-family models: its parts and what they share.
+// engine.cc builds corpora, engine_query.cc answers questions. Internal to the engine: callers see
+// engine.h.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "engine/backend/cpu_backend.h"
+#include "engine/decode/question_runner.h"
+#include "engine/engine.h"
+#include "engine/identity.h"
+#include "engine/model/gguf.h"
+#include "engine/prefill/block_repair.h"
+#include "engine/prefill/prefill_runner.h"
+
+namespace corpusd {
+
+// Kept free beside an exact corpus for a question and its answer.
+inline constexpr uint64_t kReservedTokens = 512;
+
+inline double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+class LlamaEngine final : public Engine {
+ public:
+  Status Open(const EngineOptions& options, BlockStore* store);
+
+  const ModelSummary& model() const override { return summary_; }
+  uint64_t reserved_tokens() const override {
+    return std::min<uint64_t>(kReservedTokens, summary_.context_tokens / 4);
+  }
+
+  Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
+                                                              bool appending,
+                                                              uint64_t first_token) override {
+    std::vector<TokenId> prefix;
+    if (!appending) prefix = chat_->CorpusPrefix(preamble);
+    return MakeExactTokenizer(*tokenizer_, std::move(prefix), first_token);
+  }
+
+  Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
+                                    std::unique_ptr<CorpusTokenizer> tokenizer) override;
+  Result<CorpusRecord> AppendCorpus(std::string_view name,
+                                    std::unique_ptr<CorpusTokenizer> tokenizer) override;
+  Status Prefill(std::string_view name, const std::function<void(const PrefillProgress&)>& progress,
+                 std::stop_token stop) override;
+  Result<QuestionReport> Ask(const QuestionRequest& request,
+                             const std::function<bool(std::string_view)>& sink,
+                             std::stop_token stop) override;
+  Result<VerifyOutcome> Verify(std::string_view name, bool repair,
+                               const std::function<bool(uint64_t, uint64_t)>& progress) override;
+  Result<uint64_t> Repair(std::string_view name) override;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
+  Result<FetchStats> Warm(std::string_view name) override;
+  Result<DeviceWarming> WarmDevice(std::string_view name) override;
+
+ private:
+  ComputeContext context() { return {*model_, *backend_, gate_}; }
+  Status CheckFits(uint64_t tokens) const;
+  // Fills what the record says of a corpus of so many tokens when it is whole.
+  Status MeasureWhole(uint64_t tokens, CorpusRecord* record) const;
+  std::vector<IdentityField> IdentityOf(const KvFormat& format) const;
+  // kFailedPrecondition, naming the fields, if the corpus was made by another model, format or
+  // tenant.
+  Status CheckIdentity(const CorpusRecord& record, const KvFormat& format) const;
+  Status PrefillRun(CorpusRecord* record, const KvFormat& format, std::span<const TokenId> tokens,
+                    std::span<const Digest> chain, LeasedCorpus* history, PrefillProgress* progress,
+                    const std::stop_token& stop);
+  Status FailPrefill(CorpusRecord record, const Status& status);
+  Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
+                                              const QuestionRequest& request,
+                                              uint32_t* max_tokens) const;
+  // One question on its way to an answer.
+  struct Question {
+    const CorpusRecord& record;
+    const KvFormat& format;      // of the corpus
+    const KvFormat& own_format;  // of the question's own tokens
+    const GenerationRequest& generation;
+    const std::function<bool(std::string_view)>& sink;
+    const std::stop_token& stop;
+    std::chrono::steady_clock::time_point start;
+  };
+  Result<GenerationReport> AnswerOver(const Question& question, KvSequence& kv,
+                                      QuestionReport* report);
+  Result<GenerationReport> AnswerFromScratch(const Question& question, QuestionReport* report);
+  // Computes while the blocks arrive, layer by layer; repairs broken ones first.
+  Result<GenerationReport> AnswerFromStore(const Question& question, QuestionReport* report);
+  // All blocks of the corpus, repaired where need be.
+  Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
+  Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,
+                                                const KvFormat& format,
+                                                const std::stop_token& stop);
+
+  EngineOptions options_;
+  BlockStore* store_ = nullptr;
+  ModelSummary summary_;
+  ComputeGate gate_;
+  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatTemplate> chat_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Model> model_;
+};
+
+}  // namespace corpusd
