@@ -2,7 +2,6 @@
 
 #include <chrono>
 
-#include "engine/corpus_tokenizer.h"
 #include "engine/llama_engine.h"
 #include "engine/model/file_digest.h"
 #include "store/miss_explain.h"
@@ -146,8 +145,8 @@ Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
 
 Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
                                std::span<const TokenId> tokens, std::span<const Digest> chain,
-                               LeasedCorpus* history, PrefillProgress* progress,
-                               const std::stop_token& stop) {
+                               size_t known_blocks, LeasedCorpus* history,
+                               PrefillProgress* progress, const std::stop_token& stop) {
   const size_t first_block = record->chain.size();
   const size_t last_block =
       std::min(first_block / kRunBlocks * kRunBlocks + kRunBlocks, chain.size());
@@ -156,11 +155,15 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
   const size_t last_token = std::min(last_block * kBlockTokens, tokens.size());
   const auto run_tokens = tokens.subspan(first_token, last_token - first_token);
   const auto start = std::chrono::steady_clock::now();
-  ASSIGN_OR_RETURN(const size_t known, store_->LongestPrefix(run_chain, run_tokens));
-  if (known == run_chain.size()) {
-    ASSIGN_OR_RETURN(*record, store_->AdoptBlocks(*record, run_chain));
-    progress->reused_tokens += run_tokens.size();
-    return OkStatus();
+  if (last_block <= known_blocks) {
+    auto adopted = store_->AdoptBlocks(*record, run_chain);
+    if (adopted.ok()) {
+      *record = *std::move(adopted);
+      progress->reused_tokens += run_tokens.size();
+      return OkStatus();
+    }
+    // Gone since it was looked up: computed like any other.
+    if (adopted.status().code() != StatusCode::kNotFound) return adopted.status();
   }
   // The leases of the runs before stay: only what the last run added is fetched.
   RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, format, tokens,
@@ -190,6 +193,8 @@ Status LlamaEngine::Prefill(std::string_view name,
   record.state = CorpusState::kPrefilling;
   record.error.clear();
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
+  // Looked up once: a lookup starts at the root, and one a run would cost the square of the length.
+  ASSIGN_OR_RETURN(const size_t known_blocks, store_->LongestPrefix(chain, tokens));
   LeasedCorpus history;
   PrefillProgress state;
   state.total_tokens = tokens.size();
@@ -200,7 +205,8 @@ Status LlamaEngine::Prefill(std::string_view name,
       return CancelledError("the prefill of corpus '" + record.name + "' was stopped after " +
                             std::to_string(record.durable_tokens) + " tokens, which stay");
     }
-    const Status status = PrefillRun(&record, format, tokens, chain, &history, &state, stop);
+    const Status status =
+        PrefillRun(&record, format, tokens, chain, known_blocks, &history, &state, stop);
     if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
       ASSIGN_OR_RETURN(record, store_->GetCorpus(name));
       continue;

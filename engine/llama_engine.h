@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/backend/cpu_backend.h"
+#include "engine/corpus_tokenizer.h"
 #include "engine/decode/question_runner.h"
 #include "engine/engine.h"
 #include "engine/identity.h"
@@ -69,9 +70,10 @@ class LlamaEngine final : public Engine {
   // kFailedPrecondition, naming the fields, if the corpus was made by another model, format or
   // tenant.
   Status CheckIdentity(const CorpusRecord& record, const KvFormat& format) const;
+  // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
   Status PrefillRun(CorpusRecord* record, const KvFormat& format, std::span<const TokenId> tokens,
-                    std::span<const Digest> chain, LeasedCorpus* history, PrefillProgress* progress,
-                    const std::stop_token& stop);
+                    std::span<const Digest> chain, size_t known_blocks, LeasedCorpus* history,
+                    PrefillProgress* progress, const std::stop_token& stop);
   Status FailPrefill(CorpusRecord record, const Status& status);
   Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
                                               const QuestionRequest& request,

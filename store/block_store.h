@@ -114,8 +114,8 @@ class BlockStore {
 
   // --- blocks
 
-  // How many leading digests of the chain are stored (not quarantined). No payload is read. Token
-  // ids are compared: a digest stored with other tokens is kCorruption.
+  // How many leading digests of the chain, which starts at its root, are stored (not quarantined).
+  // No payload is read. Token ids are compared: a digest stored with other tokens is kCorruption.
   virtual Result<size_t> LongestPrefix(std::span<const Digest> chain,
                                        std::span<const TokenId> tokens) const = 0;
   // Makes the blocks durable and appends their digests to record.chain in one publish. REQUIRES:
