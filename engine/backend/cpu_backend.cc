@@ -64,6 +64,8 @@ class CpuBackend : public Backend {
   static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
   void ResolvePages(const AttentionInput& input);
+  void WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+                 std::byte* scratch) const;
   void CutPanels(const CpuWeight& weight, uint32_t wanted, uint32_t multiple, uint32_t row_blocks);
 
   struct PanelRun {
@@ -181,20 +183,54 @@ void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVie
   const KvFormat& format = *target.format;
   CHECK(target.first_slot + keys.rows <= format.block_tokens)
       << target.first_slot << " + " << keys.rows << " of " << format.block_tokens;
-  pool_.ParallelFor(format.kv_heads * 2, [&](uint32_t item, unsigned) {
+  const bool coded = IsCoded(format.key_codec) || IsCoded(format.value_codec);
+  CHECK(!coded || (target.basis != nullptr && target.first_slot == 0 && format.head_dim % 64 == 0 &&
+                   format.block_tokens == kBlockTokens))
+      << format.Canonical() << " from slot " << target.first_slot;
+  if (keys.rows == 0) return;
+  const uint64_t scratch_bytes = kernels_.encode_scratch_bytes(format.head_dim);
+  std::byte* scratch = ThreadScratch(target.basis == nullptr ? 0 : scratch_bytes);
+  pool_.ParallelFor(format.kv_heads * 2, [&](uint32_t item, unsigned thread) {
     const uint32_t head = item / 2;
-    std::byte* key_tile = target.block + format.KeyTileOffset(target.layer, head);
-    std::byte* value_tile = target.block + format.ValueTileOffset(target.layer, head);
-    const size_t column = size_t{head} * format.head_dim;
-    for (uint32_t n = 0; n < keys.rows; ++n) {
-      const uint32_t slot = target.first_slot + n;
-      if (item % 2 == 0) {
-        WriteKey(key_tile, format, slot, keys.row(n) + column, rope);
-      } else {
-        WriteValue(value_tile, format, slot, values.row(n) + column);
-      }
+    const bool is_key = item % 2 == 0;
+    const MatrixView& source = is_key ? keys : values;
+    KvRows rows{.data = source.data + size_t{head} * format.head_dim,
+                .stride = source.row_stride,
+                .rows = source.rows,
+                .head_dim = format.head_dim,
+                .first_slot = target.first_slot,
+                .rope = is_key ? rope : nullptr};
+    if (target.basis != nullptr) {
+      rows.coordinates = is_key ? &target.basis[head].key : &target.basis[head].value;
     }
+    std::byte* tile = target.block + (is_key ? format.KeyTileOffset(target.layer, head)
+                                             : format.ValueTileOffset(target.layer, head));
+    WriteTile(tile, format, is_key, rows, scratch + thread * scratch_bytes);
   });
+}
+
+// Rows of one KV head into a tile.
+void CpuBackend::WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+                           std::byte* scratch) const {
+  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+  if (IsCoded(codec)) {
+    return kernels_.encode_tile(
+        {.tile = tile, .codec = codec, .is_key = is_key, .rows = rows, .scratch = scratch});
+  }
+  if (rows.coordinates != nullptr) {
+    auto* y = reinterpret_cast<float*>(scratch);
+    kernels_.to_coordinates(y, rows);
+    rows.data = y;
+    rows.stride = rows.head_dim;
+    rows.rope = nullptr;
+  }
+  for (uint32_t r = 0; r < rows.rows; ++r) {
+    if (is_key) {
+      WriteKey(tile, format, rows.first_slot + r, rows.row(r), rows.rope);
+    } else {
+      WriteValue(tile, format, rows.first_slot + r, rows.row(r));
+    }
+  }
 }
 
 void CpuBackend::ResolvePages(const AttentionInput& input) {
@@ -204,6 +240,8 @@ void CpuBackend::ResolvePages(const AttentionInput& input) {
     CHECK(format.block_tokens == kBlockTokens && format.head_dim == input.shape.head_dim &&
           format.kv_heads == input.shape.kv_heads)
         << format.Canonical();
+    CHECK(input.basis != nullptr || (!IsCoded(format.key_codec) && !IsCoded(format.value_codec)))
+        << format.Canonical();
     for (const KvPage& page : list.pages) {
       pages_.push_back({.keys = page.bytes + format.KeyTileOffset(input.layer, 0),
                         .values = page.bytes + format.ValueTileOffset(input.layer, 0),
@@ -211,6 +249,7 @@ void CpuBackend::ResolvePages(const AttentionInput& input) {
                         .value_stride = format.ValueTileBytes(),
                         .first_position = page.first_position,
                         .tokens = page.tokens,
+                        .hidden = page.hidden,
                         .key_codec = format.key_codec,
                         .value_codec = format.value_codec});
     }
@@ -230,20 +269,22 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
   const uint32_t block_rows = CeilDiv(q.rows, blocks);
   const auto task_of = [&](uint32_t item, unsigned thread) {
     const uint32_t first_row = std::min(item / shape.kv_heads * block_rows, q.rows);
-    return AttentionTask{.shape = shape,
-                         .first_position = input.first_position,
-                         .pages = pages_.data(),
-                         .page_count = static_cast<uint32_t>(pages_.size()),
-                         .rope = input.rope,
-                         .q = q.data,
-                         .q_stride = q.row_stride,
-                         .out = out.data,
-                         .out_stride = out.row_stride,
-                         .kv_head = item % shape.kv_heads,
-                         .call_rows = q.rows,
-                         .first_row = first_row,
-                         .rows = std::min(block_rows, q.rows - first_row),
-                         .scratch = scratch + thread * scratch_bytes};
+    return AttentionTask{
+        .shape = shape,
+        .first_position = input.first_position,
+        .pages = pages_.data(),
+        .page_count = static_cast<uint32_t>(pages_.size()),
+        .rope = input.rope,
+        .basis = input.basis == nullptr ? nullptr : input.basis + item % shape.kv_heads,
+        .q = q.data,
+        .q_stride = q.row_stride,
+        .out = out.data,
+        .out_stride = out.row_stride,
+        .kv_head = item % shape.kv_heads,
+        .call_rows = q.rows,
+        .first_row = first_row,
+        .rows = std::min(block_rows, q.rows - first_row),
+        .scratch = scratch + thread * scratch_bytes};
   };
   const uint32_t items = blocks * shape.kv_heads;
   const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/kv_rows.h"
 #include "kernels/shapes.h"
 
 namespace corpusd {
@@ -44,6 +45,7 @@ struct PageTiles {
   uint64_t value_stride = 0;
   uint64_t first_position = 0;
   uint32_t tokens = 0;
+  uint32_t hidden = 0;  // slots at the start that no query sees
   KvCodec key_codec = KvCodec::kBf16;
   KvCodec value_codec = KvCodec::kBf16;
 };
@@ -55,7 +57,8 @@ struct AttentionTask {
   const PageTiles* pages = nullptr;
   uint32_t page_count = 0;
   const RopeTable* rope = nullptr;
-  const float* q = nullptr;  // [rows, q_heads * head_dim] of the whole call
+  const KvBasis* basis = nullptr;  // of this KV head; null: the pages hold plain keys and values
+  const float* q = nullptr;        // [rows, q_heads * head_dim] of the whole call
   uint32_t q_stride = 0;
   float* out = nullptr;
   uint32_t out_stride = 0;
@@ -89,6 +92,16 @@ constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
   return tile + stacked * row + 1024;
 }
 
+// One tile of a cq codec from rows.rows rows, slots 0 .. of it: the bytes that
+// reference/coded_tile_codec.h specifies.
+struct EncodeTask {
+  std::byte* tile = nullptr;  // KvTileBytes
+  KvCodec codec = KvCodec::kCq4;
+  bool is_key = false;
+  KvRows rows;
+  std::byte* scratch = nullptr;  // encode_scratch_bytes, 64-byte aligned, one per thread
+};
+
 struct CpuKernels {
   std::string_view name;
   // Rows and panels that fill this table's tiles: tasks in their multiples waste nothing.
@@ -110,6 +123,11 @@ struct CpuKernels {
   void (*attend_part)(const AttentionTask& task, uint32_t part, float* state) noexcept = nullptr;
   // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in order into out.
   void (*merge_parts)(const AttentionTask& task, const float* states) noexcept = nullptr;
+  // y[rows][head_dim], the rows in their coordinates; and tiles of them. The same bits from all
+  // tables.
+  void (*to_coordinates)(float* y, const KvRows& rows) noexcept = nullptr;
+  void (*encode_tile)(const EncodeTask& task) noexcept = nullptr;
+  uint64_t (*encode_scratch_bytes)(uint32_t head_dim) noexcept = nullptr;
   void (*rms_norm)(MatrixView out, MatrixView x, const float* gain,
                    float epsilon) noexcept = nullptr;
   void (*swiglu)(MatrixView out, MatrixView gate_up) noexcept = nullptr;

@@ -14,7 +14,7 @@
 
 namespace {
 
-using corpusd::cuda::CodedTile;
+using corpusd::CodedTile;
 using corpusd::cuda::DecodeAttention;
 
 constexpr int kRounds = 25, kWarmUp = 5;
@@ -31,7 +31,8 @@ __device__ uint32_t Mix(uint64_t x) {  // splitmix64's finaliser
   return static_cast<uint32_t>(x ^ x >> 31);
 }
 
-// Random codes everywhere; scale bytes of 1/4 .. 1 octave steps at the end of every tile.
+// Random codes everywhere; scale bytes of 1/4 .. 1 octave steps behind the codes of every tile (the
+// means there are read by nobody yet).
 __global__ void FillTiles(uint32_t* words, size_t count, int tile_words, int code_words) {
   for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < count;
        i += size_t{gridDim.x} * blockDim.x) {
