@@ -11,7 +11,11 @@
 #include "kernels/cpu/isa/coded_pack.h"
 // (then the encoder)
 #include "kernels/cpu/isa/coded_encode.h"
+// (and the way back)
+#include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
+#include "kernels/cpu/isa/attention_rows.h"
+// (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // int16 products of few rows
 #include "kernels/cpu/isa/int16_lanes_avx512.h"
@@ -25,6 +29,10 @@
 #include "kernels/cpu/isa/bf16_attention.h"
 // on tiles
 #include "kernels/cpu/isa/amx_tiles.h"
+// over coded pages
+#include "kernels/cpu/isa/amx_coded.h"
+// (the policy of both)
+#include "kernels/cpu/isa/amx_attention.h"
 
 namespace corpusd {
 

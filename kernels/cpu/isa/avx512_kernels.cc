@@ -11,7 +11,11 @@
 #include "kernels/cpu/isa/coded_pack.h"
 // (then the encoder)
 #include "kernels/cpu/isa/coded_encode.h"
+// (and the way back)
+#include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
+#include "kernels/cpu/isa/attention_rows.h"
+// (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // and its policy
 #include "kernels/cpu/isa/float_attention.h"
