@@ -71,9 +71,15 @@ struct CodedTile {
   }
 };
 
-// A scale byte is an unsigned float with 4 bits of exponent and 4 of mantissa, 2^-7 .. 1.94 * 2^8.
-// RETURNS the bits of the float.
-CORPUSD_HOST_DEVICE uint32_t ScaleBits(uint32_t byte) { return (byte << 19) + (120u << 23); }
+// A scale byte is an unsigned float with 3 bits of exponent and 5 of mantissa, 2^-5 .. 7.875:
+// coordinates have unit variance. RETURNS the bits of the float.
+inline constexpr int kScaleShift = 18;
+inline constexpr uint32_t kScaleBase = 122u << 23;
+inline constexpr int kScaleByteBias = static_cast<int>(kScaleBase >> kScaleShift);
+// Added to a scale's bits before all but its byte is shifted out: to nearest, or up.
+inline constexpr uint32_t kNearestScale = 1u << (kScaleShift - 1);
+inline constexpr uint32_t kScaleAbove = (1u << kScaleShift) - 1;
+CORPUSD_HOST_DEVICE uint32_t ScaleBits(uint32_t byte) { return (byte << kScaleShift) + kScaleBase; }
 
 // One bit of a code: word of the lane (counted over the group) and bit in it.
 struct BitPlace {

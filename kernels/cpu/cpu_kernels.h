@@ -82,13 +82,13 @@ constexpr uint32_t AttentionParts(uint32_t page_count) noexcept {
 constexpr uint64_t AttentionStateFloats(const AttentionShape& shape, uint32_t rows) noexcept {
   return uint64_t{rows} * (shape.q_heads / shape.kv_heads) * (shape.head_dim + 2);
 }
-// An expanded tile and two unpacked ones with scales and means; a basis in 16 bits; queries
+// An expanded tile, an unpacked one, scales and means of two; a basis in 16 bits; queries
 // (turned, and in the basis), scores and weights of the stacked rows; two states. The same for all
 // tables.
 constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
   const uint64_t group = shape.q_heads / shape.kv_heads;
   const uint64_t stacked = (AttentionRowsMax(shape) * group + 15) / 16 * 16;
-  const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 6;
+  const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 5;
   const uint64_t matrix = uint64_t{shape.head_dim} * shape.head_dim * 2;
   const uint64_t columns = (2 * uint64_t{kBlockTokens} + 2 * uint64_t{shape.head_dim}) * 4;
   const uint64_t row = (uint64_t{shape.head_dim} * 5 + 2 * uint64_t{kBlockTokens} + 6) * 4;

@@ -31,9 +31,10 @@ void Rotate(float* out, const KvRows& rows, uint32_t r) {
   for (uint32_t i = turned; i < rows.head_dim; ++i) out[i] = x[i];
 }
 
+// The byte of a scale >= 0; rounding: kNearestScale or kScaleAbove.
 int ScaleByteOf(float scale, uint32_t rounding) {
   const auto bits = std::bit_cast<uint32_t>(scale);
-  return std::clamp(static_cast<int>((bits + rounding) >> 19) - kScaleByteBias, 0, 255);
+  return std::clamp(static_cast<int>((bits + rounding) >> kScaleShift) - kScaleByteBias, 0, 255);
 }
 float ScaleOf(int byte) { return std::bit_cast<float>(ScaleBits(static_cast<uint32_t>(byte))); }
 
@@ -46,7 +47,7 @@ struct TokenCodes {
 void EncodeWide(const float* z, uint32_t head_dim, TokenCodes* out) {
   float largest = 0;
   for (uint32_t j = 0; j < head_dim; ++j) largest = std::max(largest, std::fabs(z[j]));
-  out->scale_byte = ScaleByteOf(largest * (kUnit8 / 127), (1u << 19) - 1);
+  out->scale_byte = ScaleByteOf(largest * (kUnit8 / 127), kScaleAbove);
   const float inverse = kUnit8 / ScaleOf(out->scale_byte);
   for (uint32_t j = 0; j < head_dim; ++j) {
     const float level = std::min(127.0f, std::max(-127.0f, std::nearbyint(z[j] * inverse)));
@@ -62,15 +63,23 @@ uint32_t NearestMagnitude(float u, uint32_t bits) {
   return i;
 }
 
+// What one scale makes of a token.
+struct Trial {
+  uint8_t codes[kMaxHeadDim];
+  float cost = 0;  // |u|^2, u = R (z - z^) being what is left of the error in the feedback's metric
+  float overlap = 0;  // <Rz, u>
+};
+
 // Codes by noise feedback with one scale: from the last coordinate to the first, each is aimed
-// where it repairs the errors of those after it. RETURNS the weighted error.
-float Feed(const float* z, uint32_t head_dim, uint32_t bits, float scale,
-           const KvCoordinates& coordinates, uint8_t* codes) {
+// where it repairs the errors of those after it. rz: R z.
+void Feed(const float* z, const float* rz, uint32_t head_dim, uint32_t bits, float scale,
+          const KvCoordinates& coordinates, Trial* trial) {
   const float step = scale * (1.0f / LevelUnit(bits));
   const float inverse = 1.0f / step;
   const uint32_t half = 1u << (bits - 1);
   float errors[kMaxHeadDim];
-  float cost = 0;
+  trial->cost = 0;
+  trial->overlap = 0;
   for (uint32_t j = head_dim; j-- > 0;) {
     float target = z[j];
     for (uint32_t i = head_dim - 1; i > j; --i) {
@@ -80,12 +89,37 @@ float Feed(const float* z, uint32_t head_dim, uint32_t bits, float scale,
     const uint32_t magnitude = NearestMagnitude(u, bits);
     const bool negative = std::signbit(u);
     const float level = negative ? -PositiveLevel(bits, magnitude) : PositiveLevel(bits, magnitude);
-    codes[j] = static_cast<uint8_t>(negative ? half - 1 - magnitude : half + magnitude);
+    trial->codes[j] = static_cast<uint8_t>(negative ? half - 1 - magnitude : half + magnitude);
     errors[j] = std::fma(-step, level, z[j]);
-    const float miss = std::fma(-step, level, target);
-    cost = std::fma(coordinates.weight[j] * miss, miss, cost);
+    const float left = std::sqrt(coordinates.weight[j]) * std::fma(-step, level, target);
+    trial->cost = std::fma(left, left, trial->cost);
+    trial->overlap = std::fma(rz[j], left, trial->overlap);
   }
-  return cost;
+}
+
+// R z of the feedback's metric: sqrt(weight_j) * (z_j + sum over i > j, descending, of
+// feedback[j][i] z_i). RETURNS |R z|^2, summed from the last to the first.
+float ApplyMetric(float* rz, const float* z, uint32_t head_dim, const KvCoordinates& coordinates) {
+  float squares = 0;
+  for (uint32_t j = head_dim; j-- > 0;) {
+    float sum = z[j];
+    for (uint32_t i = head_dim - 1; i > j; --i) {
+      sum = std::fma(coordinates.feedback[size_t{j} * head_dim + i], z[i], sum);
+    }
+    rz[j] = std::sqrt(coordinates.weight[j]) * sum;
+    squares = std::fma(rz[j], rz[j], squares);
+  }
+  return squares;
+}
+
+// The scale with which the codes are no longer too small on average: s <Rz, Rz> / <Rz, Rz^>. Least
+// error shrinks what it codes, and shrinkage, unlike noise, does not average out over tokens.
+int UnbiasedScaleByte(int byte, float squares, float overlap) {
+  const float along = squares - overlap;
+  if (!(along > 0)) return byte;
+  const float ratio = squares / along;
+  const float bounded = ratio < kLargestCorrection ? ratio : kLargestCorrection;
+  return ScaleByteOf(ScaleOf(byte) * bounded, kNearestScale);
 }
 
 void EncodeNarrow(const float* z, uint32_t head_dim, uint32_t bits,
@@ -93,17 +127,21 @@ void EncodeNarrow(const float* z, uint32_t head_dim, uint32_t bits,
   float squares = 0;
   for (uint32_t j = 0; j < head_dim; ++j) squares = std::fma(z[j], z[j], squares);
   const float size = std::sqrt(squares * (1.0f / static_cast<float>(head_dim)));
-  const int nearest = ScaleByteOf(size, 1u << 18);
-  float least = std::numeric_limits<float>::infinity();
-  for (uint32_t trial = 0; trial < kScaleTrials; ++trial) {
-    const int byte = std::clamp(nearest + kFirstScaleTrial + static_cast<int>(trial), 0, 255);
-    uint8_t codes[kMaxHeadDim];
-    const float cost = Feed(z, head_dim, bits, ScaleOf(byte), coordinates, codes);
-    if (trial > 0 && !(cost < least)) continue;
-    least = cost;
+  const int nearest = ScaleByteOf(size, kNearestScale);
+  float rz[kMaxHeadDim];
+  const float metric_squares = ApplyMetric(rz, z, head_dim, coordinates);
+  Trial best;
+  for (uint32_t i = 0; i < kScaleTrials; ++i) {
+    const int offset = kFirstScaleTrial + static_cast<int>(i) * kScaleTrialStep;
+    const int byte = std::clamp(nearest + offset, 0, 255);
+    Trial trial;
+    Feed(z, rz, head_dim, bits, ScaleOf(byte), coordinates, &trial);
+    if (i > 0 && !(trial.cost < best.cost)) continue;
+    best = trial;
     out->scale_byte = byte;
-    std::memcpy(out->codes, codes, head_dim);
   }
+  out->scale_byte = UnbiasedScaleByte(out->scale_byte, metric_squares, best.overlap);
+  std::memcpy(out->codes, best.codes, head_dim);
 }
 
 // Where bit `bit` of a code lies in a tile, and calls visit(byte offset, bit in the byte).

@@ -31,13 +31,13 @@ __device__ uint32_t Mix(uint64_t x) {  // splitmix64's finaliser
   return static_cast<uint32_t>(x ^ x >> 31);
 }
 
-// Random codes everywhere; scale bytes of 1/4 .. 1 octave steps behind the codes of every tile (the
+// Random codes everywhere; scale bytes of 1/2 .. 2 behind the codes of every tile (the
 // means there are read by nobody yet).
 __global__ void FillTiles(uint32_t* words, size_t count, int tile_words, int code_words) {
   for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < count;
        i += size_t{gridDim.x} * blockDim.x) {
     uint32_t x = Mix(i * 0x9E3779B97F4A7C15ull + 1);
-    if (static_cast<int>(i % tile_words) >= code_words) x = 0x60606060u + (x & 0x1F1F1F1Fu);
+    if (static_cast<int>(i % tile_words) >= code_words) x = 0x80808080u + (x & 0x3F3F3F3Fu);
     words[i] = x;
   }
 }

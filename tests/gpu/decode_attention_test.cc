@@ -67,7 +67,7 @@ struct Problem {
         auto& code = codes.emplace_back(kTileTokens * Dim);
         auto& scale = scales.emplace_back(kTileTokens);
         for (uint8_t& x : code) x = random() & ((1 << Bits) - 1);
-        for (uint8_t& x : scale) x = 96 + random() % 32;
+        for (uint8_t& x : scale) x = 128 + random() % 64;
         const auto built = BuildCodedTile<Bits, Dim>(code, scale, i % 2 == 1);
         const size_t offset = (i % 2 * size.heads + i / 2) * size_t{Tile::kBytes};
         std::copy(built.begin(), built.end(), memory.begin() + places.back() + offset);

@@ -20,7 +20,7 @@ struct AmxPolicy {
   static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                      const AttentionWork<uint16_t>& work, SoftmaxState state) {
     if (task.basis != nullptr && IsCodedPage(page)) {
-      return AmxCodedPage(task, page, next, work, state);
+      return AttendCodedPage<AmxTerms>(task, page, next, work, state);
     }
     AttendPage<AmxPolicy>(task, page, next, work, state);
   }

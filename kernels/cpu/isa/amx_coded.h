@@ -1,28 +1,13 @@
-// kernels/cpu/isa/amx_coded.h -- attention over coded pages by AMX int8 tiles, of few rows and of
-// many in one arithmetic: levels are multiplied as they are unpacked, a query is two signed bytes a
-// dim (15 bits below its largest), a weight two unsigned bytes a token (16 bits below the page's
-// largest), sums are exact integers. Eight stacked rows fill a tile: their high bytes above, their
-// low bytes below. Included after amx_tiles.h by one translation unit.
+// kernels/cpu/isa/amx_coded.h -- the products of coded_terms.h by AMX int8 tiles, of few rows and
+// of many in one arithmetic: eight stacked rows fill a tile, their high bytes above, their low
+// bytes below; and queries brought into the basis by bf16 tiles, those of several pages at once
+// where rows are few. Included after amx_tiles.h and coded_terms.h by one translation unit.
 #pragma once
 
 namespace corpusd {
 namespace {
 
-constexpr uint32_t kTermRows = 8;
-constexpr uint32_t kTermDepth = 64;                    // bytes of a tile's row
-constexpr uint32_t kTermColumns = 64;                  // of four tiles side by side
-constexpr float kQueryLimit = 127.0f * 128.0f;         // high * 128 + low, low in [-64, 63]
-constexpr float kWeightLimit = 255.0f * 256 + 255.0f;  // high * 256 + low
-constexpr float kSmallestTerm = 1e-30f;                // below, a row counts as zero
-
-inline bool IsCodedPage(const PageTiles& page) {
-  return IsCoded(page.key_codec) && IsCoded(page.value_codec);
-}
-// Rows that the arrays of queries hold.
-inline size_t StackedRoom(const AttentionTask& task) {
-  const size_t group = task.shape.q_heads / task.shape.kv_heads;
-  return (AttentionRowsMax(task.shape) * group + 15) / 16 * 16;
-}
+constexpr uint32_t kTermColumns = 64;  // of four tiles side by side
 
 // Rows [first, first + count) of work.turned, which is overwritten, times the basis in bf16.
 void AmxMapRows(const AttentionTask& task, uint32_t first, uint32_t count,
@@ -33,6 +18,7 @@ void AmxMapRows(const AttentionTask& task, uint32_t first, uint32_t count,
   for (size_t i = 0; i < size_t{count} * head_dim; i += kLanes) {
     StoreBf16(rounded + i, Load(rows + i));
   }
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see TermTiles
   for (uint32_t i = 0; i < head_dim; i += 2 * kTileSide) {
     const auto* column = reinterpret_cast<const std::byte*>(work.matrix + size_t{i} * 2);
     const TileFactors factors{.a = reinterpret_cast<const std::byte*>(rounded),
@@ -98,28 +84,12 @@ inline const float* AmxMappedQueries(const AttentionTask& task, const PageTiles&
   return work.mapped + row * head_dim;
 }
 
-// Arrays of a task, in the places that bf16 queries and weights would take.
-struct TermWork {
-  int8_t* queries;   // [blocks of 8 rows][16][head_dim], in slot order
-  uint8_t* weights;  // [blocks of 8 rows][16][kBlockTokens], in slot order
-  float* query_scales;
-  float* weight_scales;
-};
-
-inline TermWork CarveTerms(const AttentionTask& task, const AttentionWork<uint16_t>& work) {
-  const size_t stacked = StackedRoom(task);
-  TermWork terms;
-  terms.queries = reinterpret_cast<int8_t*>(work.queries);
-  terms.weights = reinterpret_cast<uint8_t*>(work.weights);
-  terms.query_scales = reinterpret_cast<float*>(work.weights) + stacked * kBlockTokens / 2;
-  terms.weight_scales = terms.query_scales + stacked;
-  return terms;
-}
-
 // c[16][64] = a[16][64 * chunks] * b, b [16 * chunks][columns][4] with b_stride bytes a row.
 template <bool kUnsigned>
 inline void TermTiles(const void* a, size_t a_stride, const std::byte* b, size_t b_stride,
                       uint32_t chunks, int32_t* c) {
+  // The tile loads of some compilers do not say that they read memory.
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -162,52 +132,6 @@ inline Lanes JoinTerms(const int32_t* c, uint32_t r, uint32_t i) {
   return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, kShift), low))};
 }
 
-// One query as two bytes a dim, in slot order. RETURNS its scale.
-inline float SplitQuery(const float* row, uint32_t head_dim, int8_t* high, int8_t* low) {
-  Lanes top = Zero();
-  for (uint32_t i = 0; i < head_dim; i += kLanes) top = Max(top, Absolute(Load(row + i)));
-  const float largest = ReduceMax(top);
-  const Lanes inverse = Broadcast(largest < kSmallestTerm ? 0.0f : kQueryLimit / largest);
-  for (uint32_t i = 0; i < head_dim; i += kLanes) {
-    const __m512i code = _mm512_cvtps_epi32(ToSlotOrder(Mul(Load(row + i), inverse)).v);
-    const __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(code, _mm512_set1_epi32(64)), 7);
-    const __m512i lower = _mm512_sub_epi32(code, _mm512_slli_epi32(upper, 7));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(high + i), _mm512_cvtepi32_epi8(upper));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(low + i), _mm512_cvtepi32_epi8(lower));
-  }
-  return largest * (1.0f / kQueryLimit);
-}
-
-// Weights times the values' scales as two bytes a token, zeros up to a multiple of kTermDepth.
-// RETURNS their scale.
-inline float SplitWeights(const float* row, uint32_t padded, float largest, uint8_t* high,
-                          uint8_t* low) {
-  const Lanes inverse = Broadcast(largest < kSmallestTerm ? 0.0f : kWeightLimit / largest);
-  for (uint32_t i = 0; i < padded; i += kLanes) {
-    const __m512i code = _mm512_cvtps_epi32(Mul(Load(row + i), inverse).v);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(high + i),
-                     _mm512_cvtepi32_epi8(_mm512_srli_epi32(code, 8)));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(low + i), _mm512_cvtepi32_epi8(code));
-  }
-  for (uint32_t i = padded; i % kTermDepth != 0; i += kLanes) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(high + i), _mm_setzero_si128());
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(low + i), _mm_setzero_si128());
-  }
-  return largest * (1.0f / kWeightLimit);
-}
-
-// Constants and terms of the page's queries; mapped: row 0 is the first that sees the page.
-inline void SplitQueries(const AttentionTask& task, const float* mapped, uint32_t stacked,
-                         const float* key_means, float* constants, const TermWork& terms) {
-  const uint32_t head_dim = task.shape.head_dim;
-  for (uint32_t s = 0; s < stacked; ++s) {
-    const float* row = mapped + size_t{s} * head_dim;
-    constants[s] = QueryConstant(row, key_means, head_dim, task.basis->key);
-    int8_t* high = terms.queries + (size_t{s / kTermRows} * kTileSide + s % kTermRows) * head_dim;
-    terms.query_scales[s] = SplitQuery(row, head_dim, high, high + size_t{kTermRows} * head_dim);
-  }
-}
-
 // scores[stacked][kBlockTokens] of the first `padded` keys, but for the keys' scales.
 inline void ScoreTerms(const TermWork& terms, const std::byte* levels, uint32_t stacked,
                        uint32_t head_dim, uint32_t padded, float* scores) {
@@ -226,28 +150,6 @@ inline void ScoreTerms(const TermWork& terms, const std::byte* levels, uint32_t 
       }
     }
   }
-}
-
-// One row's scores of a page into weights, as terms. RETURNS the sum of the weights.
-inline float WeighTerms(float* scores, SeenKeys seen, uint32_t padded, ScoreMap map,
-                        const float* value_scales, uint32_t row, SoftmaxState state,
-                        uint32_t head_dim, float* scale, uint8_t* high) {
-  const float largest = LargestScore(scores, seen, padded, map, state.largest[row]);
-  const Lanes shift = Broadcast(largest);
-  Lanes sum = Zero();
-  Lanes top = Zero();
-  for (uint32_t i = 0; i < padded; i += kLanes) {
-    Lanes e = Exp2(Sub(Load(scores + i), shift));
-    e = seen.Keep(e, i, Zero());  // keys that the row may not see weigh exactly nothing
-    sum = Add(sum, e);
-    e = Mul(ToSlotOrder(e), Load(value_scales + i));
-    top = Max(top, e);
-    Store(scores + i, e);
-  }
-  *scale = SplitWeights(scores, padded, ReduceMax(top), high, high + kTermRows * kBlockTokens);
-  const float mass = ReduceAdd(sum);
-  AddToRow(state, row, largest, mass, head_dim);
-  return mass;
 }
 
 // Adds the rows' weighted values and means of a page to what they have gathered.
@@ -273,41 +175,20 @@ inline void AddTerms(const TermWork& terms, const PageTile& values, const float*
   }
 }
 
-// REQUIRES: both codecs of the page coded.
-inline void AmxCodedPage(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
-                         const AttentionWork<uint16_t>& work, SoftmaxState state) {
-  const PageView view = ViewOf(task, page, kLanes);
-  if (view.stacked == 0) return;
-  const uint32_t head_dim = task.shape.head_dim;
-  const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
-  const uint32_t first = view.first;
-  const TermWork terms = CarveTerms(task, work);
-  const std::byte* key_bytes = page.keys + task.kv_head * page.key_stride;
-  const std::byte* value_bytes = page.values + task.kv_head * page.value_stride;
-  FetchTile(value_bytes, view.padded, head_dim, page.value_codec);
-  const PageTile keys =
-      ResolveTile(key_bytes, page.key_codec, true, head_dim, view.padded, work.keys);
-  const float* mapped = AmxMappedQueries(task, page, view, work);
-  SplitQueries(task, mapped, view.stacked, keys.means, work.constants + first, terms);
-  ScoreTerms(terms, keys.tile, view.stacked, head_dim, view.padded,
-             work.scores + size_t{first} * kBlockTokens);
-  if (next != nullptr) {
-    FetchTile(next->keys + task.kv_head * next->key_stride, next->tokens, head_dim,
-              next->key_codec);
+struct AmxTerms {
+  static const float* MappedQueries(const AttentionTask& task, const PageTiles& page,
+                                    const PageView& view, const AttentionWork<uint16_t>& work) {
+    return AmxMappedQueries(task, page, view, work);
   }
-  const PageTile values =
-      ResolveTile(value_bytes, page.value_codec, false, head_dim, view.padded, work.values);
-  for (uint32_t s = first; s < first + view.stacked; ++s) {
-    const uint32_t r = s - first;
-    uint8_t* high =
-        terms.weights + (size_t{r / kTermRows} * kTileSide + r % kTermRows) * kBlockTokens;
-    work.masses[s] = WeighTerms(work.scores + size_t{s} * kBlockTokens, view.SeenAt(s / group),
-                                view.padded, {keys.scales, work.constants[s]}, values.scales, s,
-                                state, head_dim, &terms.weight_scales[r], high);
+  static void Score(const TermWork& terms, const std::byte* levels, uint32_t stacked,
+                    uint32_t head_dim, uint32_t padded, float* scores) {
+    ScoreTerms(terms, levels, stacked, head_dim, padded, scores);
   }
-  AddTerms(terms, values, work.masses + first, view.stacked, head_dim, view.padded,
-           state.values + size_t{first} * head_dim);
-}
+  static void Gather(const TermWork& terms, const PageTile& values, const float* masses,
+                     uint32_t stacked, uint32_t head_dim, uint32_t padded, float* gathered) {
+    AddTerms(terms, values, masses, stacked, head_dim, padded, gathered);
+  }
+};
 
 }  // namespace
 }  // namespace corpusd

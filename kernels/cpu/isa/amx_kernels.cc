@@ -30,6 +30,8 @@
 // on tiles
 #include "kernels/cpu/isa/amx_tiles.h"
 // over coded pages
+#include "kernels/cpu/isa/coded_terms.h"
+// (their products)
 #include "kernels/cpu/isa/amx_coded.h"
 // (the policy of both)
 #include "kernels/cpu/isa/amx_attention.h"

@@ -106,8 +106,9 @@ inline AttentionWork<Element> Carve(const AttentionTask& task) {
     tile->means = next + kBlockTokens;
     next = tile->means + head_dim;
   }
+  // Keys are done with when values are unpacked: one place for both, which stays in L1.
   work.keys.levels = reinterpret_cast<std::byte*>(next);
-  work.values.levels = work.keys.levels + kBlockTokens * head_dim;
+  work.values.levels = work.keys.levels;
   return work;
 }
 

@@ -29,6 +29,10 @@
 #include "kernels/cpu/isa/int16_blocks.h"
 // and attention
 #include "kernels/cpu/isa/int16_attention.h"
+// over coded pages
+#include "kernels/cpu/isa/coded_terms.h"
+// (their products)
+#include "kernels/cpu/isa/vnni_coded.h"
 
 namespace corpusd {
 
@@ -41,8 +45,8 @@ extern const CpuKernels kAvx512VnniKernels = {
     .prepare_rows = Int16PrepareRows,
     .matmul_scratch_bytes = Int16MatMulScratchBytes,
     .matmul = Int16MatMul,
-    .attend = Int16Attend,
-    .attend_part = Int16AttendPart,
+    .attend = VnniAttend,
+    .attend_part = VnniAttendPart,
     .merge_parts = MergeParts,
     .to_coordinates = ToCoordinates,
     .encode_tile = EncodeTile,

@@ -52,26 +52,33 @@ void ToCoordinates(float* y, const KvRows& rows) noexcept {
   }
 }
 
+// Chains of feedback: z itself in its metric, then a trial each.
+constexpr uint32_t kAllChains = 1 + kScaleTrials;
+
 // The arrays of a tile being encoded, inside the task's scratch.
 struct EncodeWork {
   float* rows;      // [kBlockTokens][head_dim]
   float* z;         // [head_dim][kBlockTokens]
-  float* errors;    // [kScaleTrials][head_dim][16]
+  float* errors;    // [kFeedChains][head_dim][16]
+  float* metric;    // [head_dim][16]: R z
+  float* roots;     // [head_dim]: of the weights
   uint32_t* codes;  // [head_dim][16]: of every trial, a byte each
   uint8_t* chosen;  // [head_dim][16]
 };
 
 uint64_t EncodeScratchBytes(uint32_t head_dim) noexcept {
   return uint64_t{head_dim} *
-         (2 * kBlockTokens * 4 + kScaleTrials * kLanes * 4 + kLanes * 4 + kLanes);
+         (2 * kBlockTokens * 4 + kFeedChains * kLanes * 4 + 2 * kLanes * 4 + 4 + kLanes);
 }
 inline EncodeWork CarveEncode(std::byte* scratch, uint32_t head_dim) {
   EncodeWork work;
   work.rows = reinterpret_cast<float*>(scratch);
   work.z = work.rows + size_t{head_dim} * kBlockTokens;
   work.errors = work.z + size_t{head_dim} * kBlockTokens;
-  work.codes = reinterpret_cast<uint32_t*>(work.errors + size_t{head_dim} * kScaleTrials * kLanes);
-  work.chosen = reinterpret_cast<uint8_t*>(work.codes + size_t{head_dim} * kLanes);
+  work.metric = work.errors + size_t{head_dim} * kFeedChains * kLanes;
+  work.codes = reinterpret_cast<uint32_t*>(work.metric + size_t{head_dim} * kLanes);
+  work.roots = reinterpret_cast<float*>(work.codes + size_t{head_dim} * kLanes);
+  work.chosen = reinterpret_cast<uint8_t*>(work.roots + head_dim);
   return work;
 }
 
@@ -106,7 +113,7 @@ inline IntLanes EncodeWideGroup(const EncodeWork& work, const float* z, uint32_t
   for (uint32_t j = 0; j < head_dim; ++j) {
     largest = Max(largest, Absolute(Load(z + size_t{j} * kBlockTokens)));
   }
-  const IntLanes bytes = ScaleBytesOf(Mul(largest, Broadcast(kUnit8 / 127)), (1 << 19) - 1, 0);
+  const IntLanes bytes = ScaleBytesOf(Mul(largest, Broadcast(kUnit8 / 127)), kScaleAbove);
   const Lanes inverse = Div(Broadcast(kUnit8), ScalesOfBytes(bytes));
   for (uint32_t j = 0; j < head_dim; ++j) {
     const Lanes level = RoundToInt(Mul(Load(z + size_t{j} * kBlockTokens), inverse));
@@ -117,82 +124,119 @@ inline IntLanes EncodeWideGroup(const EncodeWork& work, const float* z, uint32_t
   return bytes;
 }
 
-// Noise feedback of 16 tokens with some scales side by side.
-template <uint32_t kBits>
+// What the chains of 16 tokens have come to.
+struct FeedSums {
+  Lanes squares = Zero();  // |R z|^2
+  Lanes costs[kScaleTrials];
+  Lanes overlaps[kScaleTrials];  // <R z, R (z - z^)>
+};
+
+// Noise feedback of 16 tokens, chains [kFirst, kFirst + kFeedChains) side by side.
+template <uint32_t kBits, uint32_t kFirst>
 struct FeedPass {
+  const EncodeWork& work;
   const float* z;  // [head_dim] rows of kBlockTokens
   uint32_t head_dim;
-  const KvCoordinates* coordinates;
-  float* errors;    // [kFeedTrials][head_dim][16]
-  uint32_t* codes;  // [head_dim][16]
-  uint32_t first_trial;
-  Lanes steps[kFeedTrials];
-  Lanes costs[kFeedTrials];
+  const float* feedback;
+  Lanes steps[kFeedChains];
+  Lanes inverses[kFeedChains];
+
+  // Chain s at coordinate j, `target` being what is to be coded. RETURNS its error.
+  template <uint32_t kChain>
+  Lanes Decide(uint32_t s, uint32_t j, Lanes target, Lanes start, Lanes root, Lanes* metric,
+               IntLanes* packed, FeedSums* sums) const {
+    if constexpr (kChain == 0) {
+      *metric = Mul(root, target);
+      Store(work.metric + size_t{j} * kLanes, *metric);
+      sums->squares = Fma(*metric, *metric, sums->squares);
+      return start;
+    } else {
+      constexpr uint32_t kTrial = kChain - 1;
+      IntLanes code;
+      const Lanes level = NearestLevel<kBits>(Mul(target, inverses[s]), &code);
+      const Lanes minus = Sub(Zero(), steps[s]);
+      const Lanes left = Mul(root, Fma(minus, level, target));
+      sums->costs[kTrial] = Fma(left, left, sums->costs[kTrial]);
+      sums->overlaps[kTrial] = Fma(*metric, left, sums->overlaps[kTrial]);
+      *packed = OrLeft(*packed, code, static_cast<int>(8 * kTrial));
+      return Fma(minus, level, start);
+    }
+  }
+
+  template <uint32_t s>
+  void DecideFrom(uint32_t d, uint32_t j, Lanes start, Lanes root, Lanes* metric, IntLanes* packed,
+                  const Lanes (&targets)[kFeedDims][kFeedChains], const float* pulls,
+                  Lanes (&nearer)[kFeedDims][kFeedChains], FeedSums* sums) const {
+    if constexpr (s < kFeedChains) {
+      Lanes target = targets[d][s];
+#pragma GCC unroll 4
+      for (uint32_t later = kFeedDims - 1; later > d; --later) {
+        target = Fma(BroadcastFrom(pulls + later), nearer[later][s], target);
+      }
+      nearer[d][s] = Decide<kFirst + s>(s, j, target, start, root, metric, packed, sums);
+      Store(work.errors + (size_t{s} * head_dim + j) * kLanes, nearer[d][s]);
+      DecideFrom<s + 1>(d, j, start, root, metric, packed, targets, pulls, nearer, sums);
+    }
+  }
 
   // Coordinates [first, first + kFeedDims), those after them being decided.
-  void Block(uint32_t first, const Lanes (&inverses)[kFeedTrials]) {
-    Lanes targets[kFeedDims][kFeedTrials];
+  void Block(uint32_t first, FeedSums* sums) const {
+    Lanes targets[kFeedDims][kFeedChains];
 #pragma GCC unroll 4
     for (uint32_t d = 0; d < kFeedDims; ++d) {
       const Lanes start = Load(z + size_t{first + d} * kBlockTokens);
 #pragma GCC unroll 4
-      for (uint32_t s = 0; s < kFeedTrials; ++s) targets[d][s] = start;
+      for (uint32_t s = 0; s < kFeedChains; ++s) targets[d][s] = start;
     }
-    const float* weights = coordinates->feedback + size_t{first} * head_dim;
+    const float* weights = feedback + size_t{first} * head_dim;
     for (uint32_t i = head_dim - 1; i >= first + kFeedDims; --i) {
-      Lanes error[kFeedTrials];
+      Lanes error[kFeedChains];
 #pragma GCC unroll 4
-      for (uint32_t s = 0; s < kFeedTrials; ++s) {
-        error[s] = Load(errors + (size_t{s} * head_dim + i) * kLanes);
+      for (uint32_t s = 0; s < kFeedChains; ++s) {
+        error[s] = Load(work.errors + (size_t{s} * head_dim + i) * kLanes);
       }
 #pragma GCC unroll 4
       for (uint32_t d = 0; d < kFeedDims; ++d) {
         const Lanes weight = BroadcastFrom(weights + size_t{d} * head_dim + i);
 #pragma GCC unroll 4
-        for (uint32_t s = 0; s < kFeedTrials; ++s) {
+        for (uint32_t s = 0; s < kFeedChains; ++s) {
           targets[d][s] = Fma(weight, error[s], targets[d][s]);
         }
       }
     }
-    Lanes nearer[kFeedDims][kFeedTrials];
+    Lanes nearer[kFeedDims][kFeedChains];
 #pragma GCC unroll 4
     for (uint32_t back = 0; back < kFeedDims; ++back) {
       const uint32_t d = kFeedDims - 1 - back;
       const uint32_t j = first + d;
       const Lanes start = Load(z + size_t{j} * kBlockTokens);
-      const Lanes weight = BroadcastFrom(coordinates->weight + j);
-      IntLanes packed = first_trial == 0 ? BroadcastInt(0) : LoadInt(codes + size_t{j} * kLanes);
-#pragma GCC unroll 4
-      for (uint32_t s = 0; s < kFeedTrials; ++s) {
-        Lanes target = targets[d][s];
-#pragma GCC unroll 4
-        for (uint32_t later = kFeedDims - 1; later > d; --later) {
-          const Lanes pull = BroadcastFrom(weights + size_t{d} * head_dim + first + later);
-          target = Fma(pull, nearer[later][s], target);
-        }
-        IntLanes code;
-        const Lanes level = NearestLevel<kBits>(Mul(target, inverses[s]), &code);
-        const Lanes minus = Sub(Zero(), steps[s]);
-        nearer[d][s] = Fma(minus, level, start);
-        Store(errors + (size_t{s} * head_dim + j) * kLanes, nearer[d][s]);
-        const Lanes miss = Fma(minus, level, target);
-        costs[s] = Fma(Mul(weight, miss), miss, costs[s]);
-        packed = OrLeft(packed, code, static_cast<int>(8 * (first_trial + s)));
-      }
-      StoreInts(codes + size_t{j} * kLanes, packed);
-    }
-  }
-  void Run() {
-    Lanes inverses[kFeedTrials];
-    for (uint32_t s = 0; s < kFeedTrials; ++s) {
-      inverses[s] = Div(Broadcast(1.0f), steps[s]);
-      costs[s] = Zero();
-    }
-    for (uint32_t first = head_dim; first > 0; first -= kFeedDims) {
-      Block(first - kFeedDims, inverses);
+      Lanes metric = kFirst == 0 ? Zero() : Load(work.metric + size_t{j} * kLanes);
+      IntLanes packed = kFirst == 0 ? BroadcastInt(0) : LoadInt(work.codes + size_t{j} * kLanes);
+      DecideFrom<0>(d, j, start, BroadcastFrom(work.roots + j), &metric, &packed, targets,
+                    weights + size_t{d} * head_dim + first, nearer, sums);
+      StoreInts(work.codes + size_t{j} * kLanes, packed);
     }
   }
 };
+
+template <uint32_t kBits, uint32_t kFirst>
+inline void RunPasses(const EncodeWork& work, const float* z, uint32_t head_dim,
+                      const float* feedback, const IntLanes (&bytes)[kScaleTrials],
+                      FeedSums* sums) {
+  if constexpr (kFirst < kAllChains) {
+    static_assert(kAllChains % kFeedChains == 0);
+    FeedPass<kBits, kFirst> pass = {work, z, head_dim, feedback, {}, {}};
+    for (uint32_t s = 0; s < kFeedChains; ++s) {
+      if (kFirst + s == 0) continue;
+      pass.steps[s] = Mul(ScalesOfBytes(bytes[kFirst + s - 1]), Broadcast(1.0f / LevelUnit(kBits)));
+      pass.inverses[s] = Div(Broadcast(1.0f), pass.steps[s]);
+    }
+    for (uint32_t first = head_dim; first > 0; first -= kFeedDims) {
+      pass.Block(first - kFeedDims, sums);
+    }
+    RunPasses<kBits, kFirst + kFeedChains>(work, z, head_dim, feedback, bytes, sums);
+  }
+}
 
 // 16 tokens at 2 to 4 bits: codes into work.chosen. RETURNS the scale bytes.
 template <uint32_t kBits>
@@ -204,33 +248,25 @@ inline IntLanes EncodeNarrowGroup(const EncodeWork& work, const float* z,
     squares = Fma(v, v, squares);
   }
   const Lanes size = Sqrt(Mul(squares, Broadcast(1.0f / static_cast<float>(head_dim))));
-  const IntLanes nearest = ScaleBytesOf(size, 1 << 18, 0);
-  Lanes least = Zero();
-  IntLanes best = nearest;
+  const IntLanes nearest = ScaleBytesOf(size, kNearestScale);
+  IntLanes bytes[kScaleTrials];
+  FeedSums sums;
+  for (uint32_t i = 0; i < kScaleTrials; ++i) {
+    bytes[i] = AddClamped(nearest, kFirstScaleTrial + static_cast<int>(i) * kScaleTrialStep);
+    sums.costs[i] = Zero();
+    sums.overlaps[i] = Zero();
+  }
+  RunPasses<kBits, 0>(work, z, head_dim, coordinates.feedback, bytes, &sums);
+  IntLanes best = bytes[0];
   IntLanes shift = BroadcastInt(0);
-  for (uint32_t first = 0; first < kScaleTrials; first += kFeedTrials) {
-    FeedPass<kBits> pass = {.z = z,
-                            .head_dim = head_dim,
-                            .coordinates = &coordinates,
-                            .errors = work.errors,
-                            .codes = work.codes,
-                            .first_trial = first,
-                            .steps = {},
-                            .costs = {}};
-    IntLanes bytes[kFeedTrials];
-    for (uint32_t s = 0; s < kFeedTrials; ++s) {
-      bytes[s] = AddClamped(nearest, kFirstScaleTrial + static_cast<int>(first + s));
-      pass.steps[s] = Mul(ScalesOfBytes(bytes[s]), Broadcast(1.0f / LevelUnit(kBits)));
-    }
-    pass.Run();
-    for (uint32_t s = 0; s < kFeedTrials; ++s) {
-      const Lanes before = first + s == 0 ? Broadcast(__builtin_inff()) : least;
-      best = first + s == 0 ? bytes[0] : WhereLess(pass.costs[s], before, bytes[s], best);
-      shift =
-          WhereLess(pass.costs[s], before, BroadcastInt(static_cast<int>(8 * (first + s))), shift);
-      least =
-          first + s == 0 ? pass.costs[0] : WhereLess(pass.costs[s], before, pass.costs[s], before);
-    }
+  Lanes least = sums.costs[0];
+  Lanes overlap = sums.overlaps[0];
+  for (uint32_t i = 1; i < kScaleTrials; ++i) {
+    const Lanes cost = sums.costs[i];
+    best = WhereLess(cost, least, bytes[i], best);
+    shift = WhereLess(cost, least, BroadcastInt(static_cast<int>(8 * i)), shift);
+    overlap = WhereLess(cost, least, sums.overlaps[i], overlap);
+    least = WhereLess(cost, least, cost, least);
   }
   const IntLanes mask = BroadcastInt(0xff);
   for (uint32_t j = 0; j < head_dim; ++j) {
@@ -238,7 +274,11 @@ inline IntLanes EncodeNarrowGroup(const EncodeWork& work, const float* z,
         AndInts(ShiftRightEach(LoadInt(work.codes + size_t{j} * kLanes), shift), mask);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(work.chosen + size_t{j} * kLanes), LowBytes(code));
   }
-  return best;
+  const Lanes along = Sub(sums.squares, overlap);
+  const Lanes limit = Broadcast(kLargestCorrection);
+  const Lanes ratio = Div(sums.squares, along);
+  const Lanes scale = Mul(ScalesOfBytes(best), WhereLess(ratio, limit, ratio, limit));
+  return WhereLess(Zero(), along, ScaleBytesOf(scale, kNearestScale), best);
 }
 
 inline IntLanes EncodeGroup(const EncodeTask& task, const EncodeWork& work, const float* z) {
@@ -265,6 +305,9 @@ void EncodeTile(const EncodeTask& task) noexcept {
   std::byte* scales = task.tile + CodedCodeBytes(bits, dim);
   __builtin_memset(task.tile, 0, static_cast<size_t>(CodedTileBytes(bits, dim)));
   CenterBlock(work, tokens, head_dim, scales + kTileTokens);
+  for (uint32_t j = 0; j < head_dim; j += kLanes) {
+    Store(work.roots + j, Sqrt(Load(task.rows.coordinates->weight + j)));
+  }
   for (uint32_t t = 0; t < tokens; t += kLanes) {
     const __m128i bytes = LowBytes(EncodeGroup(task, work, work.z + t));
     const uint32_t count = MinU32(kLanes, tokens - t);

@@ -3,13 +3,14 @@
 #pragma once
 
 #include "kernels/coded_levels.h"
+#include "kernels/coded_tile.h"
 
 namespace corpusd {
 namespace {
 
-// Dims x scales whose chains of FMAs run side by side: 8 sums, 4 errors, 2 weights in 16 registers.
+// Dims x chains of FMAs that run side by side: 8 sums, 4 errors, 2 weights in 16 registers.
 constexpr uint32_t kFeedDims = 2;
-constexpr uint32_t kFeedTrials = 2;
+constexpr uint32_t kFeedChains = 2;
 
 inline IntLanes BroadcastInt(int x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline IntLanes AndInts(IntLanes a, IntLanes b) {
@@ -45,18 +46,19 @@ inline IntLanes AddClamped(IntLanes byte, int offset) {
   };
   return {one(byte.lo), one(byte.hi)};
 }
-// The scale byte of a positive float plus `offset`, clamped; `rounding` is added to its bits.
-inline IntLanes ScaleBytesOf(Lanes scale, int rounding, int offset) {
+// The scale bytes of floats >= 0; rounding: kNearestScale or kScaleAbove.
+inline IntLanes ScaleBytesOf(Lanes scale, uint32_t rounding) {
   const auto one = [rounding](__m256 a) {
-    return _mm256_srli_epi32(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_set1_epi32(rounding)),
-                             19);
+    return _mm256_srli_epi32(
+        _mm256_add_epi32(_mm256_castps_si256(a), _mm256_set1_epi32(static_cast<int>(rounding))),
+        kScaleShift);
   };
-  return AddClamped({one(scale.lo), one(scale.hi)}, offset - kScaleByteBias);
+  return AddClamped({one(scale.lo), one(scale.hi)}, -kScaleByteBias);
 }
 inline Lanes ScalesOfBytes(IntLanes byte) {
   const auto one = [](__m256i a) {
-    return _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_slli_epi32(a, 19), _mm256_set1_epi32(120 << 23)));
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(a, kScaleShift),
+                                                _mm256_set1_epi32(static_cast<int>(kScaleBase))));
   };
   return {one(byte.lo), one(byte.hi)};
 }
@@ -74,10 +76,8 @@ inline __m256 NearestOfEight(__m256 u, __m256i* code) {
     const __m256 above = _mm256_cmp_ps(size, _mm256_set1_ps(LevelBorder(kBits, i)), _CMP_GT_OQ);
     index = _mm256_sub_epi32(index, _mm256_castps_si256(above));
   }
-  alignas(32) float table[8] = {};
-#pragma GCC unroll 8
-  for (uint32_t i = 0; i < kHalf; ++i) table[i] = PositiveLevel(kBits, i);
-  const __m256 magnitude = _mm256_permutevar8x32_ps(_mm256_load_ps(table), index);
+  static constexpr PositiveLevels<kBits> kTable;
+  const __m256 magnitude = _mm256_permutevar8x32_ps(_mm256_load_ps(kTable.values), index);
   const __m256i up = _mm256_add_epi32(index, _mm256_set1_epi32(kHalf));
   const __m256i down = _mm256_sub_epi32(_mm256_set1_epi32(kHalf - 1), index);
   *code =

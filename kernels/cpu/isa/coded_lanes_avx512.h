@@ -4,13 +4,14 @@
 #pragma once
 
 #include "kernels/coded_levels.h"
+#include "kernels/coded_tile.h"
 
 namespace corpusd {
 namespace {
 
-// Dims x scales whose chains of FMAs run side by side: 16 sums, 4 errors, 4 weights.
+// Dims x chains of FMAs that run side by side: 16 sums, 4 errors, 4 weights.
 constexpr uint32_t kFeedDims = 4;
-constexpr uint32_t kFeedTrials = 4;
+constexpr uint32_t kFeedChains = 4;
 
 inline IntLanes BroadcastInt(int x) { return {_mm512_set1_epi32(x)}; }
 inline IntLanes AndInts(IntLanes a, IntLanes b) { return {_mm512_and_si512(a.v, b.v)}; }
@@ -28,11 +29,12 @@ inline Lanes WhereLess(Lanes a, Lanes b, Lanes x, Lanes y) {
 inline IntLanes WhereLess(Lanes a, Lanes b, IntLanes x, IntLanes y) {
   return {_mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
 }
-// The scale byte of a positive float plus `offset`, clamped; `rounding` is added to its bits.
-inline IntLanes ScaleBytesOf(Lanes scale, int rounding, int offset) {
-  const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(scale.v), _mm512_set1_epi32(rounding));
+// The scale bytes of floats >= 0; rounding: kNearestScale or kScaleAbove.
+inline IntLanes ScaleBytesOf(Lanes scale, uint32_t rounding) {
+  const __m512i bits =
+      _mm512_add_epi32(_mm512_castps_si512(scale.v), _mm512_set1_epi32(static_cast<int>(rounding)));
   const __m512i byte =
-      _mm512_add_epi32(_mm512_srli_epi32(bits, 19), _mm512_set1_epi32(offset - kScaleByteBias));
+      _mm512_add_epi32(_mm512_srli_epi32(bits, kScaleShift), _mm512_set1_epi32(-kScaleByteBias));
   return {_mm512_max_epi32(_mm512_min_epi32(byte, _mm512_set1_epi32(255)), _mm512_setzero_si512())};
 }
 inline IntLanes AddClamped(IntLanes byte, int offset) {
@@ -40,8 +42,8 @@ inline IntLanes AddClamped(IntLanes byte, int offset) {
   return {_mm512_max_epi32(_mm512_min_epi32(sum, _mm512_set1_epi32(255)), _mm512_setzero_si512())};
 }
 inline Lanes ScalesOfBytes(IntLanes byte) {
-  return {_mm512_castsi512_ps(
-      _mm512_add_epi32(_mm512_slli_epi32(byte.v, 19), _mm512_set1_epi32(120 << 23)))};
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(byte.v, kScaleShift),
+                                               _mm512_set1_epi32(static_cast<int>(kScaleBase))))};
 }
 inline IntLanes RoundedInt(Lanes a) { return {_mm512_cvtps_epi32(a.v)}; }
 
@@ -60,10 +62,8 @@ inline Lanes NearestLevel(Lanes u, IntLanes* code) {
         _mm512_cmp_ps_mask(size, _mm512_set1_ps(LevelBorder(kBits, i)), _CMP_GT_OQ);
     index = _mm512_mask_add_epi32(index, above, index, one);
   }
-  alignas(64) float table[16] = {};
-#pragma GCC unroll 8
-  for (uint32_t i = 0; i < kHalf; ++i) table[i] = PositiveLevel(kBits, i);
-  const __m512 magnitude = _mm512_permutexvar_ps(index, _mm512_load_ps(table));
+  static constexpr PositiveLevels<kBits> kTable;
+  const __m512 magnitude = _mm512_permutexvar_ps(index, _mm512_load_ps(kTable.values));
   const __mmask16 negative = _mm512_movepi32_mask(sign);
   const __m512i up = _mm512_add_epi32(index, _mm512_set1_epi32(kHalf));
   code->v = _mm512_mask_sub_epi32(up, negative, _mm512_set1_epi32(kHalf - 1), index);

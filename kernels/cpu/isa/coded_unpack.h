@@ -11,14 +11,16 @@ namespace corpusd {
 namespace {
 
 // Where the levels of a group go: quad t of fragment f, rows 0 .. 7, then 8 .. 15 of it 32 bytes
-// on.
+// on. By value and with constant strides where they are constant, so that stores need no look at
+// memory.
+template <bool kIsKey>
 struct LevelTarget {
   std::byte* base;
-  size_t fragment_stride;
-  size_t quad_stride;
+  size_t value_stride;  // of the quads of a V tile
   void Store(uint32_t f, uint32_t t, uint32_t half, __m256i levels) const {
-    auto* p = base + f * fragment_stride + t * quad_stride + size_t{half} * 32;
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), levels);
+    const size_t place =
+        kIsKey ? (size_t{f} * 4 + t) * kBlockTokens * 4 : size_t{f} * 64 + t * value_stride;
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(base + place + size_t{half} * 32), levels);
   }
 };
 
@@ -27,17 +29,24 @@ inline __m256i TwiceInt8(const int8_t* sixteen) {
 }
 // Codes of 2, 3 or 4 bits, one a byte, to levels.
 template <uint32_t kBits>
-inline __m256i LevelTable() {
-  alignas(16) int8_t table[16];
-  for (uint32_t i = 0; i < 16; ++i) {
-    table[i] = static_cast<int8_t>(LevelOfCode(kBits, i % (1u << (kBits == 8 ? 4 : kBits))));
+struct LevelBytes {
+  alignas(16) int8_t values[16];
+  constexpr LevelBytes() : values() {
+    for (uint32_t i = 0; i < 16; ++i) {
+      values[i] = static_cast<int8_t>(LevelOfCode(kBits, i % (1u << kBits)));
+    }
   }
-  return TwiceInt8(table);
+};
+template <uint32_t kBits>
+inline __m256i LevelTable() {
+  static constexpr LevelBytes<kBits> kTable;
+  return TwiceInt8(kTable.values);
 }
 
 // planes[d]: dword d of the 16-byte piece at `piece` of lanes 4g .. 4g+3, for g = 0 .. 7 in order;
 // pieces of g lie g_stride apart.
-inline void LoadPlanes(const std::byte* piece, size_t g_stride, __m256i (&planes)[4]) {
+inline __attribute__((always_inline)) void LoadPlanes(const std::byte* piece, size_t g_stride,
+                                                      __m256i (&planes)[4]) {
   __m256i v[4];
 #pragma GCC unroll 4
   for (uint32_t k = 0; k < 4; ++k) {
@@ -58,7 +67,8 @@ inline void LoadPlanes(const std::byte* piece, size_t g_stride, __m256i (&planes
 
 // Calls visit(word, t, plane) for every word of a group's lanes.
 template <uint32_t kRun, typename Visit>
-inline void ForEachPlane(const std::byte* run, uint32_t first_word, Visit visit) {
+inline __attribute__((always_inline)) void ForEachPlane(const std::byte* run, uint32_t first_word,
+                                                        Visit visit) {
 #pragma GCC unroll 4
   for (uint32_t piece = 0; piece < kRun; ++piece) {
     __m256i planes[4];
@@ -70,7 +80,8 @@ inline void ForEachPlane(const std::byte* run, uint32_t first_word, Visit visit)
   }
 }
 template <typename Visit>
-inline void ForEachWord(const std::byte* group, uint32_t words, Visit visit) {
+inline __attribute__((always_inline)) void ForEachWord(const std::byte* group, uint32_t words,
+                                                       Visit visit) {
   uint32_t word = 0;
   for (; word + 4 <= words; word += 4) ForEachPlane<4>(group + size_t{word} * 128, word, visit);
   if (words - word >= 2) {
@@ -80,30 +91,37 @@ inline void ForEachWord(const std::byte* group, uint32_t words, Visit visit) {
   if (words > word) ForEachPlane<1>(group + size_t{word} * 128, word, visit);
 }
 
-inline void UnpackGroup8(const std::byte* group, uint32_t words, const LevelTarget& target) {
-  alignas(16) constexpr int8_t kSlots[16] = {0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15};
+template <bool kIsKey>
+inline __attribute__((always_inline)) void UnpackGroup8(const std::byte* group, uint32_t words,
+                                                        LevelTarget<kIsKey> target) {
+  alignas(16) static constexpr int8_t kSlots[16] = {0, 2,  1, 3,  4,  6,  5,  7,
+                                                    8, 10, 9, 11, 12, 14, 13, 15};
   const __m256i slots = TwiceInt8(kSlots);
   const __m256i middle = _mm256_set1_epi8(static_cast<char>(0x80));
-  ForEachWord(group, words, [&](uint32_t word, uint32_t t, __m256i plane) {
+  ForEachWord(group, words, [=](uint32_t word, uint32_t t, __m256i plane) {
     target.Store(word / 2, t, word % 2,
                  _mm256_xor_si256(_mm256_shuffle_epi8(plane, slots), middle));
   });
 }
 
-inline void UnpackGroup4(const std::byte* group, uint32_t words, const LevelTarget& target) {
+template <bool kIsKey>
+inline __attribute__((always_inline)) void UnpackGroup4(const std::byte* group, uint32_t words,
+                                                        LevelTarget<kIsKey> target) {
   const __m256i table = LevelTable<4>();
   const __m256i mask = _mm256_set1_epi8(15);
-  ForEachWord(group, words, [&](uint32_t word, uint32_t t, __m256i plane) {
+  ForEachWord(group, words, [=](uint32_t word, uint32_t t, __m256i plane) {
     const __m256i high = _mm256_and_si256(_mm256_srli_epi32(plane, 4), mask);
     target.Store(word, t, 0, _mm256_shuffle_epi8(table, _mm256_and_si256(plane, mask)));
     target.Store(word, t, 1, _mm256_shuffle_epi8(table, high));
   });
 }
 
-inline void UnpackGroup2(const std::byte* group, uint32_t words, const LevelTarget& target) {
+template <bool kIsKey>
+inline __attribute__((always_inline)) void UnpackGroup2(const std::byte* group, uint32_t words,
+                                                        LevelTarget<kIsKey> target) {
   const __m256i table = LevelTable<2>();
   const __m256i mask = _mm256_set1_epi8(3);
-  ForEachWord(group, words, [&](uint32_t word, uint32_t t, __m256i plane) {
+  ForEachWord(group, words, [=](uint32_t word, uint32_t t, __m256i plane) {
 #pragma GCC unroll 4
     for (int field = 0; field < 4; ++field) {
       const __m256i codes = _mm256_and_si256(_mm256_srli_epi32(plane, 2 * field), mask);
@@ -124,7 +142,9 @@ inline __m256i Spread(__m256i word, int shift) {
                          _mm256_and_si256(_mm256_srl_epi32(word, high), odd));
 }
 
-inline void UnpackGroup3(const std::byte* group, uint32_t words, const LevelTarget& target) {
+template <bool kIsKey>
+inline __attribute__((always_inline)) void UnpackGroup3(const std::byte* group, uint32_t words,
+                                                        LevelTarget<kIsKey> target) {
   constexpr uint32_t kMaxWords = 12;
   __m256i planes[kMaxWords][4];
   ForEachWord(group, words,
@@ -159,26 +179,33 @@ inline void UnpackGroup3(const std::byte* group, uint32_t words, const LevelTarg
   }
 }
 
-// The levels of the first `tokens` slots (rounded up to 16) of a tile.
-inline void UnpackTile(std::byte* out, const std::byte* tile, uint32_t bits, bool is_key,
-                       uint32_t head_dim, uint32_t tokens) {
+template <uint32_t kBits, bool kIsKey>
+inline void UnpackWidth(std::byte* out, const std::byte* tile, uint32_t head_dim, uint32_t tokens) {
   const auto words =
-      static_cast<uint32_t>(CodedLaneWords(static_cast<int>(bits), static_cast<int>(head_dim)));
-  for (uint32_t group = 0; group * 16 < tokens; ++group) {
-    const std::byte* source = tile + size_t{group} * words * 128;
-    LevelTarget target = {.base = out + size_t{group} * 64,
-                          .fragment_stride = size_t{kBlockTokens} * 16,
-                          .quad_stride = size_t{kBlockTokens} * 4};
-    if (!is_key) {
-      target = {.base = out + size_t{group} * 16 * head_dim,
-                .fragment_stride = 64,
-                .quad_stride = size_t{head_dim} * 4};
-    }
-    if (bits == 8) UnpackGroup8(source, words, target);
-    if (bits == 4) UnpackGroup4(source, words, target);
-    if (bits == 3) UnpackGroup3(source, words, target);
-    if (bits == 2) UnpackGroup2(source, words, target);
+      static_cast<uint32_t>(CodedLaneWords(static_cast<int>(kBits), static_cast<int>(head_dim)));
+  LevelTarget<kIsKey> target = {out, size_t{head_dim} * 4};
+  for (uint32_t t = 0; t < tokens; t += 16) {
+    if constexpr (kBits == 8) UnpackGroup8(tile, words, target);
+    if constexpr (kBits == 4) UnpackGroup4(tile, words, target);
+    if constexpr (kBits == 3) UnpackGroup3(tile, words, target);
+    if constexpr (kBits == 2) UnpackGroup2(tile, words, target);
+    tile += size_t{words} * 128;
+    target.base += kIsKey ? 64 : size_t{16} * head_dim;
   }
+}
+template <uint32_t kBits>
+inline void UnpackSide(std::byte* out, const std::byte* tile, bool is_key, uint32_t head_dim,
+                       uint32_t tokens) {
+  if (is_key) return UnpackWidth<kBits, true>(out, tile, head_dim, tokens);
+  UnpackWidth<kBits, false>(out, tile, head_dim, tokens);
+}
+// The levels of the first `tokens` slots (rounded up to 16) of a tile.
+void UnpackTile(std::byte* out, const std::byte* tile, uint32_t bits, bool is_key,
+                uint32_t head_dim, uint32_t tokens) {
+  if (bits == 8) return UnpackSide<8>(out, tile, is_key, head_dim, tokens);
+  if (bits == 4) return UnpackSide<4>(out, tile, is_key, head_dim, tokens);
+  if (bits == 3) return UnpackSide<3>(out, tile, is_key, head_dim, tokens);
+  UnpackSide<2>(out, tile, is_key, head_dim, tokens);
 }
 
 // scales[128] of a level: of keys by token, of values in slot order; means[head_dim].
@@ -194,8 +221,8 @@ inline void UnpackScales(float* scales, float* means, const std::byte* tile, uin
 #pragma GCC unroll 2
     for (uint32_t half = 0; half < 2; ++half) {
       const __m256i wide = _mm256_cvtepu8_epi32(half == 0 ? v : _mm_srli_si128(v, 8));
-      const __m256i scale =
-          _mm256_add_epi32(_mm256_slli_epi32(wide, 19), _mm256_set1_epi32(120 << 23));
+      const __m256i scale = _mm256_add_epi32(_mm256_slli_epi32(wide, kScaleShift),
+                                             _mm256_set1_epi32(static_cast<int>(kScaleBase)));
       _mm256_storeu_ps(scales + t + 8 * half, _mm256_mul_ps(_mm256_castsi256_ps(scale), unit));
     }
   }

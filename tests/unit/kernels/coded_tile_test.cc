@@ -96,15 +96,16 @@ TEST(CodedTile, BytesOfAnElementCountScalesAndMeans) {
   EXPECT_EQ((CodedTile<4, 64>::kBytes), 4288);
 }
 
-TEST(CodedTile, ScaleBytesRiseBySixteenthsOfAnOctave) {
-  EXPECT_EQ(ScaleOfByte(0), 1.f / 128);
-  EXPECT_EQ(ScaleOfByte(16 * 7), 1.f);
-  EXPECT_EQ(ScaleOfByte(16 * 7 + 8), 1.5f);
+TEST(CodedTile, ScaleBytesRiseByThirtySecondsOfAnOctave) {
+  EXPECT_EQ(ScaleOfByte(0), 1.f / 32);
+  EXPECT_EQ(ScaleOfByte(32 * 5), 1.f);
+  EXPECT_EQ(ScaleOfByte(32 * 5 + 16), 1.5f);
+  EXPECT_EQ(ScaleOfByte(255), 7.875f);
   for (int i = 1; i < 256; ++i) {
     const float ratio =
         ScaleOfByte(static_cast<uint8_t>(i)) / ScaleOfByte(static_cast<uint8_t>(i - 1));
-    EXPECT_GT(ratio, 1.03f);
-    EXPECT_LT(ratio, 1.07f);
+    EXPECT_GT(ratio, 1.015f);
+    EXPECT_LT(ratio, 1.032f);
   }
 }
 

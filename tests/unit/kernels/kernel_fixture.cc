@@ -44,7 +44,12 @@ void SetScales(WeightType type, std::byte* block, std::mt19937& random) {
 // Rows of one KV head from slot 0 of a tile on; rows.coordinates null: as they are.
 void WriteRows(std::byte* tile, const KvFormat& format, bool is_key, const KvRows& rows) {
   const KvCodec codec = is_key ? format.key_codec : format.value_codec;
-  if (IsCoded(codec)) return ReferenceEncodeTile(tile, codec, is_key, rows);
+  if (IsCoded(codec)) {  // by a table, all of which give the reference's bytes, for speed
+    const CpuKernels* kernels = TestedKernels().back();
+    AlignedBytes scratch(kernels->encode_scratch_bytes(rows.head_dim));
+    return kernels->encode_tile(
+        {.tile = tile, .codec = codec, .is_key = is_key, .rows = rows, .scratch = scratch.data()});
+  }
   std::vector<float> y(size_t{rows.rows} * rows.head_dim);
   if (rows.coordinates != nullptr) ReferenceToCoordinates(y.data(), rows);
   for (uint32_t t = 0; t < rows.rows; ++t) {

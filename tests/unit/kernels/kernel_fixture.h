@@ -40,7 +40,7 @@ struct RandomWeight {
   PackedWeight packed;
 };
 
-// Pages of random keys and values, one layer, written by the reference encoders: plain, or in the
+// Pages of random keys and values, one layer: plain, or in the
 // coordinates of a basis ([kv_heads], which the cq codecs need). The first page's first `hidden`
 // slots are hidden.
 class RandomPages {
