@@ -19,7 +19,8 @@ enum class CorpusState : uint8_t {
   kPrefilling = 1,
   kReady = 2,
   kFailed = 3,
-  kCancelled = 4
+  kCancelled = 4,
+  kEvicted = 5  // was ready; blocks left the disk, a prefill brings them back
 };
 std::string_view CorpusStateText(CorpusState state);  // "queued", "prefilling", ...
 

@@ -69,6 +69,8 @@ std::string_view CorpusStateText(CorpusState state) {
       return "failed";
     case CorpusState::kCancelled:
       return "cancelled";
+    case CorpusState::kEvicted:
+      return "evicted";
   }
   return "unknown";
 }
