@@ -238,8 +238,10 @@ Result<Engine::VerifyOutcome> LlamaEngine::Verify(
 
 Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
-  ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
-  return leased.repaired_blocks;
+  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
+  RETURN_IF_ERROR(CheckIdentity(record, format));
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(name));
+  return RepairInPieces(context(), *store_, record, format, tokens, /*stop=*/{});
 }
 
 Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format) const {
