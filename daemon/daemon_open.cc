@@ -2,6 +2,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/log.h"
+#include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
 namespace {
@@ -22,6 +23,10 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.data_dir = options.data_dir;
   store_options.host_bytes = options.host_bytes;
   store_options.disk_bytes = options.disk_bytes;
+  store_options.evict_disk = options.evict_disk;
+  store_options.disk_high_percent = options.disk_high_percent;
+  store_options.disk_low_percent = options.disk_low_percent;
+  store_options.evict_run_blocks = kRunBlocks;
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
   store_options.on_write_state = LogWriteState;

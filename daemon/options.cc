@@ -207,6 +207,10 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.kv_format = reader.Text("kv_format");
   options.host_bytes = reader.Bytes("host_bytes", uint64_t{1} << 20, UINT64_MAX);
   options.disk_bytes = reader.Bytes("disk_bytes", uint64_t{1} << 20, UINT64_MAX);
+  options.evict_disk = reader.OneOf("disk_eviction", {"auto", "off"}) == "auto";
+  options.disk_high_percent = static_cast<uint32_t>(reader.Number("disk_high_percent", 1, 100));
+  options.disk_low_percent = static_cast<uint32_t>(
+      reader.Number("disk_low_percent", 1, std::max(options.disk_high_percent, 1U)));
   options.touch_host_memory = reader.OneOf("host_memory", {"grow", "touch"}) == "touch";
   options.inflight_bytes = reader.Bytes("inflight_bytes", uint64_t{1} << 20, UINT64_MAX);
   if (reader.Bytes("device_bytes", 0, UINT64_MAX) != 0) {

@@ -40,6 +40,9 @@ struct Options {
   std::string kv_format;
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
+  bool evict_disk = true;
+  uint32_t disk_high_percent = 95;
+  uint32_t disk_low_percent = 90;
   bool touch_host_memory = false;
   uint64_t inflight_bytes = 0;
   unsigned threads = 0;  // 0: all cores

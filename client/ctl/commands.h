@@ -38,9 +38,10 @@ int RunRename(const CommandContext& context);
 // tier_command.cc
 int RunPin(const CommandContext& context);
 int RunUnpin(const CommandContext& context);
-int RunEvict(const CommandContext& context);
 int RunWarm(const CommandContext& context);
 int RunTouch(const CommandContext& context);
+// evict_command.cc
+int RunEvict(const CommandContext& context);
 // job_command.cc
 int RunJobs(const CommandContext& context);
 int RunJob(const CommandContext& context);

@@ -32,6 +32,19 @@ Json WriteStateToJson(const v1::WriteState& state) {
           {"refused", state.refused()}};
 }
 
+Json EvictionsToJson(const v1::Evictions& evictions) {
+  return {{"automatic", evictions.automatic()},
+          {"high_percent", evictions.high_percent()},
+          {"low_percent", evictions.low_percent()},
+          {"passes", evictions.passes()},
+          {"corpora", evictions.corpora()},
+          {"blocks", evictions.blocks()},
+          {"bytes", evictions.bytes()},
+          {"refusals", evictions.refusals()},
+          {"last", TimeOrNull(evictions.last_ms())},
+          {"last_text", TextOrNull(evictions.last_text())}};
+}
+
 }  // namespace
 
 Json CorpusToJson(const v1::Corpus& corpus) {
@@ -172,6 +185,7 @@ Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
   return {{"tiers", std::move(tiers)},
           {"corpora", std::move(corpora)},
           {"writes", WriteStateToJson(usage.write_state())},
+          {"evictions", EvictionsToJson(usage.evictions())},
           {"leases", std::move(leases)},
           {"pins",
            {{"owner_bytes", usage.pins_owner_bytes()},

@@ -46,7 +46,7 @@ Result<TierKind> ParseTier(std::string_view text, TierKind if_empty) {
   if (text == "host") return TierKind::kHost;
   if (text == "disk") return TierKind::kDisk;
   if (text == "device") {
-    return UnimplementedError("this daemon runs on a CPU and has no device tier; use host or disk");
+    return FailedPreconditionError("this daemon has no device tier: use host or disk");
   }
   return InvalidArgumentError("tier '" + std::string(text) + "' is none of device, host, disk");
 }

@@ -15,6 +15,7 @@
 #include "daemon/rpc/query_handler.h"
 #include "daemon/rpc/retention_handler.h"
 #include "daemon/rpc/status_mapping.h"
+#include "daemon/rpc/tier_handler.h"
 
 namespace corpusd {
 namespace {
@@ -171,7 +172,7 @@ std::function<void(uint64_t)> RpcSession::OnTaken() {
 void RpcSession::OnStreamBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
   std::shared_ptr<StreamCall> stream;
   if (request.has_import_begin()) {
-    stream = std::make_shared<ImportCall>(services_, call, OnTaken());
+    stream = std::make_shared<ImportCall>(services_, peer_, call, OnTaken());
   } else {
     stream = std::make_shared<ExportCall>(services_, call, OnTaken());
   }
