@@ -83,6 +83,7 @@ Json CorpusToJson(const v1::Corpus& corpus) {
         {"resumed_times", corpus.prefill_resumed_times()}}},
       {"quality", nullptr},
       {"sources", std::move(sources)},
+      {"error", TextOrNull(corpus.error())},
   };
 }
 
