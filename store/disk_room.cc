@@ -196,11 +196,12 @@ Status DurableBlockStore::MakeRoom(uint64_t needed_bytes, const CorpusRecord& re
       evictable += BytesOf(*corpus.record, corpus.record->chain.size() - corpus.keep_blocks);
     }
     const uint64_t stays = wanted - needed_bytes - std::min(wanted - needed_bytes, evictable);
-    const bool hopeless = stays + std::max(more, needed_bytes) > room;
+    const bool trims = needed_bytes == 0;  // for nobody: as far as it goes
+    const bool hopeless = !trims && stays + std::max(more, needed_bytes) > room;
     if (!hopeless) {
       ASSIGN_OR_RETURN(plan, PlanEvictionLocked(wanted - low, record.id));
     }
-    if (hopeless || plan.bytes < must_go) {
+    if (hopeless || (!trims && plan.bytes < must_go)) {
       if (must_go == 0) return OkStatus();
       ++evictions_.refusals;
       return ResourceExhaustedError(

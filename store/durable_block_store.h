@@ -111,7 +111,7 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   uint64_t DiskUsedBytes() const;
   // Evicts others by policy if so many bytes for this corpus would pass the high watermark; `what`
   // names it in the notes. kResourceExhausted, with the numbers and nothing evicted, if they cannot
-  // fit. Does nothing unless evict_disk. Takes mutex_.
+  // fit; of 0 bytes: evicts as far as it goes. Does nothing unless evict_disk. Takes mutex_.
   Status MakeRoom(uint64_t needed_bytes, const CorpusRecord& record, const std::string& what);
   // Of the disk tier, for the corpus of this id (0: none). Holds mutex_.
   Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, uint64_t for_corpus) const;

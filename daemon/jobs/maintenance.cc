@@ -23,7 +23,8 @@ std::chrono::milliseconds UntilNextExpiry(const BlockStore& store, int64_t now_m
 void WatchStore(BlockStore& store, int64_t now_ms) {
   (void)store.write_gate().TryOpen();
   const uint64_t passes = store.evictions().passes;
-  if (const Status trimmed = store.TrimDisk(); !trimmed.ok()) {
+  const bool read_only = store.write_gate().state().read_only;
+  if (const Status trimmed = read_only ? OkStatus() : store.TrimDisk(); !trimmed.ok()) {
     Log(LogLevel::kWarn, "disk_not_trimmed", {{"error", trimmed.message()}});
   }
   if (const EvictionCounts evictions = store.evictions(); evictions.passes != passes) {

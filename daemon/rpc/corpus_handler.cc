@@ -18,10 +18,8 @@ Status RefuseWhileJobRuns(const Services& services, const std::string& name, con
 }
 
 v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record) {
-  v1::Corpus message = ToMessage(record, services.store.UsageOf(record), services.engine.model(),
-                                 services.jobs.ActiveJob(record.name), services.now_ms());
-  if (record.error.empty()) message.set_error(ToUtf8(EvictedText(services, record)));
-  return message;
+  return ToMessage(record, services.store.UsageOf(record), services.engine.model(),
+                   services.jobs.ActiveJob(record.name), services.now_ms());
 }
 
 Result<v1::Response> HandleList(const Services& services) {
@@ -39,6 +37,9 @@ Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest&
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
   v1::Response response;
   *response.mutable_corpus() = DescribeCorpus(services, record);
+  if (record.error.empty()) {
+    response.mutable_corpus()->set_error(ToUtf8(EvictedText(services, record)));
+  }
   return response;
 }
 

@@ -331,7 +331,8 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
     default:
       break;
   }
-  const bool slow = request.has_warm() || request.has_pin() || request.has_remove();
+  const bool slow = request.has_warm() || request.has_pin() || request.has_remove() ||
+                    (request.has_evict() && request.evict().name().empty());
   WorkerPool& pool = slow ? services.slow : services.admin;
   using Reply = Result<v1::Response>;
   Answer(call, pool, [&services, peer = peer_, stop, request = std::move(request)]() -> Reply {

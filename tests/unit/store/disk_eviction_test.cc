@@ -322,6 +322,19 @@ TEST_F(DiskEvictionTest, ALoweredCapIsReachedInTheBackground) {
   EXPECT_EQ(store_->evictions().passes, passes) << "below the high watermark nothing goes";
 }
 
+TEST_F(DiskEvictionTest, TrimmingForNobodyTakesWhatMayGoAndComplainsOfNothing) {
+  options_.pins_total_bytes = options_.disk_bytes;
+  Reopen();
+  Fill(0, 18);
+  for (uint32_t i = 1; i < 18; ++i) Pin("c" + std::to_string(i));
+  options_.disk_bytes = 16 * kMiB;
+  Reopen();
+  ASSERT_TRUE(store_->TrimDisk().ok());
+  EXPECT_EQ(BlocksOf("c0"), 0u);
+  EXPECT_EQ(BlocksOf("c1"), 16u);
+  EXPECT_EQ(store_->evictions().refusals, 0u);
+}
+
 TEST_F(DiskEvictionTest, ADryRunSaysWhatTheEvictionThenDoes) {
   Fill(0, 6);
   for (const uint64_t bytes : {3 * kMiB / 2, uint64_t{UINT64_MAX}}) {
