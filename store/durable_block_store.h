@@ -136,6 +136,8 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   void KeepInHostTier(std::span<const BlockWrite> blocks, const CorpusRecord& record);
   // Marks the block as damaged if it still is where it was read.
   void Quarantine(const Digest& digest, const BlockLocation& location) override;
+  // kCorruption: damaged, and now quarantined; kNotFound: not stored.
+  Status VerifyBlock(const Digest& parent, const Digest& digest, std::vector<std::byte>* buffer);
   void RefreshPins();
   TierTable::Pins PinsOfLocked(TierKind tier) const;
   // Rewrites extents of which less than half is still in use.

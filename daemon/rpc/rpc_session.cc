@@ -43,6 +43,11 @@ bool AllowedWhileStopping(v1::Request::BodyCase body) {
   }
 }
 
+bool IsSlow(const v1::Request& request) {
+  return request.has_warm() || request.has_pin() || request.has_remove() ||
+         (request.has_evict() && request.evict().name().empty());
+}
+
 }  // namespace
 
 RpcSession::RpcSession(const Services& services, const Peer& peer,
@@ -331,9 +336,7 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
     default:
       break;
   }
-  const bool slow = request.has_warm() || request.has_pin() || request.has_remove() ||
-                    (request.has_evict() && request.evict().name().empty());
-  WorkerPool& pool = slow ? services.slow : services.admin;
+  WorkerPool& pool = IsSlow(request) ? services.slow : services.admin;
   using Reply = Result<v1::Response>;
   Answer(call, pool, [&services, peer = peer_, stop, request = std::move(request)]() -> Reply {
     switch (request.body_case()) {
