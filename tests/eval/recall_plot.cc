@@ -9,9 +9,10 @@ namespace corpusd {
 namespace {
 
 constexpr int kCellWidth = 52, kCellHeight = 22;
-constexpr int kLeft = 76, kTop = 64;  // room for the depth's labels; for the title and legend
+constexpr int kLeft = 76, kTop = 84;  // room for the depth's labels; for the title and legend
 constexpr int kPanelGap = 40, kPanelHead = 40, kPanelFoot = 34;
-constexpr int kLegendWidth = 180, kWidthMin = 480;
+constexpr int kHeadingWidth = 170;  // of a panel, if its cells take less
+constexpr int kLegendWidth = 180, kWidthMin = 560;
 
 std::string Escaped(std::string_view text) {
   std::string out;
@@ -150,7 +151,7 @@ std::string RecallHeatMap(const RecallStatistics& statistics, std::string_view t
       const auto columns = Columns(statistics, task, format);
       if (columns.empty()) continue;
       body += Panel(left, top + kPanelHead, columns);
-      left += static_cast<int>(columns.size()) * kCellWidth + kPanelGap;
+      left += std::max(static_cast<int>(columns.size()) * kCellWidth, kHeadingWidth) + kPanelGap;
     }
     if (left == kLeft) continue;
     for (uint32_t d = 0; d < kDeciles; ++d) {
