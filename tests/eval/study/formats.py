@@ -6,7 +6,7 @@ means and bases belong to the model (read once), block headers are below 0.001 b
 
 import torch
 
-from study import bases, codes
+from study import bases, codes, cq
 
 SIDE = {
     "bits": 4,             # per value; 16: not coded
@@ -192,16 +192,8 @@ class Format:
         self.sinks, self.tail = recipe.get("sinks", 4), recipe.get("tail", 0)
         self.anchors, self.plain, self.k, self.v, self.error = {}, {}, {}, {}, {}
         for layer in range(model.layers):
-            k = self.side("k", layer)
-            v = self.side("v", layer)
-            self.anchors[layer] = bases.Anchors(model, layer, k["period"])
-            rows = calibration.stored_keys(layer, k["period"])
-            if k["mean"] == "plain":
-                self.plain[layer] = calibration.plain_key_mean(layer).float()
-                rows = calibration.rows(self.stored(layer, calibration.data[layer][1]))
-            self.k[layer] = Side(k, rows, calibration.key_weight(layer, k["period"], k["weight"]))
-            self.v[layer] = Side(v, calibration.rows(calibration.data[layer][2]),
-                                 calibration.value_weight(layer, v["weight"]))
+            self.k[layer] = self.make_keys(layer, calibration)
+            self.v[layer] = self.make_values(layer, calibration)
         if recipe.get("allocate"):
             self.allocate(calibration, **recipe["allocate"])
         for layer in range(model.layers if recipe.get("softmax_bias") else 0):
@@ -209,6 +201,27 @@ class Format:
             error = self.k[layer].roundtrip(rows.float()[None])[0] - rows
             error = error / self.k[layer].scale[..., None]
             self.error[layer] = (error.transpose(1, 2) @ error / error.shape[1]).float()
+
+    def make_keys(self, layer, calibration):
+        spec = self.side("k", layer)
+        key = calibration.data[layer][1]
+        self.anchors[layer] = bases.Anchors(self.model, layer, spec["period"])
+        weight = calibration.key_weight(layer, spec["period"], spec["weight"])
+        if self.is_cq("k"):
+            return cq.CqSide(spec, self.stored(layer, key), calibration.sinks, weight)
+        if spec["mean"] == "plain":
+            self.plain[layer] = calibration.plain_key_mean(layer).float()
+        return Side(spec, calibration.rows(self.stored(layer, key)), weight)
+
+    def make_values(self, layer, calibration):
+        spec = self.side("v", layer)
+        value, weight = calibration.data[layer][2], calibration.value_weight(layer, spec["weight"])
+        if self.is_cq("v"):
+            return cq.CqSide(spec, value, calibration.sinks, weight)
+        return Side(spec, calibration.rows(value), weight)
+
+    def is_cq(self, name):
+        return self.recipe[name].get("code") == "cq"
 
     def allocate(self, calibration, mean, choices, weight):
         """Widths per layer, side and head: from the least up, each next bit where it saves most by
@@ -233,7 +246,7 @@ class Format:
             bits[head] += 1
 
     def side(self, name, layer):
-        spec = dict(SIDE, **self.recipe[name])
+        spec = dict(cq.SPEC if self.is_cq(name) else SIDE, **self.recipe[name])
         widths = self.recipe.get("widths")
         if widths:
             spec["bits"] = widths[f"{name}{layer}"]
@@ -288,6 +301,9 @@ class Format:
         for layer in range(self.model.layers):
             for side in (self.k[layer], self.v[layer]):
                 spec = side.spec
+                if isinstance(side, cq.CqSide):
+                    total += side.bits_per_element(d)
+                    continue
                 if spec["code"] in GGML_BITS:
                     total += GGML_BITS[spec["code"]]
                     continue

@@ -1,4 +1,4 @@
-"""The recipes that are compared. A name says widths, then what is not the default of SIDE."""
+"""Recipes before there was a tile format. A name says widths, then what is not the default of SIDE."""
 
 
 def recipe(name, key, value, **more):
