@@ -35,7 +35,7 @@ def parse():
     parser.add_argument("--recipes", default=".*", help="regular expression over their names")
     parser.add_argument("--list", choices=("cq", "before"), default="cq",
                         help="the tile formats, or the recipes that led to them")
-    parser.add_argument("--recipe-file", help="JSON list of further recipes")
+    parser.add_argument("--recipe-file", help="JSON list of recipes instead, or a run's result")
     parser.add_argument("--fisher", action="store_true", help="gradients, for recipes that ask")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--out", required=True)
@@ -46,7 +46,7 @@ def read_ids(path, windows, ctx, device, begin, tokenizer):
     """Token ids, one a line, or a .txt file that the model's own tokenizer takes."""
     with open(path, encoding="utf-8") as file:
         if path.endswith(".txt"):
-            ids = tokenizer()(file.read().rstrip("\n"), add_special_tokens=False)["input_ids"]
+            ids = tokenizer()(file.read().rstrip("\n"))
         else:
             ids = [int(line) for line in file]
     windows = min(windows, len(ids) // ctx)
@@ -135,7 +135,8 @@ class OneSide:
 
 
 def evaluate(model, calibration, recipe, scorers):
-    """Rows of one recipe: one a context and number of sinks. scorers[ctx][text]."""
+    """RETURNS one recipe's rows, one a context and number of sinks, and the recipe, with its widths
+    where those are measured. scorers[ctx][text]."""
     started, rows = time.time(), []
     widths = None
     if "mean_bits" in recipe:
@@ -153,10 +154,9 @@ def evaluate(model, calibration, recipe, scorers):
                 row[name] = scorer.score()
             hook.CACHE.format = None
             row["seconds"] = time.time() - started
-            row["recipe"] = {k: v for k, v in recipe.items() if k != "name"}
             rows.append(row)
             started = time.time()
-    return rows
+    return rows, {k: v for k, v in recipe.items() if k != "name"}
 
 
 def main():
@@ -175,9 +175,10 @@ def main():
     if arguments.fisher:
         calibration.compute_gradients()
     print(f"calibration: {time.time() - started:.1f} s", flush=True)
-    result = {"model": arguments.model.rsplit("/", 1)[-1], "rows": [], "perplexity": {},
-              "torch": torch.__version__, "device": torch.cuda.get_device_name() if
-              device == "cuda" else "cpu", "calibration_tokens": ids.numel()}
+    result = {"model": arguments.model.rsplit("/", 1)[-1],
+              "torch": torch.__version__, "calibration_tokens": ids.numel(),
+              "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+              "perplexity": {}, "recipes": {}, "rows": []}
     with torch.no_grad():
         scorers = {}
         for ctx in contexts:
@@ -197,6 +198,8 @@ def study(arguments, model, calibration, scorers, result, started):
     if arguments.recipe_file:
         with open(arguments.recipe_file, encoding="utf-8") as file:
             known = json.load(file)
+        if isinstance(known, dict):
+            known = [dict(recipe, name=name) for name, recipe in known["recipes"].items()]
     for recipe in known:
         if not re.search(arguments.recipes, recipe["name"]):
             continue
@@ -204,16 +207,18 @@ def study(arguments, model, calibration, scorers, result, started):
             print("out of time", flush=True)
             break
         try:
-            rows = evaluate(model, calibration, recipe, scorers)
+            rows, used = evaluate(model, calibration, recipe, scorers)
         except (RuntimeError, ValueError) as error:
             print(f"{recipe['name']}: {str(error)[:300]}", flush=True)
             hook.CACHE.format = None
             continue
         result["rows"] += rows
+        result["recipes"][recipe["name"]] = used
         for row in rows:
-            print(f"{row['name']:40s} {row['ctx']} S={row['sinks']} {row['bits']:6.4f} " + "  ".join(
-                f"{row[n]['mean_kld']:.5f} {row[n]['delta_nll']:+.4f} {row[n]['same_top']:.4f}"
-                for n in scorers[row["ctx"]]) + f"  {row['seconds']:.1f}s", flush=True)
+            print(f"{row['name']:40s} {row['ctx']} S={row['sinks']} {row['bits']:6.4f} " +
+                  "  ".join(f"{row[n]['mean_kld']:.5f} {row[n]['delta_nll']:+.4f} "
+                            f"{row[n]['same_top']:.4f}" for n in scorers[row["ctx"]]) +
+                  f"  {row['seconds']:.1f}s", flush=True)
         with open(arguments.out, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
 

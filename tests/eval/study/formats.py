@@ -74,6 +74,8 @@ class Side:
         if spec["channel_widths"] == "water":
             group = 16 if spec["basis"] == "channels16" else 1
             self.widths = water_fill(w.diagonal(dim1=1, dim2=2), spec["bits"], group).to(t.device)
+        if spec["code"] in GGML_BITS:  # codes every coordinate by itself
+            w = torch.eye(d, dtype=t.dtype, device=t.device).expand(heads, d, d)
         w = bases.regular(w, 1e-6)
         self.factor = torch.linalg.cholesky(w.cpu()).transpose(1, 2).float().to(t.device)
         self.t, self.inverse = t.float(), torch.linalg.inv(t.cpu()).float().to(t.device)
@@ -208,16 +210,33 @@ class Format:
         self.anchors[layer] = bases.Anchors(self.model, layer, spec["period"])
         weight = calibration.key_weight(layer, spec["period"], spec["weight"])
         if self.is_cq("k"):
+            if spec["pairs"]:
+                self.plain[layer] = self.varying_mean(calibration, layer, spec["pairs"])
             return cq.CqSide(spec, self.stored(layer, key), calibration.sinks, weight)
         if spec["mean"] == "plain":
             self.plain[layer] = calibration.plain_key_mean(layer).float()
         return Side(spec, calibration.rows(self.stored(layer, key)), weight)
 
+    def varying_mean(self, calibration, layer, pairs):
+        """The un-rotated keys' mean where it moves most inside a block, 0 elsewhere."""
+        mean, half = calibration.plain_key_mean(layer), self.model.head_dim // 2
+        rows = calibration.stored_keys(layer, cq.BLOCK)
+        rows = rows - rows.mean(1, keepdim=True)
+        covariance = rows.transpose(1, 2) @ rows / rows.shape[1]
+        precision = torch.linalg.inv(bases.regular(covariance, 1e-5)).diagonal(dim1=1, dim2=2)
+        angles = self.anchors[layer].offset_angles(cq.BLOCK).double()
+        still = torch.complex(angles.cos(), angles.sin()).mean(0).abs() ** 2
+        moved = (mean[:, :half] ** 2 + mean[:, half:] ** 2) * (1 - still) \
+            * (precision[:, :half] + precision[:, half:])
+        least = moved.sort(1, descending=True).values[:, min(pairs, half) - 1, None]
+        return (mean * (moved >= least).repeat(1, 2)).float()
+
     def make_values(self, layer, calibration):
         spec = self.side("v", layer)
         value, weight = calibration.data[layer][2], calibration.value_weight(layer, spec["weight"])
         if self.is_cq("v"):
-            return cq.CqSide(spec, value, calibration.sinks, weight)
+            share = calibration.neighbour_share(layer) if spec["diffuse"] else None
+            return cq.CqSide(spec, value, calibration.sinks, weight, share)
         return Side(spec, calibration.rows(value), weight)
 
     def is_cq(self, name):

@@ -12,6 +12,8 @@ import torch
 from transformers import (AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM,
                           AutoTokenizer)
 
+from study import gguf_pieces
+
 
 def rotate(x, angles, sign):
     """Rotates pairs (j, j + d/2) of x [..., tokens, d] by sign * angles [tokens, d/2]."""
@@ -108,8 +110,13 @@ class StudyModel:
         self.softcap = getattr(config, "final_logit_softcapping", None)
 
     def tokenizer(self):
+        """RETURNS a function from text to token ids, no special tokens added."""
+        pieces = gguf_pieces.read(self.path)
+        if pieces:
+            return pieces.encode
         folder, name = os.path.split(os.path.abspath(self.path))
-        return AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def attention_module(self, layer):
         return self.model.model.layers[layer].self_attn

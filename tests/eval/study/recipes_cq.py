@@ -1,8 +1,8 @@
-"""Recipes of the cq tile formats (study/cq.py): the format itself, then what is asked about it."""
+"""Recipes of the cq tile formats (study/cq.py): the formats themselves, then what was asked."""
 
 
-def cq(name, bits, key=None, value=None, sinks=4, contexts=None, **shared):
-    """bits: of keys and values; key, value and shared override cq.SPEC."""
+def cq(name, bits, key=None, value=None, sinks=4, contexts=None, tail=0, **shared):
+    """bits: of keys and values, or of each; key, value and shared override cq.SPEC."""
     both = bits if isinstance(bits, tuple) else (bits, bits)
     sides = [dict(shared, code="cq", bits=width, **(own or {}))
              for width, own in zip(both, (key, value))]
@@ -10,10 +10,14 @@ def cq(name, bits, key=None, value=None, sinks=4, contexts=None, **shared):
     for side in sides:
         if side["bits"] == 8:
             side.setdefault("levels", "byte")
-    recipe = {"name": name, "k": sides[0], "v": sides[1], "sinks": sinks}
+    recipe = {"name": name, "k": sides[0], "v": sides[1], "sinks": sinks, "tail": tail}
     if contexts:
         recipe["contexts"] = contexts
     return recipe
+
+
+E4M4 = {"mantissa": 4, "lowest": -7, "scales": (-2, 0, 2)}
+TRELLIS = {"levels": "trellis", "window": 8, "beam": 32, "scales": (0,)}
 
 
 def peers():
@@ -24,54 +28,67 @@ def peers():
 
 def formats():
     for bits in (8, 4, 3, 2):
-        yield cq(f"cq{bits}", bits, sinks=[4, 0])
-    for key, value in ((4, 3), (4, 2), (3, 2), (8, 4), (3, 4), (2, 4), (8, 2)):
+        yield cq(f"cq{bits}", bits, sinks=[4, 1, 0])
+        yield cq(f"cq{bits} S=4 R=128", bits, tail=128)
+    for key, value in ((4, 3), (4, 2), (3, 2), (8, 4), (3, 4), (2, 4), (2, 3)):
         yield cq(f"cq{key}k{value}v", (key, value))
 
 
-def block_means():
+def scales():
+    for bits in (4, 3, 2):
+        yield cq(f"cq{bits} least cost, not refitted", bits, **dict(E4M4, scales=(-2, -1, 0, 1)),
+                 refit=None)
+        yield cq(f"cq{bits} E4M4", bits, **E4M4)
+        for refit in (None, 0, 0.5):
+            yield cq(f"cq{bits} refit {refit}", bits, refit=refit)
+        for tried in ((0,), (-3, 3), (-6, 0, 6), (-8, -4, 0, 4, 8), (-12, -6, 0, 6, 12)):
+            yield cq(f"cq{bits} scales {','.join(map(str, tried))}", bits, scales=tried)
+        yield cq(f"cq{bits} cosine", bits, pick="cosine")
+        yield cq(f"cq{bits} unbiased without weights", bits, metric="plain")
+
+
+def means():
     off = {"block_mean": False}
     for bits in (8, 4, 3, 2):
-        yield cq(f"cq{bits} no block mean", bits, sinks=[4, 0], **off)
-        yield cq(f"cq{bits} block mean of keys only", bits, sinks=[4, 0], value=off)
-        yield cq(f"cq{bits} block mean of values only", bits, sinks=[4, 0], key=off)
-        yield cq(f"cq{bits} basis of what the block mean leaves", bits, covariance="block")
-        yield cq(f"cq{bits} block mean without the first 4", bits, sinks=[4, 0], skip=4)
+        yield cq(f"cq{bits} no block mean", bits, **off)
+        yield cq(f"cq{bits} block mean of keys only", bits, value=off)
+        yield cq(f"cq{bits} block mean of values only", bits, key=off)
         yield cq(f"cq{bits} no calibrated mean", bits, mean=False)
-
-
-def scales():
-    sets = [(o,) for o in range(-3, 4)]
-    sets += [(-1, 1), (-1, 0), (-2, 0), (-1, 0, 1), (-2, 0, 2), (-2, -1, 0), (-1, 0, 1, 2),
-             (-2, -1, 0, 1), (-3, -1, 1, 3), (-3, -2, -1, 0), (-3, -2, -1, 0, 1, 2, 3)]
     for bits in (4, 3, 2):
-        for tried in sets:
-            yield cq(f"cq{bits} scales {','.join(map(str, tried))}", bits, scales=tried,
-                     contexts=[1024])
-        for tried in ((0,), (-1, 1), (-2, -1, 0, 1)):
-            yield cq(f"cq{bits} scales {','.join(map(str, tried))} refit", bits, scales=tried,
-                     contexts=[1024], refit=True)
+        for pairs in (8, 12):
+            yield cq(f"cq{bits} mean of {pairs} pairs before rotation", bits, key={"pairs": pairs})
+        yield cq(f"cq{bits} un-rotated", bits, key={"period": 1})
 
 
 def levels():
     for bits in (4, 3, 2):
         for kind in ("uniform", "cubic", "float"):
             yield cq(f"cq{bits} {kind} levels", bits, levels=kind)
-        yield cq(f"cq{bits} uniform levels, 6 scales", bits, levels="uniform",
-                 scales=(-4, -3, -2, -1, 0, 1), contexts=[1024])
         yield cq(f"cq{bits} no feedback", bits, beam=0)
-        yield cq(f"cq{bits} beam 8", bits, beam=8)
 
 
 def bases():
     for bits in (4, 3, 2):
-        for power in (0.0, 0.05, 0.15, 0.25):
-            yield cq(f"cq{bits} values power {power}", bits, value={"power": power},
-                     contexts=[1024])
-            yield cq(f"cq{bits} keys power {power}", bits, key={"power": power}, contexts=[1024])
+        for power in (0.0, 0.05, 0.15, 0.2):
+            yield cq(f"cq{bits} values power {power}", bits, value={"power": power})
+            yield cq(f"cq{bits} keys power {power}", bits, key={"power": power})
         yield cq(f"cq{bits} values by attention", bits, value={"weight": "attention"})
-        for rounds in (1, 2, 4):
-            yield cq(f"cq{bits} decoder fitted {rounds}", bits, decoder=rounds)
+        yield cq(f"cq{bits} basis of what the block mean leaves", bits, covariance="block")
+        for kind in ("least", "unbiased"):
+            yield cq(f"cq{bits} decoder {kind}", bits, decoder=kind)
 
 
-RECIPES = [*peers(), *formats(), *block_means(), *levels(), *bases(), *scales()]
+def slow():
+    for bits in (4, 3, 2):
+        yield cq(f"cq{bits} beam 8", bits, beam=8)
+        yield cq(f"cq{bits} trellis L=8", bits, **TRELLIS)
+    for key, value in ((4, 2), (3, 2), (4, 3)):
+        yield cq(f"cq{key}k{value}v, V trellis L=8", (key, value), value=TRELLIS)
+    yield cq("cq2 trellis L=12", 2, **dict(TRELLIS, window=12, beam=64))
+    yield cq("cq2 e8p", 2, levels="e8p", scales=(0,))
+    yield cq("cq2 V diffused", 2, value={"diffuse": 1.0})
+    for mean in (3, 2.5):
+        yield dict(cq(f"widths by layer, mean {mean}", 3), mean_bits=mean, choices=(2, 3, 4))
+
+
+RECIPES = [*peers(), *formats(), *scales(), *means(), *levels(), *bases(), *slow()]
