@@ -39,6 +39,9 @@ class CpuBackend : public Backend {
 
   Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override {
     ASSIGN_OR_RETURN(auto weight, CpuWeight::Load(sources, arena_, pool_));
+    weight->set_order(static_cast<uint32_t>(extents_.size()));
+    const PackedWeight& first = weight->segments().front().packed;
+    extents_.push_back({first.data, first.panel_bytes, first.panels(), CountPanels(*weight)});
     return std::unique_ptr<Weight>(std::move(weight));
   }
   void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
@@ -64,11 +67,21 @@ class CpuBackend : public Backend {
   static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
   void ResolvePages(const AttentionInput& input);
-  void CutPanels(const CpuWeight& weight, uint32_t wanted, uint32_t multiple, uint32_t row_blocks);
+  uint32_t PanelsOfRun(uint32_t total, uint32_t x_rows) const;
+  void CutPanels(const CpuWeight& weight, uint32_t x_rows);
+  void LinkRuns(uint32_t order, uint32_t x_rows);
+  static uint32_t CountPanels(const CpuWeight& weight);
 
   struct PanelRun {
     const CpuWeight::Segment* segment;
     uint32_t first_panel, panels;
+    const std::byte* read_next;  // what the thread reads behind it, or null
+  };
+  // Where a weight's first segment lies. Only ever a hint: the weight may be gone.
+  struct Extent {
+    const std::byte* data;
+    uint64_t panel_bytes;
+    uint32_t panels, total_panels;
   };
 
   const CpuKernels& kernels_;
@@ -80,6 +93,7 @@ class CpuBackend : public Backend {
   std::unique_ptr<HostBuffer> states_;
   std::vector<PageTiles> pages_;
   std::vector<PanelRun> runs_;
+  std::vector<Extent> extents_;  // of the weights, as they were loaded
 };
 
 std::byte* CpuBackend::Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes) {
@@ -115,21 +129,50 @@ void CpuBackend::SwiGlu(MatrixView out, MatrixView gate_up) {
   });
 }
 
-// Cuts a weight into runs of panels, about as many as asked for, in multiples that suit the table.
-void CpuBackend::CutPanels(const CpuWeight& weight, uint32_t wanted, uint32_t multiple,
-                           uint32_t row_blocks) {
-  runs_.clear();
+uint32_t CpuBackend::CountPanels(const CpuWeight& weight) {
   uint32_t total = 0;
   for (const CpuWeight::Segment& segment : weight.segments()) total += segment.packed.panels();
-  uint32_t each = total / wanted / multiple * multiple;
-  if (each == 0) {
-    // Whole tiles beat an even share, as long as there are some for every thread.
-    each = total / multiple * row_blocks >= 2 * pool_.threads() ? multiple : 1;
-  }
+  return total;
+}
+
+// Panels of one item of a product with x_rows rows: some items for every thread, in multiples that
+// suit the table.
+uint32_t CpuBackend::PanelsOfRun(uint32_t total, uint32_t x_rows) const {
+  const uint32_t row_blocks = CeilDiv(x_rows, kRowBlock);
+  const uint32_t wanted = std::max(1u, CeilDiv(pool_.threads() * kItemsPerThread, row_blocks));
+  const uint32_t multiple = x_rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple;
+  const uint32_t each = total / wanted / multiple * multiple;
+  if (each > 0) return each;
+  // Whole tiles beat an even share, as long as there are some for every thread.
+  return total / multiple * row_blocks >= 2 * pool_.threads() ? multiple : 1;
+}
+
+void CpuBackend::CutPanels(const CpuWeight& weight, uint32_t x_rows) {
+  runs_.clear();
+  const uint32_t each = PanelsOfRun(CountPanels(weight), x_rows);
   for (const CpuWeight::Segment& segment : weight.segments()) {
     const uint32_t panels = segment.packed.panels();
     for (uint32_t p = 0; p < panels; p += each) {
-      runs_.push_back({&segment, p, std::min(each, panels - p)});
+      runs_.push_back({&segment, p, std::min(each, panels - p), nullptr});
+    }
+  }
+}
+
+// Few rows read every weight at the speed of memory, which must not stand idle between two runs or
+// two products: each run knows what its thread reads next, at the end of the thread's share the
+// beginning of its share of the weight that was loaded next. That is the order of a model.
+void CpuBackend::LinkRuns(uint32_t order, uint32_t x_rows) {
+  const Extent& next = extents_[(order + 1) % extents_.size()];
+  const uint32_t each = PanelsOfRun(next.total_panels, x_rows);
+  const uint32_t next_runs = CeilDiv(next.total_panels, each);
+  for (size_t i = 0; i + 1 < runs_.size(); ++i) {
+    runs_[i].read_next = runs_[i + 1].segment->packed.panel(runs_[i + 1].first_panel);
+  }
+  for (unsigned thread = 0; thread < pool_.threads(); ++thread) {
+    const uint32_t end = pool_.RangeBegin(static_cast<uint32_t>(runs_.size()), thread + 1);
+    const uint32_t panel = pool_.RangeBegin(next_runs, thread) * each;
+    if (end > 0 && panel < next.panels) {
+      runs_[end - 1].read_next = next.data + panel * next.panel_bytes;
     }
   }
 }
@@ -158,11 +201,10 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
   const uint32_t row_blocks = CeilDiv(x.rows, kRowBlock);
   const uint32_t block_rows =
       CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) * kernels_.row_multiple;
-  CutPanels(static_cast<const CpuWeight&>(weight),
-            std::max(1u, CeilDiv(pool_.threads() * kItemsPerThread, row_blocks)),
-            x.rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple, row_blocks);
+  const auto& packed = static_cast<const CpuWeight&>(weight);
+  CutPanels(packed, x.rows);
   const auto runs = static_cast<uint32_t>(runs_.size());
-  pool_.ParallelFor(runs * row_blocks, [&](uint32_t item, unsigned thread) {
+  const auto multiply = [&](uint32_t item, unsigned thread) {
     const PanelRun& run = runs_[item % runs];
     MatMulTask part = task;
     part.weight = run.segment->packed;
@@ -171,9 +213,16 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
     part.rows = std::min(block_rows, x.rows - part.first_row);
     part.first_panel = run.first_panel;
     part.panels = run.panels;
+    part.read_next = run.read_next;
     part.scratch = scratch + thread * scratch_bytes;
     if (part.rows > 0) kernels_.matmul(part);
-  });
+  };
+  if (row_blocks == 1 && x.rows <= kernels_.few_rows) {
+    LinkRuns(packed.order(), x.rows);
+    pool_.ParallelForRanges(runs, multiply);
+  } else {
+    pool_.ParallelFor(runs * row_blocks, multiply);
+  }
 }
 
 void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,

@@ -29,7 +29,8 @@ struct MatMulTask {
   uint32_t first_panel = 0;
   uint32_t panels = 0;
   bool accumulate = false;
-  std::byte* scratch = nullptr;  // matmul_scratch_bytes, 64-byte aligned, one per thread
+  const std::byte* read_next = nullptr;  // a hint: what the thread reads behind these panels
+  std::byte* scratch = nullptr;          // matmul_scratch_bytes, 64-byte aligned, one per thread
 };
 
 // Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That

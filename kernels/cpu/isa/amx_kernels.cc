@@ -12,6 +12,8 @@
 // (the tile first)
 #include "kernels/cpu/isa/int16_tile.h"
 // (the products last)
+#include "kernels/cpu/isa/group_bytes.h"
+// (over them)
 #include "kernels/cpu/isa/int16_groups.h"
 // and their bf16 forms
 #include "kernels/cpu/isa/bf16_rows.h"

@@ -14,6 +14,8 @@
 // (the tile first)
 #include "kernels/cpu/isa/int16_tile.h"
 // then products of few rows
+#include "kernels/cpu/isa/group_words.h"
+// (over them)
 #include "kernels/cpu/isa/int16_groups.h"
 // and of many
 #include "kernels/cpu/isa/int16_blocks.h"
