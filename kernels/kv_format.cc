@@ -64,7 +64,7 @@ bool ParseKvFormatName(std::string_view name, KvCodec* key_codec, KvCodec* value
 }
 
 std::string KvFormatName(const KvFormat& format) {
-  const std::string key(KvCodecName(format.key_codec));
+  std::string key(KvCodecName(format.key_codec));
   if (format.key_codec == format.value_codec) return key;
   return key + "-" + std::string(KvCodecName(format.value_codec));
 }
