@@ -72,7 +72,7 @@ def check_file_length(tree):
     out = []
     for path in tree.files:
         text = tree.text(path)
-        if text is None or tree.is_data(path) or path.endswith((".md", ".json")):
+        if text is None or tree.is_data(path) or path.endswith((".md", ".json", ".svg")):
             continue
         lines = text.count("\n")
         if lines > FILE_LINES_MAX and path != "LICENSE":
@@ -85,7 +85,7 @@ def check_line_length(tree):
     out = []
     for path in tree.files:
         text = tree.text(path)
-        if text is None or tree.is_data(path) or path.endswith((".md", ".json")):
+        if text is None or tree.is_data(path) or path.endswith((".md", ".json", ".svg")):
             continue
         for number, line in enumerate(text.split("\n"), 1):
             if len(line) > LINE_COLUMNS_MAX:

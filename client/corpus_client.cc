@@ -184,10 +184,16 @@ ClientResult<v1::Corpus> CorpusClient::Unpin(std::string_view name) {
 
 ClientResult<v1::EvictReply> CorpusClient::Evict(std::string_view name, std::string_view from,
                                                  bool dry_run) {
+  v1::EvictRequest request;
+  request.set_name(std::string(name));
+  request.set_from(std::string(from));
+  request.set_dry_run(dry_run);
+  return Evict(request);
+}
+
+ClientResult<v1::EvictReply> CorpusClient::Evict(const v1::EvictRequest& evict) {
   v1::Request request;
-  request.mutable_evict()->set_name(std::string(name));
-  request.mutable_evict()->set_from(std::string(from));
-  request.mutable_evict()->set_dry_run(dry_run);
+  *request.mutable_evict() = evict;
   CORPUSD_REPLY("evict", evict);
 }
 

@@ -97,6 +97,8 @@ class CorpusClient {
   ClientResult<v1::Corpus> Pin(const v1::PinRequest& request);
   ClientResult<v1::Corpus> Unpin(std::string_view name);
   ClientResult<v1::EvictReply> Evict(std::string_view name, std::string_view from, bool dry_run);
+  // Also of all corpora, or of as much as frees a size.
+  ClientResult<v1::EvictReply> Evict(const v1::EvictRequest& request);
   ClientResult<v1::WarmReply> Warm(std::string_view name, std::string_view to);
   ClientResult<v1::Corpus> Touch(std::string_view name, std::chrono::milliseconds ttl);
   ClientResult<v1::Corpus> Touch(const v1::TouchRequest& request);

@@ -1,7 +1,10 @@
+#include <cstdlib>
+#include <string>
 #include <utility>
 
 #include "daemon/daemon.h"
 #include "daemon/log.h"
+#include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
 namespace {
@@ -14,6 +17,21 @@ void LogWriteState(const WriteState& state) {
   }
 }
 
+// $XDG_CACHE_HOME/corpusd, else ~/.cache/corpusd, where the demo keeps the model; "" for a service
+// without a home.
+std::string CacheFolder() {
+  const char* const cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/corpusd";
+  const char* const home = std::getenv("HOME");
+  return home == nullptr || *home == '\0' ? "" : std::string(home) + "/.cache/corpusd";
+}
+
+void LogCalibration(size_t done, size_t windows) {
+  // Four lines a calibration say that it goes on.
+  if (done % ((windows + 3) / 4) != 0 && done != windows) return;
+  Log(LogLevel::kInfo, "kv_calibration", {{"windows_done", done}, {"windows", windows}});
+}
+
 }  // namespace
 
 // Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
@@ -22,6 +40,10 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.data_dir = options.data_dir;
   store_options.host_bytes = options.host_bytes;
   store_options.disk_bytes = options.disk_bytes;
+  store_options.evict_disk = options.evict_disk;
+  store_options.disk_high_percent = options.disk_high_percent;
+  store_options.disk_low_percent = options.disk_low_percent;
+  store_options.evict_run_blocks = kRunBlocks;
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
   store_options.on_write_state = LogWriteState;
@@ -34,6 +56,11 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   engine_options.isa = options.isa;
   engine_options.kv_format = options.kv_format;
   engine_options.cache_dir = options.data_dir;
+  engine_options.calibration_dir = options.data_dir + "/calibration";
+  engine_options.calibration_cache = CacheFolder();
+  engine_options.calibration_text = options.calibration_text;
+  engine_options.quality_kld_max = options.quality_kld_max;
+  engine_options.on_calibration = LogCalibration;
   engine_options.threads = options.threads;
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(engine_options, store.get()));
   const ModelSummary& model = engine->model();

@@ -114,6 +114,16 @@ class ValueReader {
     return number;
   }
 
+  double Positive(const std::string& key) {
+    const std::string& text = Text(key);
+    double number = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || !(number > 0)) {
+      Refuse(key, "must be a number above 0");
+    }
+    return number;
+  }
+
   uint64_t Bytes(const std::string& key, uint64_t low, uint64_t high) {
     auto bytes = ParseBytes(Text(key));
     if (!bytes.ok()) {
@@ -205,8 +215,14 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.device = reader.OneOf("device", {"auto", "cpu"});
   options.isa = reader.OneOf("isa", {"auto", "avx2", "avx512", "amx"});
   options.kv_format = reader.Text("kv_format");
+  options.calibration_text = reader.Text("calibration_text");
+  options.quality_kld_max = reader.Positive("quality_kld_max");
   options.host_bytes = reader.Bytes("host_bytes", uint64_t{1} << 20, UINT64_MAX);
   options.disk_bytes = reader.Bytes("disk_bytes", uint64_t{1} << 20, UINT64_MAX);
+  options.evict_disk = reader.OneOf("disk_eviction", {"auto", "off"}) == "auto";
+  options.disk_high_percent = static_cast<uint32_t>(reader.Number("disk_high_percent", 1, 100));
+  options.disk_low_percent = static_cast<uint32_t>(
+      reader.Number("disk_low_percent", 1, std::max(options.disk_high_percent, 1U)));
   options.touch_host_memory = reader.OneOf("host_memory", {"grow", "touch"}) == "touch";
   options.inflight_bytes = reader.Bytes("inflight_bytes", uint64_t{1} << 20, UINT64_MAX);
   if (reader.Bytes("device_bytes", 0, UINT64_MAX) != 0) {

@@ -38,8 +38,13 @@ struct Options {
   std::string device;
   std::string isa;
   std::string kv_format;
+  std::string calibration_text;  // "": the bundled text
+  double quality_kld_max = 0;    // nats
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
+  bool evict_disk = true;
+  uint32_t disk_high_percent = 95;
+  uint32_t disk_low_percent = 90;
   bool touch_host_memory = false;
   uint64_t inflight_bytes = 0;
   unsigned threads = 0;  // 0: all cores

@@ -32,8 +32,15 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   ASSIGN_OR_RETURN(backend_, MakeCpuBackend({options.threads, options.isa}));
   ASSIGN_OR_RETURN(model_, LoadLlamaModel(*file_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, FileDigestHex(options.model_path, options.cache_dir));
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(options.kv_format));
-  (void)format;  // checked early: a bad default is a start-up error, not the first corpus's
+  batcher_ = std::make_unique<DecodeBatcher>(context());
+  calibrations_ = std::make_unique<CalibrationSource>(
+      *file_, *tokenizer_, *model_, *backend_, gate_,
+      CalibrationOptions{options.calibration_dir, options.calibration_cache,
+                         options.calibration_text, summary_.digest, options.threads,
+                         options.on_calibration});
+  // Early: a bad default is an error of the start, and calibrating is not the first corpus's work.
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(options.kv_format));
+  (void)layout;
   const ModelConfig& config = model_->config();
   if (tokenizer_->vocabulary() > config.vocabulary) {
     return InvalidArgumentError("the tokenizer has " + std::to_string(tokenizer_->vocabulary()) +
@@ -44,6 +51,7 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   summary_.backend = std::string(backend_->name());
   summary_.context_tokens = config.context_tokens;
   summary_.vocabulary = config.vocabulary;
+  summary_.quality_kld_max = options.quality_kld_max;
   for (const GgufTensor& tensor : file_->tensors()) {
     uint64_t elements = 1;
     for (const uint64_t dim : tensor.dims) elements *= dim;
@@ -62,18 +70,6 @@ Status LlamaEngine::CheckFits(uint64_t tokens) const {
       " kept for a question and its answer): ingest less text");
 }
 
-std::vector<IdentityField> LlamaEngine::IdentityOf(const KvFormat& format) const {
-  return CorpusIdentity({summary_.digest, tokenizer_->DigestHex(), options_.tenant_salt},
-                        model_->config(), format, "exact");
-}
-
-Status LlamaEngine::CheckIdentity(const CorpusRecord& record, const KvFormat& format) const {
-  const std::string mismatch = DescribeIdentityMismatch(record.identity, IdentityOf(format));
-  if (mismatch.empty()) return OkStatus();
-  return FailedPreconditionError("corpus '" + record.name +
-                                 "' was made with another identity and is not served: " + mismatch);
-}
-
 Status LlamaEngine::MeasureWhole(uint64_t tokens, CorpusRecord* record) const {
   ASSIGN_OR_RETURN(const KvFormat bf16, model_->Format("bf16"));
   record->whole_blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
@@ -87,16 +83,14 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
     return UnimplementedError("mode '" + request.mode +
                               "' is not in this version: auto and exact are");
   }
-  ASSIGN_OR_RETURN(
-      const KvFormat format,
-      model_->Format(request.kv_format.empty() ? options_.kv_format : request.kv_format));
   RETURN_IF_ERROR(CheckFits(tokenizer->tokens()));
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(request.kv_format));
   CorpusRecord record;
   record.name = request.name;
   record.mode = "exact";
-  record.kv_format = KvFormatName(format);
-  record.block_bytes = format.BlockBytes();
-  record.identity = IdentityOf(format);
+  record.kv_format = KvFormatName(layout.blocks);
+  record.block_bytes = layout.blocks.BlockBytes();
+  record.identity = IdentityOf(layout);
   record.root = ChainRoot(record.identity);
   record.skipped_files = request.skipped_files;
   record.expires_at_ms = request.expires_at_ms;
@@ -116,8 +110,7 @@ Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
                          std::string(CorpusStateText(record.state)) +
                          ": append to it when it is ready");
   }
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
-  RETURN_IF_ERROR(CheckIdentity(record, format));
+  RETURN_IF_ERROR(LayoutOfRecord(record).status());
   ASSIGN_OR_RETURN(std::vector<TokenId> tokens, store_->CorpusTokens(name));
   RETURN_IF_ERROR(CheckFits(tokens.size() + tokenizer->tokens()));
   const std::vector<TokenId> added = tokenizer->TakeTokens();
@@ -143,7 +136,7 @@ Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
   return status;
 }
 
-Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
+Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
                                std::span<const TokenId> tokens, std::span<const Digest> chain,
                                size_t known_blocks, LeasedCorpus* history,
                                PrefillProgress* progress, const std::stop_token& stop) {
@@ -166,9 +159,9 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
     if (adopted.status().code() != StatusCode::kNotFound) return adopted.status();
   }
   // The leases of the runs before stay: only what the last run added is fetched.
-  RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, format, tokens,
+  RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, layout, tokens,
                               ComputePriority::kPrefill, stop, history));
-  const auto kv = SequenceOver(history->refs, format, format);
+  const auto kv = SequenceOver(history->refs, layout.OfBlocks());
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(run_tokens.size())));
@@ -176,7 +169,7 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvFormat& format,
       ComputeRun(context(), run_tokens, *kv, *scratch, ComputePriority::kPrefill, stop));
   record->prefill_seconds += SecondsSince(start);
   ASSIGN_OR_RETURN(*record, store_->Publish(*record, BlockWrites(*kv, chain, tokens, first_block)));
-  progress->written_bytes += run_chain.size() * format.BlockBytes();
+  progress->written_bytes += run_chain.size() * layout.blocks.BlockBytes();
   return OkStatus();
 }
 
@@ -184,8 +177,7 @@ Status LlamaEngine::Prefill(std::string_view name,
                             const std::function<void(const PrefillProgress&)>& progress,
                             std::stop_token stop) {
   ASSIGN_OR_RETURN(CorpusRecord record, store_->GetCorpus(name));
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
-  RETURN_IF_ERROR(CheckIdentity(record, format));
+  ASSIGN_OR_RETURN(KvLayout layout, LayoutOfRecord(record));
   ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, store_->CorpusTokens(name));
   const std::vector<Digest> chain = BuildChain(record.root, tokens, kBlockTokens);
   CountMisses(*store_, record, tokens);
@@ -195,6 +187,11 @@ Status LlamaEngine::Prefill(std::string_view name,
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
   // Looked up once: a lookup starts at the root, and one a run would cost the square of the length.
   ASSIGN_OR_RETURN(const size_t known_blocks, store_->LongestPrefix(chain, tokens));
+  if (!chain.empty()) {
+    RETURN_IF_ERROR(AddSinks(
+        chain.front(), ComputePriority::kPrefill, stop, [&] { return Result(tokens); }, &layout));
+  }
+  RETURN_IF_ERROR(RecordQuality(layout, tokens, stop, &record));
   LeasedCorpus history;
   PrefillProgress state;
   state.total_tokens = tokens.size();
@@ -206,7 +203,7 @@ Status LlamaEngine::Prefill(std::string_view name,
                             std::to_string(record.durable_tokens) + " tokens, which stay");
     }
     const Status status =
-        PrefillRun(&record, format, tokens, chain, known_blocks, &history, &state, stop);
+        PrefillRun(&record, layout, tokens, chain, known_blocks, &history, &state, stop);
     if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
       ASSIGN_OR_RETURN(record, store_->GetCorpus(name));
       continue;
@@ -238,15 +235,16 @@ Result<Engine::VerifyOutcome> LlamaEngine::Verify(
 
 Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
-  ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
-  return leased.repaired_blocks;
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(name));
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfChain(record, tokens));
+  return RepairInPieces(context(), *store_, record, layout, tokens, /*stop=*/{});
 }
 
 Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format) const {
-  ASSIGN_OR_RETURN(const KvFormat format,
-                   model_->Format(kv_format.empty() ? options_.kv_format : kv_format));
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(kv_format));
+  const KvFormat& format = layout.blocks;
   CorpusShape shape;
-  shape.identity = IdentityOf(format);
+  shape.identity = IdentityOf(layout);
   shape.root = ChainRoot(shape.identity);
   shape.mode = "exact";
   shape.kv_format = KvFormatName(format);
@@ -259,10 +257,9 @@ Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format) const {
 }
 
 Result<LeasedCorpus> LlamaEngine::LeaseCorpus(const CorpusRecord& record) {
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
-  RETURN_IF_ERROR(CheckIdentity(record, format));
   ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
-  return LeaseWhole(context(), *store_, record, format, tokens, ComputePriority::kPrefill, {});
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfChain(record, tokens));
+  return LeaseWhole(context(), *store_, record, layout, tokens, ComputePriority::kPrefill, {});
 }
 
 Result<FetchStats> LlamaEngine::Warm(std::string_view name) {

@@ -24,10 +24,18 @@ struct EngineOptions {
   std::string model_path;          // a GGUF file
   std::string device = "cpu";      // "auto", "cpu"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
-  std::string kv_format = "bf16";  // default format of new corpora
+  std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it
   std::string tenant_salt;         // enters every chain root
   std::string cache_dir;           // where the weights digest is remembered; "": nowhere
-  unsigned threads = 0;            // 0: all cores
+  // A corpus whose coded sample is further from the exact one than this (mean KLD, nats) is worth a
+  // warning.
+  double quality_kld_max = 0.05;
+  std::string calibration_dir;    // where calibrations of coded formats are kept; "": nowhere
+  std::string calibration_cache;  // a second folder, shared with other data folders; "": none
+  std::string calibration_text;   // a text file to calibrate on; "": the bundled one
+  // While a calibration is made: windows done, of how many.
+  std::function<void(size_t done, size_t windows)> on_calibration;
+  unsigned threads = 0;  // 0: all cores
 };
 
 struct ModelSummary {
@@ -38,6 +46,7 @@ struct ModelSummary {
   uint64_t context_tokens = 0;
   uint64_t parameters = 0;
   uint32_t vocabulary = 0;
+  double quality_kld_max = 0;  // of EngineOptions
 };
 
 // Turns streamed sources into the token ids of one exact corpus: [chat prefix][source 0][source

@@ -22,9 +22,9 @@ Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& rec
 }
 
 Result<std::unique_ptr<KvSequence>> LlamaEngine::Recompute(std::span<const TokenId> tokens,
-                                                           const KvFormat& format,
+                                                           const KvLayout& layout,
                                                            const std::stop_token& stop) {
-  auto kv = std::make_unique<KvSequence>(format, format);
+  auto kv = std::make_unique<KvSequence>(layout.OfBlocks());
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(std::min<size_t>(
@@ -39,8 +39,8 @@ Result<std::unique_ptr<KvSequence>> LlamaEngine::Recompute(std::span<const Token
 Result<GenerationReport> LlamaEngine::AnswerOver(const Question& question, KvSequence& kv,
                                                  QuestionReport* report) {
   const double before_ms = SecondsSince(question.start) * 1e3;
-  auto generated = Generate(context(), *tokenizer_, *chat_, kv, question.generation, question.sink,
-                            question.stop);
+  auto generated = Generate(context(), *batcher_, *tokenizer_, *chat_, kv, question.generation,
+                            question.sink, question.stop);
   if (generated.ok()) report->first_token_ms = before_ms + generated->first_token_ms;
   report->attended_tokens = kv.tokens();
   return generated;
@@ -49,11 +49,11 @@ Result<GenerationReport> LlamaEngine::AnswerOver(const Question& question, KvSeq
 Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question,
                                                         QuestionReport* report) {
   ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(question.record.name));
-  ASSIGN_OR_RETURN(const auto recomputed, Recompute(tokens, question.format, question.stop));
+  ASSIGN_OR_RETURN(const auto recomputed, Recompute(tokens, question.layout, question.stop));
   report->recomputed_tokens = tokens.size();
   // A question's own tokens are bf16 pages behind the corpus's pages, whether those were read or
   // recomputed: the same page list, so the same bits.
-  KvSequence kv(question.format, question.own_format);
+  KvSequence kv(question.layout);
   for (const auto& block : recomputed->OwnBlocks()) kv.AddShared(block.bytes.data(), block.tokens);
   return AnswerOver(question, kv, report);
 }
@@ -71,7 +71,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     bool whole = true;
     for (size_t i = 0; i < arriving->blocks(); ++i) whole = whole && !arriving->bytes(i).empty();
     if (whole) {
-      const auto kv = SequenceOver(*arriving, question.format, question.own_format);
+      const auto kv = SequenceOver(*arriving, question.layout);
       generated = AnswerOver(question, *kv, report);
     }
     // All is there, or the answer failed or was cancelled: only the counts are of interest.
@@ -80,7 +80,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
   const StatusCode code = generated.status().code();
   if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
     ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
-    Result<LeasedCorpus> mended = LeaseWhole(context(), *store_, record, question.format, tokens,
+    Result<LeasedCorpus> mended = LeaseWhole(context(), *store_, record, question.layout, tokens,
                                              ComputePriority::kQuestion, question.stop);
     if (!mended.ok() && store_->write_gate().state().read_only) {
       // What is damaged cannot be written again now; an answer does not need it to be.
@@ -93,7 +93,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     stats.disk_bytes += leased.stats.disk_bytes;
     report->recomputed_tokens = leased.recomputed_tokens;
     report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
-    const auto kv = SequenceOver(leased.refs, question.format, question.own_format);
+    const auto kv = SequenceOver(leased.refs, question.layout);
     generated = AnswerOver(question, *kv, report);
   }
   report->load_ms = stats.waited_seconds * 1e3;
@@ -114,9 +114,12 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
                          std::to_string(record.durable_tokens) + " of " +
                          std::to_string(record.tokens) + " tokens): corpusctl wait " + record.name);
   }
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(record.kv_format));
-  RETURN_IF_ERROR(CheckIdentity(record, format));
-  ASSIGN_OR_RETURN(const KvFormat own_format, model_->Format("bf16"));
+  ASSIGN_OR_RETURN(KvLayout layout, LayoutOfRecord(record));
+  if (!record.chain.empty()) {
+    RETURN_IF_ERROR(AddSinks(
+        record.chain.front(), ComputePriority::kQuestion, stop,
+        [&] { return store_->CorpusTokens(record.name); }, &layout));
+  }
   GenerationRequest generation;
   ASSIGN_OR_RETURN(const auto prompt, QuestionTokens(record, request, &generation.max_tokens));
   generation.prompt = prompt;
@@ -126,9 +129,8 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
   report.prompt_tokens = record.tokens + prompt.size();
   const auto answer =
       request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;
-  ASSIGN_OR_RETURN(
-      const GenerationReport generated,
-      (this->*answer)({record, format, own_format, generation, sink, stop, start}, &report));
+  ASSIGN_OR_RETURN(const GenerationReport generated,
+                   (this->*answer)({record, layout, generation, sink, stop, start}, &report));
   // Use is noted at leisure: an answer is not refused for it.
   (void)store_->NoteUse(record.name);
   report.answer = generated.text;

@@ -1,5 +1,6 @@
 #include "engine/identity.h"
 
+#include "engine/kv/sink_page.h"
 #include "store/base/sha256.h"
 
 namespace corpusd {
@@ -16,13 +17,18 @@ std::string SaltDigest(std::string_view salt) {
 
 std::vector<IdentityField> CorpusIdentity(const IdentityInputs& inputs, const ModelConfig& config,
                                           const KvFormat& format, std::string_view mode) {
-  return {{"schema", "1"},
-          {"weights", inputs.weights_digest},
-          {"tokenizer", inputs.tokenizer_digest},
-          {"architecture", config.Canonical()},
-          {"kv_format", format.Canonical()},
-          {"mode", std::string(mode)},
-          {"tenant", SaltDigest(inputs.tenant_salt)}};
+  std::vector<IdentityField> fields = {{"schema", "1"},
+                                       {"weights", inputs.weights_digest},
+                                       {"tokenizer", inputs.tokenizer_digest},
+                                       {"architecture", config.Canonical()},
+                                       {"kv_format", format.Canonical()},
+                                       {"mode", std::string(mode)},
+                                       {"tenant", SaltDigest(inputs.tenant_salt)}};
+  if (!inputs.calibration_digest.empty()) {
+    fields.push_back({"kv_calibration", inputs.calibration_digest});
+    fields.push_back({"kv_sinks", std::to_string(kSinkTokens)});
+  }
+  return fields;
 }
 
 }  // namespace corpusd

@@ -16,6 +16,7 @@ struct IdentityInputs {
   std::string weights_digest;    // hex SHA-256 of the model file
   std::string tokenizer_digest;  // vocabulary, merges, specials and chat template
   std::string tenant_salt;
+  std::string calibration_digest;  // of coded formats; "" for others, which have no such field
 };
 
 // The preamble is part of the tokens, so the chain commits to it without a field of its own.

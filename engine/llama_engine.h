@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/backend/cpu_backend.h"
+#include "engine/calibration/calibration_source.h"
 #include "engine/corpus_tokenizer.h"
 #include "engine/decode/question_runner.h"
 #include "engine/engine.h"
@@ -18,11 +19,15 @@
 #include "engine/model/gguf.h"
 #include "engine/prefill/block_repair.h"
 #include "engine/prefill/prefill_runner.h"
+#include "engine/prefill/quality_sample.h"
 
 namespace corpusd {
 
 // Kept free beside an exact corpus for a question and its answer.
 inline constexpr uint64_t kReservedTokens = 512;
+
+// Of new corpora: the smallest that loses no recall (tests/eval/README.md).
+inline constexpr std::string_view kDefaultKvFormat = "cq8";
 
 inline double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -66,14 +71,30 @@ class LlamaEngine final : public Engine {
   Status CheckFits(uint64_t tokens) const;
   // Fills what the record says of a corpus of so many tokens when it is whole.
   Status MeasureWhole(uint64_t tokens, CorpusRecord* record) const;
-  std::vector<IdentityField> IdentityOf(const KvFormat& format) const;
-  // kFailedPrecondition, naming the fields, if the corpus was made by another model, format or
-  // tenant.
-  Status CheckIdentity(const CorpusRecord& record, const KvFormat& format) const;
+  // "": of the options; "auto": kDefaultKvFormat, or bf16 if the model's heads do not allow it.
+  Result<KvFormat> FormatOf(std::string_view kv_format) const;
+  // What new corpora in a format are written in; calibrates if the format needs it and nothing is
+  // kept. Without sinks.
+  Result<KvLayout> LayoutOfFormat(std::string_view kv_format) const;
+  // What the corpus was written in. kFailedPrecondition, naming the fields, if it was made by
+  // another model, format, calibration or tenant. Without sinks.
+  Result<KvLayout> LayoutOfRecord(const CorpusRecord& record) const;
+  // The same with the sinks of its chain, whose tokens these are; at the priority of a prefill.
+  Result<KvLayout> LayoutOfChain(const CorpusRecord& record, std::span<const TokenId> tokens);
+  // Gives a coded layout the exact page of the chain that begins so. first_tokens is called if it
+  // is not at hand.
+  Status AddSinks(const Digest& first_block, ComputePriority priority, const std::stop_token& stop,
+                  const std::function<Result<std::vector<TokenId>>()>& first_tokens,
+                  KvLayout* layout);
+  std::vector<IdentityField> IdentityOf(const KvLayout& layout) const;
   // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
-  Status PrefillRun(CorpusRecord* record, const KvFormat& format, std::span<const TokenId> tokens,
+  Status PrefillRun(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
                     std::span<const Digest> chain, size_t known_blocks, LeasedCorpus* history,
                     PrefillProgress* progress, const std::stop_token& stop);
+  // Notes what the format costs on a sample of the corpus, once a corpus and only if it costs
+  // anything.
+  Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
+                       const std::stop_token& stop, CorpusRecord* record);
   Status FailPrefill(CorpusRecord record, const Status& status);
   Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
                                               const QuestionRequest& request,
@@ -81,8 +102,7 @@ class LlamaEngine final : public Engine {
   // One question on its way to an answer.
   struct Question {
     const CorpusRecord& record;
-    const KvFormat& format;      // of the corpus
-    const KvFormat& own_format;  // of the question's own tokens
+    const KvLayout& layout;
     const GenerationRequest& generation;
     const std::function<bool(std::string_view)>& sink;
     const std::stop_token& stop;
@@ -96,7 +116,7 @@ class LlamaEngine final : public Engine {
   // All blocks of the corpus, repaired where need be.
   Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
   Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,
-                                                const KvFormat& format,
+                                                const KvLayout& layout,
                                                 const std::stop_token& stop);
 
   EngineOptions options_;
@@ -108,6 +128,9 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ChatTemplate> chat_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<CalibrationSource> calibrations_;
+  SinkPages sinks_;
+  std::unique_ptr<DecodeBatcher> batcher_;
 };
 
 }  // namespace corpusd

@@ -1,6 +1,6 @@
-// kernels/kv_basis.h -- the coordinates in which the cq formats keep keys and values: one affine map
-// a (layer, KV head), calibrated once per model by the engine. Plain data, float32, row-major; the
-// caller owns the arrays and keeps them for as long as a kernel may read them. Any thread.
+// kernels/kv_basis.h -- the coordinates in which the cq formats keep keys and values: one affine
+// map a (layer, KV head), calibrated once per model by the engine. Plain data, float32, row-major;
+// the caller owns the arrays and keeps them for as long as a kernel may read them. Any thread.
 #pragma once
 
 namespace corpusd {

@@ -7,6 +7,17 @@ constexpr uint64_t RoundUp(uint64_t value, uint64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+constexpr KvCodec kCodecs[] = {KvCodec::kBf16, KvCodec::kInt8, KvCodec::kCq8,
+                               KvCodec::kCq4,  KvCodec::kCq3,  KvCodec::kCq2};
+
+// The cq codec whose width is the digit; kBf16 if there is none.
+KvCodec CodecOfDigit(char digit) {
+  for (const KvCodec codec : kCodecs) {
+    if (IsCoded(codec) && digit == static_cast<char>('0' + CodeBits(codec))) return codec;
+  }
+  return KvCodec::kBf16;
+}
+
 }  // namespace
 
 std::string_view KvCodecName(KvCodec codec) {
@@ -15,6 +26,14 @@ std::string_view KvCodecName(KvCodec codec) {
       return "bf16";
     case KvCodec::kInt8:
       return "int8";
+    case KvCodec::kCq8:
+      return "cq8";
+    case KvCodec::kCq4:
+      return "cq4";
+    case KvCodec::kCq3:
+      return "cq3";
+    case KvCodec::kCq2:
+      return "cq2";
   }
   return "unknown";
 }
@@ -26,8 +45,9 @@ uint64_t KvTileBytes(KvCodec codec, uint32_t block_tokens, uint32_t head_dim) {
       return RoundUp(elements * 2, kTileAlignment);
     case KvCodec::kInt8:  // codes, then one float32 scale a token
       return RoundUp(elements + uint64_t{block_tokens} * 4, kTileAlignment);
+    default:  // codes, one byte a token, one a dim
+      return RoundUp(elements * CodeBits(codec) / 8 + block_tokens + head_dim, kTileAlignment);
   }
-  return 0;
 }
 
 uint64_t KvFormat::KeyTileBytes() const { return KvTileBytes(key_codec, block_tokens, head_dim); }
@@ -53,19 +73,28 @@ std::string KvFormat::Canonical() const {
 }
 
 bool ParseKvFormatName(std::string_view name, KvCodec* key_codec, KvCodec* value_codec) {
-  for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kInt8}) {
+  for (const KvCodec codec : kCodecs) {
     if (name == KvCodecName(codec)) {
       *key_codec = codec;
       *value_codec = codec;
       return true;
     }
   }
-  return false;
+  if (name.size() != 6 || !name.starts_with("cq") || name[3] != 'k' || name[5] != 'v') return false;
+  const KvCodec keys = CodecOfDigit(name[2]);
+  const KvCodec values = CodecOfDigit(name[4]);
+  if (!IsCoded(keys) || !IsCoded(values)) return false;
+  *key_codec = keys;
+  *value_codec = values;
+  return true;
 }
 
 std::string KvFormatName(const KvFormat& format) {
-  const std::string key(KvCodecName(format.key_codec));
+  std::string key(KvCodecName(format.key_codec));
   if (format.key_codec == format.value_codec) return key;
+  if (IsCoded(format.key_codec) && IsCoded(format.value_codec)) {
+    return key + "k" + std::to_string(CodeBits(format.value_codec)) + "v";
+  }
   return key + "-" + std::string(KvCodecName(format.value_codec));
 }
 

@@ -14,7 +14,30 @@ namespace corpusd {
 enum class KvCodec : uint8_t {
   kBf16 = 1,  // bfloat16, exact to 8 bits of mantissa
   kInt8 = 2,  // int8 codes, one float32 scale per token
+  // Codes of so many bits in the coordinates of a KvBasis, one scale byte a token, one mean a dim
+  // and block: coded_tile.h. They need a basis, and whole block slices when written.
+  kCq8 = 3,
+  kCq4 = 4,
+  kCq3 = 5,
+  kCq2 = 6,
 };
+
+// Bits of a code of a cq codec, 0 of the others.
+constexpr uint32_t CodeBits(KvCodec codec) {
+  switch (codec) {
+    case KvCodec::kCq8:
+      return 8;
+    case KvCodec::kCq4:
+      return 4;
+    case KvCodec::kCq3:
+      return 3;
+    case KvCodec::kCq2:
+      return 2;
+    default:
+      return 0;
+  }
+}
+constexpr bool IsCoded(KvCodec codec) { return CodeBits(codec) != 0; }
 
 inline constexpr uint32_t kBlockTokens = 128;
 inline constexpr uint32_t kTileAlignment = 64;
@@ -25,7 +48,7 @@ struct KvFormat {
   KvCodec value_codec = KvCodec::kBf16;
   uint32_t layers = 0;  // stored layers
   uint32_t kv_heads = 0;
-  uint32_t head_dim = 0;  // a multiple of 16, at most 256
+  uint32_t head_dim = 0;  // a multiple of 16, of the cq codecs of 64; at most 256
   uint32_t block_tokens = kBlockTokens;
 
   // Bytes of one K or V tile, a multiple of kTileAlignment; content-independent.
@@ -44,7 +67,8 @@ struct KvFormat {
 std::string_view KvCodecName(KvCodec codec);
 // Bytes of one tile of block_tokens x head_dim in a codec, padded to kTileAlignment.
 uint64_t KvTileBytes(KvCodec codec, uint32_t block_tokens, uint32_t head_dim);
-// Parses "bf16", "int8" into both codecs. RETURNS false if the name is unknown.
+// Parses "bf16", "int8", "cq8", "cq4", "cq3", "cq2" into both codecs, and "cq4k2v" (any two of the
+// widths: keys, values) into one each. RETURNS false if the name is unknown.
 bool ParseKvFormatName(std::string_view name, KvCodec* key_codec, KvCodec* value_codec);
 // The name ParseKvFormatName takes.
 std::string KvFormatName(const KvFormat& format);

@@ -42,10 +42,12 @@ struct KvPage {
   const std::byte* bytes = nullptr;  // KvFormat::BlockBytes() bytes, 64-byte aligned
   uint64_t first_position = 0;       // position of slot 0
   uint32_t tokens = 0;               // filled slots, from slot 0
+  uint32_t hidden = 0;               // slots at the start that no query sees
 };
 
 // The pages a query may attend to, in position order, gap-free or not. All pages of one list share
 // a format; a session over an int8 corpus passes two lists (corpus pages, its own bf16 pages).
+// Where a KvBasis is in use, all pages of all lists hold its coordinates.
 struct KvPageList {
   const KvFormat* format = nullptr;
   std::span<const KvPage> pages;

@@ -8,6 +8,19 @@
 #include "store/durable_block_store.h"
 
 namespace corpusd {
+namespace {
+
+// Shared blocks stay for the others.
+void CountGone(const ChainEntry& entry, EvictReport* report) {
+  if (entry.references == 1) {
+    ++report->blocks;
+    report->bytes += entry.payload_bytes;
+  } else if (entry.references > 1) {
+    ++report->shared_blocks;
+  }
+}
+
+}  // namespace
 
 void DurableBlockStore::NoteGoneLocked(const CorpusRecord& record, size_t first_block,
                                        EvictionReason reason, std::string detail,
@@ -39,12 +52,10 @@ Result<EvictReport> DurableBlockStore::CutTailLocked(const CorpusRecord& record,
   CorpusRecord cut = record;
   for (const ChainEntry& entry : entries) {
     cut.durable_tokens -= std::min<uint64_t>(cut.durable_tokens, entry.tokens);
-    if (entry.references != 1) continue;  // shared blocks stay for the others
-    ++report.blocks;
-    report.bytes += entry.payload_bytes;
+    CountGone(entry, &report);
   }
   cut.chain.resize(keep);
-  if (cut.state == CorpusState::kReady) cut.state = CorpusState::kCancelled;
+  if (cut.state == CorpusState::kReady) cut.state = CorpusState::kEvicted;
   Catalog::Change change;
   NoteGoneLocked(record, keep, reason, std::move(detail), &change);
   RETURN_IF_ERROR(CommitRecordLocked(std::move(cut), record, &change).status());
@@ -71,11 +82,7 @@ Result<EvictReport> DurableBlockStore::Evict(std::string_view name, TierKind fro
     return report;
   }
   ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(record.chain));
-  for (const ChainEntry& entry : entries) {
-    if (entry.references != 1) continue;  // shared blocks stay for the others
-    ++report.blocks;
-    report.bytes += entry.payload_bytes;
-  }
+  for (const ChainEntry& entry : entries) CountGone(entry, &report);
   if (dry_run) return report;
   {
     const std::lock_guard lock(mutex_);

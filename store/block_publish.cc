@@ -18,6 +18,8 @@ constexpr uint64_t kCatalogGrowthBytes = uint64_t{1} << 20;
 // Left free on the disk, so that the catalogue can still write what removes a corpus.
 constexpr uint64_t kDiskReserveBytes = uint64_t{16} << 20;
 
+constexpr int kRoomAttempts = 4;
+
 std::string ShortName(const Digest& digest) { return "block " + digest.Hex().substr(0, 12); }
 
 }  // namespace
@@ -29,8 +31,19 @@ uint64_t DurableBlockStore::FreeDiskBytes() const {
   return free_bytes - std::min(free_bytes, kDiskReserveBytes);
 }
 
+uint64_t DurableBlockStore::DiskUsedBytes() const {
+  return payload_->PhysicalBytes() + catalog_->PhysicalBytes();
+}
+
+uint64_t DurableBlockStore::DiskRoomBytes() const {
+  // The catalogue grows without asking: by its log, which stays until tables are written from it,
+  // and by compaction, which has its input and its output on disk at once.
+  const uint64_t growth_bytes = catalog_->PhysicalBytes() + kCatalogGrowthBytes;
+  return options_.disk_bytes - std::min(growth_bytes, options_.disk_bytes / 2);
+}
+
 Status DurableBlockStore::CheckCap(uint64_t needed_bytes) const {
-  const uint64_t used = payload_->PhysicalBytes() + catalog_->PhysicalBytes();
+  const uint64_t used = DiskUsedBytes();
   if (used + needed_bytes <= options_.disk_bytes) return OkStatus();
   return ResourceExhaustedError("the disk tier is full: " + FormatBytes(used) + " of " +
                                 FormatBytes(options_.disk_bytes) + " are used, " +
@@ -39,10 +52,7 @@ Status DurableBlockStore::CheckCap(uint64_t needed_bytes) const {
 }
 
 Status DurableBlockStore::CheckDiskRoom(uint64_t needed_bytes) {
-  // The catalogue grows without asking: by its log, which stays until tables are written from it,
-  // and by compaction, which has its input and its output on disk at once.
-  const uint64_t growth_bytes = catalog_->PhysicalBytes() + kCatalogGrowthBytes;
-  RETURN_IF_ERROR(CheckCap(needed_bytes + std::min(growth_bytes, options_.disk_bytes / 2)));
+  RETURN_IF_ERROR(CheckCap(needed_bytes + options_.disk_bytes - DiskRoomBytes()));
   if (const uint64_t free_bytes = FreeDiskBytes(); needed_bytes > free_bytes) {
     return gate_.Observe(ResourceExhaustedError("the disk under " + options_.data_dir +
                                                 " is full: " + FormatBytes(free_bytes) +
@@ -80,16 +90,23 @@ Status DurableBlockStore::CheckBlocks(std::span<const BlockWrite> blocks) {
 }
 
 Result<PayloadStore::Extent> DurableBlockStore::WritePayload(
-    std::span<const BlockWrite* const> blocks) {
+    std::span<const BlockWrite* const> blocks, const CorpusRecord& record) {
   uint64_t needed_bytes = 0;
   for (const BlockWrite* block : blocks) {
     needed_bytes += block->payload.size() + kBlockOverheadBytes;
   }
-  const std::lock_guard lock(payload_mutex_);
-  RETURN_IF_ERROR(CheckDiskRoom(needed_bytes));
-  auto extent = payload_->WriteExtent(blocks);
-  if (!extent.ok()) return gate_.Observe(extent.status(), needed_bytes);
-  return extent;
+  // What an eviction makes free may be another's, or not be free yet while its extent has blocks of
+  // others: then once more.
+  for (int attempt = 1;; ++attempt) {
+    RETURN_IF_ERROR(MakeRoom(needed_bytes, record, record.name));
+    const std::lock_guard lock(payload_mutex_);
+    const Status room = CheckDiskRoom(needed_bytes);
+    if (!room.ok() && options_.evict_disk && attempt < kRoomAttempts) continue;
+    RETURN_IF_ERROR(room);
+    auto extent = payload_->WriteExtent(blocks);
+    if (!extent.ok()) return gate_.Observe(extent.status(), needed_bytes);
+    return extent;
+  }
 }
 
 void DurableBlockStore::DiscardExtentLocked(uint64_t extent) {
@@ -147,7 +164,7 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
   }
   PayloadStore::Extent extent;
   if (!fresh.empty()) {
-    ASSIGN_OR_RETURN(extent, WritePayload(fresh));
+    ASSIGN_OR_RETURN(extent, WritePayload(fresh, record));
   }
   const auto commit = [&]() -> Result<CorpusRecord> {
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
@@ -162,6 +179,7 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
   {
     const std::lock_guard lock(mutex_);
     published = commit();
+    if (published.ok()) disk_policy_.Enter(extent.bytes);
     // Also when others published the same blocks meanwhile, and theirs are shared.
     if (!fresh.empty() && !catalog_->live_bytes().contains(extent.number)) {
       DiscardExtentLocked(extent.number);
@@ -199,7 +217,7 @@ Result<CorpusRecord> DurableBlockStore::AdoptBlocks(const CorpusRecord& record,
   CorpusRecord grown = record;
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (entries[i].references == 0 || entries[i].quarantined) {
-      return Status(StatusCode::kAborted, ShortName(blocks[i]) + " was removed meanwhile: retry");
+      return NotFoundError(ShortName(blocks[i]) + " was removed meanwhile");
     }
     ++entries[i].references;
     change.PutEntry(blocks[i], entries[i]);
@@ -219,7 +237,7 @@ Status DurableBlockStore::Repair(const BlockWrite& block) {
     return InvalidArgumentError(what + ": it is of other tokens than the ones given");
   }
   const BlockWrite* const one = &block;
-  ASSIGN_OR_RETURN(const auto extent, WritePayload({&one, 1}));
+  ASSIGN_OR_RETURN(const auto extent, WritePayload({&one, 1}, {}));
   const std::lock_guard lock(mutex_);
   const auto commit = [&]() -> Status {
     ASSIGN_OR_RETURN(ChainEntry entry, catalog_->Entry(block.digest));

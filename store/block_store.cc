@@ -63,9 +63,11 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
                   : std::make_unique<DeviceTier>(options.device, options.device_bytes)),
       gate_([this](uint64_t needed_bytes) { return ProbeDisk(needed_bytes); },
             options.on_write_state),
+      disk_policy_(options.disk_bytes),
       loader_(*this, host_, transfers_),
       transfers_({kTransferThreads, options.inflight_bytes}) {
   if (options.touch_host_memory) host_.TouchAll();
+  SeedHeat();
   RefreshPins();
 }
 
@@ -100,6 +102,7 @@ Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog
     if (--entries[i].references == 0) {
       change->RemoveEntry(digests[i]);
       host_.Erase(digests[i]);
+      if (device_ != nullptr) device_->table().Erase(digests[i]);
     } else {
       change->PutEntry(digests[i], entries[i]);
     }
@@ -115,6 +118,10 @@ Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
   RETURN_IF_ERROR(ReleaseLocked({same.second, old.chain.end()}, change));
   ++record.generation;
   change->PutRecord(record, &old);
+  if (record.chain.size() > old.chain.size()) {
+    change->PutHeat(record, UseLocked(record, /*correlated_ms=*/60'000));
+    published_ms_[record.id] = WallTimeMs();
+  }
   RETURN_IF_ERROR(CommitLocked(*change, /*sync=*/true));
   return record;
 }
@@ -122,6 +129,7 @@ Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
 Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
                                                      std::span<const TokenId> tokens) {
   RETURN_IF_ERROR(gate_.Admit("making corpus '" + record.name + "'"));
+  RETURN_IF_ERROR(MakeRoom(tokens.size_bytes(), {}, record.name));
   RETURN_IF_ERROR(CheckCap(tokens.size_bytes()));
   const std::lock_guard lock(mutex_);
   if (catalog_->Find(record.name) != nullptr) {
@@ -200,13 +208,15 @@ Status DurableBlockStore::CheckPinLocked(const CorpusRecord& record,
   if (!PinHolds(record, now_ms)) return OkStatus();
   PinLedger ledger(now_ms);
   for (const auto& [name, other] : catalog_->records()) ledger.Add(other);
-  return ledger.CheckFits(record, {options_.pins_owner_bytes, options_.pins_total_bytes,
-                                   host_.capacity_bytes(), options_.disk_bytes});
+  return ledger.CheckFits(
+      record, {options_.pins_owner_bytes, options_.pins_total_bytes, host_.capacity_bytes(),
+               options_.disk_bytes, device_ == nullptr ? 0 : options_.device_bytes});
 }
 
 Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record,
                                                       std::span<const TokenId> tokens) {
   RETURN_IF_ERROR(gate_.Admit("appending to corpus '" + record.name + "'"));
+  RETURN_IF_ERROR(MakeRoom(tokens.size_bytes(), record, record.name));
   RETURN_IF_ERROR(CheckCap(tokens.size_bytes()));
   const std::lock_guard lock(mutex_);
   ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
@@ -227,7 +237,7 @@ Status DurableBlockStore::NoteUse(std::string_view name) {
   CorpusRecord record = *current;
   record.last_used_at_ms = WallTimeMs();
   Catalog::Change change;
-  change.PutUse(record);
+  change.PutUse(record, UseLocked(record, /*correlated_ms=*/0));
   return CommitLocked(change, /*sync=*/false);
 }
 
@@ -259,6 +269,8 @@ Status DurableBlockStore::RemoveCorpus(std::string_view name) {
     NoteGoneLocked(record, 0, expired ? EvictionReason::kExpired : EvictionReason::kRemoved, "",
                    &change);
     RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
+    published_ms_.erase(record.id);
+    seeded_heats_.erase(record.id);
   }
   RefreshPins();
   ReclaimSpace();

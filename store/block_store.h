@@ -21,6 +21,7 @@
 #include "store/block_prefetch.h"
 #include "store/block_ref.h"
 #include "store/corpus_record.h"
+#include "store/disk_eviction.h"
 #include "store/lease_table.h"
 #include "store/miss_explain.h"
 #include "store/miss_reason.h"
@@ -35,6 +36,13 @@ struct BlockStoreOptions {
   std::string data_dir;
   uint64_t host_bytes = uint64_t{4} << 30;    // cap of the host tier, leased blocks included
   uint64_t disk_bytes = uint64_t{100} << 30;  // cap of the disk tier in physical bytes
+  // Whether tails of unpinned corpora go when the disk tier is nearly full, by disk_eviction.h;
+  // else what does not fit is refused.
+  bool evict_disk = false;
+  // In percent of disk_bytes: eviction begins above the first, and ends at the second.
+  uint32_t disk_high_percent = 95;
+  uint32_t disk_low_percent = 90;
+  uint32_t evict_run_blocks = 1;   // chains are cut at multiples of so many blocks
   bool touch_host_memory = false;  // all of it from the start on, not a slice ahead of use
   // A device tier, if there is a device.
   std::shared_ptr<DeviceMemory> device;
@@ -81,7 +89,8 @@ struct VerifyReport {
 };
 
 struct EvictReport {
-  uint64_t blocks = 0, bytes = 0;
+  uint64_t blocks = 0, bytes = 0;  // given back
+  uint64_t shared_blocks = 0;      // left the corpus, but others have them too
 };
 
 class BlockStore {
@@ -125,6 +134,7 @@ class BlockStore {
   virtual Result<CorpusRecord> Publish(const CorpusRecord& record,
                                        std::span<const BlockWrite> blocks) = 0;
   // Registers blocks already stored (LongestPrefix) as part of the corpus, without payload.
+  // kNotFound: one of them has gone since.
   virtual Result<CorpusRecord> AdoptBlocks(const CorpusRecord& record,
                                            std::span<const Digest> blocks) = 0;
   // Rewrites one quarantined block of a corpus under its digest.
@@ -165,9 +175,17 @@ class BlockStore {
       std::string_view name,
       const std::function<bool(uint64_t done, uint64_t total)>& progress) = 0;
   // From the host tier: drops the corpus's unleased blocks. From the disk tier: drops all its
-  // blocks that no other corpus shares; its tokens stay, the record goes to kCancelled, and a
+  // blocks that no other corpus shares; its tokens stay, the record goes to kEvicted, and a
   // prefill builds it again. kFailedPrecondition if the corpus is pinned. dry_run only counts.
   virtual Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) = 0;
+  // Makes so many bytes of payload leave the tier, or all that may (UINT64_MAX), in the order of
+  // the policy; fewer if pins, leases and prefills under way leave less. RETURNS what went, or with
+  // dry_run what would. kInvalidArgument: there is no such tier.
+  virtual Result<EvictPlan> EvictByPolicy(TierKind from, uint64_t bytes, bool dry_run) = 0;
+  // Above the high watermark: evicts down to the low one, as far as that is possible. Does nothing
+  // unless evict_disk.
+  virtual Status TrimDisk() = 0;
+  virtual EvictionCounts evictions() const = 0;
   // What left the disk tier, when and why, oldest first; at most kEvictionNotesMax of them.
   virtual std::vector<EvictionNote> EvictionNotes() const = 0;
   virtual std::vector<TierUsage> Usage() const = 0;

@@ -166,6 +166,7 @@ Result<CorpusRecord> BundleImporter::Create() {
   record.kv_format = shape_.kv_format;
   record.block_bytes = shape_.block_bytes;
   record.bf16_bytes = head_.bf16_bytes;
+  record.whole_blocks = head_.blocks;
   record.identity = shape_.identity;
   record.root = shape_.root;
   record.sources = head_.sources;

@@ -2,43 +2,14 @@
 
 #include <algorithm>
 
+#include "store/base/crc32c.h"
 #include "store/base/fault_point.h"
+#include "store/catalog_families.h"
 #include "store/key_codec.h"
 #include "store/root_record.h"
 
 namespace corpusd {
 namespace {
-
-enum Family : size_t {
-  kMeta,
-  kCorpora,
-  kSources,
-  kUses,
-  kChains,
-  kManifests,
-  kTokens,
-  kBlockTokens,
-  kJobs,
-  kEvictions,
-  kExtents
-};
-const std::vector<std::string> kFamilies = {"meta",   "corpora",   "sources", "uses",
-                                            "chains", "manifests", "tokens",  "block_tokens",
-                                            "jobs",   "evictions", "extents"};
-// Schema 1 had its blocks in ingested table files, which are still read.
-constexpr std::string_view kSchema = "2";
-constexpr std::string_view kOlderSchema = "1";
-constexpr std::string_view kRootPrefix = "root/";
-
-std::string_view AsText(const Digest& digest) {
-  return {reinterpret_cast<const char*>(digest.bytes.data()), digest.bytes.size()};
-}
-
-bool AsDigest(std::string_view text, Digest* digest) {
-  if (text.size() != digest->bytes.size()) return false;
-  std::copy(text.begin(), text.end(), digest->bytes.begin());
-  return true;
-}
 
 std::vector<std::string> KeysOf(std::span<const Digest> digests) {
   std::vector<std::string> keys;
@@ -47,137 +18,7 @@ std::vector<std::string> KeysOf(std::span<const Digest> digests) {
   return keys;
 }
 
-Status UnknownSchema(const std::string& schema) {
-  return FailedPreconditionError("the data folder has store schema " + schema +
-                                 ", this version reads schemas " + std::string(kOlderSchema) +
-                                 " and " + std::string(kSchema) +
-                                 ": use the version that wrote it, or another --data-dir");
-}
-
-size_t ChunksOf(size_t tokens) { return (tokens + kTokensPerChunk - 1) / kTokensPerChunk; }
-
 }  // namespace
-
-Result<std::unique_ptr<Catalog>> Catalog::Open(const std::string& folder) {
-  ASSIGN_OR_RETURN(auto database,
-                   RocksDatabase::Open(folder, RocksDatabase::Use::kCatalog, kFamilies));
-  std::unique_ptr<Catalog> catalog(new Catalog(std::move(database)));
-  RETURN_IF_ERROR(catalog->CheckSchema());
-  RETURN_IF_ERROR(catalog->Reload());
-  return catalog;
-}
-
-Status Catalog::CheckSchema() {
-  const auto schema = database_->Get(kMeta, "schema");
-  if (schema.ok()) {
-    if (*schema == kSchema) return OkStatus();
-    if (*schema != kOlderSchema) return UnknownSchema(*schema);
-  } else if (schema.status().code() != StatusCode::kNotFound) {
-    return schema.status();
-  }
-  RocksBatch batch;
-  batch.Put(kMeta, "schema", kSchema);
-  return database_->Write(batch, /*sync=*/true);
-}
-
-// A write that failed may yet be in the log, and come back if the database is opened again to
-// recover from the error: what is in memory then follows what is on disk.
-Status Catalog::Reload() {
-  records_.clear();
-  live_bytes_.clear();
-  notes_.clear();
-  extent_bytes_.clear();
-  quarantined_.clear();
-  ForgetCompared();
-  RETURN_IF_ERROR(LoadRecords());
-  RETURN_IF_ERROR(LoadEntries());
-  RETURN_IF_ERROR(LoadExtents());
-  RETURN_IF_ERROR(LoadNotes());
-  stale_ = false;
-  return OkStatus();
-}
-
-Status Catalog::LoadRecords() {
-  Status bad;
-  RETURN_IF_ERROR(database_->Scan(kCorpora, "", [&](std::string_view, std::string_view value) {
-    auto record = DecodeRecord(value);
-    if (!record.ok()) {
-      bad = record.status();
-      return false;
-    }
-    next_corpus_id_ = std::max(next_corpus_id_, record->id + 1);
-    std::string name = record->name;
-    records_.emplace(std::move(name), std::move(*record));
-    return true;
-  }));
-  RETURN_IF_ERROR(bad);
-  for (auto& [name, record] : records_) {
-    const auto add_digest = [&bad, &record = record](std::string_view, std::string_view value) {
-      Digest digest;
-      if (!AsDigest(value, &digest)) {
-        bad = CorruptionError("the chain of corpus '" + record.name + "' cannot be read");
-        return false;
-      }
-      record.chain.push_back(digest);
-      return true;
-    };
-    RETURN_IF_ERROR(database_->Scan(kManifests, KeyOf(record.id), add_digest));
-    RETURN_IF_ERROR(bad);
-    if (const auto sources = database_->Get(kSources, KeyOf(record.id)); sources.ok()) {
-      ASSIGN_OR_RETURN(record.sources, DecodeSources(*sources));
-    }
-    uint64_t last_used = 0;
-    const auto use = database_->Get(kUses, KeyOf(record.id));
-    if (use.ok() && ReadBigEndian(*use, 0, &last_used)) {
-      record.last_used_at_ms = std::max(record.last_used_at_ms, static_cast<int64_t>(last_used));
-    }
-  }
-  if (const auto id = database_->Get(kMeta, "next_corpus_id"); id.ok()) {
-    uint64_t stored = 0;
-    if (ReadBigEndian(*id, 0, &stored)) next_corpus_id_ = std::max(next_corpus_id_, stored);
-  }
-  return OkStatus();
-}
-
-Status Catalog::LoadEntries() {
-  Status bad;
-  std::unordered_map<uint64_t, uint64_t> live_bytes;  // entries come in the order of digests
-  RETURN_IF_ERROR(database_->Scan(kChains, "", [&](std::string_view key, std::string_view value) {
-    const auto entry = DecodeChainEntry(value);
-    if (!entry.ok()) {
-      bad = entry.status();
-      return false;
-    }
-    live_bytes[entry->location.extent] += entry->payload_bytes;
-    Digest digest;
-    if (entry->quarantined && AsDigest(key, &digest)) quarantined_.insert(digest);
-    return true;
-  }));
-  live_bytes_.insert(live_bytes.begin(), live_bytes.end());
-  return bad;
-}
-
-Status Catalog::LoadNotes() {
-  return database_->Scan(kEvictions, "", [&](std::string_view, std::string_view value) {
-    // They are history: one that cannot be read costs an answer to "why", and nothing else.
-    const auto note = DecodeEvictionNote(value);
-    if (note.ok()) notes_[{note->corpus_id, note->first_block}] = *note;
-    return true;
-  });
-}
-
-size_t Catalog::TokensFamily() { return kTokens; }
-
-Status Catalog::LoadExtents() {
-  return database_->Scan(kExtents, "", [&](std::string_view key, std::string_view value) {
-    uint64_t extent = 0;
-    uint64_t bytes = 0;
-    if (ReadBigEndian(key, 0, &extent) && ReadBigEndian(value, 0, &bytes)) {
-      extent_bytes_[extent] = bytes;
-    }
-    return true;
-  });
-}
 
 std::map<uint64_t, uint64_t> Catalog::NamedExtents() const {
   std::map<uint64_t, uint64_t> extents;
@@ -270,9 +111,17 @@ std::vector<std::string> Catalog::Contradictions() const {
                       " durable tokens, its blocks hold " + std::to_string(tokens));
     }
   }
+  std::map<uint64_t, uint64_t> live_bytes;
   const auto visit = [&](std::string_view key, std::string_view value) {
     const auto entry = DecodeChainEntry(value);
     Digest digest;
+    if (entry.ok() && AsDigest(key, &digest)) {
+      live_bytes[entry->location.extent] += entry->payload_bytes;
+      if (entry->quarantined != quarantined_.contains(digest)) {
+        found.push_back("block " + digest.Hex().substr(0, 12) +
+                        " is quarantined in one place only");
+      }
+    }
     if (entry.ok() && AsDigest(key, &digest) && entry->references != references[digest]) {
       found.push_back("block " + digest.Hex().substr(0, 12) + " counts " +
                       std::to_string(entry->references) + " references, corpora hold " +
@@ -282,6 +131,9 @@ std::vector<std::string> Catalog::Contradictions() const {
   };
   const Status scanned = database_->Scan(kChains, "", visit);
   if (!scanned.ok()) found.push_back(scanned.ToString());
+  if (live_bytes != live_bytes_) {
+    found.emplace_back("the bytes counted for extents are not those of their blocks");
+  }
   return found;
 }
 
@@ -294,46 +146,63 @@ void Catalog::Change::PutRecord(const CorpusRecord& record, const CorpusRecord* 
   }
   const auto [same, same_before] = std::mismatch(record.chain.begin(), record.chain.end(),
                                                  before.chain.begin(), before.chain.end());
-  for (auto it = same; it != record.chain.end(); ++it) {
-    batch_.Put(kManifests, KeyOf(record.id, static_cast<uint32_t>(it - record.chain.begin())),
-               AsText(*it));
-  }
-  for (size_t i = record.chain.size(); i < before.chain.size(); ++i) {
-    batch_.Delete(kManifests, KeyOf(record.id, static_cast<uint32_t>(i)));
+  if (same != record.chain.end() || same_before != before.chain.end()) {
+    PutChain(record.id, record.chain, static_cast<size_t>(same - record.chain.begin()),
+             before.chain.size());
   }
   put_.push_back(record);
 }
 
-void Catalog::Change::PutUse(const CorpusRecord& record) {
-  std::string value;
-  AppendBigEndian(&value, static_cast<uint64_t>(record.last_used_at_ms));
-  batch_.Put(kUses, KeyOf(record.id), value);
+void Catalog::Change::PutChain(uint64_t corpus_id, std::span<const Digest> chain, size_t same,
+                               size_t old_blocks) {
+  for (size_t row = same / kDigestsPerRow; row < RowsOf(chain.size()); ++row) {
+    const size_t first = row * kDigestsPerRow;
+    const auto digests =
+        std::as_bytes(chain.subspan(first, std::min(kDigestsPerRow, chain.size() - first)));
+    batch_.Put(kChainRows, KeyOf(corpus_id, static_cast<uint32_t>(row)),
+               {reinterpret_cast<const char*>(digests.data()), digests.size()});
+  }
+  for (size_t row = RowsOf(chain.size()); row < RowsOf(old_blocks); ++row) {
+    batch_.Delete(kChainRows, KeyOf(corpus_id, static_cast<uint32_t>(row)));
+  }
+}
+
+void Catalog::Change::PutUse(const CorpusRecord& record, const Heat& heat) {
+  PutHeat(record, heat);
   put_.push_back(record);
+}
+
+void Catalog::Change::PutHeat(const CorpusRecord& record, const Heat& heat) {
+  batch_.Put(kUses, KeyOf(record.id), EncodeUse({record.last_used_at_ms, heat}));
+  heats_[record.id] = heat;
 }
 
 void Catalog::Change::RemoveRecord(const CorpusRecord& record) {
   batch_.Delete(kCorpora, KeyOf(record.id));
   batch_.Delete(kSources, KeyOf(record.id));
   batch_.Delete(kUses, KeyOf(record.id));
-  for (size_t i = 0; i < record.chain.size(); ++i) {
-    batch_.Delete(kManifests, KeyOf(record.id, static_cast<uint32_t>(i)));
-  }
+  PutChain(record.id, {}, 0, record.chain.size());
   for (size_t c = 0; c < ChunksOf(record.tokens); ++c) {
     batch_.Delete(kTokens, KeyOf(record.id, static_cast<uint32_t>(c)));
   }
+  batch_.Delete(kMeta, std::string(kTokenSumsPrefix) + KeyOf(record.id));
   removed_.push_back(record.name);
+  removed_ids_.push_back(record.id);
 }
 
 void Catalog::Change::PutTokens(uint64_t corpus_id, std::span<const TokenId> tokens,
                                 size_t old_tokens) {
   changes_tokens_ = true;
   const size_t chunks = ChunksOf(tokens.size());
+  TokenSums sums;
+  sums.tokens = tokens.size();
   for (size_t c = 0; c < chunks; ++c) {
     const size_t first = c * kTokensPerChunk;
-    batch_.Put(
-        kTokens, KeyOf(corpus_id, static_cast<uint32_t>(c)),
-        EncodeTokens(tokens.subspan(first, std::min(kTokensPerChunk, tokens.size() - first))));
+    const auto chunk = tokens.subspan(first, std::min(kTokensPerChunk, tokens.size() - first));
+    batch_.Put(kTokens, KeyOf(corpus_id, static_cast<uint32_t>(c)), EncodeTokens(chunk));
+    sums.chunks.push_back(Crc32c(std::as_bytes(chunk)));
   }
+  batch_.Put(kMeta, std::string(kTokenSumsPrefix) + KeyOf(corpus_id), EncodeTokenSums(sums));
   for (size_t c = chunks; c < ChunksOf(old_tokens); ++c) {
     batch_.Delete(kTokens, KeyOf(corpus_id, static_cast<uint32_t>(c)));
   }
@@ -420,17 +289,26 @@ Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
   for (const auto& [digest, entry] : change.entries_) digests.push_back(digest);
   ASSIGN_OR_RETURN(const auto old_entries, Entries(digests));
   const auto live_after = LiveBytesAfter(change, old_entries);
-  RocksBatch extents;
+  RocksBatch counts;
   for (const auto& [extent, bytes] : live_after) {
-    if (const auto put = change.extents_.find(extent); bytes > 0 && put != change.extents_.end()) {
-      std::string value;
-      AppendBigEndian(&value, put->second);
-      extents.Put(kExtents, KeyOf(extent), value);
-    } else if (bytes == 0) {
-      extents.Delete(kExtents, KeyOf(extent));
+    if (bytes == 0) {
+      counts.Delete(kExtents, KeyOf(extent));
+      continue;
     }
+    const auto put = change.extents_.find(extent);
+    const auto known = extent_bytes_.find(extent);
+    const uint64_t on_disk = put != change.extents_.end()   ? put->second
+                             : known != extent_bytes_.end() ? known->second
+                                                            : 0;
+    counts.Put(kExtents, KeyOf(extent), EncodeExtent({on_disk, bytes}));
   }
-  if (const Status written = database_->Write(change.batch_, sync, &extents); !written.ok()) {
+  for (const auto& [digest, entry] : change.entries_) {
+    const bool damaged = entry.references > 0 && entry.quarantined;
+    if (damaged == quarantined_.contains(digest)) continue;
+    const std::string key = std::string(kQuarantinedPrefix) + std::string(AsText(digest));
+    damaged ? counts.Put(kMeta, key, "") : counts.Delete(kMeta, key);
+  }
+  if (const Status written = database_->Write(change.batch_, sync, &counts); !written.ok()) {
     stale_ = !Reload().ok();
     return written;
   }
@@ -441,7 +319,9 @@ Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
     records_.insert_or_assign(record.name, record);
   }
   for (const std::string& name : change.removed_) records_.erase(name);
-  if (change.changes_tokens_ || !change.removed_.empty()) ForgetCompared();
+  for (const auto& [id, heat] : change.heats_) heats_[id] = heat;
+  for (const uint64_t id : change.removed_ids_) heats_.erase(id);
+  if (change.changes_tokens_ || !change.removed_.empty()) ForgetSums();
   for (const auto& [digest, entry] : change.entries_) {
     if (entry.references > 0 && entry.quarantined) {
       quarantined_.insert(digest);

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/half_life_contest.h"
 #include "store/miss_explain.h"
 #include "store/miss_reason.h"
 #include "store/record_codec.h"
@@ -46,7 +47,8 @@ class Catalog {
     uint64_t corpus_tokens = 0;
   };
   CommonChain LongestCommonChain(std::span<const Digest> chain) const;
-  // Whether the corpus's token ids begin with these. Thread-safe.
+  // Whether the corpus's token ids begin with these: by the sums that were written with them, but
+  // for a part of a chunk. Thread-safe.
   Result<bool> BeginsWith(uint64_t corpus_id, std::span<const TokenId> tokens) const;
   // In order; an absent one is empty. Thread-safe.
   Result<std::vector<std::vector<TokenId>>> BlockTokens(std::span<const Digest> digests) const;
@@ -61,6 +63,9 @@ class Catalog {
   // other; none unless there is a bug or RocksDB lost something.
   std::vector<std::string> Contradictions() const;
 
+  // What is remembered of the corpora's uses, by id.
+  const std::map<uint64_t, Heat>& heats() const { return heats_; }
+
   // --- what was evicted, oldest first
   using NoteKey = std::pair<uint64_t, uint64_t>;  // corpus id, first block
   std::vector<EvictionNote> EvictionNotes() const;
@@ -70,8 +75,10 @@ class Catalog {
    public:
     // Writes what differs between the old record (null: none) and the new.
     void PutRecord(const CorpusRecord& record, const CorpusRecord* old);
-    // Only record.last_used_at_ms.
-    void PutUse(const CorpusRecord& record);
+    // Only record.last_used_at_ms and what is remembered of the corpus's uses.
+    void PutUse(const CorpusRecord& record, const Heat& heat);
+    // The same beside a PutRecord.
+    void PutHeat(const CorpusRecord& record, const Heat& heat);
     void RemoveRecord(const CorpusRecord& record);
     void PutTokens(uint64_t corpus_id, std::span<const TokenId> tokens, size_t old_tokens);
     void PutEntry(const Digest& digest, const ChainEntry& entry);
@@ -88,9 +95,14 @@ class Catalog {
 
    private:
     friend class Catalog;
+    // Rows of a chain, from the one with block `same` on; old_blocks: how many it had.
+    void PutChain(uint64_t corpus_id, std::span<const Digest> chain, size_t same,
+                  size_t old_blocks);
     RocksBatch batch_;
     std::vector<CorpusRecord> put_;
     std::vector<std::string> removed_;
+    std::vector<uint64_t> removed_ids_;
+    std::map<uint64_t, Heat> heats_;
     std::map<NoteKey, EvictionNote> notes_;
     std::set<NoteKey> dropped_notes_;
     std::unordered_map<Digest, ChainEntry, DigestHash> entries_;  // references 0: removed
@@ -116,12 +128,19 @@ class Catalog {
   Status CheckSchema();
   Status Reload();
   Status LoadRecords();
-  Status LoadEntries();
-  Status LoadNotes();
-  void ApplyNotes(const Change& change);
+  Status LoadChains();
+  Status LoadDetails(CorpusRecord* record);
   Status LoadExtents();
-  static size_t TokensFamily();
-  void ForgetCompared();
+  Status LoadQuarantined();
+  Status LoadNotes();
+  // Of folders of schemas 1 and 2: what later ones keep is counted, and written.
+  Status CountEntries();
+  Status Upgrade();
+  Status DropOldManifests();
+  void ApplyNotes(const Change& change);
+  // kNotFound: the corpus has no token ids. Thread-safe.
+  Result<std::shared_ptr<const TokenSums>> SumsOf(uint64_t corpus_id) const;
+  void ForgetSums();
   // Live bytes of the extents that the change touches, as they will be after it.
   std::map<uint64_t, uint64_t> LiveBytesAfter(const Change& change,
                                               std::span<const ChainEntry> old_entries) const;
@@ -132,10 +151,12 @@ class Catalog {
   std::map<NoteKey, EvictionNote> notes_;
   std::map<uint64_t, uint64_t> extent_bytes_;
   std::unordered_set<Digest, DigestHash> quarantined_;
-  // Chunks of token ids compared with a query's before: corpus and chunk to the CRC32C of the ids.
-  mutable std::mutex compared_mutex_;
-  mutable std::map<std::pair<uint64_t, uint32_t>, uint32_t> compared_;
-  uint64_t compared_version_ = 0;
+  std::map<uint64_t, Heat> heats_;
+  // Of corpora that were looked up, by id.
+  mutable std::mutex sums_mutex_;
+  mutable std::map<uint64_t, std::shared_ptr<const TokenSums>> sums_;
+  uint64_t sums_version_ = 0;
+  bool older_ = false;  // the folder is of schema 1 or 2 until it is upgraded
   uint64_t next_corpus_id_ = 1;
   bool stale_ = false;  // a reload failed; the next commit tries again
 };

@@ -3,6 +3,7 @@
 
 #include "store/base/crc32c.h"
 #include "store/catalog.h"
+#include "store/catalog_families.h"
 #include "store/key_codec.h"
 
 namespace corpusd {
@@ -32,42 +33,64 @@ Catalog::CommonChain Catalog::LongestCommonChain(std::span<const Digest> chain) 
   return best;
 }
 
-// Ids are compared one by one when a chunk of them is met for the first time since the corpus's
-// tokens changed, and by the CRC32C of the chunk afterwards: 10M ids are 40 MB, which read,
-// unpacked and compared take longer than all the rest of a lookup.
+Result<std::shared_ptr<const TokenSums>> Catalog::SumsOf(uint64_t corpus_id) const {
+  uint64_t version = 0;
+  {
+    const std::lock_guard lock(sums_mutex_);
+    version = sums_version_;
+    const auto known = sums_.find(corpus_id);
+    if (known != sums_.end()) return known->second;
+  }
+  TokenSums sums;
+  const auto stored = database_->Get(kMeta, std::string(kTokenSumsPrefix) + KeyOf(corpus_id));
+  if (stored.ok()) {
+    ASSIGN_OR_RETURN(sums, DecodeTokenSums(*stored));
+  } else if (stored.status().code() == StatusCode::kNotFound) {  // of an older schema
+    ASSIGN_OR_RETURN(const auto tokens, Tokens(corpus_id));
+    if (tokens.empty()) return stored.status();
+    sums.tokens = tokens.size();
+    for (size_t first = 0; first < tokens.size(); first += kTokensPerChunk) {
+      const size_t count = std::min(kTokensPerChunk, tokens.size() - first);
+      sums.chunks.push_back(CrcOf(std::span(tokens).subspan(first, count)));
+    }
+  } else {
+    return stored.status();
+  }
+  const auto shared = std::make_shared<const TokenSums>(std::move(sums));
+  const std::lock_guard lock(sums_mutex_);
+  if (version == sums_version_) sums_[corpus_id] = shared;
+  return shared;
+}
+
+// The digests agree already, so this guards against a catalogue that gives a digest other ids than
+// it was made of. 10M ids are 40 MB, which read, unpacked and compared take longer than all the
+// rest of a lookup: so whole chunks are compared by the CRC32C that was written with them, and only
+// where the query ends within a chunk are ids read.
 Result<bool> Catalog::BeginsWith(uint64_t corpus_id, std::span<const TokenId> tokens) const {
+  ASSIGN_OR_RETURN(const auto sums, SumsOf(corpus_id));
+  if (tokens.size() > sums->tokens) return false;
   for (size_t chunk = 0; chunk * kTokensPerChunk < tokens.size(); ++chunk) {
     const size_t first = chunk * kTokensPerChunk;
     const auto part = tokens.subspan(first, std::min(kTokensPerChunk, tokens.size() - first));
-    const bool whole = part.size() == kTokensPerChunk;
-    const auto key = std::make_pair(corpus_id, static_cast<uint32_t>(chunk));
-    uint64_t version = 0;
-    {
-      const std::lock_guard lock(compared_mutex_);
-      version = compared_version_;
-      const auto known = compared_.find(key);
-      if (whole && known != compared_.end()) {
-        if (CrcOf(part) != known->second) return false;
-        continue;
-      }
+    if (part.size() == std::min<uint64_t>(kTokensPerChunk, sums->tokens - first)) {
+      if (CrcOf(part) != sums->chunks[chunk]) return false;
+      continue;
     }
     std::vector<TokenId> stored;
     ASSIGN_OR_RETURN(const std::string value,
-                     database_->Get(TokensFamily(), KeyOf(key.first, key.second)));
+                     database_->Get(kTokens, KeyOf(corpus_id, static_cast<uint32_t>(chunk))));
     RETURN_IF_ERROR(DecodeTokens(value, &stored));
     if (stored.size() < part.size() || !std::equal(part.begin(), part.end(), stored.begin())) {
       return false;
     }
-    const std::lock_guard lock(compared_mutex_);
-    if (whole && version == compared_version_) compared_[key] = CrcOf(part);
   }
   return true;
 }
 
-void Catalog::ForgetCompared() {
-  const std::lock_guard lock(compared_mutex_);
-  ++compared_version_;
-  compared_.clear();
+void Catalog::ForgetSums() {
+  const std::lock_guard lock(sums_mutex_);
+  ++sums_version_;
+  sums_.clear();
 }
 
 }  // namespace corpusd

@@ -19,7 +19,8 @@ enum class CorpusState : uint8_t {
   kPrefilling = 1,
   kReady = 2,
   kFailed = 3,
-  kCancelled = 4
+  kCancelled = 4,
+  kEvicted = 5  // was ready; blocks left the disk, a prefill brings them back
 };
 std::string_view CorpusStateText(CorpusState state);  // "queued", "prefilling", ...
 
@@ -49,6 +50,14 @@ std::string_view PriorityText(RetentionPriority priority);  // "low", "normal", 
 // kInvalidArgument, naming the three, for any other text.
 Result<RetentionPriority> ParsePriority(std::string_view text);
 
+// What the KV format costs on a sample of the corpus's own tokens.
+struct CorpusQuality {
+  uint32_t sample_tokens = 0;
+  double mean_kld = 0;  // KL divergence from exact keys and values, nats
+  double same_top = 0;  // share of places with the same most likely token
+  bool operator==(const CorpusQuality&) const = default;
+};
+
 struct CorpusRecord {
   uint64_t id = 0;          // given by the catalogue, never reused
   uint64_t generation = 0;  // grows by one with every update
@@ -73,7 +82,8 @@ struct CorpusRecord {
   int64_t last_used_at_ms = 0;
   double prefill_seconds = 0;  // summed over runs
   uint32_t resumed_times = 0;
-  uint64_t skipped_files = 0;  // binaries and unreadable files left out
+  uint64_t skipped_files = 0;            // binaries and unreadable files left out
+  std::optional<CorpusQuality> quality;  // none: exact, or not measured
 };
 
 }  // namespace corpusd

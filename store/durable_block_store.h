@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -15,6 +16,8 @@
 #include "store/block_store.h"
 #include "store/catalog.h"
 #include "store/device_tier.h"
+#include "store/disk_eviction.h"
+#include "store/eviction_policy.h"
 #include "store/folder_lock.h"
 #include "store/host_tier.h"
 #include "store/payload_store.h"
@@ -58,6 +61,9 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
       std::string_view name,
       const std::function<bool(uint64_t done, uint64_t total)>& progress) override;
   Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) override;
+  Result<EvictPlan> EvictByPolicy(TierKind from, uint64_t bytes, bool dry_run) override;
+  Status TrimDisk() override;
+  EvictionCounts evictions() const override;
   std::vector<EvictionNote> EvictionNotes() const override;
   std::vector<TierUsage> Usage() const override;
   CorpusUsage UsageOf(const CorpusRecord& record) const override;
@@ -100,8 +106,27 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // kResourceExhausted if the record promises more than `old` (null: it is new) and that does not
   // fit. Holds mutex_.
   Status CheckPinLocked(const CorpusRecord& record, const CorpusRecord* old) const;
-  // One durable extent with these blocks, within the cap.
-  Result<PayloadStore::Extent> WritePayload(std::span<const BlockWrite* const> blocks);
+  // What the cap leaves to payload and catalogue together, less what the catalogue may grow by.
+  uint64_t DiskRoomBytes() const;
+  uint64_t DiskUsedBytes() const;
+  // Evicts others by policy if so many bytes for this corpus would pass the high watermark; `what`
+  // names it in the notes. kResourceExhausted, with the numbers and nothing evicted, if they cannot
+  // fit; of 0 bytes: evicts as far as it goes. Does nothing unless evict_disk. Takes mutex_.
+  Status MakeRoom(uint64_t needed_bytes, const CorpusRecord& record, const std::string& what);
+  // Of the disk tier, for the corpus of this id (0: none). Holds mutex_.
+  Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, uint64_t for_corpus) const;
+  Status ExecuteLocked(EvictPlan* plan, EvictionReason reason, const std::string& detail);
+  EvictPlan EvictFromMemory(TierKind from, uint64_t bytes, bool dry_run);
+  // The corpora that may lose blocks; adds to the plan why others may not.
+  std::vector<EvictableCorpus> EvictableLocked(uint64_t for_corpus, EvictPlan* plan) const;
+  // Heat of corpora of which the catalogue remembers none, by their last use.
+  void SeedHeat();
+  Heat HeatOfLocked(uint64_t corpus_id) const;
+  // Notes a use of the corpus, for the disk tier's policy. RETURNS its heat from now on.
+  Heat UseLocked(const CorpusRecord& record, int64_t correlated_ms);
+  // One durable extent with these blocks of the corpus, within the cap.
+  Result<PayloadStore::Extent> WritePayload(std::span<const BlockWrite* const> blocks,
+                                            const CorpusRecord& record);
   // Adds one reference to each block, located in `extent` if it was written there.
   Status ReferenceLocked(const CorpusRecord& record, std::span<const BlockWrite> blocks,
                          std::span<const BlockWrite* const> written,
@@ -137,8 +162,13 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   LeaseTable leases_;
   mutable std::mutex mutex_;       // orders changes of the catalogue
   std::vector<uint64_t> orphans_;  // extents to drop after the next commit that succeeds
-  std::mutex payload_mutex_;       // orders payload writes, so that the disk cap is exact
-  std::mutex promote_mutex_;       // one promotion to the device at a time
+  EvictionPolicy disk_policy_;     // of corpora, by id
+  EvictionCounts evictions_;
+  std::map<uint64_t, Heat> seeded_heats_;
+  std::map<uint64_t, int64_t> published_ms_;  // when a corpus last got blocks, by id
+  std::mutex evict_mutex_;                    // one eviction by policy at a time; before mutex_
+  std::mutex payload_mutex_;  // orders payload writes, so that the disk cap is exact
+  std::mutex promote_mutex_;  // one promotion to the device at a time
   BlockLoader loader_;
   TransferQueue transfers_;  // last, so that its threads end before what they use
 };

@@ -4,8 +4,7 @@
 
 namespace corpusd {
 
-std::vector<size_t> ChooseVictims(std::span<const EvictionCandidate> candidates,
-                                  uint64_t needed_bytes) {
+std::vector<size_t> LeavingOrder(std::span<const EvictionCandidate> candidates) {
   std::vector<size_t> order;
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (!candidates[i].leased && !candidates[i].pinned) order.push_back(i);
@@ -15,8 +14,15 @@ std::vector<size_t> ChooseVictims(std::span<const EvictionCandidate> candidates,
     const EvictionCandidate& right = candidates[b];
     if (left.priority != right.priority) return left.priority < right.priority;
     if (left.rank != right.rank) return left.rank < right.rank;
-    return left.position > right.position;
+    if (left.position != right.position) return left.position > right.position;
+    return a < b;
   });
+  return order;
+}
+
+std::vector<size_t> ChooseVictims(std::span<const EvictionCandidate> candidates,
+                                  uint64_t needed_bytes) {
+  std::vector<size_t> order = LeavingOrder(candidates);
   uint64_t freed_bytes = 0;
   size_t victims = 0;
   while (victims < order.size() && freed_bytes < needed_bytes) {

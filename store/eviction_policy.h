@@ -37,6 +37,9 @@ struct EvictionCandidate {
   int32_t priority = 0;  // all of a lower priority leave before any of a higher one
 };
 
+// RETURNS the indices of what is neither leased nor pinned, in the order of leaving.
+std::vector<size_t> LeavingOrder(std::span<const EvictionCandidate> candidates);
+
 // RETURNS indices in the order of leaving, no more than needed to free so many bytes; nothing at
 // all if leases and pins leave less than that.
 std::vector<size_t> ChooseVictims(std::span<const EvictionCandidate> candidates,

@@ -69,13 +69,17 @@ uint64_t PinCharge(const CorpusRecord& record) {
 }
 
 PinLedger::Entry PinLedger::MakeEntry(const CorpusRecord& record) const {
-  Entry entry{record.id,         record.name,
-              record.pin->owner, static_cast<TierKind>(record.pin->tier),
-              PinCharge(record), 0};
-  if (entry.tier == TierKind::kHost) {
-    const uint64_t pages = (record.block_bytes + kPageBytes - 1) / kPageBytes;
-    entry.host_bytes = WholeBlocks(record) * pages * kPageBytes;
-  }
+  Entry entry{record.id,
+              record.name,
+              record.pin->owner,
+              static_cast<TierKind>(record.pin->tier),
+              PinCharge(record),
+              0,
+              0};
+  const uint64_t pages = (record.block_bytes + kPageBytes - 1) / kPageBytes;
+  const uint64_t memory_bytes = WholeBlocks(record) * pages * kPageBytes;
+  if (entry.tier == TierKind::kHost) entry.host_bytes = memory_bytes;
+  if (entry.tier == TierKind::kDevice) entry.device_bytes = memory_bytes;
   return entry;
 }
 
@@ -107,12 +111,13 @@ uint64_t PinLedger::TotalBytes() const {
 Status PinLedger::CheckFits(const CorpusRecord& record, const PinLimits& limits) const {
   if (!PinHolds(record, now_ms_)) return OkStatus();
   const Entry wanted = MakeEntry(record);
-  std::vector<const Entry*> others, of_owner, of_host;
+  std::vector<const Entry*> others, of_owner, of_host, of_device;
   for (const Entry& entry : entries_) {
     if (entry.corpus_id == record.id) continue;
     others.push_back(&entry);
     if (entry.owner == wanted.owner) of_owner.push_back(&entry);
     if (entry.host_bytes > 0) of_host.push_back(&entry);
+    if (entry.device_bytes > 0) of_device.push_back(&entry);
   }
   if (limits.owner_bytes > 0) {
     RETURN_IF_ERROR(CheckClaim(wanted, of_owner, &Entry::bytes,
@@ -122,6 +127,11 @@ Status PinLedger::CheckFits(const CorpusRecord& record, const PinLimits& limits)
   RETURN_IF_ERROR(CheckClaim(wanted, others, &Entry::bytes,
                              {"what pins may hold of the disk", "--pins-total-bytes", wanted.bytes,
                               std::min(limits.TotalBytes(), limits.disk_bytes)}));
+  if (wanted.device_bytes > 0) {
+    return CheckClaim(
+        wanted, of_device, &Entry::device_bytes,
+        {"the device tier", "--device-bytes", wanted.device_bytes, limits.device_bytes});
+  }
   if (wanted.host_bytes == 0) return OkStatus();
   return CheckClaim(wanted, of_host, &Entry::host_bytes,
                     {"the host tier", "--host-bytes", wanted.host_bytes, limits.host_bytes});

@@ -15,10 +15,11 @@
 namespace corpusd {
 
 struct PinLimits {
-  uint64_t owner_bytes = 0;  // of all pins of one owner; 0: no limit
-  uint64_t total_bytes = 0;  // of all pins; 0: nine tenths of disk_bytes
-  uint64_t host_bytes = 0;   // capacity of the host tier
-  uint64_t disk_bytes = 0;   // capacity of the disk tier
+  uint64_t owner_bytes = 0;   // of all pins of one owner; 0: no limit
+  uint64_t total_bytes = 0;   // of all pins; 0: nine tenths of disk_bytes
+  uint64_t host_bytes = 0;    // capacity of the host tier
+  uint64_t disk_bytes = 0;    // capacity of the disk tier
+  uint64_t device_bytes = 0;  // capacity of the device tier; 0: there is none
   uint64_t TotalBytes() const { return total_bytes == 0 ? disk_bytes / 10 * 9 : total_bytes; }
 };
 
@@ -36,8 +37,9 @@ class PinLedger {
     std::string corpus;
     std::string owner;
     TierKind tier = TierKind::kDisk;
-    uint64_t bytes = 0;       // charged, on disk
-    uint64_t host_bytes = 0;  // of memory, if the pin is of the host tier
+    uint64_t bytes = 0;         // charged, on disk
+    uint64_t host_bytes = 0;    // of memory, if the pin is of the host tier
+    uint64_t device_bytes = 0;  // of its memory, if the pin is of the device tier
   };
   struct Holding {
     std::string owner;

@@ -69,6 +69,8 @@ std::string_view CorpusStateText(CorpusState state) {
       return "failed";
     case CorpusState::kCancelled:
       return "cancelled";
+    case CorpusState::kEvicted:
+      return "evicted";
   }
   return "unknown";
 }
@@ -124,6 +126,11 @@ std::string EncodeRecord(const CorpusRecord& r) {
                     {"reason", r.pin->reason},
                     {"created_at_ms", r.pin->created_at_ms}};
   }
+  if (r.quality) {
+    value["quality"] = {{"sample_tokens", r.quality->sample_tokens},
+                        {"mean_kld", r.quality->mean_kld},
+                        {"same_top", r.quality->same_top}};
+  }
   // Paths may hold any bytes; those that are not UTF-8 are kept as replacement characters.
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -143,6 +150,11 @@ Result<CorpusRecord> DecodeRecord(std::string_view bytes) {
       record.pin = CorpusPin{pin->at("tier").get<uint8_t>(),
                              pin->value("expires_at_ms", int64_t{0}), pin->value("owner", ""),
                              pin->value("reason", ""), pin->value("created_at_ms", int64_t{0})};
+    }
+    if (const auto quality = value.find("quality"); quality != value.end()) {
+      record.quality =
+          CorpusQuality{quality->at("sample_tokens").get<uint32_t>(),
+                        quality->value("mean_kld", 0.0), quality->value("same_top", 0.0)};
     }
     return record;
   } catch (const json::exception& error) {

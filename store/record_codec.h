@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include "store/base/result.h"
 #include "store/block_place.h"
 #include "store/corpus_record.h"
+#include "store/half_life_contest.h"
 
 namespace corpusd {
 
@@ -35,6 +37,30 @@ struct ChainEntry {
 
 std::string EncodeChainEntry(const ChainEntry& entry);
 Result<ChainEntry> DecodeChainEntry(std::string_view bytes);
+
+// When a corpus was last used, and what is remembered of its uses. Bytes of before there was a heat
+// have none.
+struct CorpusUse {
+  int64_t last_used_at_ms = 0;
+  std::optional<Heat> heat;
+};
+std::string EncodeUse(const CorpusUse& use);
+Result<CorpusUse> DecodeUse(std::string_view bytes);
+
+struct ExtentCount {
+  uint64_t bytes = 0;       // on disk; 0: of schema 1
+  uint64_t live_bytes = 0;  // of payload that chain entries name
+};
+std::string EncodeExtent(const ExtentCount& count);
+Result<ExtentCount> DecodeExtent(std::string_view bytes);
+
+// CRC32C of each chunk of a corpus's token ids.
+struct TokenSums {
+  uint64_t tokens = 0;
+  std::vector<uint32_t> chunks;
+};
+std::string EncodeTokenSums(const TokenSums& sums);
+Result<TokenSums> DecodeTokenSums(std::string_view bytes);
 
 // Token ids, zstd-compressed; at most kTokensPerChunk of them.
 inline constexpr size_t kTokensPerChunk = 65536;

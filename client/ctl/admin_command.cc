@@ -29,6 +29,20 @@ void PrintStoreNotes(const CommandContext& context, const v1::DiskUsageReply& us
                         << FormatCount(writes.refused())
                         << " calls refused; free space or mend the disk\n";
   }
+  const v1::Evictions& evictions = usage.evictions();
+  if (evictions.passes() > 0 || evictions.refusals() > 0) {
+    context.console.out << "\nevicted since the daemon's start: " << FormatCount(evictions.blocks())
+                        << " blocks, " << FormatBytes(evictions.bytes());
+    if (evictions.passes() > 0) {
+      context.console.out << "; the last " << FormatAge(evictions.last_ms(), now_ms) << ": "
+                          << evictions.last_text();
+    }
+    if (evictions.refusals() > 0) {
+      context.console.out << "; " << FormatCount(evictions.refusals())
+                          << " times too little could go";
+    }
+    context.console.out << '\n';
+  }
   if (usage.leases().empty()) return;
   uint64_t bytes = 0;
   for (const v1::Lease& lease : usage.leases()) bytes += lease.bytes();

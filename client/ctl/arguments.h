@@ -54,6 +54,8 @@ struct Arguments {
   std::optional<std::chrono::milliseconds> ttl;
   bool ttl_never = false;
   bool dry_run = false;
+  bool all = false;            // evict
+  uint64_t to_free_bytes = 0;  // evict; 0: not said
   bool repair = false;
   std::string wait_for = "ready";
 

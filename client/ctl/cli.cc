@@ -90,7 +90,7 @@ class Grammar {
   // Turns the words that CLI11 left as text into values. RETURNS what is wrong with them.
   ClientResult<Done> Finish();
   ClientResult<Done> ReadTtl();
-  ClientResult<Done> ReadRate();
+  ClientResult<Done> ReadSizes();
   ClientResult<Done> CheckNameAndFile() const;
   FlagWord DescribeFlag(const CLI::Option& option) const;
 
@@ -101,6 +101,7 @@ class Grammar {
   std::string timeout_;
   std::string ttl_;
   std::string rate_;
+  std::string to_free_;
   std::map<std::string, WordKind> words_of_verb_;
   std::map<const CLI::Option*, std::vector<std::string>> choices_;
 };
@@ -242,9 +243,12 @@ void Grammar::AddTierVerbs() {
   AddName(AddVerb("unpin", "let a corpus be evicted again", WordKind::kCorpus,
                   "corpusctl unpin filings"),
           "the corpus to unpin");
-  CLI::App* evict = AddVerb("evict", "drop a corpus's blocks from a tier", WordKind::kCorpus,
-                            "corpusctl evict filings --from host --dry-run");
-  AddName(evict, "the corpus to evict");
+  CLI::App* evict = AddVerb("evict", "drop blocks from a tier; tokens stay", WordKind::kCorpus,
+                            "corpusctl evict --to-free 20GiB --from disk --dry-run");
+  evict->add_option("NAME", arguments_.name, "the corpus to evict")->type_name("");
+  evict->add_flag("--all", arguments_.all, "or every corpus that is not pinned");
+  evict->add_option("--to-free", to_free_, "or, little used first, what gives so much back")
+      ->type_name("SIZE");
   AddChoice(evict, "--from", arguments_.tier, "the tier to free", tiers);
   evict->add_flag("--dry-run", arguments_.dry_run, "say what would be dropped, and drop nothing");
   CLI::App* warm = AddVerb("warm", "bring a corpus's blocks into a faster tier", WordKind::kCorpus,
@@ -321,7 +325,13 @@ void Grammar::AddIntegrityVerbs() {
       ->type_name("FILE");
 }
 
-ClientResult<Done> Grammar::ReadRate() {
+ClientResult<Done> Grammar::ReadSizes() {
+  if (!to_free_.empty()) {
+    arguments_.to_free_bytes = ParseByteRate(to_free_).value_or(0);
+    if (arguments_.to_free_bytes == 0) {
+      return Usage("--to-free: '" + to_free_ + "' is no size; say it as in 20GiB");
+    }
+  }
   if (rate_.empty()) return Done{};
   const auto rate = ParseByteRate(rate_);
   if (!rate || *rate == 0) {
@@ -336,9 +346,14 @@ ClientResult<Done> Grammar::CheckNameAndFile() const {
   if (verb == "explain-miss" && arguments_.name.empty() == arguments_.file.empty()) {
     return Usage("explain-miss: name a corpus, or a file with --text");
   }
+  const int evicted = (arguments_.name.empty() ? 0 : 1) + (arguments_.all ? 1 : 0) +
+                      (arguments_.to_free_bytes == 0 ? 0 : 1);
+  if (verb == "evict" && evicted != 1) {
+    return Usage("evict: say one of a corpus, --all and --to-free SIZE");
+  }
   const WordKind words = words_of_verb_.at(verb);
-  const bool optional =
-      words == WordKind::kNone || words == WordKind::kFiles || verb == "explain-miss";
+  const bool optional = words == WordKind::kNone || words == WordKind::kFiles ||
+                        verb == "explain-miss" || verb == "evict";
   if (!optional && arguments_.name.empty()) return Usage(verb + ": the name is empty");
   return Done{};
 }
@@ -370,8 +385,8 @@ ClientResult<Done> Grammar::Finish() {
   auto ttl = ReadTtl();
   if (!ttl.ok()) return ttl.error();
   const std::string& verb = arguments_.verb;
-  auto rate = ReadRate();
-  if (!rate.ok()) return rate.error();
+  auto sizes = ReadSizes();
+  if (!sizes.ok()) return sizes.error();
   auto named = CheckNameAndFile();
   if (!named.ok()) return named.error();
   if (verb == "rename" && arguments_.new_name.empty())

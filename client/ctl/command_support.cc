@@ -1,3 +1,4 @@
+#include <cstdio>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -124,5 +125,12 @@ ClientResult<Done> CheckJobEnd(const v1::Job& job) {
 }
 
 std::string Quoted(std::string_view name) { return "'" + std::string(name) + "'"; }
+
+std::string QualityText(const v1::Quality& quality) {
+  char text[120];
+  std::snprintf(text, sizeof(text), "mean KLD %.4f, same top token %.1f %% (of %u sampled)",
+                quality.mean_kld(), 100 * quality.same_top(), quality.sample_tokens());
+  return text;
+}
 
 }  // namespace corpusd::ctl

@@ -38,9 +38,10 @@ int RunRename(const CommandContext& context);
 // tier_command.cc
 int RunPin(const CommandContext& context);
 int RunUnpin(const CommandContext& context);
-int RunEvict(const CommandContext& context);
 int RunWarm(const CommandContext& context);
 int RunTouch(const CommandContext& context);
+// evict_command.cc
+int RunEvict(const CommandContext& context);
 // job_command.cc
 int RunJobs(const CommandContext& context);
 int RunJob(const CommandContext& context);
@@ -94,5 +95,8 @@ ClientResult<v1::Job> FollowJob(const CommandContext& context, CorpusClient& cli
 ClientResult<Done> CheckJobEnd(const v1::Job& job);
 
 std::string Quoted(std::string_view name);
+
+// What a KV format costs on a corpus, in a line.
+std::string QualityText(const v1::Quality& quality);
 
 }  // namespace corpusd::ctl

@@ -102,6 +102,7 @@ Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
     fields.emplace_back("pin made", TimeField(corpus.pinned_at_ms(), now_ms));
     fields.emplace_back("pin charge", FormatBytes(corpus.pin_bytes()));
   }
+  if (corpus.has_quality()) fields.emplace_back("quality", QualityText(corpus.quality()));
   if (corpus.skipped_files() > 0) {
     fields.emplace_back("skipped files", FormatCount(corpus.skipped_files()));
   }

@@ -205,6 +205,15 @@ std::string Summary(const v1::Job& job, const v1::Corpus& corpus) {
   return text + ", " + FormatBytes(corpus.stored_bytes()) + " stored";
 }
 
+// On stderr, so that it reaches a person whatever stdout is for.
+void WarnOfQuality(const CommandContext& context, const v1::Corpus& corpus) {
+  if (!corpus.has_quality() || corpus.quality().mean_kld() <= corpus.quality().limit()) return;
+  context.console.err << "warning: " << corpus.kv_format() << " costs " << Quoted(corpus.name())
+                      << " " << QualityText(corpus.quality())
+                      << ", more than the daemon's quality_kld_max; ingest it with a wider "
+                         "--kv-format, such as cq8\n";
+}
+
 }  // namespace
 
 int RunIngest(const CommandContext& context) {
@@ -223,6 +232,7 @@ int RunIngest(const CommandContext& context) {
   auto corpus = (*client)->Show(context.arguments.name);
   if (!corpus.ok()) return Fail(context, corpus.error());
   PrintChanged(context, *corpus, Summary(*job, *corpus));
+  WarnOfQuality(context, *corpus);
   return kExitOk;
 }
 

@@ -93,6 +93,11 @@ ClientResult<bool> WaitOnce(const CommandContext& context, CorpusClient& client,
   if (corpus.state() == "cancelled") {
     return ClientError{10, "cancelled", "corpus " + Quoted(corpus.name()) + " was cancelled"};
   }
+  if (corpus.state() == "evicted" && corpus.job_id() == 0) {
+    const std::string how = "; corpusctl warm " + corpus.name() + " computes it again";
+    return ClientError{0, "not_ready",
+                       "corpus " + Quoted(corpus.name()) + " was " + corpus.error() + how};
+  }
   if (corpus.job_id() == 0) {
     std::this_thread::sleep_for(kPollInterval);
     return false;

@@ -32,6 +32,28 @@ Json WriteStateToJson(const v1::WriteState& state) {
           {"refused", state.refused()}};
 }
 
+Json EvictionsToJson(const v1::Evictions& evictions) {
+  return {{"automatic", evictions.automatic()},
+          {"high_percent", evictions.high_percent()},
+          {"low_percent", evictions.low_percent()},
+          {"passes", evictions.passes()},
+          {"corpora", evictions.corpora()},
+          {"blocks", evictions.blocks()},
+          {"bytes", evictions.bytes()},
+          {"refusals", evictions.refusals()},
+          {"last", TimeOrNull(evictions.last_ms())},
+          {"last_text", TextOrNull(evictions.last_text())}};
+}
+
+Json QualityToJson(const v1::Corpus& corpus) {
+  if (!corpus.has_quality()) return nullptr;
+  const v1::Quality& quality = corpus.quality();
+  return {{"sample_tokens", quality.sample_tokens()},
+          {"mean_kld", quality.mean_kld()},
+          {"same_top", quality.same_top()},
+          {"limit", quality.limit()}};
+}
+
 }  // namespace
 
 Json CorpusToJson(const v1::Corpus& corpus) {
@@ -68,8 +90,9 @@ Json CorpusToJson(const v1::Corpus& corpus) {
        {{"seconds", corpus.prefill_seconds()},
         {"tokens_per_s", corpus.prefill_tokens_per_s()},
         {"resumed_times", corpus.prefill_resumed_times()}}},
-      {"quality", nullptr},
+      {"quality", QualityToJson(corpus)},
       {"sources", std::move(sources)},
+      {"error", TextOrNull(corpus.error())},
   };
 }
 
@@ -172,6 +195,7 @@ Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
   return {{"tiers", std::move(tiers)},
           {"corpora", std::move(corpora)},
           {"writes", WriteStateToJson(usage.write_state())},
+          {"evictions", EvictionsToJson(usage.evictions())},
           {"leases", std::move(leases)},
           {"pins",
            {{"owner_bytes", usage.pins_owner_bytes()},

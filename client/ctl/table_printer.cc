@@ -17,7 +17,7 @@ std::string_view ColorOfState(std::string_view cell) {
   const std::string_view word = cell.substr(0, cell.find(' '));
   if (word == "ready" || word == "done" || word == "ok") return "\x1b[32m";
   if (word == "failed" || word == "error") return "\x1b[31m";
-  if (word == "cancelled" || word == "warn") return "\x1b[33m";
+  if (word == "cancelled" || word == "evicted" || word == "warn") return "\x1b[33m";
   if (word == "prefilling" || word == "running" || word == "queued") return "\x1b[36m";
   return "";
 }

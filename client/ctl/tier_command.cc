@@ -23,7 +23,7 @@ std::string BlocksText(uint64_t blocks, uint64_t bytes) {
   return FormatCount(blocks) + (blocks == 1 ? " block, " : " blocks, ") + FormatBytes(bytes);
 }
 
-// The object that evict and warm print, or the corpus's name, or the sentence.
+// The object that warm prints, or the corpus's name, or the sentence.
 void PrintMoved(const CommandContext& context, const Json& object, const std::string& sentence) {
   const OutputMode mode = context.arguments.output;
   if (IsStructured(mode)) {
@@ -67,28 +67,6 @@ int RunUnpin(const CommandContext& context) {
   auto corpus = (*client)->Unpin(name);
   if (!corpus.ok()) return Fail(context, corpus.error());
   PrintChanged(context, *corpus, "unpinned " + Quoted(name));
-  return kExitOk;
-}
-
-int RunEvict(const CommandContext& context) {
-  auto client = ConnectToDaemon(context, CallLength::kQuick);
-  if (!client.ok()) return Fail(context, client.error());
-  const Arguments& arguments = context.arguments;
-  auto reply = (*client)->Evict(arguments.name, arguments.tier, arguments.dry_run);
-  if (!reply.ok()) return Fail(context, reply.error());
-  const std::string where = arguments.tier.empty() ? "" : " from " + arguments.tier;
-  const Json object = {{"name", arguments.name},
-                       {"from", arguments.tier.empty() ? Json(nullptr) : Json(arguments.tier)},
-                       {"dry_run", arguments.dry_run},
-                       {"blocks", reply->blocks()},
-                       {"bytes", reply->bytes()}};
-  if (reply->blocks() == 0) {
-    return Fail(context,
-                NothingToDo("no block of " + Quoted(arguments.name) + " can be evicted" + where));
-  }
-  PrintMoved(context, object,
-             (arguments.dry_run ? "would evict " : "evicted ") + Quoted(arguments.name) + where +
-                 ": " + BlocksText(reply->blocks(), reply->bytes()));
   return kExitOk;
 }
 

@@ -81,6 +81,10 @@ void JobQueue::LoadStored() {
   }
   for (JobRecord& record : unfinished) {
     Entry& entry = jobs_[record.id];
+    if (record.scrub && record.cancel_asked) {
+      Finish(entry, JobState::kCancelled, "");
+      continue;
+    }
     if (record.scrub) {
       if (record.started_at_ms != 0) ++record.resumed_times;
       record.state = JobState::kQueued;
@@ -88,7 +92,10 @@ void JobQueue::LoadStored() {
       continue;
     }
     const Result<CorpusRecord> corpus = store_.GetCorpus(record.corpus);
-    if (!corpus.ok()) {
+    if (record.cancel_asked) {  // the daemon died before the job had ended
+      if (corpus.ok()) MarkCorpus(record.corpus, CorpusState::kCancelled, "");
+      Finish(entry, JobState::kCancelled, "");
+    } else if (!corpus.ok()) {
       Finish(entry, JobState::kFailed, corpus.status().ToString());
     } else if (corpus->state == CorpusState::kReady) {
       entry.record.done_tokens = corpus->tokens;
@@ -101,8 +108,9 @@ void JobQueue::LoadStored() {
     }
   }
   for (const CorpusRecord& corpus : store_.ListCorpora()) {
-    const bool waits =
-        corpus.state == CorpusState::kQueued || corpus.state == CorpusState::kPrefilling;
+    const bool waits = corpus.state == CorpusState::kQueued ||
+                       corpus.state == CorpusState::kPrefilling ||
+                       corpus.state == CorpusState::kFailed;
     if (!waits || FindActive(corpus.name) != nullptr) continue;
     JobRecord record;
     record.id = next_id_++;
@@ -143,6 +151,7 @@ JobRecord JobQueue::SubmitPrefill(std::string_view corpus, Place place) {
   std::lock_guard lock(mutex_);
   place.queue_ = nullptr;
   --reserved_;
+  if (const Entry* const active = FindActive(corpus); active != nullptr) return active->record;
   JobRecord record;
   record.id = next_id_++;
   record.corpus = corpus;
@@ -193,8 +202,9 @@ Result<JobRecord> JobQueue::Cancel(uint64_t id) {
     return FailedPreconditionError("job " + std::to_string(id) + " is " +
                                    std::string(JobStateText(entry.record.state)) + " already");
   }
-  entry.cancel_asked = true;
+  entry.record.cancel_asked = true;
   if (entry.record.state == JobState::kRunning) {
+    Persist(entry.record);
     entry.stop.request_stop();
     return entry.record;
   }
@@ -365,7 +375,7 @@ void JobQueue::RunOne(std::unique_lock<std::mutex>& lock, uint64_t id) {
   if (status.ok()) {
     entry.record.done_tokens = entry.record.total_tokens;
     Finish(entry, JobState::kDone, "");
-  } else if (entry.cancel_asked) {
+  } else if (entry.record.cancel_asked) {
     MarkCorpus(corpus, CorpusState::kCancelled, "");
     Finish(entry, JobState::kCancelled, "");
   } else if (stopping_ && status.code() == StatusCode::kCancelled) {

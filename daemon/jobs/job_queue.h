@@ -46,7 +46,8 @@ class JobQueue {
   JobQueue& operator=(const JobQueue&) = delete;
 
   // Queues again what an earlier daemon left, and every corpus that waits for a prefill without a
-  // job; then begins to work. Once, before any other call.
+  // job or whose prefill failed (its cause may be gone, such as a full disk or another model), but
+  // not what a user cancelled; then begins to work. Once, before any other call.
   void Start();
   // Stops the running prefill at its next checkpoint; it and what is queued stay queued for the
   // next Start. Returns when the thread has ended.
@@ -68,7 +69,7 @@ class JobQueue {
   };
   // kUnavailable when the queue is full or the daemon stops.
   Result<Place> Reserve();
-  // REQUIRES: the corpus is in the store and has no unfinished job.
+  // RETURNS the corpus's unfinished job if it has one. REQUIRES: the corpus is in the store.
   JobRecord SubmitPrefill(std::string_view corpus, Place place);
 
   // Scrubs run beside prefills, one at a time: RETURNS the one under way if there is one.
@@ -97,7 +98,6 @@ class JobQueue {
   struct Entry {
     JobRecord record;
     std::stop_source stop;
-    bool cancel_asked = false;
     std::chrono::steady_clock::time_point told_at{};
   };
   struct Subscription {

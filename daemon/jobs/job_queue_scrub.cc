@@ -99,7 +99,7 @@ void JobQueue::RunScrub(std::unique_lock<std::mutex>& lock, uint64_t id) {
   entry.record.scrub = state;
   if (status.ok()) {
     Finish(entry, JobState::kDone, "");
-  } else if (entry.cancel_asked) {
+  } else if (entry.record.cancel_asked) {
     Finish(entry, JobState::kCancelled, "");
   } else if (stopping_ && status.code() == StatusCode::kCancelled) {
     entry.record.state = JobState::kQueued;

@@ -49,6 +49,7 @@ std::string EncodeJob(const JobRecord& job) {
       {"started_at_ms", job.started_at_ms},
       {"finished_at_ms", job.finished_at_ms},
       {"resumed_times", job.resumed_times},
+      {"cancel_asked", job.cancel_asked},
   };
   if (job.scrub) object["scrub"] = EncodeScrub(*job.scrub);
   return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -74,6 +75,8 @@ Result<JobRecord> DecodeJob(std::string_view text) {
   reader.Number("started_at_ms", &job.started_at_ms);
   reader.Number("finished_at_ms", &job.finished_at_ms);
   reader.Number("resumed_times", &job.resumed_times);
+  const auto cancel = object.find("cancel_asked");
+  job.cancel_asked = cancel != object.end() && cancel->is_boolean() && cancel->get<bool>();
   if (job.kind == "scrub") job.scrub = DecodeScrub(object.value("scrub", nlohmann::json()));
   for (size_t i = 0; i < kStateTexts.size(); ++i) {
     if (state != kStateTexts[i]) continue;

@@ -35,6 +35,7 @@ struct JobRecord {
   int64_t started_at_ms = 0;  // of the latest run; 0: never ran
   int64_t finished_at_ms = 0;
   uint32_t resumed_times = 0;       // runs that a restart cut off
+  bool cancel_asked = false;        // by a user: a restart does not take it up again
   std::optional<ScrubState> scrub;  // of a scrub
 };
 

@@ -22,6 +22,14 @@ std::chrono::milliseconds UntilNextExpiry(const BlockStore& store, int64_t now_m
 
 void WatchStore(BlockStore& store, int64_t now_ms) {
   (void)store.write_gate().TryOpen();
+  const uint64_t passes = store.evictions().passes;
+  const bool read_only = store.write_gate().state().read_only;
+  if (const Status trimmed = read_only ? OkStatus() : store.TrimDisk(); !trimmed.ok()) {
+    Log(LogLevel::kWarn, "disk_not_trimmed", {{"error", trimmed.message()}});
+  }
+  if (const EvictionCounts evictions = store.evictions(); evictions.passes != passes) {
+    Log(LogLevel::kInfo, "disk_evicted", {{"what", evictions.last_text}});
+  }
   const size_t asked = store.leases().AskOverdue(now_ms);
   if (asked > 0) Log(LogLevel::kWarn, "leases_overdue", {{"readers", asked}});
 }

@@ -23,8 +23,8 @@ struct MaintenanceReport {
 std::chrono::milliseconds UntilNextExpiry(const BlockStore& store, int64_t now_ms,
                                           std::chrono::milliseconds at_most);
 
-// Lets a read-only store look whether it can write again, and asks readers whose time is over to
-// let their blocks go.
+// Lets a read-only store look whether it can write again, evicts what is above the disk tier's high
+// watermark, and asks readers whose time is over to let their blocks go.
 void WatchStore(BlockStore& store, int64_t now_ms);
 
 // A pinned corpus and one with an unfinished job stay, whatever their time.

@@ -38,6 +38,20 @@ void FillWriteState(const WriteState& state, v1::WriteState* message) {
   message->set_refused(state.refused);
 }
 
+void FillEvictions(const Services& services, v1::Evictions* message) {
+  const EvictionCounts counts = services.store.evictions();
+  message->set_automatic(services.options.evict_disk);
+  message->set_high_percent(services.options.disk_high_percent);
+  message->set_low_percent(services.options.disk_low_percent);
+  message->set_passes(counts.passes);
+  message->set_corpora(counts.corpora);
+  message->set_blocks(counts.blocks);
+  message->set_bytes(counts.bytes);
+  message->set_refusals(counts.refusals);
+  message->set_last_ms(counts.last_ms);
+  message->set_last_text(ToUtf8(counts.last_text));
+}
+
 void FillLease(const LeaseInfo& lease, v1::Lease* message) {
   message->set_id(lease.id);
   message->set_owner(lease.owner);
@@ -88,6 +102,7 @@ Result<v1::Response> HandleDiskUsage(const Services& services) {
   }
   FillPins(services, reply);
   FillWriteState(services.store.write_gate().state(), reply->mutable_write_state());
+  FillEvictions(services, reply->mutable_evictions());
   for (const LeaseInfo& lease : services.store.leases().List()) {
     FillLease(lease, reply->add_leases());
   }

@@ -1,14 +1,13 @@
 #include "daemon/rpc/corpus_handler.h"
 
-#include <algorithm>
 #include <string>
-#include <vector>
 
+#include "client/wire/utf8.h"
+#include "daemon/evicted_corpus.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_message.h"
 
 namespace corpusd {
-namespace {
 
 Status RefuseWhileJobRuns(const Services& services, const std::string& name, const char* verb) {
   const std::optional<JobRecord> job = services.jobs.ActiveJob(name);
@@ -17,17 +16,6 @@ Status RefuseWhileJobRuns(const Services& services, const std::string& name, con
   return FailedPreconditionError(std::string("cannot ") + verb + " '" + name + "' while job " + id +
                                  " prefills it; wait for it or cancel it: corpusctl cancel " + id);
 }
-
-// Of evict and warm: host if the client names none; device where the store has such a tier.
-Result<TierKind> TierOf(const Services& services, std::string_view text) {
-  const std::vector<TierUsage> tiers = services.store.Usage();
-  const bool has_device = std::any_of(tiers.begin(), tiers.end(),
-                                      [](const TierUsage& tier) { return tier.name == "device"; });
-  if (text == "device" && has_device) return TierKind::kDevice;
-  return ParseTier(text, TierKind::kHost);
-}
-
-}  // namespace
 
 v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record) {
   return ToMessage(record, services.store.UsageOf(record), services.engine.model(),
@@ -49,6 +37,9 @@ Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest&
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
   v1::Response response;
   *response.mutable_corpus() = DescribeCorpus(services, record);
+  if (record.error.empty()) {
+    response.mutable_corpus()->set_error(ToUtf8(EvictedText(services, record)));
+  }
   return response;
 }
 
@@ -70,43 +61,6 @@ Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequ
   RETURN_IF_ERROR(services.store.RenameCorpus(request.from(), request.to()));
   v1::Response response;
   response.mutable_empty();
-  return response;
-}
-
-Result<v1::Response> HandleEvict(const Services& services, const v1::EvictRequest& request) {
-  ASSIGN_OR_RETURN(const TierKind from, TierOf(services, request.from()));
-  if (from == TierKind::kDisk) {
-    RETURN_IF_ERROR(RefuseWhileJobRuns(services, request.name(), "evict"));
-  }
-  ASSIGN_OR_RETURN(const EvictReport report,
-                   services.store.Evict(request.name(), from, request.dry_run()));
-  v1::Response response;
-  response.mutable_evict()->set_blocks(report.blocks);
-  response.mutable_evict()->set_bytes(report.bytes);
-  return response;
-}
-
-Result<v1::Response> HandleWarm(const Services& services, const v1::WarmRequest& request) {
-  ASSIGN_OR_RETURN(const TierKind to, TierOf(services, request.to()));
-  if (to == TierKind::kDisk) {
-    return InvalidArgumentError("a corpus is warmed to host or device; disk holds it already");
-  }
-  ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
-  v1::Response response;
-  v1::WarmReply* reply = response.mutable_warm();
-  FetchStats stats;
-  if (to == TierKind::kDevice) {
-    ASSIGN_OR_RETURN(const Engine::DeviceWarming warmed,
-                     services.engine.WarmDevice(request.name()));
-    stats = warmed.loaded;
-    reply->set_device_bytes(warmed.device_bytes);
-  } else {
-    ASSIGN_OR_RETURN(stats, services.engine.Warm(request.name()));
-  }
-  reply->set_blocks(record.chain.size() - stats.damaged.size() - stats.missing.size());
-  reply->set_bytes(stats.host_bytes + stats.disk_bytes + stats.device_bytes);
-  reply->set_disk_bytes(stats.disk_bytes);
-  reply->set_seconds(stats.seconds);
   return response;
 }
 

@@ -17,12 +17,13 @@ Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest&
 Result<v1::Response> HandleRemove(const Services& services, const Peer& peer,
                                   const v1::RemoveRequest& request, const std::stop_token& stop);
 Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequest& request);
-Result<v1::Response> HandleEvict(const Services& services, const v1::EvictRequest& request);
-Result<v1::Response> HandleWarm(const Services& services, const v1::WarmRequest& request);
 Result<v1::Response> HandleJobs(const Services& services);
 Result<v1::Response> HandleJob(const Services& services, const v1::JobRequest& request);
 Result<v1::Response> HandleScrub(const Services& services, const v1::ScrubRequest& request);
 Result<v1::Response> HandleCancelJob(const Services& services, const v1::CancelJobRequest& request);
+
+// kFailedPrecondition, naming the job, while one works on the corpus; verb: what was asked.
+Status RefuseWhileJobRuns(const Services& services, const std::string& name, const char* verb);
 
 // The corpus as show gives it.
 v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record);

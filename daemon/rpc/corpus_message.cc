@@ -46,7 +46,7 @@ Result<TierKind> ParseTier(std::string_view text, TierKind if_empty) {
   if (text == "host") return TierKind::kHost;
   if (text == "disk") return TierKind::kDisk;
   if (text == "device") {
-    return UnimplementedError("this daemon runs on a CPU and has no device tier; use host or disk");
+    return FailedPreconditionError("this daemon has no device tier: use host or disk");
   }
   return InvalidArgumentError("tier '" + std::string(text) + "' is none of device, host, disk");
 }
@@ -97,6 +97,13 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
     out->set_tokens(source.tokens);
     out->set_bytes(source.bytes);
     out->set_digest(source.sha256);
+  }
+  if (record.quality) {
+    v1::Quality* quality = message.mutable_quality();
+    quality->set_sample_tokens(record.quality->sample_tokens);
+    quality->set_mean_kld(record.quality->mean_kld);
+    quality->set_same_top(record.quality->same_top);
+    quality->set_limit(model.quality_kld_max);
   }
   message.set_error(record.error);
   message.set_durable_tokens(record.durable_tokens);

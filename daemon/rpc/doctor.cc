@@ -68,6 +68,34 @@ void CheckWrites(const Services& services, Report& report) {
                  " calls were refused: free space or mend the disk; it looks again by itself");
 }
 
+void CheckEvictions(const Services& services, Report& report) {
+  const Options& options = services.options;
+  const EvictionCounts counts = services.store.evictions();
+  std::string text = options.evict_disk ? "above " + std::to_string(options.disk_high_percent) +
+                                              " % of " + FormatBytes(options.disk_bytes) +
+                                              " unpinned corpora are evicted down to " +
+                                              std::to_string(options.disk_low_percent) + " %"
+                                        : "off: a full disk tier refuses new corpora";
+  if (counts.passes > 0) {
+    text += "; since the start " + std::to_string(counts.blocks) + " blocks (" +
+            FormatBytes(counts.bytes) + ") of " + std::to_string(counts.corpora) +
+            " corpora went, the last " + AgeText(services.now_ms() - counts.last_ms) +
+            " ago: " + counts.last_text;
+  }
+  uint64_t evicted = 0;
+  for (const CorpusRecord& record : services.store.ListCorpora()) {
+    evicted += record.state == CorpusState::kEvicted ? 1 : 0;
+  }
+  if (evicted > 0) {
+    text += "; " + std::to_string(evicted) + " corpora are evicted, and computed again when asked";
+  }
+  if (counts.refusals > 0) {
+    text += "; " + std::to_string(counts.refusals) +
+            " times too little could go: raise disk_bytes, or unpin";
+  }
+  report.Add("eviction", counts.refusals > 0 ? Level::kWarn : Level::kOk, text);
+}
+
 void CheckLeases(const Services& services, Report& report) {
   const std::vector<LeaseInfo> leases = services.store.leases().List();
   if (leases.empty()) return report.Add("leases", Level::kOk, "leases held: none");
@@ -239,6 +267,7 @@ Result<v1::Response> HandleDoctor(const Services& services) {
   CheckSocket(services, report);
   CheckStore(services, report);
   CheckWrites(services, report);
+  CheckEvictions(services, report);
   CheckLeases(services, report);
   CheckScrub(services, report);
   CheckMisses(services, report);

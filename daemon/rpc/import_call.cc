@@ -22,9 +22,11 @@ Status CheckTarget(const Services& services, const std::string& name) {
 
 }  // namespace
 
-ImportCall::ImportCall(const Services& services, std::shared_ptr<Call> call,
+ImportCall::ImportCall(const Services& services, const Peer& peer, std::shared_ptr<Call> call,
                        std::function<void(uint64_t bytes)> on_taken)
-    : StreamCall(services.ingest, std::move(call), std::move(on_taken)), services_(services) {}
+    : StreamCall(services.ingest, std::move(call), std::move(on_taken)),
+      services_(services),
+      peer_(peer) {}
 
 Status ImportCall::Handle(v1::Request& request) {
   switch (request.body_case()) {
@@ -41,6 +43,7 @@ Status ImportCall::Handle(v1::Request& request) {
 
 Status ImportCall::Begin(const v1::ImportBegin& begin) {
   if (!call().Begin()) return CancelledError("the call has ended");
+  RETURN_IF_ERROR(CheckMayImport(peer_));
   if (!begin.name().empty()) RETURN_IF_ERROR(CheckTarget(services_, begin.name()));
   importer_ = std::make_unique<BundleImporter>(
       services_.store,

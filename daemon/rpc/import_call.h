@@ -6,6 +6,7 @@
 #include <chrono>
 #include <memory>
 
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 #include "daemon/rpc/stream_call.h"
 #include "store/bundle_import.h"
@@ -14,7 +15,8 @@ namespace corpusd {
 
 class ImportCall : public StreamCall {
  public:
-  ImportCall(const Services& services, std::shared_ptr<Call> call,
+  // Refused unless the peer is an admin.
+  ImportCall(const Services& services, const Peer& peer, std::shared_ptr<Call> call,
              std::function<void(uint64_t bytes)> on_taken);
 
  protected:
@@ -28,6 +30,7 @@ class ImportCall : public StreamCall {
   void TellProgress();
 
   const Services& services_;
+  const Peer peer_;
   std::unique_ptr<BundleImporter> importer_;
   std::chrono::steady_clock::time_point told_at_{};
 };

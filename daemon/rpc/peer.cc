@@ -36,6 +36,14 @@ std::string OwnerName(const Peer& peer) {
   return "uid:" + std::to_string(peer.uid);
 }
 
+Status CheckMayImport(const Peer& peer) {
+  if (peer.admin) return OkStatus();
+  return Status(StatusCode::kPermissionDenied,
+                "only root and the user that corpusd runs as may import: nothing can check a "
+                "bundle's blocks against the model (you are " +
+                    PeerText(peer) + ")");
+}
+
 Status CheckMayChangePin(const CorpusRecord& record, const Peer& peer, int64_t now_ms) {
   if (!PinHolds(record, now_ms) || peer.admin || record.pin->owner.empty()) return OkStatus();
   if (peer.known && OwnerName(peer) == record.pin->owner) return OkStatus();

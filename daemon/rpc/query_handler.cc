@@ -4,6 +4,7 @@
 #include <string>
 
 #include "client/wire/utf8.h"
+#include "daemon/evicted_corpus.h"
 #include "daemon/log.h"
 
 namespace corpusd {
@@ -86,6 +87,8 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
       std::chrono::steady_clock::now() - call->came_at();
   const Result<QuestionRequest> question = ToQuestion(request);
   if (!question.ok()) return call->Fail(question.status());
+  const Status present = CheckNotEvicted(services, question->corpus);
+  if (!present.ok()) return call->Fail(present);
   const auto sink = [&](std::string_view text) {
     LeaseScope::Renew();
     if (!request.stream()) return !call->ended();
@@ -101,7 +104,11 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
     report->total_ms += waited.count();
   }
   LogQuery(request.name(), report, waited.count());
-  if (!report.ok()) return call->Fail(report.status());
+  if (!report.ok()) {
+    // Blocks may have gone while it was being answered: that is what is wrong then.
+    const Status there = CheckNotEvicted(services, question->corpus);
+    return call->Fail(there.ok() ? report.status() : there);
+  }
   v1::Response response;
   FillReply(*report, response.mutable_ask());
   call->Finish(std::move(response));

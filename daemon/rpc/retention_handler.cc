@@ -9,6 +9,7 @@
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
+#include "daemon/rpc/tier_handler.h"
 #include "store/pin_ledger.h"
 
 namespace corpusd {
@@ -40,7 +41,7 @@ Result<CorpusPin> WantedPin(const Services& services, const v1::PinRequest& requ
   CorpusPin pin;
   if (standing != nullptr && request.keep()) pin = *standing;
   if (!request.tier().empty() || !request.keep()) {
-    ASSIGN_OR_RETURN(const TierKind tier, ParseTier(request.tier(), TierKind::kDisk));
+    ASSIGN_OR_RETURN(const TierKind tier, TierOf(services, request.tier(), TierKind::kDisk));
     pin.tier = static_cast<uint8_t>(tier);
   }
   if (request.ttl_ms() != 0 || request.never_expires() || !request.keep()) {
@@ -99,6 +100,10 @@ Result<v1::Response> HandlePin(const Services& services, const Peer& peer,
     ASSIGN_OR_RETURN(const FetchStats loaded, services.engine.Warm(record.name));
     Log(LogLevel::kInfo, "pin_loaded",
         {{"corpus", record.name}, {"disk_bytes", loaded.disk_bytes}});
+  }
+  const bool device = record.pin->tier == static_cast<uint8_t>(TierKind::kDevice);
+  if (device && record.state == CorpusState::kReady) {
+    RETURN_IF_ERROR(services.engine.WarmDevice(record.name).status());
   }
   return CorpusResponse(services, record);
 }

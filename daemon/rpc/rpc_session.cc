@@ -15,6 +15,7 @@
 #include "daemon/rpc/query_handler.h"
 #include "daemon/rpc/retention_handler.h"
 #include "daemon/rpc/status_mapping.h"
+#include "daemon/rpc/tier_handler.h"
 
 namespace corpusd {
 namespace {
@@ -171,7 +172,7 @@ std::function<void(uint64_t)> RpcSession::OnTaken() {
 void RpcSession::OnStreamBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
   std::shared_ptr<StreamCall> stream;
   if (request.has_import_begin()) {
-    stream = std::make_shared<ImportCall>(services_, call, OnTaken());
+    stream = std::make_shared<ImportCall>(services_, peer_, call, OnTaken());
   } else {
     stream = std::make_shared<ExportCall>(services_, call, OnTaken());
   }
@@ -300,6 +301,16 @@ void RpcSession::OnWatch(const std::shared_ptr<Call>& call, uint64_t job_id) {
   });
 }
 
+namespace {
+
+// Whether a request may take long: reads or frees many blocks.
+bool IsSlow(const v1::Request& request) {
+  return request.has_warm() || request.has_pin() || request.has_remove() ||
+         (request.has_evict() && request.evict().name().empty());
+}
+
+}  // namespace
+
 void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request) {
   const Services& services = services_;
   const std::stop_token stop = call->stop_token();
@@ -330,8 +341,7 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
     default:
       break;
   }
-  const bool slow = request.has_warm() || request.has_pin() || request.has_remove();
-  WorkerPool& pool = slow ? services.slow : services.admin;
+  WorkerPool& pool = IsSlow(request) ? services.slow : services.admin;
   using Reply = Result<v1::Response>;
   Answer(call, pool, [&services, peer = peer_, stop, request = std::move(request)]() -> Reply {
     switch (request.body_case()) {

@@ -14,17 +14,21 @@
 #include <string_view>
 
 #include "engine/backend/buffer.h"
+#include "kernels/kv_basis.h"
 #include "kernels/shapes.h"
 #include "store/base/result.h"
 
 namespace corpusd {
 
 // Where the K and V of a run of new tokens go: slots [first_slot, first_slot + rows) of one block.
+// The cq codecs need a basis, and all tokens that the block will hold at once (first_slot 0). Bf16
+// pages with a basis hold its coordinates, y = (x - mean) * forward.
 struct KvWriteTarget {
   const KvFormat* format = nullptr;
   std::byte* block = nullptr;  // KvFormat::BlockBytes()
   uint32_t layer = 0;
   uint32_t first_slot = 0;
+  const KvBasis* basis = nullptr;  // [kv_heads], of this layer; null: plain keys and values
 };
 
 struct AttentionInput {
@@ -33,6 +37,7 @@ struct AttentionInput {
   uint64_t first_position = 0;        // position of query row 0; row r is at first_position + r
   std::span<const KvPageList> lists;  // a key is visible if its position <= the query's
   const RopeTable* rope = nullptr;    // null: the layer has no positions (NoPE)
+  const KvBasis* basis = nullptr;     // [kv_heads], of this layer: all pages hold its coordinates
 };
 
 class Backend {
@@ -59,6 +64,13 @@ class Backend {
                        const RopeTable* rope) = 0;
   // q, out: [n, q_heads * head_dim]; q is not rotated yet.
   virtual void Attention(MatrixView out, MatrixView q, const AttentionInput& input) = 0;
+  // Row r of q over rows[r], as Attention of that row alone, bit for bit; pages that neighbouring
+  // rows have in common from the first on are read once for all of them. REQUIRES: q.rows ==
+  // rows.size(), at most few_rows() of them unless that is 0; one layer, shape and rope; every row
+  // sees all tokens of its pages.
+  virtual void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) {
+    for (uint32_t r = 0; r < q.rows; ++r) Attention(out.Rows(r, 1), q.Rows(r, 1), rows[r]);
+  }
   virtual Status Synchronize() = 0;
 };
 

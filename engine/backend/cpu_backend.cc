@@ -6,6 +6,7 @@
 
 #include "engine/backend/cpu_weight.h"
 #include "engine/backend/host_buffer.h"
+#include "engine/backend/shared_attention.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/reference/kv_tile.h"
@@ -39,6 +40,9 @@ class CpuBackend : public Backend {
 
   Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override {
     ASSIGN_OR_RETURN(auto weight, CpuWeight::Load(sources, arena_, pool_));
+    weight->set_order(static_cast<uint32_t>(extents_.size()));
+    const PackedWeight& first = weight->segments().front().packed;
+    extents_.push_back({first.data, first.panel_bytes, first.panels(), CountPanels(*weight)});
     return std::unique_ptr<Weight>(std::move(weight));
   }
   void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
@@ -48,6 +52,7 @@ class CpuBackend : public Backend {
   void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
                const RopeTable* rope) override;
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
+  void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
   Status Synchronize() override { return OkStatus(); }
 
  private:
@@ -63,12 +68,24 @@ class CpuBackend : public Backend {
   // Scratch that grows to the largest call and stays: memory is bounded by the shapes of the model.
   static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
-  void ResolvePages(const AttentionInput& input);
-  void CutPanels(const CpuWeight& weight, uint32_t wanted, uint32_t multiple, uint32_t row_blocks);
+  void ResolvePages(const AttentionInput& input, std::vector<PageTiles>* pages) const;
+  void WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+                 std::byte* scratch) const;
+  uint32_t PanelsOfRun(uint32_t total, uint32_t x_rows) const;
+  void CutPanels(const CpuWeight& weight, uint32_t x_rows);
+  void LinkRuns(uint32_t order, uint32_t x_rows);
+  static uint32_t CountPanels(const CpuWeight& weight);
 
   struct PanelRun {
     const CpuWeight::Segment* segment;
     uint32_t first_panel, panels;
+    const std::byte* read_next;  // what the thread reads behind it, or null
+  };
+  // Where a weight's first segment lies. Only ever a hint: the weight may be gone.
+  struct Extent {
+    const std::byte* data;
+    uint64_t panel_bytes;
+    uint32_t panels, total_panels;
   };
 
   const CpuKernels& kernels_;
@@ -79,7 +96,9 @@ class CpuBackend : public Backend {
   std::unique_ptr<HostBuffer> scratch_;
   std::unique_ptr<HostBuffer> states_;
   std::vector<PageTiles> pages_;
+  std::vector<std::vector<PageTiles>> row_pages_;  // of AttentionEach
   std::vector<PanelRun> runs_;
+  std::vector<Extent> extents_;  // of the weights, as they were loaded
 };
 
 std::byte* CpuBackend::Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes) {
@@ -115,21 +134,50 @@ void CpuBackend::SwiGlu(MatrixView out, MatrixView gate_up) {
   });
 }
 
-// Cuts a weight into runs of panels, about as many as asked for, in multiples that suit the table.
-void CpuBackend::CutPanels(const CpuWeight& weight, uint32_t wanted, uint32_t multiple,
-                           uint32_t row_blocks) {
-  runs_.clear();
+uint32_t CpuBackend::CountPanels(const CpuWeight& weight) {
   uint32_t total = 0;
   for (const CpuWeight::Segment& segment : weight.segments()) total += segment.packed.panels();
-  uint32_t each = total / wanted / multiple * multiple;
-  if (each == 0) {
-    // Whole tiles beat an even share, as long as there are some for every thread.
-    each = total / multiple * row_blocks >= 2 * pool_.threads() ? multiple : 1;
-  }
+  return total;
+}
+
+// Panels of one item of a product with x_rows rows: some items for every thread, in multiples that
+// suit the table.
+uint32_t CpuBackend::PanelsOfRun(uint32_t total, uint32_t x_rows) const {
+  const uint32_t row_blocks = CeilDiv(x_rows, kRowBlock);
+  const uint32_t wanted = std::max(1u, CeilDiv(pool_.threads() * kItemsPerThread, row_blocks));
+  const uint32_t multiple = x_rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple;
+  const uint32_t each = total / wanted / multiple * multiple;
+  if (each > 0) return each;
+  // Whole tiles beat an even share, as long as there are some for every thread.
+  return total / multiple * row_blocks >= 2 * pool_.threads() ? multiple : 1;
+}
+
+void CpuBackend::CutPanels(const CpuWeight& weight, uint32_t x_rows) {
+  runs_.clear();
+  const uint32_t each = PanelsOfRun(CountPanels(weight), x_rows);
   for (const CpuWeight::Segment& segment : weight.segments()) {
     const uint32_t panels = segment.packed.panels();
     for (uint32_t p = 0; p < panels; p += each) {
-      runs_.push_back({&segment, p, std::min(each, panels - p)});
+      runs_.push_back({&segment, p, std::min(each, panels - p), nullptr});
+    }
+  }
+}
+
+// Few rows read every weight at the speed of memory, which must not stand idle between two runs or
+// two products: each run knows what its thread reads next, at the end of the thread's share the
+// beginning of its share of the weight that was loaded next. That is the order of a model.
+void CpuBackend::LinkRuns(uint32_t order, uint32_t x_rows) {
+  const Extent& next = extents_[(order + 1) % extents_.size()];
+  const uint32_t each = PanelsOfRun(next.total_panels, x_rows);
+  const uint32_t next_runs = CeilDiv(next.total_panels, each);
+  for (size_t i = 0; i + 1 < runs_.size(); ++i) {
+    runs_[i].read_next = runs_[i + 1].segment->packed.panel(runs_[i + 1].first_panel);
+  }
+  for (unsigned thread = 0; thread < pool_.threads(); ++thread) {
+    const uint32_t end = pool_.RangeBegin(static_cast<uint32_t>(runs_.size()), thread + 1);
+    const uint32_t panel = pool_.RangeBegin(next_runs, thread) * each;
+    if (end > 0 && panel < next.panels) {
+      runs_[end - 1].read_next = next.data + panel * next.panel_bytes;
     }
   }
 }
@@ -158,11 +206,10 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
   const uint32_t row_blocks = CeilDiv(x.rows, kRowBlock);
   const uint32_t block_rows =
       CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) * kernels_.row_multiple;
-  CutPanels(static_cast<const CpuWeight&>(weight),
-            std::max(1u, CeilDiv(pool_.threads() * kItemsPerThread, row_blocks)),
-            x.rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple, row_blocks);
+  const auto& packed = static_cast<const CpuWeight&>(weight);
+  CutPanels(packed, x.rows);
   const auto runs = static_cast<uint32_t>(runs_.size());
-  pool_.ParallelFor(runs * row_blocks, [&](uint32_t item, unsigned thread) {
+  const auto multiply = [&](uint32_t item, unsigned thread) {
     const PanelRun& run = runs_[item % runs];
     MatMulTask part = task;
     part.weight = run.segment->packed;
@@ -171,9 +218,16 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
     part.rows = std::min(block_rows, x.rows - part.first_row);
     part.first_panel = run.first_panel;
     part.panels = run.panels;
+    part.read_next = run.read_next;
     part.scratch = scratch + thread * scratch_bytes;
     if (part.rows > 0) kernels_.matmul(part);
-  });
+  };
+  if (row_blocks == 1 && x.rows <= kernels_.few_rows) {
+    LinkRuns(packed.order(), x.rows);
+    pool_.ParallelForRanges(runs, multiply);
+  } else {
+    pool_.ParallelFor(runs * row_blocks, multiply);
+  }
 }
 
 void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
@@ -181,36 +235,73 @@ void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVie
   const KvFormat& format = *target.format;
   CHECK(target.first_slot + keys.rows <= format.block_tokens)
       << target.first_slot << " + " << keys.rows << " of " << format.block_tokens;
-  pool_.ParallelFor(format.kv_heads * 2, [&](uint32_t item, unsigned) {
+  const bool coded = IsCoded(format.key_codec) || IsCoded(format.value_codec);
+  CHECK(!coded || (target.basis != nullptr && target.first_slot == 0 && format.head_dim % 64 == 0 &&
+                   format.block_tokens == kBlockTokens))
+      << format.Canonical() << " from slot " << target.first_slot;
+  if (keys.rows == 0) return;
+  const uint64_t scratch_bytes = kernels_.encode_scratch_bytes(format.head_dim);
+  std::byte* scratch = ThreadScratch(target.basis == nullptr ? 0 : scratch_bytes);
+  pool_.ParallelFor(format.kv_heads * 2, [&](uint32_t item, unsigned thread) {
     const uint32_t head = item / 2;
-    std::byte* key_tile = target.block + format.KeyTileOffset(target.layer, head);
-    std::byte* value_tile = target.block + format.ValueTileOffset(target.layer, head);
-    const size_t column = size_t{head} * format.head_dim;
-    for (uint32_t n = 0; n < keys.rows; ++n) {
-      const uint32_t slot = target.first_slot + n;
-      if (item % 2 == 0) {
-        WriteKey(key_tile, format, slot, keys.row(n) + column, rope);
-      } else {
-        WriteValue(value_tile, format, slot, values.row(n) + column);
-      }
+    const bool is_key = item % 2 == 0;
+    const MatrixView& source = is_key ? keys : values;
+    KvRows rows{.data = source.data + size_t{head} * format.head_dim,
+                .stride = source.row_stride,
+                .rows = source.rows,
+                .head_dim = format.head_dim,
+                .first_slot = target.first_slot,
+                .rope = is_key ? rope : nullptr};
+    if (target.basis != nullptr) {
+      rows.coordinates = is_key ? &target.basis[head].key : &target.basis[head].value;
     }
+    std::byte* tile = target.block + (is_key ? format.KeyTileOffset(target.layer, head)
+                                             : format.ValueTileOffset(target.layer, head));
+    WriteTile(tile, format, is_key, rows, scratch + thread * scratch_bytes);
   });
 }
 
-void CpuBackend::ResolvePages(const AttentionInput& input) {
-  pages_.clear();
+// Rows of one KV head into a tile.
+void CpuBackend::WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+                           std::byte* scratch) const {
+  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+  if (IsCoded(codec)) {
+    return kernels_.encode_tile(
+        {.tile = tile, .codec = codec, .is_key = is_key, .rows = rows, .scratch = scratch});
+  }
+  if (rows.coordinates != nullptr) {
+    auto* y = reinterpret_cast<float*>(scratch);
+    kernels_.to_coordinates(y, rows);
+    rows.data = y;
+    rows.stride = rows.head_dim;
+    rows.rope = nullptr;
+  }
+  for (uint32_t r = 0; r < rows.rows; ++r) {
+    if (is_key) {
+      WriteKey(tile, format, rows.first_slot + r, rows.row(r), rows.rope);
+    } else {
+      WriteValue(tile, format, rows.first_slot + r, rows.row(r));
+    }
+  }
+}
+
+void CpuBackend::ResolvePages(const AttentionInput& input, std::vector<PageTiles>* pages) const {
+  pages->clear();
   for (const KvPageList& list : input.lists) {
     const KvFormat& format = *list.format;
     CHECK(format.block_tokens == kBlockTokens && format.head_dim == input.shape.head_dim &&
           format.kv_heads == input.shape.kv_heads)
         << format.Canonical();
+    CHECK(input.basis != nullptr || (!IsCoded(format.key_codec) && !IsCoded(format.value_codec)))
+        << format.Canonical();
     for (const KvPage& page : list.pages) {
-      pages_.push_back({.keys = page.bytes + format.KeyTileOffset(input.layer, 0),
+      pages->push_back({.keys = page.bytes + format.KeyTileOffset(input.layer, 0),
                         .values = page.bytes + format.ValueTileOffset(input.layer, 0),
                         .key_stride = format.KeyTileBytes(),
                         .value_stride = format.ValueTileBytes(),
                         .first_position = page.first_position,
                         .tokens = page.tokens,
+                        .hidden = page.hidden,
                         .key_codec = format.key_codec,
                         .value_codec = format.value_codec});
     }
@@ -223,27 +314,29 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
       << shape.q_heads << " / " << shape.kv_heads << " heads of " << shape.head_dim;
   CHECK(q.cols == shape.q_heads * shape.head_dim && out.cols == q.cols && out.rows == q.rows);
   if (q.rows == 0) return;
-  ResolvePages(input);
+  ResolvePages(input, &pages_);
   const uint64_t scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
   std::byte* scratch = ThreadScratch(scratch_bytes);
   const uint32_t blocks = CeilDiv(q.rows, AttentionRowsMax(shape));
   const uint32_t block_rows = CeilDiv(q.rows, blocks);
   const auto task_of = [&](uint32_t item, unsigned thread) {
     const uint32_t first_row = std::min(item / shape.kv_heads * block_rows, q.rows);
-    return AttentionTask{.shape = shape,
-                         .first_position = input.first_position,
-                         .pages = pages_.data(),
-                         .page_count = static_cast<uint32_t>(pages_.size()),
-                         .rope = input.rope,
-                         .q = q.data,
-                         .q_stride = q.row_stride,
-                         .out = out.data,
-                         .out_stride = out.row_stride,
-                         .kv_head = item % shape.kv_heads,
-                         .call_rows = q.rows,
-                         .first_row = first_row,
-                         .rows = std::min(block_rows, q.rows - first_row),
-                         .scratch = scratch + thread * scratch_bytes};
+    return AttentionTask{
+        .shape = shape,
+        .first_position = input.first_position,
+        .pages = pages_.data(),
+        .page_count = static_cast<uint32_t>(pages_.size()),
+        .rope = input.rope,
+        .basis = input.basis == nullptr ? nullptr : input.basis + item % shape.kv_heads,
+        .q = q.data,
+        .q_stride = q.row_stride,
+        .out = out.data,
+        .out_stride = out.row_stride,
+        .kv_head = item % shape.kv_heads,
+        .call_rows = q.rows,
+        .first_row = first_row,
+        .rows = std::min(block_rows, q.rows - first_row),
+        .scratch = scratch + thread * scratch_bytes};
   };
   const uint32_t items = blocks * shape.kv_heads;
   const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));
@@ -268,6 +361,57 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
   pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
     const AttentionTask task = task_of(item, thread);
     if (task.rows > 0) kernels_.merge_parts(task, states + item * parts * state_floats);
+  });
+}
+
+void CpuBackend::AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) {
+  CHECK(q.rows == rows.size() && out.rows == q.rows) << q.rows << " rows of " << rows.size();
+  CHECK(kernels_.few_rows == 0 || q.rows <= kernels_.few_rows) << q.rows;
+  if (q.rows <= 1) return q.rows == 0 ? void() : Attention(out, q, rows[0]);
+  const AttentionShape& shape = rows[0].shape;
+  row_pages_.resize(std::max<size_t>(row_pages_.size(), q.rows));
+  std::vector<uint64_t> positions;
+  uint32_t parts_max = 0;
+  for (uint32_t r = 0; r < q.rows; ++r) {
+    ResolvePages(rows[r], &row_pages_[r]);
+    positions.push_back(rows[r].first_position);
+    parts_max = std::max(parts_max, AttentionParts(static_cast<uint32_t>(row_pages_[r].size())));
+  }
+  const auto plan = SharedAttentionPlan::Make(std::span(row_pages_).first(q.rows), shape);
+  const uint64_t gathered = parts_max * AttentionStateFloats(shape, 1);
+  auto* states = reinterpret_cast<float*>(
+      Grow(states_, (plan.state_floats + pool_.threads() * gathered) * sizeof(float)));
+  const uint64_t scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
+  std::byte* scratch = ThreadScratch(scratch_bytes);
+  const auto task_of = [&](uint32_t row, uint32_t count, uint32_t kv_head, unsigned thread) {
+    return AttentionTask{.shape = shape,
+                         .positions = positions.data(),
+                         .pages = row_pages_[row].data(),
+                         .page_count = static_cast<uint32_t>(row_pages_[row].size()),
+                         .rope = rows[row].rope,
+                         .basis = rows[row].basis == nullptr ? nullptr : rows[row].basis + kv_head,
+                         .q = q.data,
+                         .q_stride = q.row_stride,
+                         .out = out.data,
+                         .out_stride = out.row_stride,
+                         .kv_head = kv_head,
+                         .call_rows = 1,  // the arithmetic of a row alone
+                         .first_row = row,
+                         .rows = count,
+                         .scratch = scratch + thread * scratch_bytes};
+  };
+  const auto items = static_cast<uint32_t>(plan.items.size());
+  pool_.ParallelFor(items * shape.kv_heads, [&](uint32_t i, unsigned thread) {
+    const SharedAttentionItem& item = plan.items[i / shape.kv_heads];
+    const uint32_t kv_head = i % shape.kv_heads;
+    kernels_.attend_part(task_of(item.first_row, item.rows, kv_head, thread), item.part,
+                         states + item.state + kv_head * AttentionStateFloats(shape, item.rows));
+  });
+  pool_.ParallelFor(q.rows * shape.kv_heads, [&](uint32_t i, unsigned thread) {
+    const uint32_t row = i / shape.kv_heads, kv_head = i % shape.kv_heads;
+    float* row_states = states + plan.state_floats + thread * gathered;
+    GatherRowStates(plan, shape, row, kv_head, states, row_states);
+    kernels_.merge_parts(task_of(row, 1, kv_head, thread), row_states);
   });
 }
 

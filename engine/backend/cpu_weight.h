@@ -47,6 +47,9 @@ class CpuWeight : public Weight {
   uint32_t cols() const override { return cols_; }
   uint64_t bytes() const override { return bytes_; }
   std::span<const Segment> segments() const { return segments_; }
+  // A number that the owner gives it, such as its place in the order of loading.
+  void set_order(uint32_t order) { order_ = order; }
+  uint32_t order() const { return order_; }
   // out[0:cols] = row `row`, exactly as the kernels see it.
   void Unpack(float* out, uint32_t row) const;
 
@@ -56,6 +59,7 @@ class CpuWeight : public Weight {
   std::vector<std::shared_ptr<HostBuffer>> memory_;
   std::vector<Segment> segments_;
   uint32_t rows_ = 0, cols_ = 0;
+  uint32_t order_ = 0;
   uint64_t bytes_ = 0;
 };
 

@@ -7,6 +7,7 @@
 
 #include "engine/backend/host_buffer.h"
 #include "kernels/reference/attention.h"
+#include "kernels/reference/coded_tile_codec.h"
 #include "kernels/reference/dequantize.h"
 #include "kernels/reference/kv_tile.h"
 #include "kernels/reference/matmul.h"
@@ -35,6 +36,32 @@ class ReferenceWeight : public Weight {
 
 const ReferenceWeight& Cast(const Weight& weight) {
   return static_cast<const ReferenceWeight&>(weight);
+}
+
+// Rows of one KV head into a tile; coordinates null: as they are.
+void WriteRows(std::byte* tile, const KvFormat& format, bool is_key, const KvRows& rows) {
+  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+  if (IsCoded(codec)) return ReferenceEncodeTile(tile, codec, is_key, rows);
+  std::vector<float> y(rows.head_dim);
+  for (uint32_t r = 0; r < rows.rows; ++r) {
+    const uint32_t slot = rows.first_slot + r;
+    const float* x = rows.row(r);
+    const RopeTable* rope = rows.rope;
+    if (rows.coordinates != nullptr) {
+      KvRows row = rows;
+      row.data = x;
+      row.rows = 1;
+      row.first_slot = slot;
+      ReferenceToCoordinates(y.data(), row);
+      x = y.data();
+      rope = nullptr;
+    }
+    if (is_key) {
+      WriteKey(tile, format, slot, x, rope);
+    } else {
+      WriteValue(tile, format, slot, x);
+    }
+  }
 }
 
 class ReferenceBackend : public Backend {
@@ -91,13 +118,20 @@ class ReferenceBackend : public Backend {
     const KvFormat& format = *target.format;
     CHECK(target.first_slot + keys.rows <= format.block_tokens);
     for (uint32_t h = 0; h < format.kv_heads; ++h) {
-      std::byte* key_tile = target.block + format.KeyTileOffset(target.layer, h);
-      std::byte* value_tile = target.block + format.ValueTileOffset(target.layer, h);
-      for (uint32_t n = 0; n < keys.rows; ++n) {
-        const uint32_t slot = target.first_slot + n;
-        WriteKey(key_tile, format, slot, keys.row(n) + size_t{h} * format.head_dim, rope);
-        WriteValue(value_tile, format, slot, values.row(n) + size_t{h} * format.head_dim);
-      }
+      const size_t column = size_t{h} * format.head_dim;
+      KvRows rows{.data = keys.data + column,
+                  .stride = keys.row_stride,
+                  .rows = keys.rows,
+                  .head_dim = format.head_dim,
+                  .first_slot = target.first_slot,
+                  .rope = rope,
+                  .coordinates = target.basis == nullptr ? nullptr : &target.basis[h].key};
+      WriteRows(target.block + format.KeyTileOffset(target.layer, h), format, true, rows);
+      rows.data = values.data + column;
+      rows.stride = values.row_stride;
+      rows.rope = nullptr;
+      if (target.basis != nullptr) rows.coordinates = &target.basis[h].value;
+      WriteRows(target.block + format.ValueTileOffset(target.layer, h), format, false, rows);
     }
   }
 
@@ -111,7 +145,8 @@ class ReferenceBackend : public Backend {
                                       .layer = input.layer,
                                       .first_position = input.first_position,
                                       .lists = input.lists,
-                                      .rope = input.rope};
+                                      .rope = input.rope,
+                                      .basis = input.basis};
     ReferenceAttention(out, q, task, scores_);
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <vector>
 
 #include "engine/decode/utf8_stream.h"
@@ -18,8 +19,13 @@ double MsSince(Clock::time_point start) {
 // State of one generation between its steps.
 class Generation {
  public:
-  Generation(const ComputeContext& context, KvSequence& kv, const GenerationRequest& request)
-      : context_(context), kv_(kv), request_(request), sampler_(request.sampler) {}
+  Generation(const ComputeContext& context, DecodeBatcher& batcher, KvSequence& kv,
+             const GenerationRequest& request)
+      : context_(context),
+        batcher_(batcher),
+        kv_(kv),
+        request_(request),
+        sampler_(request.sampler) {}
 
   // Computes the prompt in chunks and samples the first token.
   Result<TokenId> Start(const std::stop_token& stop, GenerationReport* report) {
@@ -41,13 +47,16 @@ class Generation {
       last_rows = static_cast<uint32_t>(chunk.size());
     }
     ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
-    return Sample(last_rows - 1);
+    const MatrixView logits = Logits();
+    RETURN_IF_ERROR(context_.model.Logits(*scratch_, last_rows - 1, logits));
+    member_.emplace(batcher_);
+    return sampler_.Next({logits.data, logits.cols});
   }
 
-  Result<TokenId> Next(TokenId previous, const std::stop_token& stop) {
-    ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
-    RETURN_IF_ERROR(Forward({&previous, 1}, turn, stop));
-    return Sample(0);
+  Result<TokenId> Next(TokenId previous) {
+    const MatrixView logits = Logits();
+    RETURN_IF_ERROR(batcher_.Step(previous, kv_, logits));
+    return sampler_.Next({logits.data, logits.cols});
   }
 
  private:
@@ -60,30 +69,28 @@ class Generation {
     });
   }
 
-  Result<TokenId> Sample(uint32_t row) {
-    const MatrixView logits = logits_->Matrix(1, context_.model.config().vocabulary);
-    RETURN_IF_ERROR(context_.model.Logits(*scratch_, row, logits));
-    return sampler_.Next({logits.data, logits.cols});
-  }
+  MatrixView Logits() { return logits_->Matrix(1, context_.model.config().vocabulary); }
 
   const ComputeContext& context_;
+  DecodeBatcher& batcher_;
   KvSequence& kv_;
   const GenerationRequest& request_;
   Sampler sampler_;
   std::unique_ptr<ForwardScratch> scratch_;
   std::unique_ptr<Buffer> logits_;
+  std::optional<DecodeBatcher::Member> member_;  // from the first token on
 };
 
 }  // namespace
 
-Result<GenerationReport> Generate(const ComputeContext& context, const Tokenizer& tokenizer,
-                                  const ChatTemplate& chat, KvSequence& kv,
-                                  const GenerationRequest& request,
+Result<GenerationReport> Generate(const ComputeContext& context, DecodeBatcher& batcher,
+                                  const Tokenizer& tokenizer, const ChatTemplate& chat,
+                                  KvSequence& kv, const GenerationRequest& request,
                                   const std::function<bool(std::string_view)>& sink,
                                   const std::stop_token& stop) {
   const auto start = Clock::now();
   GenerationReport report;
-  Generation generation(context, kv, request);
+  Generation generation(context, batcher, kv, request);
   Utf8Stream utf8;
   bool wanted = true;
   const auto emit = [&](std::string piece) {
@@ -115,7 +122,7 @@ Result<GenerationReport> Generate(const ComputeContext& context, const Tokenizer
       report.finish_reason = "cancelled";
       break;
     }
-    token = generation.Next(id, stop);
+    token = generation.Next(id);
   }
   emit(utf8.Finish());
   report.decode_seconds = std::chrono::duration<double>(Clock::now() - first_token).count();

@@ -1,5 +1,6 @@
 // engine/decode/question_runner.h -- one question over a sequence: prefill of its tokens, then the
-// next-token loop. Knows no store. One thread; takes its turn at the compute gate token by token.
+// next-token loop. Knows no store. One thread; its tokens after the first go through
+// the batcher.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/decode/decode_batcher.h"
 #include "engine/decode/sampler.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/tokenizer/chat_template.h"
@@ -33,9 +35,9 @@ struct GenerationReport {
 
 // sink gets the text as complete UTF-8 pieces; false cancels. If the sequence follows a prefetch,
 // its errors end the call before the sink was called once, and the sequence must be thrown away.
-Result<GenerationReport> Generate(const ComputeContext& context, const Tokenizer& tokenizer,
-                                  const ChatTemplate& chat, KvSequence& kv,
-                                  const GenerationRequest& request,
+Result<GenerationReport> Generate(const ComputeContext& context, DecodeBatcher& batcher,
+                                  const Tokenizer& tokenizer, const ChatTemplate& chat,
+                                  KvSequence& kv, const GenerationRequest& request,
                                   const std::function<bool(std::string_view)>& sink,
                                   const std::stop_token& stop);
 

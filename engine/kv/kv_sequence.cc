@@ -5,24 +5,34 @@
 
 namespace corpusd {
 
+KvSequence::KvSequence(const KvLayout& layout) : layout_(layout) {
+  if (layout_.sinks == nullptr) return;
+  sinks_.push_back({.bytes = layout_.sinks->bytes->data(), .tokens = layout_.sinks->tokens});
+  RebuildLists();
+}
+
+uint32_t KvSequence::HiddenOfNext() const {
+  return tokens_ == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
+}
+
 void KvSequence::AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens) {
   CHECK(own_.empty()) << "shared pages come before own ones";
   CHECK(tokens >= 1 && tokens <= format.block_tokens) << tokens;
   if (shared_.empty() || !(shared_.back().format == format)) shared_.push_back({format, {}});
-  shared_.back().pages.push_back({bytes, tokens_, tokens});
+  shared_.back().pages.push_back({bytes, tokens_, tokens, std::min(HiddenOfNext(), tokens)});
   tokens_ += tokens;
   RebuildLists();
 }
 
 Status KvSequence::Extend(Backend& backend, uint32_t count) {
   while (count > 0) {
-    if (own_.empty() || own_.back().tokens == own_format_.block_tokens) {
-      ASSIGN_OR_RETURN(auto buffer, backend.Allocate(own_format_.BlockBytes(), "KV page"));
+    if (own_.empty() || own_.back().tokens == layout_.own.block_tokens) {
+      ASSIGN_OR_RETURN(auto buffer, backend.Allocate(layout_.own.BlockBytes(), "KV page"));
       std::memset(buffer->data(), 0, buffer->bytes());
-      own_.push_back({buffer->data(), tokens_, 0});
+      own_.push_back({buffer->data(), tokens_, 0, HiddenOfNext()});
       buffers_.push_back(std::move(buffer));
     }
-    const uint32_t fit = std::min(count, own_format_.block_tokens - own_.back().tokens);
+    const uint32_t fit = std::min(count, layout_.own.block_tokens - own_.back().tokens);
     own_.back().tokens += fit;
     tokens_ += fit;
     count -= fit;
@@ -49,7 +59,7 @@ std::vector<KvSequence::Target> KvSequence::TargetsOfLast(uint32_t count) const 
 }
 
 uint64_t KvSequence::bytes() const {
-  uint64_t bytes = own_.size() * own_format_.BlockBytes();
+  uint64_t bytes = own_.size() * layout_.own.BlockBytes();
   for (const SharedRun& run : shared_) bytes += run.pages.size() * run.format.BlockBytes();
   return bytes;
 }
@@ -58,15 +68,16 @@ std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
   std::vector<OwnBlock> blocks;
   blocks.reserve(own_.size());
   for (const KvPage& page : own_) {
-    blocks.push_back({{page.bytes, own_format_.BlockBytes()}, page.tokens});
+    blocks.push_back({{page.bytes, layout_.own.BlockBytes()}, page.tokens});
   }
   return blocks;
 }
 
 void KvSequence::RebuildLists() {
   lists_.clear();
+  if (!sinks_.empty()) lists_.push_back({&layout_.sinks->format, sinks_});
   for (const SharedRun& run : shared_) lists_.push_back({&run.format, run.pages});
-  if (!own_.empty()) lists_.push_back({&own_format_, own_});
+  if (!own_.empty()) lists_.push_back({&layout_.own, own_});
 }
 
 }  // namespace corpusd

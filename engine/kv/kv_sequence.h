@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/kv/kv_layout.h"
 #include "kernels/shapes.h"
 #include "store/base/result.h"
 #include "store/block_prefetch.h"
@@ -17,15 +18,18 @@ namespace corpusd {
 
 class KvSequence {
  public:
-  // shared_format: of the pages added by AddShared. own_format: of the pages it grows.
+  // layout.blocks: of the pages added by AddShared. layout.own: of the pages it grows. With sinks,
+  // the first page's tokens that they stand for are written but not read.
+  explicit KvSequence(const KvLayout& layout);
+  // Pages that are not coded.
   KvSequence(const KvFormat& shared_format, const KvFormat& own_format)
-      : shared_format_(shared_format), own_format_(own_format) {}
+      : KvSequence(KvLayout{shared_format, own_format, nullptr, nullptr}) {}
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
   // REQUIRES: no own page yet; bytes of shared_format's BlockBytes().
   void AddShared(const std::byte* bytes, uint32_t tokens) {
-    AddShared(shared_format_, bytes, tokens);
+    AddShared(layout_.blocks, bytes, tokens);
   }
   // The same for a page of another format, such as exact first tokens before a coded history.
   void AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens);
@@ -52,7 +56,16 @@ class KvSequence {
   // For AttentionInput; valid until the next AddShared or Extend.
   std::span<const KvPageList> lists() const { return lists_; }
   uint64_t tokens() const { return tokens_; }
-  const KvFormat& own_format() const { return own_format_; }
+  const KvFormat& own_format() const { return layout_.own; }
+  // [kv_heads], for AttentionInput and KvWriteTarget; null if the pages are not coded.
+  const KvBasis* basis(uint32_t layer) const {
+    return layout_.calibration == nullptr ? nullptr : layout_.calibration->layer(layer);
+  }
+  // The address of the first page of the corpus: equal for sequences over the same blocks. Null if
+  // none is shared.
+  const std::byte* first_page() const {
+    return shared_.empty() ? nullptr : shared_.front().pages.front().bytes;
+  }
   uint64_t bytes() const;  // of all pages, shared and own
 
   struct OwnBlock {
@@ -64,9 +77,11 @@ class KvSequence {
 
  private:
   void RebuildLists();
+  // How many slots of a page that begins at the sequence's end are read from the sinks instead.
+  uint32_t HiddenOfNext() const;
 
-  const KvFormat shared_format_;
-  const KvFormat own_format_;
+  const KvLayout layout_;
+  std::vector<KvPage> sinks_;  // one or none
   BlockPrefetch* arriving_ = nullptr;
   // Neighbouring shared pages of one format.
   struct SharedRun {

@@ -1,5 +1,6 @@
 // The llama family: RMSNorm, grouped-query attention with RoPE, SwiGLU, residuals (Touvron et al.
 // 2023, arXiv 2302.13971; GQA: Ainslie et al. 2023, arXiv 2305.13245).
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -113,7 +114,14 @@ class LlamaModel final : public Model {
     KvFormat format;
     if (!ParseKvFormatName(name, &format.key_codec, &format.value_codec)) {
       return InvalidArgumentError("KV format '" + std::string(name) +
-                                  "' is not known: bf16 and int8 are");
+                                  "' is not known: bf16, int8, cq8, cq4, cq3, cq2 and mixtures "
+                                  "such as cq4k3v are");
+    }
+    const bool coded = IsCoded(format.key_codec) || IsCoded(format.value_codec);
+    if (coded && (config_.head_dim % 64 != 0 || !std::has_single_bit(config_.head_dim))) {
+      return InvalidArgumentError("KV format '" + std::string(name) +
+                                  "' needs heads of 64, 128 or 256 numbers; this model's have " +
+                                  std::to_string(config_.head_dim) + ": use bf16 or int8");
     }
     format.layers = config_.layers;
     format.kv_heads = config_.kv_heads;
@@ -124,27 +132,54 @@ class LlamaModel final : public Model {
   Status Forward(std::span<const TokenId> tokens, KvSequence& kv, ForwardScratch& scratch,
                  const std::function<bool()>& between_layers) const override {
     const auto n = static_cast<uint32_t>(tokens.size());
-    CHECK(n >= 1 && n <= scratch.rows()) << n << " tokens, scratch for " << scratch.rows();
-    for (const TokenId id : tokens) {
-      if (id >= config_.vocabulary) {
-        return InvalidArgumentError("token id " + std::to_string(id) +
-                                    " is beyond the vocabulary of " +
-                                    std::to_string(config_.vocabulary));
-      }
-    }
+    RETURN_IF_ERROR(CheckTokens(tokens, kv, n, scratch));
     const uint64_t first_position = kv.tokens();
-    if (first_position + n > config_.context_tokens) {
-      return InvalidArgumentError(std::to_string(first_position + n) +
-                                  " tokens are more than the model's context of " +
-                                  std::to_string(config_.context_tokens));
-    }
     RETURN_IF_ERROR(kv.Extend(backend_, n));
     const auto targets = kv.TargetsOfLast(n);
     const MatrixView x = scratch.hidden->Matrix(n, config_.hidden);
     backend_.Embed(x, *embedding_, tokens);
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
       RETURN_IF_ERROR(kv.WaitLayer(layer));
-      AttentionPart(layer, x, first_position, kv, targets, scratch);
+      const MatrixView qkv = ProjectQkv(layer, x, scratch);
+      uint32_t row = 0;
+      for (const KvSequence::Target& target : targets) {
+        WriteKv(layer, kv, target, qkv.Rows(row, target.rows));
+        row += target.rows;
+      }
+      const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
+      backend_.Attention(attention, qkv.Cols(0, QueryCols()), InputOf(layer, kv, first_position));
+      backend_.MatMul(x, attention, *layers_[layer].output, /*accumulate=*/true);
+      FeedForwardPart(layers_[layer], x, scratch);
+      if (!between_layers()) return CancelledError("the computation was stopped");
+    }
+    return backend_.Synchronize();
+  }
+
+  Status ForwardEach(std::span<const TokenId> tokens, std::span<KvSequence* const> sequences,
+                     ForwardScratch& scratch,
+                     const std::function<bool()>& between_layers) const override {
+    const auto n = static_cast<uint32_t>(tokens.size());
+    CHECK(sequences.size() == n) << n << " tokens of " << sequences.size() << " sequences";
+    std::vector<KvSequence::Target> targets;
+    for (uint32_t r = 0; r < n; ++r) {
+      RETURN_IF_ERROR(CheckTokens(tokens, *sequences[r], 1, scratch));
+      RETURN_IF_ERROR(sequences[r]->Extend(backend_, 1));
+      targets.push_back(sequences[r]->TargetsOfLast(1).front());
+    }
+    const MatrixView x = scratch.hidden->Matrix(n, config_.hidden);
+    backend_.Embed(x, *embedding_, tokens);
+    std::vector<AttentionInput> inputs(n);
+    for (uint32_t layer = 0; layer < config_.layers; ++layer) {
+      const MatrixView qkv = ProjectQkv(layer, x, scratch);
+      for (uint32_t r = 0; r < n; ++r) {
+        const KvSequence& kv = *sequences[r];
+        RETURN_IF_ERROR(kv.WaitLayer(layer));
+        WriteKv(layer, kv, targets[r], qkv.Rows(r, 1));
+        inputs[r] = InputOf(layer, kv, kv.tokens() - 1);
+      }
+      const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
+      backend_.AttentionEach(attention, qkv.Cols(0, QueryCols()), inputs);
+      backend_.MatMul(x, attention, *layers_[layer].output, /*accumulate=*/true);
       FeedForwardPart(layers_[layer], x, scratch);
       if (!between_layers()) return CancelledError("the computation was stopped");
     }
@@ -161,23 +196,43 @@ class LlamaModel final : public Model {
   }
 
  private:
-  void AttentionPart(uint32_t layer, MatrixView x, uint64_t first_position, const KvSequence& kv,
-                     std::span<const KvSequence::Target> targets, ForwardScratch& scratch) const {
-    const LayerWeights& w = layers_[layer];
-    const uint32_t q_cols = config_.q_heads * config_.head_dim;
+  uint32_t QueryCols() const { return config_.q_heads * config_.head_dim; }
+
+  // kInvalidArgument unless `count` more tokens fit behind kv and all ids are known.
+  Status CheckTokens(std::span<const TokenId> tokens, const KvSequence& kv, uint32_t count,
+                     const ForwardScratch& scratch) const {
+    CHECK(!tokens.empty() && tokens.size() <= scratch.rows())
+        << tokens.size() << " tokens, scratch for " << scratch.rows();
+    for (const TokenId id : tokens) {
+      if (id < config_.vocabulary) continue;
+      return InvalidArgumentError("token id " + std::to_string(id) +
+                                  " is beyond the vocabulary of " +
+                                  std::to_string(config_.vocabulary));
+    }
+    if (kv.tokens() + count <= config_.context_tokens) return OkStatus();
+    return InvalidArgumentError(std::to_string(kv.tokens() + count) +
+                                " tokens are more than the model's context of " +
+                                std::to_string(config_.context_tokens));
+  }
+
+  MatrixView ProjectQkv(uint32_t layer, MatrixView x, ForwardScratch& scratch) const {
     const uint32_t kv_cols = config_.kv_heads * config_.head_dim;
     const MatrixView normed = scratch.normed->Matrix(x.rows, config_.hidden);
-    const MatrixView qkv = scratch.qkv->Matrix(x.rows, q_cols + 2 * kv_cols);
-    const MatrixView attention = scratch.attention->Matrix(x.rows, q_cols);
-    backend_.RmsNorm(normed, x, w.attention_norm.data(), config_.norm_epsilon);
-    backend_.MatMul(qkv, normed, *w.qkv, /*accumulate=*/false);
-    uint32_t row = 0;
-    for (const KvSequence::Target& target : targets) {
-      const MatrixView rows = qkv.Rows(row, target.rows);
-      backend_.WriteKv({&kv.own_format(), target.block, layer, target.first_slot},
-                       rows.Cols(q_cols, kv_cols), rows.Cols(q_cols + kv_cols, kv_cols), &rope_);
-      row += target.rows;
-    }
+    const MatrixView qkv = scratch.qkv->Matrix(x.rows, QueryCols() + 2 * kv_cols);
+    backend_.RmsNorm(normed, x, layers_[layer].attention_norm.data(), config_.norm_epsilon);
+    backend_.MatMul(qkv, normed, *layers_[layer].qkv, /*accumulate=*/false);
+    return qkv;
+  }
+
+  void WriteKv(uint32_t layer, const KvSequence& kv, const KvSequence::Target& target,
+               MatrixView qkv) const {
+    const uint32_t kv_cols = config_.kv_heads * config_.head_dim;
+    backend_.WriteKv({&kv.own_format(), target.block, layer, target.first_slot, kv.basis(layer)},
+                     qkv.Cols(QueryCols(), kv_cols), qkv.Cols(QueryCols() + kv_cols, kv_cols),
+                     &rope_);
+  }
+
+  AttentionInput InputOf(uint32_t layer, const KvSequence& kv, uint64_t first_position) const {
     AttentionInput input;
     input.shape = {config_.q_heads, config_.kv_heads, config_.head_dim,
                    static_cast<float>(RopeAttentionFactor(config_.rope) /
@@ -186,8 +241,8 @@ class LlamaModel final : public Model {
     input.first_position = first_position;
     input.lists = kv.lists();
     input.rope = &rope_;
-    backend_.Attention(attention, qkv.Cols(0, q_cols), input);
-    backend_.MatMul(x, attention, *w.output, /*accumulate=*/true);
+    input.basis = kv.basis(layer);
+    return input;
   }
 
   void FeedForwardPart(const LayerWeights& w, MatrixView x, ForwardScratch& scratch) const {

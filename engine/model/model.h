@@ -47,6 +47,13 @@ class Model {
   // tokens.size() <= scratch.rows().
   virtual Status Forward(std::span<const TokenId> tokens, KvSequence& kv, ForwardScratch& scratch,
                          const std::function<bool()>& between_layers) const = 0;
+  // The same for one token of each of several sequences, in one pass over the weights and over the
+  // pages that they share: what Forward of each alone computes, bit for bit. All layers of shared
+  // pages must be there. REQUIRES: as many sequences as tokens, all different; at most
+  // Backend::few_rows() of them unless that is 0.
+  virtual Status ForwardEach(std::span<const TokenId> tokens,
+                             std::span<KvSequence* const> sequences, ForwardScratch& scratch,
+                             const std::function<bool()>& between_layers) const = 0;
   // logits [count, vocabulary] of rows [first_row, first_row + count) of scratch.hidden.
   virtual Status Logits(ForwardScratch& scratch, uint32_t first_row, MatrixView logits) const = 0;
 };

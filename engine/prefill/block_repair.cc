@@ -15,10 +15,35 @@ std::vector<size_t> BrokenBlocks(const FetchStats& stats, size_t first) {
   return broken;
 }
 
+// Computes the run that begins at block `run` over its leased history, and writes back those of its
+// blocks that are broken (indices into the record's chain, from `run` on, in order).
+Status MendRun(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
+               const KvLayout& layout, std::span<const TokenId> tokens,
+               std::span<const BlockRef> history, std::span<const size_t> broken,
+               ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased) {
+  const size_t run = history.size();
+  const auto kv = SequenceOver(history, layout.OfBlocks());
+  const size_t first_token = run * kBlockTokens;
+  const auto run_tokens = tokens.subspan(
+      first_token, std::min<size_t>(kRunTokens, record.durable_tokens - first_token));
+  ASSIGN_OR_RETURN(const auto scratch,
+                   ForwardScratch::Create(context.backend, context.model.config(),
+                                          static_cast<uint32_t>(run_tokens.size())));
+  RETURN_IF_ERROR(ComputeRun(context, run_tokens, *kv, *scratch, priority, stop));
+  leased->recomputed_tokens += run_tokens.size();
+  const auto writes = BlockWrites(*kv, record.chain, tokens, run);
+  for (const size_t i : broken) {
+    if (i >= run + writes.size()) break;
+    RETURN_IF_ERROR(store.Repair(writes[i - run]));
+    ++leased->repaired_blocks;
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
-                   const KvFormat& format, std::span<const TokenId> tokens,
+                   const KvLayout& layout, std::span<const TokenId> tokens,
                    ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased) {
   const size_t first = leased->refs.size();
   CHECK(first <= record.chain.size()) << first << " leased of " << record.chain.size();
@@ -41,32 +66,53 @@ Status ExtendLease(const ComputeContext& context, BlockStore& store, const Corpu
       return OkStatus();
     }
     const size_t run = broken.front() / kRunBlocks * kRunBlocks;
-    const auto kv = SequenceOver(std::span(whole).first(run), format, format);
-    const size_t first_token = run * kBlockTokens;
-    const auto run_tokens = tokens.subspan(
-        first_token, std::min<size_t>(kRunTokens, record.durable_tokens - first_token));
-    ASSIGN_OR_RETURN(const auto scratch,
-                     ForwardScratch::Create(context.backend, context.model.config(),
-                                            static_cast<uint32_t>(run_tokens.size())));
-    RETURN_IF_ERROR(ComputeRun(context, run_tokens, *kv, *scratch, priority, stop));
-    leased->recomputed_tokens += run_tokens.size();
-    const auto writes = BlockWrites(*kv, record.chain, tokens, run);
-    for (const size_t i : broken) {
-      if (i >= run + writes.size()) break;
-      RETURN_IF_ERROR(store.Repair(writes[i - run]));
-      ++leased->repaired_blocks;
-    }
+    RETURN_IF_ERROR(MendRun(context, store, record, layout, tokens, std::span(whole).first(run),
+                            broken, priority, stop, leased));
   }
   return CorruptionError("corpus '" + record.name +
                          "': blocks stay damaged after being written again: is the disk failing?");
 }
 
+Result<uint64_t> RepairInPieces(const ComputeContext& context, BlockStore& store,
+                                const CorpusRecord& record, const KvLayout& layout,
+                                std::span<const TokenId> tokens, const std::stop_token& stop) {
+  ASSIGN_OR_RETURN(const auto presence, store.Presence(record.chain));
+  LeasedCorpus history;  // grows from one broken run to the next
+  for (size_t i = 0; i < presence.size();) {
+    if (presence[i] == BlockPresence::kStored) {
+      ++i;
+      continue;
+    }
+    const size_t run = i / kRunBlocks * kRunBlocks;
+    CorpusRecord before = record;
+    before.chain.resize(run);
+    before.durable_tokens = run * kBlockTokens;
+    const Status leased = ExtendLease(context, store, before, layout, tokens,
+                                      ComputePriority::kPrefill, stop, &history);
+    if (leased.code() == StatusCode::kResourceExhausted) {
+      return leased.WithContext("corpus '" + record.name + "': block " + std::to_string(i) +
+                                " and what is broken behind it stay so (repaired: " +
+                                std::to_string(history.repaired_blocks) +
+                                "), since computing it takes the " + std::to_string(run) +
+                                " blocks before it in host memory at once");
+    }
+    RETURN_IF_ERROR(leased);
+    std::vector<size_t> broken;
+    for (; i < std::min(run + kRunBlocks, presence.size()); ++i) {
+      if (presence[i] != BlockPresence::kStored) broken.push_back(i);
+    }
+    RETURN_IF_ERROR(MendRun(context, store, record, layout, tokens, history.refs, broken,
+                            ComputePriority::kPrefill, stop, &history));
+  }
+  return history.repaired_blocks;
+}
+
 Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store,
-                                const CorpusRecord& record, const KvFormat& format,
+                                const CorpusRecord& record, const KvLayout& layout,
                                 std::span<const TokenId> tokens, ComputePriority priority,
                                 const std::stop_token& stop) {
   LeasedCorpus leased;
-  RETURN_IF_ERROR(ExtendLease(context, store, record, format, tokens, priority, stop, &leased));
+  RETURN_IF_ERROR(ExtendLease(context, store, record, layout, tokens, priority, stop, &leased));
   return leased;
 }
 

@@ -20,11 +20,18 @@ struct LeasedCorpus {
 // Leases the blocks of the record that `leased`, the leases of a prefix of it, lacks, repairing on
 // the way. On an error the prefix stays leased.
 Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
-                   const KvFormat& format, std::span<const TokenId> tokens,
+                   const KvLayout& layout, std::span<const TokenId> tokens,
                    ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased);
+// Computes the blocks that are known to be damaged or missing again, run by run. Leases no more
+// than what lies before the last of them, and nothing behind it. RETURNS how many.
+// kResourceExhausted: the history of a broken run does not fit the host tier; those before it are
+// repaired.
+Result<uint64_t> RepairInPieces(const ComputeContext& context, BlockStore& store,
+                                const CorpusRecord& record, const KvLayout& layout,
+                                std::span<const TokenId> tokens, const std::stop_token& stop);
 // Leases every block of the record, repairing on the way.
 Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store,
-                                const CorpusRecord& record, const KvFormat& format,
+                                const CorpusRecord& record, const KvLayout& layout,
                                 std::span<const TokenId> tokens, ComputePriority priority,
                                 const std::stop_token& stop);
 

@@ -1,29 +1,46 @@
 #include "engine/prefill/prefill_runner.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace corpusd {
 
-std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs,
-                                         const KvFormat& shared_format,
-                                         const KvFormat& own_format) {
-  auto kv = std::make_unique<KvSequence>(shared_format, own_format);
+std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout) {
+  auto kv = std::make_unique<KvSequence>(layout);
   for (const BlockRef& ref : refs) {
-    CHECK(ref.valid() && ref.bytes().size() == shared_format.BlockBytes()) << "block of a lease";
+    CHECK(ref.valid() && ref.bytes().size() == layout.blocks.BlockBytes()) << "block of a lease";
     kv->AddShared(ref.bytes().data(), ref.tokens());
   }
   return kv;
 }
 
-std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvFormat& shared_format,
-                                         const KvFormat& own_format) {
-  auto kv = std::make_unique<KvSequence>(shared_format, own_format);
+std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvLayout& layout) {
+  auto kv = std::make_unique<KvSequence>(layout);
   for (size_t i = 0; i < arriving.blocks(); ++i) {
-    CHECK(arriving.bytes(i).size() == shared_format.BlockBytes()) << "block of a prefetch";
+    CHECK(arriving.bytes(i).size() == layout.blocks.BlockBytes()) << "block of a prefetch";
     kv->AddShared(arriving.bytes(i).data(), arriving.tokens(i));
   }
   kv->Follow(&arriving);
   return kv;
+}
+
+Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& context,
+                                                     std::span<const TokenId> tokens,
+                                                     const KvLayout& layout,
+                                                     ComputePriority priority,
+                                                     const std::stop_token& stop) {
+  const auto first = tokens.first(std::min<size_t>(tokens.size(), kSinkTokens));
+  KvSequence kv({layout.own, layout.own, layout.calibration, nullptr});
+  ASSIGN_OR_RETURN(const auto scratch,
+                   ForwardScratch::Create(context.backend, context.model.config(), kSinkTokens));
+  RETURN_IF_ERROR(ComputeRun(context, first, kv, *scratch, priority, stop));
+  auto page = std::make_shared<SinkPage>();
+  page->format = layout.own;
+  page->tokens = static_cast<uint32_t>(first.size());
+  const auto source = kv.OwnBlocks().front().bytes;
+  ASSIGN_OR_RETURN(page->bytes, context.backend.Allocate(source.size(), "exact first tokens"));
+  std::memcpy(page->bytes->data(), source.data(), source.size());
+  return std::shared_ptr<const SinkPage>(std::move(page));
 }
 
 void AwaitLayer(const KvSequence& kv, uint32_t layer, ComputeGate::Turn& turn) {

@@ -31,18 +31,24 @@ struct ComputeContext {
 
 // Leased blocks of a corpus as the start of a sequence.
 // REQUIRES: every ref valid; they must outlive the sequence.
-std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs,
-                                         const KvFormat& shared_format, const KvFormat& own_format);
+std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout);
 
 // The same over blocks that are still on their way: layer i can be read when section i is there.
 // REQUIRES: no block is known to be damaged or missing; `arriving` must outlive the sequence.
-std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvFormat& shared_format,
-                                         const KvFormat& own_format);
+std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvLayout& layout);
 
 // Between two layers: gives up the turn while the next layer of the sequence is not there yet, so
 // that those whose layers are there compute meanwhile. Returns at once after the last layer. What
 // went wrong is said by the sequence's WaitLayer.
 void AwaitLayer(const KvSequence& kv, uint32_t layer, ComputeGate::Turn& turn);
+
+// The exact page of a chain's first tokens: of at most kSinkTokens of `tokens`. layout: without
+// sinks. kCancelled if stopped.
+Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& context,
+                                                     std::span<const TokenId> tokens,
+                                                     const KvLayout& layout,
+                                                     ComputePriority priority,
+                                                     const std::stop_token& stop);
 
 // Computes the run of tokens that follows `kv` (at most kRunTokens). Offers the turn between
 // layers. kCancelled if stopped.

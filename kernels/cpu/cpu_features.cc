@@ -50,7 +50,8 @@ CpuFeatures DetectCpuFeatures() noexcept {
   features.avx512_vnni = features.avx512 && Has(extended.ecx, 11);
   features.amx_bf16 = features.avx512_vnni && Has(extended1.eax, 5) &&  // AVX512_BF16
                       (state & kAmxState) == kAmxState && Has(extended.edx, 22) &&
-                      Has(extended.edx, 24) && TilePermission();
+                      Has(extended.edx, 24) && Has(extended.edx, 25) &&  // AMX-TILE, AMX-INT8
+                      TilePermission();
   return features;
 }
 

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/kv_rows.h"
 #include "kernels/shapes.h"
 
 namespace corpusd {
@@ -29,7 +30,8 @@ struct MatMulTask {
   uint32_t first_panel = 0;
   uint32_t panels = 0;
   bool accumulate = false;
-  std::byte* scratch = nullptr;  // matmul_scratch_bytes, 64-byte aligned, one per thread
+  const std::byte* read_next = nullptr;  // a hint: what the thread reads behind these panels
+  std::byte* scratch = nullptr;          // matmul_scratch_bytes, 64-byte aligned, one per thread
 };
 
 // Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That
@@ -44,6 +46,7 @@ struct PageTiles {
   uint64_t value_stride = 0;
   uint64_t first_position = 0;
   uint32_t tokens = 0;
+  uint32_t hidden = 0;  // slots at the start that no query sees
   KvCodec key_codec = KvCodec::kBf16;
   KvCodec value_codec = KvCodec::kBf16;
 };
@@ -52,10 +55,14 @@ struct PageTiles {
 struct AttentionTask {
   AttentionShape shape;
   uint64_t first_position = 0;  // of row 0 of q
+  // [call_rows], in place of first_position + row, for rows that each see all tokens of the pages;
+  // or null.
+  const uint64_t* positions = nullptr;
   const PageTiles* pages = nullptr;
   uint32_t page_count = 0;
   const RopeTable* rope = nullptr;
-  const float* q = nullptr;  // [rows, q_heads * head_dim] of the whole call
+  const KvBasis* basis = nullptr;  // of this KV head; null: the pages hold plain keys and values
+  const float* q = nullptr;        // [rows, q_heads * head_dim] of the whole call
   uint32_t q_stride = 0;
   float* out = nullptr;
   uint32_t out_stride = 0;
@@ -79,15 +86,28 @@ constexpr uint32_t AttentionParts(uint32_t page_count) noexcept {
 constexpr uint64_t AttentionStateFloats(const AttentionShape& shape, uint32_t rows) noexcept {
   return uint64_t{rows} * (shape.q_heads / shape.kv_heads) * (shape.head_dim + 2);
 }
-// An expanded tile; queries, scores and weights of the stacked rows; two states. The same for all
+// An expanded tile, an unpacked one, scales and means of two; a basis in 16 bits; queries
+// (turned, and in the basis), scores and weights of the stacked rows; two states. The same for all
 // tables.
 constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
   const uint64_t group = shape.q_heads / shape.kv_heads;
   const uint64_t stacked = (AttentionRowsMax(shape) * group + 15) / 16 * 16;
-  const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 4;
-  const uint64_t row = (uint64_t{shape.head_dim} * 3 + 2 * uint64_t{kBlockTokens} + 4) * 4;
-  return tile + stacked * row + 1024;
+  const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 5;
+  const uint64_t matrix = uint64_t{shape.head_dim} * shape.head_dim * 2;
+  const uint64_t columns = (2 * uint64_t{kBlockTokens} + 2 * uint64_t{shape.head_dim}) * 4;
+  const uint64_t row = (uint64_t{shape.head_dim} * 5 + 2 * uint64_t{kBlockTokens} + 6) * 4;
+  return tile + matrix + columns + stacked * row + 1024;
 }
+
+// One tile of a cq codec from rows.rows rows, slots 0 .. of it: the bytes that
+// reference/coded_tile_codec.h specifies.
+struct EncodeTask {
+  std::byte* tile = nullptr;  // KvTileBytes
+  KvCodec codec = KvCodec::kCq4;
+  bool is_key = false;
+  KvRows rows;
+  std::byte* scratch = nullptr;  // encode_scratch_bytes, 64-byte aligned, one per thread
+};
 
 struct CpuKernels {
   std::string_view name;
@@ -110,6 +130,11 @@ struct CpuKernels {
   void (*attend_part)(const AttentionTask& task, uint32_t part, float* state) noexcept = nullptr;
   // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in order into out.
   void (*merge_parts)(const AttentionTask& task, const float* states) noexcept = nullptr;
+  // y[rows][head_dim], the rows in their coordinates; and tiles of them. The same bits from all
+  // tables.
+  void (*to_coordinates)(float* y, const KvRows& rows) noexcept = nullptr;
+  void (*encode_tile)(const EncodeTask& task) noexcept = nullptr;
+  uint64_t (*encode_scratch_bytes)(uint32_t head_dim) noexcept = nullptr;
   void (*rms_norm)(MatrixView out, MatrixView x, const float* gain,
                    float epsilon) noexcept = nullptr;
   void (*swiglu)(MatrixView out, MatrixView gate_up) noexcept = nullptr;

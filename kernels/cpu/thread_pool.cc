@@ -36,6 +36,7 @@ unsigned UsableProcessors() {
 
 ThreadPool::ThreadPool(unsigned threads) {
   const unsigned count = threads == 0 ? UsableProcessors() : threads;
+  ranges_ = std::make_unique<Range[]>(count);
   workers_.reserve(count - 1);
   for (unsigned i = 1; i < count; ++i) workers_.emplace_back([this, i] { Work(i); });
 }

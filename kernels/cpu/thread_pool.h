@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -35,7 +36,35 @@ class ThreadPool {
     });
   }
 
+  // The same for items that read memory one behind the other: they are cut into one range a thread.
+  // A thread takes its own range in ascending order, then helps with those of others.
+  template <typename Body>
+  void ParallelForRanges(uint32_t items, const Body& body) {
+    const unsigned count = threads();
+    for (unsigned t = 0; t < count; ++t) ranges_[t].next.store(RangeBegin(items, t), kRelaxed);
+    ParallelFor(count, [&](uint32_t, unsigned thread) {
+      for (unsigned i = 0; i < count; ++i) {
+        const unsigned range = (thread + i) % count;
+        const uint32_t end = RangeBegin(items, range + 1);
+        std::atomic<uint32_t>& next = ranges_[range].next;
+        while (next.load(kRelaxed) < end) {
+          const uint32_t item = next.fetch_add(1, kRelaxed);
+          if (item < end) body(item, thread);
+        }
+      }
+    });
+  }
+  // The first item of thread `range`'s range; of range threads(): items.
+  uint32_t RangeBegin(uint32_t items, unsigned range) const {
+    return static_cast<uint32_t>(uint64_t{items} * range / threads());
+  }
+
  private:
+  static constexpr std::memory_order kRelaxed = std::memory_order_relaxed;
+  // A range of ParallelForRanges: its next item. In a cache line of its own.
+  struct alignas(64) Range {
+    std::atomic<uint32_t> next{0};
+  };
   using Call = void (*)(const void* context, uint32_t item, unsigned thread);
 
   void Run(uint32_t items, const void* context, Call call);
@@ -52,6 +81,7 @@ class ThreadPool {
   std::atomic<Call> call_{nullptr};
   alignas(64) std::atomic<uint32_t> epoch_{0};  // what sleepers wait on
   std::atomic<bool> stop_{false};
+  std::unique_ptr<Range[]> ranges_;  // one a thread
   std::vector<std::thread> workers_;
 };
 

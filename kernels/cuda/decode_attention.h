@@ -24,7 +24,8 @@ struct DecodeAttention {
   int tokens = 0;      // > 0; the last tile may be partly filled
 
   // Device pointers. blocks[i] is where tokens 128 i .. 128 i + 127 lie; the K tile of head h is at
-  // blocks[i] + key_offset + h * tile_stride, the V tile at + value_offset. All multiples of 16.
+  // blocks[i] + key_offset + h * tile_stride, the V tile at + value_offset. All multiples of 16;
+  // multiples of 128 are fastest.
   const uint8_t* const* blocks = nullptr;
   uint64_t key_offset = 0, value_offset = 0, tile_stride = 0;
   // [kv_heads][query_rows][head_dim] float32, already times log2(e) / sqrt(head_dim) and the scale

@@ -16,6 +16,7 @@ template <class Shape>
 __device__ void LoadTiles(const DecodeArguments& args, const DecodeShared<Shape>& shared, int first,
                           int last) {
   constexpr int kTeams = Shape::kTeams, kBatch = 32 / kTeams * kTeams;
+  constexpr int kBytes = Shape::Tile::kBytes;
   const int lane = threadIdx.x % 32;
   int stage = 0, parity = 1;
   for (int from = first; from < last;) {
@@ -27,14 +28,14 @@ __device__ void LoadTiles(const DecodeArguments& args, const DecodeShared<Shape>
         const int count = min(kTeams, end - base - i);
         if (lane == 0) {
           ptx::WaitPhase(shared.empty + stage, parity);
-          ptx::ArriveExpecting(shared.full + stage, count * Shape::kPairBytes);
+          ptx::ArriveExpecting(shared.full + stage, count * 2 * kBytes);
         }
         __syncwarp();
         if (lane >= i && lane < i + count) {
           uint8_t* to = shared.ring + stage * Shape::kStageBytes + (lane - i) * Shape::kPairBytes;
-          constexpr int kBytes = Shape::Tile::kBytes;
           ptx::CopyToShared(to, source + args.key_offset, kBytes, shared.full + stage);
-          ptx::CopyToShared(to + kBytes, source + args.value_offset, kBytes, shared.full + stage);
+          ptx::CopyToShared(to + Shape::kSlotBytes, source + args.value_offset, kBytes,
+                            shared.full + stage);
         }
         if (++stage == args.stages) stage = 0, parity ^= 1;
       }

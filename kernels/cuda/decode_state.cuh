@@ -43,7 +43,9 @@ struct DecodeShape {
   static constexpr int kTileWarps = kGroups / Groups;
   static constexpr int kTeams = Warps / kTileWarps;
   static constexpr int kThreads = Warps * 32;  // without the loading warp
-  static constexpr int kPairBytes = 2 * Tile::kBytes;
+  // A tile's place in shared memory: bulk copies are slower to half a line of 128 bytes.
+  static constexpr int kSlotBytes = (Tile::kBytes + 127) / 128 * 128;
+  static constexpr int kPairBytes = 2 * kSlotBytes;
   static constexpr int kStageBytes = kTeams * kPairBytes;
   static_assert(Warps % kTileWarps == 0 && kTeams <= 32);
   static constexpr int SharedBytes(int stages, int rows) {
@@ -254,7 +256,7 @@ template <class Shape>
 __device__ __forceinline__ void WarpState<Shape>::AddTile(const DecodeArguments& args,
                                                           const uint8_t* keys, int tile, int part) {
   // A score may pass the running maximum by this many octaves before everything is rescaled: halves
-  // hold 2^(6 + 9), the largest scale included.
+  // hold 2^(6 + 3), the largest scale included.
   constexpr float kSlack = 6.f;
   const int g = threadIdx.x % 32 / 4;
   float score[G][N][4];
@@ -285,7 +287,7 @@ __device__ __forceinline__ void WarpState<Shape>::AddTile(const DecodeArguments&
   if (__any_sync(kWholeWarp, high)) Rescale(score);
 #pragma unroll
   for (int i = 0; i < G; ++i) {
-    AddValues(keys + Shape::Tile::kBytes, part * G + i, args.magic, score[i]);
+    AddValues(keys + Shape::kSlotBytes, part * G + i, args.magic, score[i]);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/kv_basis.h"
 #include "kernels/shapes.h"
 
 namespace corpusd {
@@ -15,9 +16,11 @@ struct ReferenceAttentionTask {
   uint64_t first_position = 0;
   std::span<const KvPageList> lists;
   const RopeTable* rope = nullptr;  // null: no positions
+  const KvBasis* basis = nullptr;   // [kv_heads]: all pages hold its coordinates; null: plain
 };
 
-// out[row, head] = softmax(scale * q . k) v over every key whose position is at most the row's.
+// out[row, head] = softmax(scale * q . k) v over every key whose position is at most the row's and
+// that is not hidden.
 // Rows with no visible key become zero. scratch: as many doubles as the pages hold tokens.
 void ReferenceAttention(MatrixView out, MatrixView q, const ReferenceAttentionTask& task,
                         std::span<double> scratch) noexcept;

@@ -119,8 +119,10 @@ struct alignas(64) TileConfig {
 };
 
 __attribute__((target("amx-tile,amx-bf16"))) float DotTile(int steps) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
+  // Constant data: g++ 12's _tile_loadconfig names 8 of the 64 bytes that it reads, and stores to
+  // the others may be dropped.
+  static constexpr TileConfig kConfig = {};
+  _tile_loadconfig(&kConfig);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -156,9 +158,14 @@ double BestGmacs(ThreadPool& pool, bool processor_time, float (*loop)(int), int 
   return best;
 }
 
+// Asks for memory some lines ahead: without that the loop itself would be the limit, at two thirds
+// of what the kernels read.
 __attribute__((target("avx2"))) uint64_t SumBytes(const std::byte* data, uint64_t bytes) {
+  constexpr uint64_t kAhead = 4096;
   __m256i sums[4] = {};
   for (uint64_t i = 0; i < bytes; i += 128) {
+    _mm_prefetch(reinterpret_cast<const char*>(data + i + kAhead), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(data + i + kAhead + 64), _MM_HINT_T0);
     for (int j = 0; j < 4; ++j) {
       const auto* p = reinterpret_cast<const __m256i*>(data + i + uint64_t(j) * 32);
       sums[j] = _mm256_add_epi64(sums[j], _mm256_load_si256(p));

@@ -1,6 +1,7 @@
 // Throughput of the CPU kernels at the shapes of SmolLM2-135M, beside ceilings measured in the same
 // run:
 //   kernel_bench [--threads N] [--isa NAME] [--depth TOKENS] [--smoke] [--processor-time]
+//   [--kv-only]
 // Prints one JSON object. Rates are the best of several runs; "share" is of the ceiling of the
 // table's own arithmetic.
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "engine/backend/cpu_backend.h"
+#include "kernels/kv_basis.h"
 #include "tests/bench/cpu_ceilings.h"
 
 namespace corpusd {
@@ -31,6 +33,7 @@ struct Options {
   uint32_t depth = 8192;
   bool smoke = false;
   bool processor_time = false;  // with one thread
+  bool kv_only = false;         // no products with weights
 };
 
 struct Product {
@@ -53,6 +56,28 @@ T ValueOrExit(Result<T> result) {
   }
   return std::move(*result);
 }
+
+// Plain coordinates in the form of a basis: what it costs does not depend on its numbers.
+class PlainBasis {
+ public:
+  PlainBasis() : square_(kDim * kDim), none_(kDim * kDim), zeros_(kDim), ones_(kDim, 1.0f) {
+    for (uint32_t i = 0; i < kDim; ++i) square_[i * kDim + i] = 1.0f;
+    const KvCoordinates plain{.forward = square_.data(),
+                              .inverse = square_.data(),
+                              .query = square_.data(),
+                              .mean = zeros_.data(),
+                              .mean_coordinates = zeros_.data(),
+                              .feedback = none_.data(),
+                              .weight = ones_.data()};
+    heads_.assign(kShape.kv_heads, {plain, plain});
+  }
+  const KvBasis* heads() const { return heads_.data(); }
+
+ private:
+  static constexpr uint32_t kDim = kShape.head_dim;
+  std::vector<float> square_, none_, zeros_, ones_;
+  std::vector<KvBasis> heads_;
+};
 
 // Seconds of the best of several runs.
 template <typename Body>
@@ -84,11 +109,13 @@ class Bench {
  private:
   Json RunProduct(const Product& product);
   Json RunAttention(KvCodec codec);
+  Json RunEncode(KvCodec codec);
   MatrixView Values(uint32_t rows, uint32_t cols) { return {values_.data(), rows, cols, cols}; }
 
   Options options_;
   std::unique_ptr<Backend> backend_;
   std::vector<float> values_;
+  PlainBasis basis_;
   double macs_ceiling_ = 0;
   CpuCeilings ceilings_;
   double prefill_seconds_ = 0;  // of one layer stack, kPrefillRows tokens
@@ -134,6 +161,7 @@ Json Bench::RunProduct(const Product& product) {
 
 Json Bench::RunAttention(KvCodec codec) {
   const uint32_t pages = options_.depth / kBlockTokens;
+  const KvBasis* basis = IsCoded(codec) ? basis_.heads() : nullptr;
   const KvFormat format{.key_codec = codec,
                         .value_codec = codec,
                         .layers = kLayers,
@@ -148,13 +176,17 @@ Json Bench::RunAttention(KvCodec codec) {
     std::byte* block = blocks->data() + p * format.BlockBytes();
     list.push_back({block, uint64_t{p} * kBlockTokens, kBlockTokens});
     for (uint32_t layer = 0; layer < kLayers; ++layer) {
-      backend_->WriteKv({&format, block, layer, 0}, Values(kBlockTokens, kv_cols),
+      backend_->WriteKv({&format, block, layer, 0, basis}, Values(kBlockTokens, kv_cols),
                         Values(kBlockTokens, kv_cols), &rope);
     }
   }
   const KvPageList lists[] = {{&format, list}};
-  AttentionInput input{
-      .shape = kShape, .layer = 0, .first_position = 0, .lists = lists, .rope = &rope};
+  AttentionInput input{.shape = kShape,
+                       .layer = 0,
+                       .first_position = 0,
+                       .lists = lists,
+                       .rope = &rope,
+                       .basis = basis};
   const uint32_t cols = kShape.q_heads * kShape.head_dim;
   const uint32_t rows = std::min(kPrefillRows, options_.depth);
   auto out_buffer = ValueOrExit(backend_->Allocate(uint64_t{rows} * cols * 4, "outputs"));
@@ -186,6 +218,29 @@ Json Bench::RunAttention(KvCodec codec) {
   return json;
 }
 
+// One block of all layers, again and again.
+Json Bench::RunEncode(KvCodec codec) {
+  const KvFormat format{.key_codec = codec,
+                        .value_codec = codec,
+                        .layers = kLayers,
+                        .kv_heads = kShape.kv_heads,
+                        .head_dim = kShape.head_dim};
+  auto block = ValueOrExit(backend_->Allocate(format.BlockBytes(), "block"));
+  std::vector<float> angles(size_t{kBlockTokens} * kShape.head_dim, 0.7f);
+  const RopeTable rope{angles.data(), kBlockTokens, kShape.head_dim / 2};
+  const uint32_t kv_cols = kShape.kv_heads * kShape.head_dim;
+  const KvBasis* basis = IsCoded(codec) ? basis_.heads() : nullptr;
+  const double seconds = BestSeconds(options_, [&] {
+    for (uint32_t layer = 0; layer < kLayers; ++layer) {
+      backend_->WriteKv({&format, block->data(), layer, 0, basis}, Values(kBlockTokens, kv_cols),
+                        Values(kBlockTokens, kv_cols), &rope);
+    }
+  });
+  return {{"kv", KvFormatName(format)},
+          {"bytes_a_token", format.BlockBytes() / kBlockTokens},
+          {"tokens_per_s", kBlockTokens / seconds}};
+}
+
 Json Bench::Run() {
   ceilings_ = MeasureCpuCeilings(options_.threads, options_.processor_time);
   const std::string name(backend_->name());
@@ -200,9 +255,13 @@ Json Bench::Run() {
                  {"int8_gmacs", ceilings_.int8_gmacs},
                  {"amx_bf16_gmacs", ceilings_.amx_bf16_gmacs},
                  {"read_gbytes", ceilings_.read_gbytes}}}};
-  for (const Product& product : kProducts) json["matmul"].push_back(RunProduct(product));
-  json["decode_tokens_per_s_at_0"] = 1 / decode_seconds_;
-  for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kInt8}) {
+  if (!options_.kv_only) {
+    for (const Product& product : kProducts) json["matmul"].push_back(RunProduct(product));
+    json["decode_tokens_per_s_at_0"] = 1 / decode_seconds_;
+  }
+  for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kInt8, KvCodec::kCq8, KvCodec::kCq4,
+                              KvCodec::kCq3, KvCodec::kCq2}) {
+    json["encode"].push_back(RunEncode(codec));
     json["attention"].push_back(RunAttention(codec));
   }
   return json;
@@ -219,6 +278,8 @@ Options ParseOptions(int count, char** arguments) {
     } else if (argument == "--processor-time") {
       options.processor_time = true;
       options.threads = 1;
+    } else if (argument == "--kv-only") {
+      options.kv_only = true;
     } else if (argument == "--threads" && has_value) {
       options.threads = static_cast<unsigned>(std::strtoul(arguments[++i], nullptr, 10));
     } else if (argument == "--isa" && has_value) {

@@ -23,6 +23,7 @@ struct Arguments {
   std::vector<uint32_t> prefill = {512, 2048};
   std::vector<uint32_t> depths = {0, 2048};
   uint32_t decode_tokens = 64;
+  uint32_t together = 1;
   uint32_t repeats = 3;
   bool smoke = false;
   std::string format = "table";
@@ -114,12 +115,15 @@ Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const To
   for (const uint32_t depth : a.depths) {
     const uint32_t start =
         std::min(depth, session.model().config().context_tokens - a.decode_tokens * a.repeats);
-    std::unique_ptr<KvSequence> kv;
-    ASSIGN_OR_RETURN(kv, session.NewSequence(a.kv_format));
+    // As in the daemon: the corpus in its format, a question's own tokens in bf16 behind it.
+    ASSIGN_OR_RETURN(const KvLayout layout, session.Layout(a.kv_format));
+    const auto kv = std::make_unique<KvSequence>(layout);
+    std::unique_ptr<KvSequence> corpus;
     if (start > 0) {
       ASSIGN_OR_RETURN(const double seconds,
-                       PrefillSeconds(session, ids.first(start), a.kv_format, &kv));
+                       PrefillSeconds(session, ids.first(start), a.kv_format, &corpus));
       (void)seconds;
+      for (const auto& block : corpus->OwnBlocks()) kv->AddShared(block.bytes.data(), block.tokens);
     }
     std::vector<double> rates;
     for (uint32_t r = 0; r < a.repeats; ++r) {
@@ -143,6 +147,60 @@ Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const To
   return OkStatus();
 }
 
+// Seconds of `steps` passes that give each of `sequences` one token and its logits.
+Result<double> TogetherSeconds(ModelSession& session, std::span<KvSequence* const> sequences,
+                               std::span<const TokenId> ids, uint32_t steps) {
+  const auto rows = static_cast<uint32_t>(sequences.size());
+  const ModelConfig& config = session.model().config();
+  ASSIGN_OR_RETURN(const auto scratch, ForwardScratch::Create(session.backend(), config, rows));
+  ASSIGN_OR_RETURN(const auto logits,
+                   session.backend().Allocate(uint64_t{config.vocabulary} * rows * 4, "logits"));
+  const auto begin = BenchClock::now();
+  for (uint32_t step = 0; step < steps; ++step) {
+    std::vector<TokenId> tokens;
+    for (uint32_t r = 0; r < rows; ++r) tokens.push_back(ids[(step * rows + r) % ids.size()]);
+    RETURN_IF_ERROR(session.model().ForwardEach(tokens, sequences, *scratch, [] { return true; }));
+    RETURN_IF_ERROR(session.model().Logits(*scratch, 0, logits->Matrix(rows, config.vocabulary)));
+  }
+  return SecondsSince(begin);
+}
+
+// Questions on one corpus that decode together, beside one alone, in turn.
+Status BenchTogether(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
+                     json* results) {
+  ASSIGN_OR_RETURN(const KvLayout layout, session.Layout(a.kv_format));
+  for (const uint32_t depth : a.depths) {
+    std::unique_ptr<KvSequence> corpus;
+    const uint32_t start = std::min(depth, session.model().config().context_tokens - 512);
+    if (start == 0) continue;
+    ASSIGN_OR_RETURN(const double seconds,
+                     PrefillSeconds(session, ids.first(start), a.kv_format, &corpus));
+    (void)seconds;
+    std::vector<std::unique_ptr<KvSequence>> sequences;
+    std::vector<KvSequence*> pointers;
+    for (uint32_t i = 0; i < a.together; ++i) {
+      sequences.push_back(std::make_unique<KvSequence>(layout));
+      for (const auto& block : corpus->OwnBlocks()) {
+        sequences.back()->AddShared(block.bytes.data(), block.tokens);
+      }
+      pointers.push_back(sequences.back().get());
+    }
+    std::vector<double> one, all;
+    for (uint32_t r = 0; r < a.repeats; ++r) {
+      ASSIGN_OR_RETURN(const double alone, TogetherSeconds(session, std::span(pointers).first(1),
+                                                           ids, a.decode_tokens));
+      ASSIGN_OR_RETURN(const double both, TogetherSeconds(session, pointers, ids, a.decode_tokens));
+      one.push_back(a.decode_tokens / alone);
+      all.push_back(double{1} * a.decode_tokens * a.together / both);
+    }
+    json result = Measured(std::to_string(a.together) + " at once@" + std::to_string(depth), all);
+    result["alone_tokens_per_s"] = SpreadOf(one).median;
+    result["times_one"] = SpreadOf(all).median / SpreadOf(one).median;
+    results->push_back(result);
+  }
+  return OkStatus();
+}
+
 void Print(const json& report, const std::string& format) {
   if (format == "json") {
     std::cout << report.dump() << "\n";
@@ -153,6 +211,12 @@ void Print(const json& report, const std::string& format) {
               report["kv_format"].get<std::string>().c_str(),
               report["float_gmacs_per_s"].get<double>(), report["read_gb_per_s"].get<double>());
   for (const json& r : report["results"]) {
+    if (r.contains("times_one")) {
+      std::printf("%-16s %5.1f tokens/s, one alone %.1f: %.1f times\n",
+                  r["name"].get<std::string>().c_str(), r["tokens_per_s"].get<double>(),
+                  r["alone_tokens_per_s"].get<double>(), r["times_one"].get<double>());
+      continue;
+    }
     const bool prefill = r.contains("share_of_float_peak");
     std::printf("%-12s %9.1f tokens/s (%.1f..%.1f)  %3.0f %% of %s\n",
                 r["name"].get<std::string>().c_str(), r["tokens_per_s"].get<double>(),
@@ -188,6 +252,7 @@ Status Bench(Arguments a, bool prefill, bool decode) {
   }
   if (prefill) RETURN_IF_ERROR(BenchPrefill(*session, a, ids, work, ceilings.fp32_gmacs, &results));
   if (decode) RETURN_IF_ERROR(BenchDecode(*session, a, ids, work, ceilings.read_gbytes, &results));
+  if (decode && a.together > 1) RETURN_IF_ERROR(BenchTogether(*session, a, ids, &results));
   Print({{"backend", session->backend_name()},
          {"threads", threads},
          {"kv_format", a.kv_format},
@@ -203,13 +268,17 @@ void AddOptions(CLI::App* command, Arguments* a) {
   command->add_option("--model", a->session.model_path, "GGUF file")->required();
   command->add_option("--ids", a->ids_path, "token ids of real text, one a line");
   command->add_option("--text", a->text_path, "or a text (the GPL)");
-  command->add_option("--kv-format", a->kv_format, "bf16 (default) or int8");
+  command->add_option("--kv-format", a->kv_format, "bf16 (default), int8, cq8, cq4, cq4k3v, ...");
+  command->add_option("--calibration-dir", a->session.calibration_dir,
+                      "where calibrations of cq formats are kept");
   command->add_option("--isa", a->session.isa, "auto, avx2, avx512, amx");
   command->add_option("--threads", a->session.threads, "0: all");
   command->add_option("--tokens", a->prefill, "prefill lengths")->delimiter(',');
   command->add_option("--decode-depths", a->depths, "tokens before the decoded ones")
       ->delimiter(',');
   command->add_option("--decode-tokens", a->decode_tokens, "decoded at each depth");
+  command->add_option("--together", a->together, "questions on one corpus that decode at once")
+      ->check(CLI::Range(1, 16));
   command->add_option("--repeats", a->repeats, "the median is reported")->check(CLI::Range(1, 100));
   AddCommonOptions(command, &a->smoke, &a->format);
 }

@@ -35,49 +35,61 @@ def make_venv(folder, log, packages):
     return python
 
 
-def install_llama(folder, jobs):
-    """RETURNS (python, environment) that can import llama_cpp."""
-    venv = os.path.join(folder, "llama")
-    python = os.path.join(venv, "bin", "python")
-    if not os.path.exists(os.path.join(venv, "installed")):
-        log = os.path.join(folder, "llama.log")
-        print(f"compare_peers: building {LLAMA}, some minutes (log: {log})", file=sys.stderr)
-        make_venv(venv, log, [])
-        environment = dict(os.environ, CMAKE_BUILD_PARALLEL_LEVEL=str(jobs))
-        run([python, "-m", "pip", "install", "--quiet", "--no-binary", "llama-cpp-python", LLAMA,
-             "-C", "cmake.args=-DGGML_NATIVE=ON;-DLLAVA_BUILD=OFF"], log, env=environment)
-        open(os.path.join(venv, "installed"), "w", encoding="utf-8").close()
-    return python, dict(os.environ)
+def build_library(venv, requirement, packages, options, jobs, build_name="build"):
+    """Builds libllama.so out of a source archive of PyPI, unless it is there.
 
-
-def install_ik(folder, jobs, all_cache_types):
-    """RETURNS (python, environment) that can import ik_llama_cpp.
-
-    The sdist cannot be installed by pip: its "common" library wants a generated build-info.cpp, and
-    the generator, common/cmake/build-info-gen-cpp.cmake, is not in the archive. Only the two
-    libraries that the Python layer loads are needed, and they do not use it: they are built by
-    themselves.
+    Only the libraries that the Python layer loads are built: what else is in the archives is most
+    of the work, and ik_llama.cpp's "common" library lacks a file that it is generated from.
+    RETURNS (python, folder of the Python layer, path of the library).
     """
-    venv = os.path.join(folder, "ik")
     python = os.path.join(venv, "bin", "python")
-    build = os.path.join(venv, "build-all" if all_cache_types else "build")
-    source = os.path.join(venv, IK.replace("-", "_").replace("==", "-"))
-    log = os.path.join(folder, "ik.log")
+    build = os.path.join(venv, build_name)
+    source = os.path.join(venv, requirement.replace("-", "_").replace("==", "-"))
+    log = venv + ".log"
     library = find(build, "libllama.so")
     if library is None:
-        print(f"compare_peers: building {IK}, some minutes (log: {log})", file=sys.stderr)
-        make_venv(venv, log, ["numpy"])
+        print(f"compare_peers: building {requirement}, some minutes (log: {log})", file=sys.stderr)
+        make_venv(venv, log, packages)
         if not os.path.isdir(source):
-            run([python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
-                 "--dest", venv, IK], log)
+            run([python, "-m", "pip", "download", "--quiet", "--no-deps",
+                 "--no-binary", ":all:", "--dest", venv, requirement], log)
             with tarfile.open(source + ".tar.gz") as archive:
                 archive.extractall(venv)
         run(["cmake", "-G", "Ninja", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release",
-             "-DBUILD_SHARED_LIBS=ON", "-DGGML_NATIVE=ON",
-             f"-DGGML_IQK_FA_ALL_QUANTS={'ON' if all_cache_types else 'OFF'}"], log)
+             "-DBUILD_SHARED_LIBS=ON", "-DGGML_NATIVE=ON", *options], log)
         run(["cmake", "--build", build, "-j", str(jobs), "--target", "llama", "ggml"], log)
         library = find(build, "libllama.so")
+    return python, source, library
+
+
+def install_llama(folder, jobs):
+    """RETURNS (python, environment) that can import llama_cpp."""
+    options = ["-DLLAMA_BUILD=ON", "-DLLAVA_BUILD=OFF"]
+    if has_amx():
+        # Its AMX code fills a tile configuration on the stack, and g++ 12's _tile_loadconfig names
+        # only 8 of the 64 bytes that it reads: dead store elimination drops the others, tiles have
+        # no rows, and the first tile load dies of SIGILL.
+        options.append("-DCMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse")
+    python, source, library = build_library(
+        os.path.join(folder, "llama"), LLAMA,
+        ["numpy", "diskcache", "jinja2", "typing_extensions"], options, jobs)
+    libraries = os.path.dirname(library)
+    return python, dict(os.environ, PYTHONPATH=source, LLAMA_CPP_LIB_PATH=libraries,
+                        LD_LIBRARY_PATH=libraries)
+
+
+def install_ik(folder, jobs, all_cache_types):
+    """RETURNS (python, environment) that can import ik_llama_cpp."""
+    python, source, library = build_library(
+        os.path.join(folder, "ik"), IK, ["numpy"],
+        [f"-DGGML_IQK_FA_ALL_QUANTS={'ON' if all_cache_types else 'OFF'}"], jobs,
+        "build-all" if all_cache_types else "build")
     return python, dict(os.environ, PYTHONPATH=source, IK_LLAMA_CPP_LIB_PATH=library)
+
+
+def has_amx():
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        return " amx_tile " in file.read()
 
 
 def find(folder, name):

@@ -78,12 +78,20 @@ void AddModel(CLI::App* command, EvalArguments* a) {
       ->check(CLI::IsMember({"table", "json"}));
 }
 
-void AddCompute(CLI::App* command, EvalArguments* a) {
-  command->add_option("--kv-format", a->perplexity.readback.format, "bf16 (default) or int8");
+void AddDevice(CLI::App* command, EvalArguments* a) {
+  command->add_option("--calibration-dir", a->session.calibration_dir,
+                      "where calibrations of cq formats are kept");
+  command->add_option("--calibration-text", a->session.calibration_text,
+                      "a text to calibrate on; default: the bundled one");
   command->add_option("--device", a->device, "cpu")->check(CLI::IsMember({"cpu", "auto"}));
   command->add_option("--isa", a->session.isa,
                       "auto, avx2, avx512, amx, or reference (plain loops, slow)");
   command->add_option("--threads", a->session.threads, "0: all");
+}
+
+void AddCompute(CLI::App* command, EvalArguments* a) {
+  command->add_option("--kv-format", a->perplexity.readback.format, "bf16 (default), int8, ...");
+  AddDevice(command, a);
 }
 
 void AddWindows(CLI::App* command, EvalArguments* a) {
@@ -97,6 +105,25 @@ void AddWindows(CLI::App* command, EvalArguments* a) {
   command->add_option("--tail", a->perplexity.readback.tail,
                       "tokens that stay bf16 until so many are complete (0: every token is read "
                       "back coded; the store: 128)");
+}
+
+void AddRecall(CLI::App* command, EvalArguments* a) {
+  AddModel(command, a);
+  AddDevice(command, a);
+  command
+      ->add_option("--tasks", a->recall_tasks,
+                   "passkey, multikey2, multikey3, records, with commas between (all)")
+      ->delimiter(',');
+  command
+      ->add_option("--lengths", a->recall.lengths,
+                   "tokens of prompt and answer (1024, doubled up to the model's context)")
+      ->delimiter(',');
+  command->add_option("--formats", a->recall.formats, "KV formats (bf16,int8)")->delimiter(',');
+  command->add_option("--samples", a->recall.samples, "texts a task and length (10)");
+  command->add_option("--seed", a->recall.seed, "of the texts (1)");
+  command->add_option("--file", a->text_path, "filler of passkey (plain sentences made for it)");
+  command->add_option("--plot", a->plot_path, "write a heat map as SVG");
+  command->add_option("--answers", a->answers_path, "write each question and its answers as JSON");
 }
 
 int Main(int argc, char** argv) {
@@ -136,6 +163,22 @@ int Main(int argc, char** argv) {
     a.context_given = kld->count("--ctx") > 0;
     status = KldCommand(a);
   });
+
+  auto* calibrate = app.add_subcommand(
+      "calibrate", "fit the cq formats' coordinates to a text, once a model (tens of seconds)");
+  AddModel(calibrate, &a);
+  AddCompute(calibrate, &a);
+  calibrate->callback([&] { status = CalibrateCommand(a); });
+  auto* recall = app.add_subcommand(
+      "recall",
+      "values hidden in texts, asked for by depth and KV format, as RULER's needle tests");
+  AddRecall(recall, &a);
+  recall->callback([&] { status = RecallCommand(a); });
+
+  auto* formats = app.add_subcommand("formats", "bytes and bits of a model's KV formats");
+  AddModel(formats, &a);
+  formats->add_option("--formats", a.recall.formats, "KV formats (bf16,int8)")->delimiter(',');
+  formats->callback([&] { status = FormatsCommand(a); });
 
   CLI11_PARSE(app, argc, argv);
   if (status.ok()) return 0;

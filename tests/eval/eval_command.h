@@ -7,6 +7,7 @@
 
 #include "tests/eval/model_session.h"
 #include "tests/eval/perplexity.h"
+#include "tests/eval/recall.h"
 
 namespace corpusd {
 
@@ -19,6 +20,9 @@ struct EvalArguments {
   bool context_given = false;
   bool parse_special = true;
   std::string format = "table";  // or json
+  RecallOptions recall;
+  std::vector<std::string> recall_tasks;  // names; empty: all
+  std::string plot_path, answers_path;
 };
 
 Status TokenizeCommand(const EvalArguments& arguments);
@@ -26,5 +30,9 @@ Status LogitsCommand(const EvalArguments& arguments);
 Status PerplexityCommand(const EvalArguments& arguments);
 // Makes a base file, or compares with one.
 Status KldCommand(const EvalArguments& arguments);
+Status CalibrateCommand(const EvalArguments& arguments);
+// What blocks in each of recall.formats cost.
+Status FormatsCommand(const EvalArguments& arguments);
+Status RecallCommand(const EvalArguments& arguments);
 
 }  // namespace corpusd

@@ -20,7 +20,7 @@ import time
 
 import torch
 
-from study import bases, formats, hook, recipes
+from study import bases, formats, hook, recipes, recipes_cq
 
 
 def parse():
@@ -29,20 +29,26 @@ def parse():
     parser.add_argument("--ids", action="append", required=True, metavar="NAME=FILE")
     parser.add_argument("--calibration", required=True, help="token ids, one a line")
     parser.add_argument("--calibration-tokens", type=int, default=32768)
-    parser.add_argument("--ctx", type=int, default=1024)
+    parser.add_argument("--ctx", default="1024", help="tokens a window; several: 1024,2048")
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--begin", type=int, help="token at the start of each window (Gemma: 2)")
     parser.add_argument("--recipes", default=".*", help="regular expression over their names")
-    parser.add_argument("--recipe-file", help="JSON list of further recipes")
+    parser.add_argument("--list", choices=("cq", "before"), default="cq",
+                        help="the tile formats, or the recipes that led to them")
+    parser.add_argument("--recipe-file", help="JSON list of recipes instead, or a run's result")
     parser.add_argument("--fisher", action="store_true", help="gradients, for recipes that ask")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--out", required=True)
     return parser.parse_args()
 
 
-def read_ids(path, windows, ctx, device, begin):
-    with open(path, encoding="ascii") as file:
-        ids = [int(line) for line in file]
+def read_ids(path, windows, ctx, device, begin, tokenizer):
+    """Token ids, one a line, or a .txt file that the model's own tokenizer takes."""
+    with open(path, encoding="utf-8") as file:
+        if path.endswith(".txt"):
+            ids = tokenizer()(file.read().rstrip("\n"))
+        else:
+            ids = [int(line) for line in file]
     windows = min(windows, len(ids) // ctx)
     ids = torch.tensor(ids[:windows * ctx], device=device).reshape(windows, ctx)
     if begin is not None:
@@ -129,20 +135,28 @@ class OneSide:
 
 
 def evaluate(model, calibration, recipe, scorers):
-    started = time.time()
+    """RETURNS one recipe's rows, one a context and number of sinks, and the recipe, with its widths
+    where those are measured. scorers[ctx][text]."""
+    started, rows = time.time(), []
     widths = None
     if "mean_bits" in recipe:
         widths = widths_by_kld(model, calibration, recipe, recipe["choices"])
         recipe = dict(recipe, widths=widths)
-    hook.CACHE.format = formats.Format(model, calibration, recipe)
-    row = {"name": recipe["name"], "bits": hook.CACHE.format.bits_per_element(),
-           "sinks": hook.CACHE.format.sinks, "tail": hook.CACHE.format.tail}
-    for name, scorer in scorers.items():
-        row[name] = scorer.score()
-    hook.CACHE.format = None
-    row["seconds"] = time.time() - started
-    row["recipe"] = {k: v for k, v in recipe.items() if k != "name"}
-    return row
+    sinks = recipe.get("sinks", 4)
+    contexts = [c for c in scorers if c in recipe.get("contexts", scorers)]
+    form = formats.Format(model, calibration, recipe)
+    for ctx in contexts:
+        for form.sinks in sinks if isinstance(sinks, (list, tuple)) else [sinks]:
+            row = {"name": recipe["name"], "bits": form.bits_per_element(), "ctx": ctx,
+                   "sinks": form.sinks, "tail": form.tail}
+            hook.CACHE.format = form
+            for name, scorer in scorers[ctx].items():
+                row[name] = scorer.score()
+            hook.CACHE.format = None
+            row["seconds"] = time.time() - started
+            rows.append(row)
+            started = time.time()
+    return rows, {k: v for k, v in recipe.items() if k != "name"}
 
 
 def main():
@@ -153,47 +167,60 @@ def main():
     started = time.time()
     model = hook.StudyModel(arguments.model, device)
     print(f"model: {time.time() - started:.1f} s", flush=True)
-    window = min(arguments.ctx, 1024)
-    ids = read_ids(arguments.calibration, arguments.calibration_tokens // window, window, device,
-                   arguments.begin)
+    contexts = [int(c) for c in arguments.ctx.split(",")]
+    window = min(min(contexts), 1024)
+    more = (device, arguments.begin, model.tokenizer)
+    ids = read_ids(arguments.calibration, arguments.calibration_tokens // window, window, *more)
     calibration = bases.Calibration(model, ids)
     if arguments.fisher:
         calibration.compute_gradients()
     print(f"calibration: {time.time() - started:.1f} s", flush=True)
-    result = {"model": arguments.model.rsplit("/", 1)[-1], "ctx": arguments.ctx, "rows": [],
-              "torch": torch.__version__, "device": torch.cuda.get_device_name() if
-              device == "cuda" else "cpu", "calibration_tokens": ids.numel()}
+    result = {"model": arguments.model.rsplit("/", 1)[-1],
+              "torch": torch.__version__, "calibration_tokens": ids.numel(),
+              "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+              "perplexity": {}, "recipes": {}, "rows": []}
     with torch.no_grad():
         scorers = {}
-        for item in arguments.ids:
-            name, path = item.split("=", 1)
-            scorers[name] = Scorer(model, read_ids(path, arguments.windows, arguments.ctx, device,
-                                                   arguments.begin))
-        result["perplexity"] = {name: scorer.perplexity for name, scorer in scorers.items()}
-        print(result["perplexity"], flush=True)
-        known = recipes.RECIPES
-        if arguments.recipe_file:
-            with open(arguments.recipe_file, encoding="utf-8") as file:
-                known = json.load(file)
-        for recipe in known:
-            if not re.search(arguments.recipes, recipe["name"]):
-                continue
-            if time.time() - started > arguments.seconds:
-                print("out of time", flush=True)
-                break
-            try:
-                row = evaluate(model, calibration, recipe, scorers)
-            except (RuntimeError, ValueError) as error:
-                print(f"{recipe['name']}: {str(error)[:300]}", flush=True)
-                hook.CACHE.format = None
-                continue
-            result["rows"].append(row)
-            print(f"{row['name']:52s} {row['bits']:6.3f} " + "  ".join(
-                f"{row[n]['mean_kld']:.5f} {row[n]['delta_nll']:+.4f} {row[n]['same_top']:.4f}"
-                for n in scorers) + f"  {row['seconds']:.1f}s", flush=True)
-            with open(arguments.out, "w", encoding="utf-8") as file:
-                json.dump(result, file, indent=1)
+        for ctx in contexts:
+            scorers[ctx] = {}
+            for item in arguments.ids:
+                name, path = item.split("=", 1)
+                text = read_ids(path, arguments.windows, ctx, *more)
+                scorers[ctx][name] = Scorer(model, text)
+            result["perplexity"][ctx] = {n: s.perplexity for n, s in scorers[ctx].items()}
+        print(result["perplexity"], f"{time.time() - started:.1f} s", flush=True)
+        study(arguments, model, calibration, scorers, result, started)
     return 0
+
+
+def study(arguments, model, calibration, scorers, result, started):
+    known = recipes_cq.RECIPES if arguments.list == "cq" else recipes.RECIPES
+    if arguments.recipe_file:
+        with open(arguments.recipe_file, encoding="utf-8") as file:
+            known = json.load(file)
+        if isinstance(known, dict):
+            known = [dict(recipe, name=name) for name, recipe in known["recipes"].items()]
+    for recipe in known:
+        if not re.search(arguments.recipes, recipe["name"]):
+            continue
+        if time.time() - started > arguments.seconds:
+            print("out of time", flush=True)
+            break
+        try:
+            rows, used = evaluate(model, calibration, recipe, scorers)
+        except (RuntimeError, ValueError) as error:
+            print(f"{recipe['name']}: {str(error)[:300]}", flush=True)
+            hook.CACHE.format = None
+            continue
+        result["rows"] += rows
+        result["recipes"][recipe["name"]] = used
+        for row in rows:
+            print(f"{row['name']:40s} {row['ctx']} S={row['sinks']} {row['bits']:6.4f} " +
+                  "  ".join(f"{row[n]['mean_kld']:.5f} {row[n]['delta_nll']:+.4f} "
+                            f"{row[n]['same_top']:.4f}" for n in scorers[row["ctx"]]) +
+                  f"  {row['seconds']:.1f}s", flush=True)
+        with open(arguments.out, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
 
 
 if __name__ == "__main__":

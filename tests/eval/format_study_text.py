@@ -7,6 +7,7 @@
 prose.txt is the body of Debian's anarchism FAQ (the text of the published llama.cpp comparison),
 code.txt half Python of libpython3.11-stdlib, half C of /usr/include. calibration.txt shares no file
 with them: licences, manuals, other Python, other headers, in pieces that alternate.
+calibration_long.txt is calibration.txt and as much again.
 """
 
 import argparse
@@ -27,6 +28,11 @@ CALIBRATION_CODE = (PYTHON + "/asyncio/base_events.py", "/usr/include/pthread.h"
                     PYTHON + "/difflib.py", "/usr/include/tgmath.h",
                     PYTHON + "/http/client.py", "/usr/include/sqlite3.h",
                     PYTHON + "/textwrap.py", "/usr/include/string.h")
+LONG_PROSE = ("/usr/share/common-licenses/Apache-2.0", "/usr/share/common-licenses/GPL-3",
+              "/usr/share/common-licenses/LGPL-2.1", "/usr/share/common-licenses/MPL-1.1",
+              "/usr/share/common-licenses/GFDL-1.2")
+LONG_CODE = (PYTHON + "/zipfile.py", "/usr/include/unistd.h", PYTHON + "/datetime.py",
+             "/usr/include/stdio.h", PYTHON + "/shutil.py")
 PIECE_BYTES = 16000
 
 
@@ -64,8 +70,10 @@ def main():
             for text in pair]
     calibration = [text for pair in zip(pieces(CALIBRATION_PROSE), pieces(CALIBRATION_CODE))
                    for text in pair]
+    more = [text for pair in zip(pieces(LONG_PROSE), pieces(LONG_CODE)) for text in pair]
     os.makedirs(arguments.out, exist_ok=True)
-    for name, parts in (("prose", prose), ("code", code), ("calibration", calibration)):
+    for name, parts in (("prose", prose), ("code", code), ("calibration", calibration),
+                        ("calibration_long", calibration + more)):
         with open(os.path.join(arguments.out, name + ".txt"), "w", encoding="utf-8") as file:
             file.write("\n\n".join(parts))
 

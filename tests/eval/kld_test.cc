@@ -82,9 +82,11 @@ TEST_F(KldTest, CodedKeysAndValuesLieAboveTheFloorAndExactTokensHelp) {
   EXPECT_LT(coded, 0.01);
   const double sinks = Kld(base, {.format = "int8", .sinks = 4}).kld.value;
   const double tail = Kld(base, {.format = "int8", .sinks = 4, .tail = 128}).kld.value;
+  // Other page borders are other roundings, of which AMX's bf16 products have more.
+  const double borders = Kld(base, {.sinks = 4, .tail = 128}).kld.value;
   EXPECT_GT(sinks, floor);
   EXPECT_GT(tail, floor);
-  EXPECT_LT(tail, coded);
+  EXPECT_LT(tail, coded + borders);
 }
 
 TEST_F(KldTest, SinksAndTailOfTheExactFormatChangeNothingButPageBorders) {

@@ -1,9 +1,12 @@
 #include "tests/eval/model_session.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 
 #include "engine/backend/cpu_backend.h"
 #include "engine/backend/reference_backend.h"
+#include "engine/model/file_digest.h"
 #include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
@@ -11,7 +14,19 @@ namespace {
 
 constexpr uint32_t kLogitRows = 32;  // at once: 6 MB for a vocabulary of 49152
 
+void ShowCalibration(size_t done, size_t windows) {
+  std::fprintf(stderr, "\rcalibrating: window %zu of %zu%s", done, windows,
+               done == windows ? "\n" : "");
+}
+
 }  // namespace
+
+std::string DefaultCalibrationDir() {
+  const char* const cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/corpusd";
+  const char* const home = std::getenv("HOME");
+  return home == nullptr ? std::string() : std::string(home) + "/.cache/corpusd";
+}
 
 Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptions& options) {
   auto session = std::make_unique<ModelSession>();
@@ -30,12 +45,29 @@ Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptio
       session->logits_,
       session->backend_->Allocate(
           uint64_t{session->model_->config().vocabulary} * kLogitRows * sizeof(float), "logits"));
+  // Only a calibration needs it: the name of one begins with it.
+  ASSIGN_OR_RETURN(const std::string digest,
+                   FileDigestHex(options.model_path, options.calibration_dir));
+  session->calibrations_ = std::make_unique<CalibrationSource>(
+      *session->file_, *session->tokenizer_, *session->model_, *session->backend_, session->gate_,
+      CalibrationOptions{options.calibration_dir, "", options.calibration_text, digest,
+                         options.threads, ShowCalibration});
   return session;
 }
 
-Result<std::unique_ptr<KvSequence>> ModelSession::NewSequence(const std::string& kv_format) const {
-  ASSIGN_OR_RETURN(const KvFormat format, model_->Format(kv_format));
-  return std::make_unique<KvSequence>(format, format);
+Result<KvLayout> ModelSession::Layout(const std::string& kv_format) {
+  KvLayout layout;
+  ASSIGN_OR_RETURN(layout.blocks, model_->Format(kv_format));
+  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
+  if (IsCoded(layout.blocks.key_codec) || IsCoded(layout.blocks.value_codec)) {
+    ASSIGN_OR_RETURN(layout.calibration, calibrations_->Current());
+  }
+  return layout;
+}
+
+Result<std::unique_ptr<KvSequence>> ModelSession::NewSequence(const std::string& kv_format) {
+  ASSIGN_OR_RETURN(const KvLayout layout, Layout(kv_format));
+  return std::make_unique<KvSequence>(layout.OfBlocks());
 }
 
 Status ModelSession::Run(

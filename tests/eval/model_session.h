@@ -9,16 +9,24 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/calibration/calibration_source.h"
+#include "engine/compute_gate.h"
 #include "engine/model/gguf.h"
 #include "engine/model/model.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace corpusd {
 
+// $XDG_CACHE_HOME/corpusd, else ~/.cache/corpusd.
+std::string DefaultCalibrationDir();
+
 struct ModelSessionOptions {
   std::string model_path;
   std::string isa = "auto";  // or "reference": plain loops in double, the oracle
   unsigned threads = 0;
+  // Where calibrations of coded formats are kept; "": nowhere.
+  std::string calibration_dir = DefaultCalibrationDir();
+  std::string calibration_text;  // a text file to calibrate on; "": the bundled one
 };
 
 class ModelSession {
@@ -31,8 +39,12 @@ class ModelSession {
   Backend& backend() { return *backend_; }
   std::string backend_name() const { return std::string(backend_->name()); }
 
+  // Of blocks in the named format; without exact first tokens. Calibrates if need be, saying so on
+  // stderr.
+  Result<KvLayout> Layout(const std::string& kv_format);
+  Result<const KvCalibration*> Calibration() { return calibrations_->Current(); }
   // An empty sequence whose pages are all of the named format.
-  Result<std::unique_ptr<KvSequence>> NewSequence(const std::string& kv_format) const;
+  Result<std::unique_ptr<KvSequence>> NewSequence(const std::string& kv_format);
   // Runs tokens through the model behind kv. rows, if given, gets the logits of each token in
   // order.
   Status Run(std::span<const TokenId> tokens, KvSequence& kv,
@@ -43,6 +55,8 @@ class ModelSession {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
+  ComputeGate gate_;
+  std::unique_ptr<CalibrationSource> calibrations_;
   std::unique_ptr<ForwardScratch> scratch_;
   std::unique_ptr<Buffer> logits_;
 };

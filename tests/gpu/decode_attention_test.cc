@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -67,8 +68,11 @@ struct Problem {
         auto& code = codes.emplace_back(kTileTokens * Dim);
         auto& scale = scales.emplace_back(kTileTokens);
         for (uint8_t& x : code) x = random() & ((1 << Bits) - 1);
-        for (uint8_t& x : scale) x = 96 + random() % 32;
-        const auto built = BuildCodedTile<Bits, Dim>(code, scale, i % 2 == 1);
+        const bool value = i % 2 == 1;  // every scale byte; of keys those of 1/2 .. 2
+        for (uint8_t& x : scale) x = value ? random() & 255 : 128 + random() % 64;
+        auto built = BuildCodedTile<Bits, Dim>(code, scale, value);
+        // The means and the padding are not read.
+        std::fill(built.begin() + Tile::kCodeBytes + kTileTokens, built.end(), 0xA5);
         const size_t offset = (i % 2 * size.heads + i / 2) * size_t{Tile::kBytes};
         std::copy(built.begin(), built.end(), memory.begin() + places.back() + offset);
       }

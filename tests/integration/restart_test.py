@@ -98,6 +98,20 @@ class RestartTest(IntegrationTest):
         self.assertEqual(job["state"], "done")
         self.assertGreaterEqual(job["resumed_times"], 1)
 
+    def test_a_prefill_goes_on_by_itself_after_a_kill_unless_it_was_cancelled(self):
+        daemon = self.daemon()
+        for name, seed in (("cancelled", 8), ("goes-on", 9)):
+            daemon.ctl("ingest", name, self.write(name, prose(seed, 450)), "--detach")
+        self.wait_for("the first durable run",
+                      lambda: daemon.ctl("job", "1", "-o", "json").json()["done_tokens"] > 0)
+        self.assertEqual(daemon.ctl("cancel", "1").code, 0)
+        daemon.kill()
+        daemon.start()
+        # Nobody asks for anything but how it stands.
+        self.wait_for("the prefill's end",
+                      lambda: self.show(daemon, "goes-on")["state"] == "ready", 60)
+        self.assertEqual(self.show(daemon, "cancelled")["state"], "cancelled")
+
     def test_sigterm_finishes_a_question_and_checkpoints_a_prefill(self):
         daemon = self.daemon(grace="30s")
         self.ingest(daemon, "a", prose(1, 200))

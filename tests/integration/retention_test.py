@@ -45,6 +45,22 @@ class RetentionTest(IntegrationTest):
         self.assertEqual({h["owner"] for h in holders}, {"root", pinned["owner"]})
         self.assertEqual(daemon.ctl("unpin", "theirs").code, 0)
 
+    @unittest.skipUnless(os.geteuid() == 0, "needs to become another user")
+    def test_only_admins_import(self):
+        daemon = self.daemon(socket_mode="0666")
+        for folder in (self.folder, daemon.folder):
+            os.chmod(folder, 0o755)
+        self.shared_ctl = shutil.copy(program("corpusctl"), self.folder)
+        self.ingest(daemon, "mine", prose(1, 60))
+        bundle = os.path.join(self.folder, "bundle")
+        self.assertEqual(daemon.ctl("export", "mine", bundle).code, 0)
+        os.chmod(bundle, 0o644)
+        code, text = self.ctl_as(NOBODY, daemon, "import", bundle, "--name", "theirs")
+        self.assertEqual(code, 6, text)
+        self.assertIn("only root", text)
+        self.assertEqual(daemon.ctl("show", "theirs").code, 3)
+        self.assertEqual(daemon.ctl("import", bundle, "--name", "ours").code, 0)
+
     def test_a_pin_over_the_quota_is_refused_and_says_who_holds_what(self):
         daemon = self.daemon()
         self.ingest(daemon, "first", prose(1, 200), "--pin")

@@ -66,6 +66,40 @@ class BlockStoreModelTest : public StoreFixture {
     ExpectWhole(chain);
   }
 
+  void Make(const std::string& name, std::mt19937& random) {
+    const TestCorpus content = MakeCorpus(random() % 3, 1 + random() % 8, random() % 5);
+    const auto created = Create(name, content);
+    ASSERT_EQ(created.ok(), !model_.contains(name));
+    if (!created.ok()) return;
+    model_[name] = {content, 0};
+    auto record = *created;
+    record.state = CorpusState::kReady;  // else it would be a job's, which is not evicted
+    ASSERT_TRUE(store_->UpdateCorpus(record).ok());
+  }
+
+  void Rename(const std::string& from, const std::string& to) {
+    const auto it = model_.find(from);
+    const bool possible = it != model_.end() && !model_.contains(to);
+    ASSERT_EQ(store_->RenameCorpus(from, to).ok(), possible);
+    if (!possible) return;
+    model_[to] = it->second;
+    model_.erase(from);
+  }
+
+  // By policy: what the plan says is what happens, and no one else loses a block.
+  void EvictSome(uint64_t bytes, bool dry_run) {
+    const uint64_t before = store_->evictions().bytes;
+    const auto plan = store_->EvictByPolicy(TierKind::kDisk, bytes, dry_run);
+    ASSERT_TRUE(plan.ok()) << plan.status().ToString();
+    if (dry_run) return;
+    for (const EvictStep& step : plan->steps) {
+      ModelCorpus& corpus = model_.at(step.corpus);
+      ASSERT_EQ(corpus.published, step.keep_blocks + step.blocks);
+      corpus.published = step.keep_blocks;
+    }
+    EXPECT_EQ(store_->evictions().bytes - before, plan->bytes);
+  }
+
   void Check() {
     ASSERT_EQ(store_->ListCorpora().size(), model_.size());
     for (const auto& [name, expected] : model_) {
@@ -83,15 +117,11 @@ class BlockStoreModelTest : public StoreFixture {
     const std::string name(1, static_cast<char>('a' + random() % 6));
     const auto it = model_.find(name);
     const bool filled = it != model_.end() && it->second.published > 0;
-    switch (random() % 13) {
+    switch (random() % 14) {
       case 0:
-      case 1: {
-        const TestCorpus content = MakeCorpus(random() % 3, 1 + random() % 8, random() % 5);
-        const auto created = Create(name, content);
-        ASSERT_EQ(created.ok(), it == model_.end());
-        if (created.ok()) model_[name] = {content, 0};
+      case 1:
+        Make(name, random);
         break;
-      }
       case 2:
       case 3: {
         if (it == model_.end() || it->second.published == it->second.content.chain.size()) break;
@@ -105,16 +135,9 @@ class BlockStoreModelTest : public StoreFixture {
         ASSERT_EQ(store_->RemoveCorpus(name).ok(), it != model_.end());
         model_.erase(name);
         break;
-      case 5: {
-        const std::string to(1, static_cast<char>('a' + random() % 6));
-        const bool possible = it != model_.end() && !model_.contains(to);
-        ASSERT_EQ(store_->RenameCorpus(name, to).ok(), possible);
-        if (possible) {
-          model_[to] = it->second;
-          model_.erase(name);
-        }
+      case 5:
+        Rename(name, std::string(1, static_cast<char>('a' + random() % 6)));
         break;
-      }
       case 6:
         if (it != model_.end() && it->second.published > 0) {
           auto chain = it->second.content.chain;
@@ -147,6 +170,9 @@ class BlockStoreModelTest : public StoreFixture {
         ASSERT_EQ(store_->Evict(name, tier, random() % 2 == 0).ok(), it != model_.end());
         break;
       }
+      case 12:
+        EvictSome(random() % (12 * kTestBlockBytes), random() % 3 == 0);
+        break;
       default:
         if (random() % 4 == 0) Reopen();
     }

@@ -13,7 +13,9 @@ namespace {
 
 constexpr const char* kFolderVariable = "CORPUSD_CRASH_FOLDER";
 constexpr const char* kWorkSeedVariable = "CORPUSD_CRASH_SEED";
+constexpr const char* kEvictVariable = "CORPUSD_CRASH_EVICT";
 constexpr size_t kRunBlocks = 4;
+constexpr uint64_t kSmallDiskBytes = uint64_t{16} << 20;
 
 class CrashRecoveryTest : public StoreFixture {
  protected:
@@ -30,6 +32,7 @@ class CrashRecoveryTest : public StoreFixture {
       close(ends[1]);
       setenv(kFolderVariable, folder_.c_str(), 1);
       setenv(kWorkSeedVariable, std::to_string(seed).c_str(), 1);
+      if (options_.evict_disk) setenv(kEvictVariable, "1", 1);
       if (!fault.empty()) setenv("CORPUSD_FAULT", fault.c_str(), 1);
       execl("/proc/self/exe", "worker", "--gtest_filter=CrashWorker.DISABLED_Work",
             "--gtest_also_run_disabled_tests", nullptr);
@@ -108,7 +111,45 @@ TEST_F(CrashRecoveryTest, CrashAroundPayloadAndCatalogue) {
   CheckNothingLeaks();
 }
 
-// Not a test of its own: what the two above start and kill.
+// The same while every publish makes others go.
+TEST_F(CrashRecoveryTest, KillWhileAFullTierEvictsLeavesWholeRunsAndNoLeak) {
+  options_.evict_disk = true;
+  options_.evict_run_blocks = kRunBlocks;
+  options_.disk_bytes = kSmallDiskBytes;
+  Reopen();
+  for (uint32_t i = 0; i < 24; ++i) Ingest("old" + std::to_string(i), MakeCorpus(50 + i, 12));
+  ASSERT_GT(store_->evictions().passes, 0u);
+  std::mt19937 random(TestSeed());
+  const auto run_worker = [&](uint32_t seed, const std::string& fault, size_t publishes) {
+    store_.reset();
+    int events = -1;
+    const pid_t child = StartWorker(seed, fault, &events);
+    AwaitPublishes(events, publishes);
+    if (fault.empty()) {
+      usleep(random() % 30'000);
+      kill(child, SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    close(events);
+    ASSERT_TRUE(WIFSIGNALED(status)) << fault << " " << WEXITSTATUS(status);
+    CheckAfterCrash();
+    EXPECT_LE(store_->Usage()[1].used_bytes, options_.disk_bytes);
+  };
+  for (int round = 0; round < 6 && !HasFailure(); ++round) {
+    run_worker(static_cast<uint32_t>(random()), "", 1 + random() % 8);
+  }
+  for (const char* const point : {"evict.step", "catalog.write", "catalog.written"}) {
+    for (const int after : {0, 1, 3}) {
+      if (HasFailure()) return;
+      run_worker(static_cast<uint32_t>(after),
+                 std::string(point) + "=crash:after=" + std::to_string(after), SIZE_MAX);
+    }
+  }
+  CheckNothingLeaks();
+}
+
+// Not a test of its own: what those above start and kill.
 class CrashWorker : public StoreFixture {
  protected:
   void SetUp() override {
@@ -116,6 +157,11 @@ class CrashWorker : public StoreFixture {
     if (folder == nullptr) GTEST_SKIP() << "started by CrashRecoveryTest only";
     options_.data_dir = folder;
     options_.host_bytes = 16 * kTestBlockBytes;
+    if (std::getenv(kEvictVariable) != nullptr) {
+      options_.evict_disk = true;
+      options_.evict_run_blocks = kRunBlocks;
+      options_.disk_bytes = kSmallDiskBytes;
+    }
     ASSERT_TRUE(ArmFaultsFromEnvironment().ok());
     Reopen();
   }
@@ -138,6 +184,8 @@ TEST_F(CrashWorker, DISABLED_Work) {
       ASSERT_TRUE(record.ok()) << record.status().ToString();
       ASSERT_EQ(write(STDOUT_FILENO, "+", 1), 1);
     }
+    record->state = CorpusState::kReady;
+    ASSERT_TRUE(store_->UpdateCorpus(*record).ok());
   }
 }
 

@@ -62,7 +62,16 @@ class EveryWriteTest : public StoreFixture {
         Publish("second", second, 6) &&
         Step({{"second", 6}}, [&] { return store_->RemoveCorpus("first").ok(); }) &&
         Step({{"first", 0}, {"second", 6}}, [&] { return Create("first", first).ok(); }) &&
-        Publish("first", first, 8);
+        Publish("first", first, 8) &&
+        Step(reached_,
+             [&] {
+               auto record = *store_->GetCorpus("first");
+               record.state = CorpusState::kReady;
+               return store_->UpdateCorpus(record).ok();
+             }) &&
+        Step({{"first", 3}, {"second", 6}}, [&] {
+          return store_->EvictByPolicy(TierKind::kDisk, 5 * kTestBlockBytes, false).ok();
+        });
     finished_ = done;
   }
 

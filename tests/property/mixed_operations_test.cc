@@ -51,7 +51,13 @@ class MixedOperationsTest : public StoreFixture {
   void Publish(uint32_t n, size_t blocks) {
     const std::string name = "corpus" + std::to_string(n);
     auto record = store_->GetCorpus(name);
-    if (!record.ok()) record = Create(name, contents_[n]);
+    if (!record.ok()) {
+      record = Create(name, contents_[n]);
+      if (record.ok()) {  // else it would be a job's, which is not evicted
+        record->state = CorpusState::kReady;
+        record = store_->UpdateCorpus(*record);
+      }
+    }
     if (!record.ok()) return ExpectOrdinary(record.status(), "create");
     const size_t end = std::min(contents_[n].chain.size(), record->chain.size() + blocks);
     if (end > record->chain.size()) {
@@ -105,7 +111,7 @@ class MixedOperationsTest : public StoreFixture {
   void Step(std::mt19937& random) {
     const uint32_t n = random() % kNames;
     const std::string name = "corpus" + std::to_string(n);
-    switch (random() % 14) {
+    switch (random() % 15) {
       case 0:
       case 1:
       case 2:
@@ -133,6 +139,13 @@ class MixedOperationsTest : public StoreFixture {
         return Pin(name, static_cast<TierKind>(random() % 3));
       case 12:
         return Pin(name, std::nullopt);
+      case 13:
+        return ExpectOrdinary(
+            store_
+                ->EvictByPolicy(static_cast<TierKind>(random() % 3),
+                                random() % (8 * kTestBlockBytes), random() % 4 == 0)
+                .status(),
+            "evict by policy");
       default:
         for (const TierUsage& tier : store_->Usage()) {
           EXPECT_LE(tier.used_bytes, tier.capacity_bytes) << tier.name;

@@ -155,6 +155,24 @@ Result<EvictReport> FakeBlockStore::Evict(std::string_view name, TierKind /*from
   return EvictReport{record.chain.size(), record.tokens};
 }
 
+Result<EvictPlan> FakeBlockStore::EvictByPolicy(TierKind from, uint64_t bytes, bool dry_run) {
+  EvictPlan plan;
+  std::lock_guard lock(disk_->mutex);
+  for (auto& [name, record] : disk_->corpora) {
+    if (plan.bytes >= bytes) break;
+    if (record.pin) {
+      plan.pinned_bytes += record.tokens;
+      continue;
+    }
+    plan.steps.push_back({name, record.id, 0, 1, record.tokens, false, "priority normal"});
+    plan.bytes += record.tokens;
+    if (dry_run || from != TierKind::kDisk) continue;
+    record.durable_tokens = 0;
+    record.state = CorpusState::kEvicted;
+  }
+  return plan;
+}
+
 std::vector<TierUsage> FakeBlockStore::Usage() const {
   uint64_t pinned = 0;
   for (const CorpusRecord& record : ListCorpora()) pinned += record.pin ? record.tokens : 0;

@@ -53,6 +53,10 @@ class FakeBlockStore : public BlockStore {
   Result<VerifyReport> Verify(std::string_view name,
                               const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<EvictReport> Evict(std::string_view name, TierKind from, bool dry_run) override;
+  // Every corpus that is not pinned, by name, as if it were one block.
+  Result<EvictPlan> EvictByPolicy(TierKind from, uint64_t bytes, bool dry_run) override;
+  Status TrimDisk() override { return OkStatus(); }
+  EvictionCounts evictions() const override { return {}; }
   std::vector<EvictionNote> EvictionNotes() const override { return {}; }
   std::vector<TierUsage> Usage() const override;
   CorpusUsage UsageOf(const CorpusRecord& record) const override;

@@ -5,13 +5,25 @@
 #include "kernels/cpu/isa/vector_math.h"
 // (kept apart so that no tool sorts them before it)
 #include "kernels/cpu/isa/float_matmul.h"
+// what coding needs of the vector type
+#include "kernels/cpu/isa/coded_lanes_avx512.h"
+// (the places of codes)
+#include "kernels/cpu/isa/coded_pack.h"
+// (then the encoder)
+#include "kernels/cpu/isa/coded_encode.h"
+// (and the way back)
+#include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
+#include "kernels/cpu/isa/attention_rows.h"
+// (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // int16 products of few rows
 #include "kernels/cpu/isa/int16_lanes_avx512.h"
 // (the tile first)
 #include "kernels/cpu/isa/int16_tile.h"
 // (the products last)
+#include "kernels/cpu/isa/group_bytes.h"
+// (over them)
 #include "kernels/cpu/isa/int16_groups.h"
 // and their bf16 forms
 #include "kernels/cpu/isa/bf16_rows.h"
@@ -19,6 +31,12 @@
 #include "kernels/cpu/isa/bf16_attention.h"
 // on tiles
 #include "kernels/cpu/isa/amx_tiles.h"
+// over coded pages
+#include "kernels/cpu/isa/coded_terms.h"
+// (their products)
+#include "kernels/cpu/isa/amx_coded.h"
+// (the policy of both)
+#include "kernels/cpu/isa/amx_attention.h"
 
 namespace corpusd {
 
@@ -34,6 +52,9 @@ extern const CpuKernels kAmxKernels = {
     .attend = AmxAttend,
     .attend_part = AmxAttendPart,
     .merge_parts = MergeParts,
+    .to_coordinates = ToCoordinates,
+    .encode_tile = EncodeTile,
+    .encode_scratch_bytes = EncodeScratchBytes,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,
 };

@@ -1,8 +1,8 @@
-// kernels/cpu/isa/amx_tiles.h -- matrix product and the attention Policy by AMX bf16 tiles of 16 x
-// 16 outputs and 32 inputs. Weights are dequantized in float32 and rounded to bf16; tiles run over
-// the inputs in ascending order, and a tile's rows never mix, so an output's bits do not depend on
-// the cut. Products of few rows, as a decode makes, would spend their time on rounding weights:
-// they go to int16_groups.h. Included after bf16_attention.h by one translation unit.
+// kernels/cpu/isa/amx_tiles.h -- matrix product by AMX bf16 tiles of 16 x 16 outputs and 32 inputs.
+// Weights are dequantized in float32 and rounded to bf16; tiles run over the inputs in ascending
+// order, and a tile's rows never mix, so an output's bits do not depend on the cut. Products of few
+// rows, as a decode makes, would spend their time on rounding weights: they go to int16_groups.h.
+// Included after bf16_attention.h by one translation unit.
 #pragma once
 
 namespace corpusd {
@@ -30,6 +30,8 @@ class TileScope {
   TileScope& operator=(const TileScope&) = delete;
 
  private:
+  // Constant data, as no other would do: g++ 12's _tile_loadconfig names 8 of the 64 bytes that it
+  // reads, so stores to the others are dropped and every tile would have no rows.
   static constexpr TileConfig kConfig = {};
 };
 
@@ -194,54 +196,6 @@ void AmxMatMul(const MatMulTask& task) noexcept {
 uint64_t AmxMatMulScratchBytes() noexcept {
   const uint64_t bytes = uint64_t{kAmxDepth} * 64;
   return bytes > kFloatScratchBytes ? bytes : kFloatScratchBytes;
-}
-
-struct AmxPolicy {
-  using Element = uint16_t;
-  static constexpr uint32_t kTokenMultiple = kTileDepth;
-  static constexpr bool kFetchesAhead = false;
-  static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
-                     const AttentionWork<uint16_t>& work, SoftmaxState state) {
-    AttendPage<AmxPolicy>(task, page, next, work, state);
-  }
-  static void StoreElements(uint16_t* p, Lanes v) { StoreBf16(p, v); }
-
-  static void Multiply(uint32_t rows, const uint16_t* a, size_t a_stride, KvCodec codec,
-                       const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
-                       std::byte* expanded, float* c, size_t c_stride, bool add,
-                       const std::byte* ahead) {
-    if (depth % kTileDepth != 0) {  // head sizes such as 48: no whole tile
-      return Bf16Policy::Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded,
-                                  c, c_stride, add, ahead);
-    }
-    const std::byte* b = tile;
-    size_t b_cols = tile_cols;
-    if (codec == KvCodec::kInt8) {
-      ExpandInt8Tile(expanded, tile, tile_cols, cols, depth);
-      b = expanded;
-      b_cols = cols;
-    }
-    for (uint32_t i = 0; i < cols; i += 2 * kTileSide) {
-      const uint32_t width = MinU32(2 * kTileSide, cols - i);
-      const std::byte* column = b + size_t{i} * 4;
-      const TileFactors factors{.a = reinterpret_cast<const std::byte*>(a),
-                                .a_stride = a_stride * 2,
-                                .b0 = column,
-                                .b1 = width > kTileSide ? column + kTileSide * 4 : nullptr,
-                                .b_stride = b_cols * 4,
-                                .depth = depth};
-      TileGemm(factors, rows, width, c + i, c_stride, add);
-    }
-  }
-};
-
-void AmxAttend(const AttentionTask& task) noexcept {
-  const TileScope tiles;
-  Attend<AmxPolicy>(task);
-}
-void AmxAttendPart(const AttentionTask& task, uint32_t part, float* state) noexcept {
-  const TileScope tiles;
-  AttendPart<AmxPolicy>(task, part, state);
 }
 
 }  // namespace

@@ -5,7 +5,17 @@
 #include "kernels/cpu/isa/vector_math.h"
 // (kept apart so that no tool sorts them before it)
 #include "kernels/cpu/isa/float_matmul.h"
+// what coding needs of the vector type
+#include "kernels/cpu/isa/coded_lanes_avx512.h"
+// (the places of codes)
+#include "kernels/cpu/isa/coded_pack.h"
+// (then the encoder)
+#include "kernels/cpu/isa/coded_encode.h"
+// (and the way back)
+#include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
+#include "kernels/cpu/isa/attention_rows.h"
+// (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // and its policy
 #include "kernels/cpu/isa/float_attention.h"
@@ -23,6 +33,9 @@ extern const CpuKernels kAvx512Kernels = {
     .attend = Attend<FloatPolicy>,
     .attend_part = AttendPart<FloatPolicy>,
     .merge_parts = MergeParts,
+    .to_coordinates = ToCoordinates,
+    .encode_tile = EncodeTile,
+    .encode_scratch_bytes = EncodeScratchBytes,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,
 };

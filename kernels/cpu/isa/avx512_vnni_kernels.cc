@@ -5,7 +5,17 @@
 #include "kernels/cpu/isa/vector_math.h"
 // (kept apart so that no tool sorts them before it)
 #include "kernels/cpu/isa/float_matmul.h"
+// what coding needs of the vector type
+#include "kernels/cpu/isa/coded_lanes_avx512.h"
+// (the places of codes)
+#include "kernels/cpu/isa/coded_pack.h"
+// (then the encoder)
+#include "kernels/cpu/isa/coded_encode.h"
+// (and the way back)
+#include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
+#include "kernels/cpu/isa/attention_rows.h"
+// (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // and its policy
 #include "kernels/cpu/isa/float_attention.h"
@@ -14,11 +24,17 @@
 // (the tile first)
 #include "kernels/cpu/isa/int16_tile.h"
 // then products of few rows
+#include "kernels/cpu/isa/group_bytes.h"
+// (over them)
 #include "kernels/cpu/isa/int16_groups.h"
 // and of many
 #include "kernels/cpu/isa/int16_blocks.h"
 // and attention
 #include "kernels/cpu/isa/int16_attention.h"
+// over coded pages
+#include "kernels/cpu/isa/coded_terms.h"
+// (their products)
+#include "kernels/cpu/isa/vnni_coded.h"
 
 namespace corpusd {
 
@@ -31,9 +47,12 @@ extern const CpuKernels kAvx512VnniKernels = {
     .prepare_rows = Int16PrepareRows,
     .matmul_scratch_bytes = Int16MatMulScratchBytes,
     .matmul = Int16MatMul,
-    .attend = Int16Attend,
-    .attend_part = Int16AttendPart,
+    .attend = VnniAttend,
+    .attend_part = VnniAttendPart,
     .merge_parts = MergeParts,
+    .to_coordinates = ToCoordinates,
+    .encode_tile = EncodeTile,
+    .encode_scratch_bytes = EncodeScratchBytes,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,
 };

@@ -65,7 +65,7 @@ inline void PairTailTile(uint32_t rows, const uint16_t* a, size_t a_stride, cons
   }
 }
 
-struct Bf16Policy {
+struct Bf16Policy : FloatMapping {
   using Element = uint16_t;
   static constexpr uint32_t kTokenMultiple = kLanes;
   static constexpr bool kFetchesAhead = false;

@@ -86,7 +86,7 @@ inline void FusedTail(uint32_t rows, const float* a, size_t a_stride, KvCodec co
   }
 }
 
-struct FloatPolicy {
+struct FloatPolicy : FloatMapping {
   using Element = float;
   static constexpr uint32_t kTokenMultiple = kLanes;
   static constexpr bool kFetchesAhead = true;

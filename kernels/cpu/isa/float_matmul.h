@@ -18,12 +18,12 @@ constexpr uint64_t kFloatScratchBytes = kDepthBlock * kLanes * sizeof(float);
 // c[kRows][16] (+)= a[kRows][depth] * b[depth][16]
 template <uint32_t kRows>
 inline void Tile(const float* a, size_t a_stride, const float* b, uint32_t depth, float* c,
-                 size_t c_stride, bool add) {
+                 size_t c_stride, bool add, size_t b_stride) {
   Lanes sums[kRows];
 #pragma GCC unroll 16
   for (uint32_t r = 0; r < kRows; ++r) sums[r] = add ? Load(c + r * c_stride) : Zero();
   for (uint32_t k = 0; k < depth; ++k) {
-    const Lanes w = Load(b + size_t{k} * kLanes);
+    const Lanes w = Load(b + k * b_stride);
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < kRows; ++r) {
       sums[r] = Fma(BroadcastFrom(a + r * a_stride + k), w, sums[r]);
@@ -35,22 +35,23 @@ inline void Tile(const float* a, size_t a_stride, const float* b, uint32_t depth
 
 template <uint32_t kRows>
 inline void TailTile(uint32_t rows, const float* a, size_t a_stride, const float* b, uint32_t depth,
-                     float* c, size_t c_stride, bool add) {
+                     float* c, size_t c_stride, bool add, size_t b_stride) {
   if constexpr (kRows > 0) {
-    if (rows == kRows) return Tile<kRows>(a, a_stride, b, depth, c, c_stride, add);
-    TailTile<kRows - 1>(rows, a, a_stride, b, depth, c, c_stride, add);
+    if (rows == kRows) return Tile<kRows>(a, a_stride, b, depth, c, c_stride, add, b_stride);
+    TailTile<kRows - 1>(rows, a, a_stride, b, depth, c, c_stride, add, b_stride);
   }
 }
 
-// Any number of rows, in tiles.
+// Any number of rows, in tiles. Row k of b is at b + k * b_stride.
 void FloatGemm(uint32_t rows, const float* a, size_t a_stride, const float* b, uint32_t depth,
-               float* c, size_t c_stride, bool add) {
+               float* c, size_t c_stride, bool add, size_t b_stride = kLanes) {
   uint32_t r = 0;
   for (; r + kTileRows <= rows; r += kTileRows) {
-    Tile<kTileRows>(a + r * a_stride, a_stride, b, depth, c + r * c_stride, c_stride, add);
+    Tile<kTileRows>(a + r * a_stride, a_stride, b, depth, c + r * c_stride, c_stride, add,
+                    b_stride);
   }
   TailTile<kTileRows - 1>(rows - r, a + r * a_stride, a_stride, b, depth, c + r * c_stride,
-                          c_stride, add);
+                          c_stride, add, b_stride);
 }
 
 // Calls emit(k, w) for the inputs [first, first + count) of a panel in order, w the 16 outputs'
@@ -138,7 +139,7 @@ void NarrowGemm(uint32_t rows, const float* a, size_t a_stride, const float* b, 
   for (uint32_t r = 0; r < rows; ++r) {
     float copy[kLanes];
     Store(copy, LoadFirst(c + r * c_stride, width));
-    Tile<1>(a + r * a_stride, a_stride, b, depth, copy, kLanes, add);
+    Tile<1>(a + r * a_stride, a_stride, b, depth, copy, kLanes, add, kLanes);
     StoreFirst(c + r * c_stride, Load(copy), width);
   }
 }

@@ -83,12 +83,12 @@ inline void MultiplyPanels(Int16Product product, uint32_t rows, uint32_t cols) {
 }
 
 // Keys of the first `tokens` slots: codes of norm 32767, or the tile's own codes.
-inline void ExpandKeys(const std::byte* tile, KvCodec codec, uint32_t head_dim, uint32_t tokens,
-                       Int16Work& work) {
+inline void ExpandKeys(const PageTile& keys, uint32_t head_dim, uint32_t tokens, Int16Work& work) {
+  const std::byte* tile = keys.tile;
   int16_t* out = work.keys;
   for (uint32_t t = 0; t < tokens; t += kLanes) {
-    if (codec == KvCodec::kInt8) {
-      Store(work.key_scales + t, Load(ScalesOf(tile, codec, head_dim) + t));
+    if (keys.codec == KvCodec::kInt8) {
+      Store(work.key_scales + t, Load(keys.scales + t));
       for (uint32_t i = 0; i < head_dim; i += 4, out += 4 * kLanes) {
         const IntLanes v = LoadInt(tile + (size_t{i / 4} * kBlockTokens + t) * 4);
         StoreInt(out, BytePairs<0>(v));
@@ -135,10 +135,11 @@ inline void ExpandValuePair(const std::byte* row, uint32_t head_dim, uint32_t pa
   }
 }
 
-inline void ExpandValues(const std::byte* tile, KvCodec codec, uint32_t head_dim, uint32_t tokens,
+inline void ExpandValues(const PageTile& values, uint32_t head_dim, uint32_t tokens,
                          Int16Work& work) {
+  const std::byte* tile = values.tile;
   const uint32_t panel_stride = tokens * kLanes;
-  if (codec == KvCodec::kBf16) {
+  if (values.codec == KvCodec::kBf16) {
     for (uint32_t t = 0; t < tokens; t += 2) {
       ExpandValuePair(tile + size_t{t} * head_dim * 2, head_dim, panel_stride,
                       work.values + size_t{t} * kLanes, work.value_scales + t);
@@ -154,7 +155,7 @@ inline void ExpandValues(const std::byte* tile, KvCodec codec, uint32_t head_dim
     }
   }
   for (uint32_t t = 0; t < tokens; t += kLanes) {
-    Store(work.value_scales + t, Load(ScalesOf(tile, codec, head_dim) + t));
+    Store(work.value_scales + t, Load(values.scales + t));
   }
 }
 
@@ -166,17 +167,19 @@ inline float CodesOf(const float* values, uint32_t count, float norm, int16_t* c
   return norm * (1.0f / kRowNorm);
 }
 
-struct FloatRow {
-  using Element = float;
-  static void StoreElements(float* p, Lanes v) { Store(p, v); }
-};
-
+template <typename Policy>
 inline void PrepareQueries(const AttentionTask& task, const PageTiles& page, const PageView& view,
-                           const AttentionWork<float>& floats, Int16Work& work) {
+                           const float* key_means, const AttentionWork<float>& floats,
+                           Int16Work& work) {
   const uint32_t head_dim = task.shape.head_dim;
-  RotateQueries<FloatRow>(task, page, view, floats.queries);
+  float* rows = task.basis == nullptr ? floats.queries : floats.mapped;
+  if (task.basis == nullptr) {
+    RotateQueries<FloatRow>(task, page, view, rows);
+  } else {
+    MapQueries<Policy>(task, page, view, key_means, floats);
+  }
   for (uint32_t s = view.first; s < view.first + view.stacked; ++s) {
-    const float* row = floats.queries + size_t{s} * head_dim;
+    const float* row = rows + size_t{s} * head_dim;
     Lanes squares = Zero();
     for (uint32_t i = 0; i < head_dim; i += kLanes) {
       squares = Fma(Load(row + i), Load(row + i), squares);
@@ -186,32 +189,36 @@ inline void PrepareQueries(const AttentionTask& task, const PageTiles& page, con
   }
 }
 
-// One row's scores of a page into weights times the values' scales, as codes.
-inline void WeighInt16(float* scores, uint32_t visible, uint32_t padded, uint32_t row,
-                       SoftmaxState state, uint32_t head_dim, Int16Work& work) {
-  const float largest = LargestScore(scores, visible, padded, nullptr, state.largest[row]);
+// One row's scores of a page into weights times the values' scales, as codes. RETURNS the sum of
+// the weights.
+inline float WeighInt16(float* scores, SeenKeys seen, uint32_t padded, float constant,
+                        bool slot_order, uint32_t row, SoftmaxState state, uint32_t head_dim,
+                        Int16Work& work) {
+  const float largest = LargestScore(scores, seen, padded, {nullptr, constant}, state.largest[row]);
   const Lanes shift = Broadcast(largest);
   Lanes sum = Zero();
   Lanes squares = Zero();
   for (uint32_t i = 0; i < padded; i += kLanes) {
     Lanes e = Exp2(Sub(Load(scores + i), shift));
-    // Keys that the row may not see weigh exactly nothing.
-    if (i + kLanes > visible) e = KeepFirst(e, visible > i ? visible - i : 0, Zero());
+    e = seen.Keep(e, i, Zero());  // keys that the row may not see weigh exactly nothing
     sum = Add(sum, e);
+    if (slot_order) e = ToSlotOrder(e);
     e = Mul(e, Load(work.value_scales + i));
     squares = Fma(e, e, squares);
     Store(scores + i, e);
   }
   work.weight_scales[row] = CodesOf(scores, padded, __builtin_sqrtf(ReduceAdd(squares)),
                                     work.weights + size_t{row} * kBlockTokens);
-  AddToRow(state, row, largest, ReduceAdd(sum), head_dim);
+  const float mass = ReduceAdd(sum);
+  AddToRow(state, row, largest, mass, head_dim);
+  return mass;
 }
 
 // Weights that are all so small that their squares vanish weigh nothing: below 1e-15 of the sum.
-struct Int16Policy {
+struct Int16Policy : FloatMapping {
   using Element = float;
 
-  static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* /*next*/,
+  static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                      const AttentionWork<float>& floats, SoftmaxState state) {
     const PageView view = ViewOf(task, page, kLanes);
     if (view.stacked == 0) return;
@@ -219,11 +226,20 @@ struct Int16Policy {
     const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
     Int16Work work;
     CarveInt16(task, floats, work);
-    PrepareQueries(task, page, view, floats, work);
-    ExpandKeys(page.keys + task.kv_head * page.key_stride, page.key_codec, head_dim, view.padded,
-               work);
-    ExpandValues(page.values + task.kv_head * page.value_stride, page.value_codec, head_dim,
-                 view.padded, work);
+    const std::byte* key_bytes = page.keys + task.kv_head * page.key_stride;
+    const std::byte* value_bytes = page.values + task.kv_head * page.value_stride;
+    if (IsCoded(page.key_codec)) FetchTile(value_bytes, view.padded, head_dim, page.value_codec);
+    const PageTile keys =
+        ResolveTile(key_bytes, page.key_codec, true, head_dim, view.padded, floats.keys);
+    PrepareQueries<Int16Policy>(task, page, view, keys.means, floats, work);
+    ExpandKeys(keys, head_dim, view.padded, work);
+    if (IsCoded(page.value_codec) && next != nullptr) {
+      FetchTile(next->keys + task.kv_head * next->key_stride, next->tokens, head_dim,
+                next->key_codec);
+    }
+    const PageTile values =
+        ResolveTile(value_bytes, page.value_codec, false, head_dim, view.padded, floats.values);
+    ExpandValues(values, head_dim, view.padded, work);
     MultiplyPanels({.a = work.queries + size_t{view.first} * 2 * head_dim,
                     .a_stride = size_t{2} * head_dim,
                     .row_scales = work.query_scales + view.first,
@@ -235,8 +251,10 @@ struct Int16Policy {
                     .add = false},
                    view.stacked, view.padded);
     for (uint32_t s = view.first; s < view.first + view.stacked; ++s) {
-      WeighInt16(floats.scores + size_t{s} * kBlockTokens, view.VisibleAt(s / group), view.padded,
-                 s, state, head_dim, work);
+      floats.masses[s] =
+          WeighInt16(floats.scores + size_t{s} * kBlockTokens, view.SeenAt(s / group), view.padded,
+                     task.basis == nullptr ? 0.0f : floats.constants[s], values.means != nullptr, s,
+                     state, head_dim, work);
     }
     MultiplyPanels({.a = work.weights + size_t{view.first} * kBlockTokens,
                     .a_stride = kBlockTokens,
@@ -248,15 +266,20 @@ struct Int16Policy {
                     .c_stride = head_dim,
                     .add = true},
                    view.stacked, head_dim);
+    AddMeans(values.means, floats.masses, view.first, view.stacked, state, head_dim);
   }
 };
 
+// A basis costs few rows the same as many: they take one arithmetic then.
+inline bool MultipliesFloats(const AttentionTask& task) {
+  return task.call_rows <= kInt16FewRows && task.basis == nullptr;
+}
 void Int16Attend(const AttentionTask& task) noexcept {
-  if (task.call_rows <= kInt16FewRows) return Attend<FloatPolicy>(task);
+  if (MultipliesFloats(task)) return Attend<FloatPolicy>(task);
   Attend<Int16Policy>(task);
 }
 void Int16AttendPart(const AttentionTask& task, uint32_t part, float* state) noexcept {
-  if (task.call_rows <= kInt16FewRows) return AttendPart<FloatPolicy>(task, part, state);
+  if (MultipliesFloats(task)) return AttendPart<FloatPolicy>(task, part, state);
   AttendPart<Int16Policy>(task, part, state);
 }
 

@@ -2,8 +2,9 @@
 // weights, straight from their codes: sums of 32 inputs are exact integers, then one float32 fused
 // multiply-add with the weights' scale. A row is scaled so that its largest value takes 15 bits:
 // the error, relative to the row's norm, is below that of bfloat16 by a factor of five or more.
-// Groups are added in ascending order, so a row's bits depend on nothing else. Included after
-// float_matmul.h (which takes the other weights) and int16_tile.h by one translation unit.
+// Groups are added in ascending order, so a row's bits depend on nothing else: every table gives
+// the same. Included after float_matmul.h (which takes the other weights) and group_words.h or
+// group_bytes.h (how a group's codes are stored and multiplied) by one translation unit.
 #pragma once
 
 namespace corpusd {
@@ -14,10 +15,6 @@ constexpr uint32_t kInt16FewRows = 16;
 constexpr float kInt16Limit = 32767.0f;
 constexpr float kSmallestRow = 1e-30f;  // rows and weights below count as zeros
 
-// A prepared row: cols codes; per 32 of them their sum, as a float; the scale of the row.
-constexpr uint64_t GroupRowBytes(uint32_t cols) {
-  return (uint64_t{cols} * 2 + (uint64_t{cols} / kQuantBlock + 1) * 4 + 63) / 64 * 64;
-}
 inline uint64_t PreparedGroupBytes(uint32_t rows, uint32_t cols) {
   return cols % kQuantBlock == 0 ? rows * GroupRowBytes(cols) : 0;
 }
@@ -27,8 +24,8 @@ void PrepareGroupRows(std::byte* prepared, const float* x, uint32_t x_stride, ui
   if (cols % kQuantBlock != 0) return;
   for (uint32_t n = first_row; n < first_row + rows; ++n) {
     const float* a = x + size_t{n} * x_stride;
-    auto* codes = reinterpret_cast<int16_t*>(prepared + n * GroupRowBytes(cols));
-    auto* sums = reinterpret_cast<float*>(codes + cols);
+    std::byte* row = prepared + n * GroupRowBytes(cols);
+    auto* sums = reinterpret_cast<float*>(row + GroupSumsOffset(cols));
     Lanes top = Zero();
     Lanes spoiled = Zero();  // stays zero while all inputs are finite, else not a number
     for (uint32_t k = 0; k < cols; k += kLanes) {
@@ -42,36 +39,12 @@ void PrepareGroupRows(std::byte* prepared, const float* x, uint32_t x_stride, ui
     for (uint32_t k = 0; k < cols; k += kQuantBlock) {
       const Lanes q0 = RoundToInt(Mul(Load(a + k), inverse));
       const Lanes q1 = RoundToInt(Mul(Load(a + k + kLanes), inverse));
-      StoreInt16(codes + k, q0);
-      StoreInt16(codes + k + kLanes, q1);
+      StoreGroup(row, cols, k / kQuantBlock, q0, q1);
       sums[k / kQuantBlock] = ReduceAdd(Add(q0, q1));  // below 2^20: exact in any order
     }
     // Codes cannot say that an input is not finite: the scale does, for every output of the row.
     sums[cols / kQuantBlock] =
         (largest < kSmallestRow ? 0.0f : largest / kInt16Limit) + ReduceAdd(spoiled);
-  }
-}
-
-// Calls emit(pair, w) for the 16 input pairs of group g of a panel in order.
-template <PackedKind kKind, typename Emit>
-inline __attribute__((always_inline)) void ForEachPair(const std::byte* codes, uint32_t g,
-                                                       Emit emit) {
-  if constexpr (kKind == PackedKind::kQ4) {
-#pragma GCC unroll 4
-    for (uint32_t c = 0; c < 4; ++c) {
-      const IntLanes v = LoadInt(codes + (size_t{g} * 4 + c) * 64);
-      emit(c * 4 + 0, NibblePairs<0>(v));
-      emit(c * 4 + 1, NibblePairs<4>(v));
-      emit(c * 4 + 2, NibblePairs<8>(v));
-      emit(c * 4 + 3, NibblePairs<12>(v));
-    }
-  } else {
-#pragma GCC unroll 8
-    for (uint32_t c = 0; c < 8; ++c) {
-      const IntLanes v = LoadInt(codes + (size_t{g} * 8 + c) * 64);
-      emit(c * 2 + 0, BytePairs<0>(v));
-      emit(c * 2 + 1, BytePairs<2>(v));
-    }
   }
 }
 
@@ -86,20 +59,23 @@ inline Lanes GroupMinimum(const std::byte* panel, uint32_t g) {
 struct GroupRows {
   const std::byte* data;  // of the task's first row
   uint32_t cols;
-  const int16_t* codes(uint32_t r) const {
-    return reinterpret_cast<const int16_t*>(data + r * GroupRowBytes(cols));
+  const std::byte* row(uint32_t r) const { return data + r * GroupRowBytes(cols); }
+  const float* sums(uint32_t r) const {
+    return reinterpret_cast<const float*>(row(r) + GroupSumsOffset(cols));
   }
-  const float* sums(uint32_t r) const { return reinterpret_cast<const float*>(codes(r) + cols); }
   float scale(uint32_t r) const { return sums(r)[cols / kQuantBlock]; }
 };
 
-// Asks for the bytes that are needed some groups later, of this panel or the one behind it: the
-// processor's own foresight ends at the borders of 4 KiB.
+// Asks for the bytes that are needed some groups later, of these panels or what is read behind
+// them: the processor's own foresight ends at the borders of 4 KiB.
 template <PackedKind kKind>
-inline __attribute__((always_inline)) void FetchAhead(const std::byte* panel, uint32_t g) {
+inline __attribute__((always_inline)) void FetchAhead(const MatMulTask& task,
+                                                      const std::byte* panel, uint32_t g) {
   constexpr size_t kGroupBytes = kKind == PackedKind::kQ4 ? 320 : 544;  // with its scales
-  constexpr size_t kAhead = 4096;
+  constexpr size_t kAhead = 8192;
+  const std::byte* end = task.weight.panel(task.first_panel + task.panels);
   const std::byte* ahead = panel + g * kGroupBytes + kAhead;
+  if (ahead >= end && task.read_next != nullptr) ahead = task.read_next + (ahead - end);
 #pragma GCC unroll 9
   for (size_t i = 0; i < kGroupBytes; i += 64) __builtin_prefetch(ahead + i);
 }
@@ -107,30 +83,19 @@ inline __attribute__((always_inline)) void FetchAhead(const std::byte* panel, ui
 // Rows [first, first + kRows) of a task times one panel.
 template <PackedKind kKind, uint32_t kRows>
 inline void GroupPanel(const MatMulTask& task, const GroupRows& rows, uint32_t first, uint32_t p) {
-  constexpr uint32_t kChains = kRows == 1 ? kInt16Chains : 1;
   const std::byte* panel = task.weight.panel(p);
   const std::byte* codes = panel + PackedScaleBytes(kKind, task.weight.cols);
   Lanes totals[kRows];
   for (uint32_t r = 0; r < kRows; ++r) totals[r] = Zero();
   for (uint32_t g = 0; g < task.weight.cols / kQuantBlock; ++g) {
-    FetchAhead<kKind>(panel, g);
-    IntLanes dots[kRows][kChains];
-    for (uint32_t r = 0; r < kRows; ++r) {
-      for (uint32_t c = 0; c < kChains; ++c) dots[r][c] = IntZero();
-    }
-    ForEachPair<kKind>(codes, g, [&](uint32_t pair, IntLanes w) {
-#pragma GCC unroll 8
-      for (uint32_t r = 0; r < kRows; ++r) {
-        const int16_t* a = rows.codes(first + r) + g * kQuantBlock + 2 * pair;
-        dots[r][pair % kChains] = DotPairs(dots[r][pair % kChains], BroadcastPair(a), w);
-      }
-    });
+    FetchAhead<kKind>(task, panel, g);
+    IntLanes dots[kRows];
+    GroupDots<kKind, kRows>(dots, rows.row(first), GroupRowBytes(rows.cols), rows.cols, codes, g);
     const Lanes d = GroupScale<kKind>(panel, g);
     Lanes m = d;
     if constexpr (kKind == PackedKind::kQ4) m = GroupMinimum(panel, g);
     for (uint32_t r = 0; r < kRows; ++r) {
-      for (uint32_t c = 1; c < kChains; ++c) dots[r][0] = AddInt(dots[r][0], dots[r][c]);
-      totals[r] = Fma(ToFloat(dots[r][0]), d, totals[r]);
+      totals[r] = Fma(ToFloat(dots[r]), d, totals[r]);
       if constexpr (kKind == PackedKind::kQ4) {
         totals[r] = Fma(m, BroadcastFrom(rows.sums(first + r) + g), totals[r]);
       }

@@ -10,7 +10,6 @@ namespace {
 constexpr uint32_t kInt16TileRows = 12;
 constexpr uint32_t kInt16TilePanels = 2;
 constexpr uint32_t kInt16DirectRows = 8;  // rows that share one unpacking of the codes
-constexpr uint32_t kInt16Chains = 4;      // sums a single row needs to hide their latency
 
 // Each 32-bit lane: sum + a0 * w0 + a1 * w1, modulo 2^32.
 inline IntLanes DotPairs(IntLanes sum, IntLanes a, IntLanes w) {

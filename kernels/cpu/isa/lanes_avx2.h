@@ -136,6 +136,12 @@ inline Lanes LoadHalf(const void* p) {
   const auto* v = static_cast<const __m128i*>(p);
   return {_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1))};
 }
+// Lanes 0 8 1 9 2 10 .. 7 15: the order in which coded tiles hold 16 dims or tokens.
+inline Lanes ToSlotOrder(Lanes v) {
+  const __m256 a = _mm256_unpacklo_ps(v.lo, v.hi);
+  const __m256 b = _mm256_unpackhi_ps(v.lo, v.hi);
+  return {_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)};
+}
 // Turns 8 pairs (x0, x1) by [cos, sin] pairs: (x0 c - x1 s, x1 c + x0 s).
 inline Lanes RotatePairs(Lanes x, Lanes cos_sin) {
   const auto turn = [](__m256 v, __m256 t) {

@@ -83,6 +83,11 @@ inline Lanes HighBf16ToFloat(IntLanes a) {
 inline Lanes LoadHalf(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }
+// Lanes 0 8 1 9 2 10 .. 7 15: the order in which coded tiles hold 16 dims or tokens.
+inline Lanes ToSlotOrder(Lanes a) {
+  const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+  return {_mm512_permutexvar_ps(order, a.v)};
+}
 // Turns 8 pairs (x0, x1) by [cos, sin] pairs: (x0 c - x1 s, x1 c + x0 s).
 inline Lanes RotatePairs(Lanes x, Lanes cos_sin) {
   const __m512 swapped = _mm512_mul_ps(_mm512_permute_ps(x.v, 0xb1), _mm512_movehdup_ps(cos_sin.v));

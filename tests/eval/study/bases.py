@@ -150,6 +150,24 @@ class Calibration:
             squares = squares * self.attended[layer].to(squares)[..., None, None]
         return squares.sum(1)
 
+    def neighbour_share(self, layer):
+        """[kv_heads]: sum of p_ts p_t(s+1) over sum of p_ts^2, s not a sink, each query head with
+        the square of its output weights: how far neighbours' errors of values add up."""
+        query, key, _ = self.data[layer]
+        module = self.model.attention_module(layer)
+        scaling = getattr(module, "scaling", None) or module.head_dim ** -0.5
+        tokens, groups = query.shape[2], query.shape[1] // key.shape[1]
+        mask = hook.visible(tokens, getattr(module, "sliding_window", None), key.device)
+        sums = torch.zeros(2, key.shape[1], dtype=torch.float64)
+        for h in range(query.shape[1]):
+            g = h // groups
+            p = torch.softmax((query[:, h] @ key[:, g].transpose(1, 2) * scaling)
+                              .masked_fill(~mask, -1e30), -1)[:, :, self.sinks:]
+            size = self.model.output_weight(layer, g)[h % groups].square().sum().item()
+            sums[0, g] += size * (p[:, :, 1:] * p[:, :, :-1]).sum().item()
+            sums[1, g] += size * p.square().sum().item()
+        return sums[0] / sums[1]
+
     def _fisher_key_weight(self, layer, period):
         g = self.rows(Anchors(self.model, layer, period).to_stored(self.gradient[layer][0]))
         return g.transpose(1, 2) @ g / g.shape[1]

@@ -6,7 +6,7 @@ means and bases belong to the model (read once), block headers are below 0.001 b
 
 import torch
 
-from study import bases, codes
+from study import bases, codes, cq
 
 SIDE = {
     "bits": 4,             # per value; 16: not coded
@@ -74,6 +74,8 @@ class Side:
         if spec["channel_widths"] == "water":
             group = 16 if spec["basis"] == "channels16" else 1
             self.widths = water_fill(w.diagonal(dim1=1, dim2=2), spec["bits"], group).to(t.device)
+        if spec["code"] in GGML_BITS:  # codes every coordinate by itself
+            w = torch.eye(d, dtype=t.dtype, device=t.device).expand(heads, d, d)
         w = bases.regular(w, 1e-6)
         self.factor = torch.linalg.cholesky(w.cpu()).transpose(1, 2).float().to(t.device)
         self.t, self.inverse = t.float(), torch.linalg.inv(t.cpu()).float().to(t.device)
@@ -192,16 +194,8 @@ class Format:
         self.sinks, self.tail = recipe.get("sinks", 4), recipe.get("tail", 0)
         self.anchors, self.plain, self.k, self.v, self.error = {}, {}, {}, {}, {}
         for layer in range(model.layers):
-            k = self.side("k", layer)
-            v = self.side("v", layer)
-            self.anchors[layer] = bases.Anchors(model, layer, k["period"])
-            rows = calibration.stored_keys(layer, k["period"])
-            if k["mean"] == "plain":
-                self.plain[layer] = calibration.plain_key_mean(layer).float()
-                rows = calibration.rows(self.stored(layer, calibration.data[layer][1]))
-            self.k[layer] = Side(k, rows, calibration.key_weight(layer, k["period"], k["weight"]))
-            self.v[layer] = Side(v, calibration.rows(calibration.data[layer][2]),
-                                 calibration.value_weight(layer, v["weight"]))
+            self.k[layer] = self.make_keys(layer, calibration)
+            self.v[layer] = self.make_values(layer, calibration)
         if recipe.get("allocate"):
             self.allocate(calibration, **recipe["allocate"])
         for layer in range(model.layers if recipe.get("softmax_bias") else 0):
@@ -209,6 +203,44 @@ class Format:
             error = self.k[layer].roundtrip(rows.float()[None])[0] - rows
             error = error / self.k[layer].scale[..., None]
             self.error[layer] = (error.transpose(1, 2) @ error / error.shape[1]).float()
+
+    def make_keys(self, layer, calibration):
+        spec = self.side("k", layer)
+        key = calibration.data[layer][1]
+        self.anchors[layer] = bases.Anchors(self.model, layer, spec["period"])
+        weight = calibration.key_weight(layer, spec["period"], spec["weight"])
+        if self.is_cq("k"):
+            if spec["pairs"]:
+                self.plain[layer] = self.varying_mean(calibration, layer, spec["pairs"])
+            return cq.CqSide(spec, self.stored(layer, key), calibration.sinks, weight)
+        if spec["mean"] == "plain":
+            self.plain[layer] = calibration.plain_key_mean(layer).float()
+        return Side(spec, calibration.rows(self.stored(layer, key)), weight)
+
+    def varying_mean(self, calibration, layer, pairs):
+        """The un-rotated keys' mean where it moves most inside a block, 0 elsewhere."""
+        mean, half = calibration.plain_key_mean(layer), self.model.head_dim // 2
+        rows = calibration.stored_keys(layer, cq.BLOCK)
+        rows = rows - rows.mean(1, keepdim=True)
+        covariance = rows.transpose(1, 2) @ rows / rows.shape[1]
+        precision = torch.linalg.inv(bases.regular(covariance, 1e-5)).diagonal(dim1=1, dim2=2)
+        angles = self.anchors[layer].offset_angles(cq.BLOCK).double()
+        still = torch.complex(angles.cos(), angles.sin()).mean(0).abs() ** 2
+        moved = (mean[:, :half] ** 2 + mean[:, half:] ** 2) * (1 - still) \
+            * (precision[:, :half] + precision[:, half:])
+        least = moved.sort(1, descending=True).values[:, min(pairs, half) - 1, None]
+        return (mean * (moved >= least).repeat(1, 2)).float()
+
+    def make_values(self, layer, calibration):
+        spec = self.side("v", layer)
+        value, weight = calibration.data[layer][2], calibration.value_weight(layer, spec["weight"])
+        if self.is_cq("v"):
+            share = calibration.neighbour_share(layer) if spec["diffuse"] else None
+            return cq.CqSide(spec, value, calibration.sinks, weight, share)
+        return Side(spec, calibration.rows(value), weight)
+
+    def is_cq(self, name):
+        return self.recipe[name].get("code") == "cq"
 
     def allocate(self, calibration, mean, choices, weight):
         """Widths per layer, side and head: from the least up, each next bit where it saves most by
@@ -233,7 +265,7 @@ class Format:
             bits[head] += 1
 
     def side(self, name, layer):
-        spec = dict(SIDE, **self.recipe[name])
+        spec = dict(cq.SPEC if self.is_cq(name) else SIDE, **self.recipe[name])
         widths = self.recipe.get("widths")
         if widths:
             spec["bits"] = widths[f"{name}{layer}"]
@@ -288,6 +320,9 @@ class Format:
         for layer in range(self.model.layers):
             for side in (self.k[layer], self.v[layer]):
                 spec = side.spec
+                if isinstance(side, cq.CqSide):
+                    total += side.bits_per_element(d)
+                    continue
                 if spec["code"] in GGML_BITS:
                     total += GGML_BITS[spec["code"]]
                     continue

@@ -9,7 +9,10 @@ Gemma 3). Everything in float32.
 import os
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
+from transformers import (AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM,
+                          AutoTokenizer)
+
+from study import gguf_pieces
 
 
 def rotate(x, angles, sign):
@@ -93,6 +96,7 @@ class StudyModel:
 
     def __init__(self, path, device):
         self.device = device
+        self.path = path
         folder, name = os.path.split(os.path.abspath(path))
         self.model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=name, dtype=torch.float32, attn_implementation="kv_study")
@@ -104,6 +108,15 @@ class StudyModel:
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.q_heads
         self.vocabulary = config.vocab_size
         self.softcap = getattr(config, "final_logit_softcapping", None)
+
+    def tokenizer(self):
+        """RETURNS a function from text to token ids, no special tokens added."""
+        pieces = gguf_pieces.read(self.path)
+        if pieces:
+            return pieces.encode
+        folder, name = os.path.split(os.path.abspath(self.path))
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def attention_module(self, layer):
         return self.model.model.layers[layer].self_attn

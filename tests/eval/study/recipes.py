@@ -1,4 +1,5 @@
-"""The recipes that are compared. A name says widths, then what is not the default of SIDE."""
+"""Recipes from before there was a tile format. A name says widths, then what is not the default
+of formats.SIDE."""
 
 
 def recipe(name, key, value, **more):

@@ -4,7 +4,8 @@ corpusd_test(corpusd_ctl_test
   FILES ${ctl_tests}/ctl_cli_test.cc ${ctl_tests}/ctl_command_test.cc
         ${ctl_tests}/ctl_completion_test.cc ${ctl_tests}/ctl_exit_code_test.cc
         ${ctl_tests}/ctl_format_test.cc ${ctl_tests}/ctl_gitignore_test.cc
-        ${ctl_tests}/ctl_ingest_test.cc ${ctl_tests}/ctl_retention_test.cc
+        ${ctl_tests}/ctl_ingest_test.cc ${ctl_tests}/ctl_evict_test.cc
+        ${ctl_tests}/ctl_retention_test.cc
         ${ctl_tests}/ctl_walker_test.cc
         ${ctl_tests}/ctl_scripted_daemon.cc
   DEPS corpusd_ctl)

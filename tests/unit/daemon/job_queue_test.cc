@@ -150,6 +150,47 @@ TEST_F(JobQueueTest, StartFindsCorporaWithoutJobsAndDropsBrokenRecords) {
   EXPECT_GT(jobs_->List().back().id, 8u);
 }
 
+// The answer to a cancel was given; a daemon that dies before the job has ended keeps its word.
+TEST_F(JobQueueTest, ARestartDoesNotTakeUpWhatAUserCancelled) {
+  controls_.HoldPrefill();
+  Create("a", 64);
+  const uint64_t id = Submit("a");
+  controls_.PermitRuns(1);
+  WaitFor([&] { return jobs_->Get(id)->done_tokens == 16; });
+  jobs_->Stop();
+  JobRecord asked = *jobs_->Get(id);
+  asked.state = JobState::kRunning;
+  asked.cancel_asked = true;
+  ASSERT_TRUE(store_.PutJob(id, EncodeJob(asked)).ok());
+  controls_.ReleasePrefill();
+  Open();
+  EXPECT_EQ(jobs_->Get(id)->state, JobState::kCancelled);
+  EXPECT_EQ(store_.GetCorpus("a")->state, CorpusState::kCancelled);
+  EXPECT_FALSE(jobs_->ActiveJob("a"));
+  Open();
+  EXPECT_EQ(store_.GetCorpus("a")->state, CorpusState::kCancelled);
+}
+
+// A disk that was full, a model that was another one: the next start may be luckier.
+TEST_F(JobQueueTest, AFailedPrefillIsTakenUpAtTheNextStart) {
+  controls_.prefill_error = "the disk is full";
+  Create("a", 64);
+  WaitForState(Submit("a"), JobState::kFailed);
+  jobs_->Stop();
+  controls_.prefill_error.clear();
+  Open();
+  WaitFor([&] { return store_.GetCorpus("a")->state == CorpusState::kReady; });
+  EXPECT_EQ(controls_.runs, 4) << "what was durable was not computed again";
+}
+
+TEST_F(JobQueueTest, ACorpusHasOneUnfinishedJob) {
+  controls_.HoldPrefill();
+  Create("a", 64);
+  const uint64_t id = Submit("a");
+  EXPECT_EQ(Submit("a"), id);
+  EXPECT_EQ(jobs_->List().size(), 1u);
+}
+
 TEST_F(JobQueueTest, FailureIsToldAndKept) {
   controls_.prefill_error = "the disk is full";
   Create("a", 64);

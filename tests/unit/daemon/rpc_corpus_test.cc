@@ -143,7 +143,7 @@ TEST_F(RpcCorpusTest, WatchTellsProgressAndMayBeLeft) {
 TEST_F(RpcCorpusTest, PinsAndTiers) {
   MakeReady(*client_, "a", std::string(600, 't'));
   MakeReady(*client_, "b", std::string(600, 't'));
-  EXPECT_EQ(client_->Pin("a", "device", milliseconds(0)).error().code_text, "unimplemented");
+  EXPECT_EQ(client_->Pin("a", "device", milliseconds(0)).error().code_text, "failed_precondition");
   EXPECT_EQ(client_->Pin("a", "attic", milliseconds(0)).error().code_text, "invalid_argument");
   const auto pinned = client_->Pin("a", "host", milliseconds(60000));
   ASSERT_TRUE(pinned.ok()) << pinned.error().message;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "engine/prefill/prefill_runner.h"
 #include "store/base/fault_point.h"
 #include "tests/support/corrupt_block.h"
 #include "tests/unit/engine/engine_fixture.h"
@@ -70,6 +71,58 @@ TEST_F(DamagedHistoryTest, AReadErrorFailsTheQuestionWithItsCauseAndTheNextOneIs
   ASSERT_TRUE(before.ok() && after.ok());
   EXPECT_EQ(after->answer, before->answer);
   EXPECT_EQ(after->recomputed_tokens, 0u);
+}
+
+// Holding a whole corpus to mend one block of it wedged stores that were smaller than a corpus
+// (kv-stores 3.14, 3.16): a run needs what lies before it, and nothing behind.
+TEST_F(DamagedHistoryTest, ACorpusLargerThanTheHostTierIsVerifiedAndRepairedInPieces) {
+  Ingest("a", Prose(450));
+  const std::string expected = BytesOf("a");
+  const CorpusRecord record = *store_->GetCorpus("a");
+  ASSERT_GT(record.chain.size(), 16u);
+  const uint64_t pages = (record.block_bytes + 4095) / 4096 * 4096;
+  Damage("a", 1, 7);
+  Damage("a", 6, 7);
+  store_options_.host_bytes = 6 * pages;
+  Restart();
+  const auto keep_on = [](uint64_t, uint64_t) { return true; };
+  const auto outcome = engine_->Verify("a", /*repair=*/true, keep_on);
+  ASSERT_TRUE(outcome.ok()) << outcome.status().ToString();
+  EXPECT_EQ(outcome->report.damaged.size(), 2u);
+  EXPECT_EQ(outcome->repaired, 2u);
+  // One that needs more than there is says so; what lies before it is mended all the same.
+  Damage("a", 2, 7);
+  Damage("a", 13, 7);
+  const auto refused = engine_->Verify("a", /*repair=*/true, keep_on);
+  EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.status().message().find("block 13"), std::string::npos)
+      << refused.status().message();
+  EXPECT_NE(refused.status().message().find("repaired: 1"), std::string::npos);
+  EXPECT_NE(refused.status().message().find("--host-bytes"), std::string::npos);
+  EXPECT_EQ(engine_->Verify("a", /*repair=*/false, keep_on)->report.damaged.size(), 1u);
+  store_options_.host_bytes = uint64_t{1} << 30;
+  Restart();
+  EXPECT_EQ(*engine_->Repair("a"), 1u);
+  EXPECT_EQ(BytesOf("a"), expected);
+}
+
+TEST_F(DamagedHistoryTest, AnEvictedTailIsComputedAgainByteForByte) {
+  store_options_.evict_run_blocks = kRunBlocks;
+  Restart();
+  Ingest("a", Prose(450));
+  const std::string expected = BytesOf("a");
+  const auto before = Ask("a");
+  const auto plan = store_->EvictByPolicy(TierKind::kDisk, 1, /*dry_run=*/false);
+  ASSERT_TRUE(plan.ok()) << plan.status().ToString();
+  const CorpusRecord cut = *store_->GetCorpus("a");
+  ASSERT_GT(cut.chain.size(), 0u);
+  EXPECT_EQ(cut.chain.size() % kRunBlocks, 0u);
+  EXPECT_EQ(cut.state, CorpusState::kEvicted);
+  EXPECT_EQ(Ask("a").status().code(), StatusCode::kNotReady);
+  const Status built = engine_->Prefill("a", [](const PrefillProgress&) {}, {});
+  ASSERT_TRUE(built.ok()) << built.ToString();
+  EXPECT_EQ(BytesOf("a"), expected);
+  EXPECT_EQ(Ask("a")->answer, before->answer);
 }
 
 // A disk that takes no writes costs the mending, not the answer.

@@ -39,7 +39,7 @@ void CheckEveryBitHasItsPlace() {
   std::set<int> scales;
   for (int token = 0; token < kTileTokens; ++token) scales.insert(Tile::ScaleOffset(token));
   EXPECT_EQ(*scales.begin(), Tile::kCodeBytes);
-  EXPECT_EQ(*scales.rbegin(), Tile::kBytes - 1);
+  EXPECT_EQ(*scales.rbegin(), Tile::kCodeBytes + kTileTokens - 1);
   EXPECT_EQ(scales.size(), static_cast<size_t>(kTileTokens));
 }
 
@@ -88,22 +88,24 @@ TEST(CodedTile, ThreeBits) { CheckWidth<3>(); }
 TEST(CodedTile, FourBits) { CheckWidth<4>(); }
 TEST(CodedTile, EightBits) { CheckWidth<8>(); }
 
-TEST(CodedTile, BytesOfAnElementCountTheScales) {
-  EXPECT_EQ((CodedTile<4, 64>::kBytes * 8.0 / (128 * 64)), 4.125);
-  EXPECT_EQ((CodedTile<4, 128>::kBytes * 8.0 / (128 * 128)), 4.0625);
-  EXPECT_EQ((CodedTile<3, 64>::kBytes * 8.0 / (128 * 64)), 3.125);
-  EXPECT_EQ((CodedTile<2, 128>::kBytes % 16), 0);
+TEST(CodedTile, BytesOfAnElementCountScalesAndMeans) {
+  EXPECT_EQ((CodedTile<4, 64>::kBytes * 8.0 / (128 * 64)), 4.1875);
+  EXPECT_EQ((CodedTile<4, 128>::kBytes * 8.0 / (128 * 128)), 4.125);
+  EXPECT_EQ((CodedTile<3, 64>::kBytes * 8.0 / (128 * 64)), 3.1875);
+  EXPECT_EQ((CodedTile<2, 128>::kBytes % 64), 0);
+  EXPECT_EQ((CodedTile<4, 64>::kBytes), 4288);
 }
 
-TEST(CodedTile, ScaleBytesRiseBySixteenthsOfAnOctave) {
-  EXPECT_EQ(ScaleOfByte(0), 1.f / 128);
-  EXPECT_EQ(ScaleOfByte(16 * 7), 1.f);
-  EXPECT_EQ(ScaleOfByte(16 * 7 + 8), 1.5f);
+TEST(CodedTile, ScaleBytesRiseByThirtySecondsOfAnOctave) {
+  EXPECT_EQ(ScaleOfByte(0), 1.f / 32);
+  EXPECT_EQ(ScaleOfByte(32 * 5), 1.f);
+  EXPECT_EQ(ScaleOfByte(32 * 5 + 16), 1.5f);
+  EXPECT_EQ(ScaleOfByte(255), 7.875f);
   for (int i = 1; i < 256; ++i) {
     const float ratio =
         ScaleOfByte(static_cast<uint8_t>(i)) / ScaleOfByte(static_cast<uint8_t>(i - 1));
-    EXPECT_GT(ratio, 1.03f);
-    EXPECT_LT(ratio, 1.07f);
+    EXPECT_GT(ratio, 1.015f);
+    EXPECT_LT(ratio, 1.032f);
   }
 }
 

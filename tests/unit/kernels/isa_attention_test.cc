@@ -3,8 +3,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <memory>
 
 #include "kernels/reference/attention.h"
+#include "tests/unit/kernels/basis_fixture.h"
 #include "tests/unit/kernels/kernel_fixture.h"
 
 namespace corpusd {
@@ -19,6 +21,9 @@ struct Scene {
   uint32_t rows = 0;
   const RopeTable* rope = nullptr;
   float query_deviation = 1.0f;
+  std::shared_ptr<TestBasis> basis = nullptr;
+
+  const KvBasis* bases() const { return basis == nullptr ? nullptr : basis->basis(); }
 };
 
 KvFormat FormatOf(KvCodec keys, KvCodec values, const AttentionShape& shape) {
@@ -49,6 +54,7 @@ Answer Compute(const CpuKernels& kernels, const Scene& scene, uint32_t first, ui
                      .first_position = scene.first_position + first,
                      .pages = {},
                      .rope = scene.rope,
+                     .basis = scene.bases(),
                      .call_rows = call_rows == 0 ? scene.rows : call_rows};
   for (const auto& list : scene.lists) list->AppendTiles(call.pages);
   const MatrixView q{queries.data(), scene.rows, cols, cols};
@@ -57,25 +63,41 @@ Answer Compute(const CpuKernels& kernels, const Scene& scene, uint32_t first, ui
   return answer;
 }
 
-void ExpectNearReference(const CpuKernels& kernels, const Scene& scene, double bound) {
-  const Answer got = Compute(kernels, scene, 0, scene.rows, 1u << 20, false);
+// The reference's rows `first`, first + step, ..; one after the other.
+Answer Reference(const Scene& scene, uint32_t first, uint32_t step) {
   std::vector<float> queries = Queries(scene);
-  std::vector<float> expected(got.values.size());
+  const uint32_t cols = scene.shape.q_heads * scene.shape.head_dim;
+  Answer answer{{}, cols};
   std::vector<KvPageList> lists;
   for (const auto& list : scene.lists) lists.push_back(list->list());
   std::vector<double> scratch(kRopePositions * 2);
-  ReferenceAttention({expected.data(), scene.rows, got.cols, got.cols},
-                     {queries.data(), scene.rows, got.cols, got.cols},
-                     {.shape = scene.shape,
-                      .layer = 0,
-                      .first_position = scene.first_position,
-                      .lists = lists,
-                      .rope = scene.rope},
-                     scratch);
-  for (size_t i = 0; i < expected.size(); ++i) {
-    ASSERT_NEAR(got.values[i], expected[i], bound)
-        << kernels.name << " row " << i / got.cols << " column " << i % got.cols;
+  for (uint32_t row = first; row < scene.rows; row += step) {
+    answer.values.resize(answer.values.size() + cols);
+    ReferenceAttention({answer.values.data() + answer.values.size() - cols, 1, cols, cols},
+                       {queries.data() + size_t{row} * cols, 1, cols, cols},
+                       {.shape = scene.shape,
+                        .layer = 0,
+                        .first_position = scene.first_position + row,
+                        .lists = lists,
+                        .rope = scene.rope,
+                        .basis = scene.bases()},
+                       scratch);
   }
+  return answer;
+}
+
+void ExpectNear(const CpuKernels& kernels, const Scene& scene, const Answer& expected,
+                uint32_t first, uint32_t step, double bound) {
+  const Answer got = Compute(kernels, scene, 0, scene.rows, 1u << 20, false);
+  for (size_t i = 0; i < expected.values.size(); ++i) {
+    const size_t row = first + i / got.cols * step;
+    ASSERT_NEAR(got.values[row * got.cols + i % got.cols], expected.values[i], bound)
+        << kernels.name << " row " << row << " column " << i % got.cols;
+  }
+}
+
+void ExpectNearReference(const CpuKernels& kernels, const Scene& scene, double bound) {
+  ExpectNear(kernels, scene, Reference(scene, 0, 1), 0, 1, bound);
 }
 
 void ExpectSameBits(const Answer& whole, uint32_t first, const Answer& piece, const char* what) {
@@ -221,6 +243,102 @@ TEST(IsaAttention, FewRowsAreIndependentBitForBitAndMatchTheReference) {
       const Answer prefill = Compute(*kernels, scene, first, count, 1u << 20, false);
       for (size_t i = 0; i < batch.values.size(); ++i) {
         ASSERT_NEAR(batch.values[i], prefill.values[i], BoundFor(*kernels)) << kernels->name;
+      }
+    }
+  }
+}
+
+// Hidden slots, full pages and a short one of coded tiles, then a session's own bf16 pages in the
+// same coordinates, the last of them with the causal diagonal.
+Scene CodedScene(KvCodec keys, KvCodec values, AttentionShape shape) {
+  Scene scene{.shape = shape};
+  scene.rope = Rope(32).table();
+  scene.basis = std::make_shared<TestBasis>(shape.kv_heads, shape.head_dim, 21);
+  scene.lists.push_back(std::make_unique<RandomPages>(
+      FormatOf(keys, values, shape), std::vector<uint32_t>{128, 128, 128, 128, 128, 50}, 0,
+      scene.rope, 1.0f, 13, scene.bases(), 4));
+  scene.lists.push_back(std::make_unique<RandomPages>(
+      FormatOf(KvCodec::kBf16, KvCodec::kBf16, shape), std::vector<uint32_t>{128, 41},
+      scene.lists[0]->end_position(), scene.rope, 1.0f, 14, scene.bases()));
+  scene.rows = 169 + 60;
+  scene.first_position = scene.lists[1]->end_position() - scene.rows;
+  return scene;
+}
+
+constexpr AttentionShape kCodedShape = {
+    .q_heads = 6, .kv_heads = 2, .head_dim = 64, .scale = 0.125f};
+
+// The same coded bytes for both, so what differs is the arithmetic of attention alone. The basis
+// stretches values by up to 2, keys likewise.
+double CodedBoundFor(const CpuKernels& kernels) { return 3 * BoundFor(kernels); }
+
+// Some rows of every kind, all tables.
+void ExpectEveryTableNear(const Scene& scene) {
+  SCOPED_TRACE(testing::Message() << KvFormatName(*scene.lists[0]->list().format) << " "
+                                  << scene.shape.head_dim);
+  constexpr uint32_t kFirst = 3, kStep = 15;
+  const Answer expected = Reference(scene, kFirst, kStep);
+  for (const CpuKernels* kernels : TestedKernels()) {
+    ExpectNear(*kernels, scene, expected, kFirst, kStep, CodedBoundFor(*kernels));
+  }
+}
+
+TEST(IsaAttention, EveryCodedFormatMatchesTheReference) {
+  for (const KvCodec keys : {KvCodec::kCq8, KvCodec::kCq4, KvCodec::kCq3, KvCodec::kCq2}) {
+    for (const KvCodec values : {keys, KvCodec::kCq2}) {
+      ExpectEveryTableNear(CodedScene(keys, values, kCodedShape));
+    }
+  }
+}
+
+TEST(IsaAttention, CodedFormatsOfOtherHeadSizesMatchTheReference) {
+  for (const uint32_t head_dim : {128u, 192u, 256u}) {
+    const AttentionShape shape = {
+        .q_heads = 7, .kv_heads = 1, .head_dim = head_dim, .scale = 0.07f};
+    for (const KvCodec codec : {KvCodec::kCq8, KvCodec::kCq4, KvCodec::kCq3, KvCodec::kCq2}) {
+      ExpectEveryTableNear(CodedScene(codec, codec, shape));
+    }
+  }
+}
+
+// Rows that see hidden slots alone see nothing.
+TEST(IsaAttention, HiddenSlotsAreSeenByNobody) {
+  for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kCq4}) {
+    Scene scene{.shape = kCodedShape};
+    scene.rope = Rope(32).table();
+    scene.basis = std::make_shared<TestBasis>(2, 64, 22);
+    scene.lists.push_back(std::make_unique<RandomPages>(FormatOf(codec, codec, scene.shape),
+                                                        std::vector<uint32_t>{128, 7}, 0,
+                                                        scene.rope, 1.0f, 15, scene.bases(), 21));
+    scene.rows = 135;
+    for (const CpuKernels* kernels : TestedKernels()) {
+      const Answer got = Compute(*kernels, scene, 0, scene.rows, 1u << 20, false);
+      for (size_t i = 0; i < 21 * size_t{got.cols}; ++i) ASSERT_EQ(got.values[i], 0.0f);
+    }
+    ExpectEveryTableNear(scene);
+  }
+}
+
+TEST(IsaAttention, CodedRowsAreIndependentBitForBit) {
+  for (const KvCodec codec : {KvCodec::kCq8, KvCodec::kCq4, KvCodec::kCq3, KvCodec::kCq2}) {
+    const Scene scene = CodedScene(codec, codec, kCodedShape);
+    for (const CpuKernels* kernels : TestedKernels()) {
+      const Answer whole = Compute(*kernels, scene, 0, scene.rows, 1u << 20, false);
+      for (const uint32_t row : {0u, 1u, 59u, 60u, 187u, 188u, scene.rows - 1}) {
+        ExpectSameBits(whole, row, Compute(*kernels, scene, row, 1, 1, false), "alone");
+        ExpectSameBits(whole, row, Compute(*kernels, scene, row, 1, 1, true), "alone, in parts");
+      }
+      ExpectSameBits(whole, 13, Compute(*kernels, scene, 13, 100, 7, false), "by sevens");
+      ExpectSameBits(whole, 0, Compute(*kernels, scene, 0, scene.rows, 20, true), "in parts");
+      const uint32_t first = scene.rows - 16;
+      const Answer few = Compute(*kernels, scene, first, 16, 1u << 20, false, 16);
+      for (uint32_t row = 0; row < 16; ++row) {
+        ExpectSameBits(few, row, Compute(*kernels, scene, first + row, 1, 1, true, 1), "few");
+      }
+      for (size_t i = 0; i < few.values.size(); ++i) {
+        ASSERT_NEAR(few.values[i], whole.values[size_t{first} * whole.cols + i],
+                    CodedBoundFor(*kernels))
+            << kernels->name;
       }
     }
   }

@@ -170,6 +170,28 @@ TEST(IsaMatMul, CallsOfOneClassGiveTheSameBits) {
   }
 }
 
+// Products of few rows with codes are sums of exact integers, added in one order: the same bits in
+// every table that has them, whatever instructions made the integers.
+TEST(IsaMatMul, FewRowsOfCodesGiveTheSameBitsInEveryTable) {
+  for (const WeightType type : {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
+                                WeightType::kQ8_0, WeightType::kQ4_K}) {
+    for (const uint32_t rows : {1u, 2u, 5u, 8u, 11u, 16u}) {
+      Product product(type, rows, 100, 768, 7 + rows);
+      product.x.row(0)[5] =
+          100.0f;  // codes of one row that use all 16 bits, and of one that do not
+      product.x.row(rows - 1)[9] = -100.0f;
+      std::vector<float> first;
+      for (const CpuKernels* kernels : TestedKernels()) {
+        if (kernels->few_rows < rows) continue;
+        const std::vector<float> got = product.Run(*kernels, true);
+        if (first.empty()) first = got;
+        ASSERT_EQ(std::memcmp(got.data(), first.data(), first.size() * sizeof(float)), 0)
+            << kernels->name << " type " << static_cast<int>(type) << ", " << rows << " rows";
+      }
+    }
+  }
+}
+
 // A row that is not a number, or infinite, spoils only itself.
 TEST(IsaMatMul, BadRowStaysAlone) {
   for (const CpuKernels* kernels : TestedKernels()) {

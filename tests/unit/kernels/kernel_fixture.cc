@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/reference/coded_tile_codec.h"
 #include "kernels/reference/dequantize.h"
 #include "kernels/reference/kv_tile.h"
 
@@ -37,6 +38,27 @@ void SetScales(WeightType type, std::byte* block, std::mt19937& random) {
     default:
       PutHalf(block, kHalfScale, random());
       return;
+  }
+}
+
+// Rows of one KV head from slot 0 of a tile on; rows.coordinates null: as they are.
+void WriteRows(std::byte* tile, const KvFormat& format, bool is_key, const KvRows& rows) {
+  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+  if (IsCoded(codec)) {  // by a table, all of which give the reference's bytes, for speed
+    const CpuKernels* kernels = TestedKernels().back();
+    AlignedBytes scratch(kernels->encode_scratch_bytes(rows.head_dim));
+    return kernels->encode_tile(
+        {.tile = tile, .codec = codec, .is_key = is_key, .rows = rows, .scratch = scratch.data()});
+  }
+  std::vector<float> y(size_t{rows.rows} * rows.head_dim);
+  if (rows.coordinates != nullptr) ReferenceToCoordinates(y.data(), rows);
+  for (uint32_t t = 0; t < rows.rows; ++t) {
+    const float* row = rows.coordinates == nullptr ? rows.row(t) : &y[size_t{t} * rows.head_dim];
+    if (is_key) {
+      WriteKey(tile, format, t, row, rows.coordinates == nullptr ? rows.rope : nullptr);
+    } else {
+      WriteValue(tile, format, t, row);
+    }
   }
 }
 
@@ -84,7 +106,7 @@ RandomWeight::RandomWeight(WeightType weight_type, uint32_t rows, uint32_t cols,
 
 RandomPages::RandomPages(KvFormat format, const std::vector<uint32_t>& tokens,
                          uint64_t first_position, const RopeTable* rope, float key_deviation,
-                         uint32_t seed)
+                         uint32_t seed, const KvBasis* basis, uint32_t hidden)
     : format_(format), end_position_(first_position) {
   const uint32_t width = format.kv_heads * format.head_dim;
   for (const uint32_t count : tokens) {
@@ -92,14 +114,20 @@ RandomPages::RandomPages(KvFormat format, const std::vector<uint32_t>& tokens,
     std::byte* block = blocks_.back()->data();
     const std::vector<float> keys = RandomFloats(size_t{count} * width, key_deviation, ++seed);
     const std::vector<float> values = RandomFloats(size_t{count} * width, 1.0f, ++seed);
-    for (uint32_t t = 0; t < count; ++t) {
-      for (uint32_t h = 0; h < format.kv_heads; ++h) {
-        const size_t column = size_t{t} * width + size_t{h} * format.head_dim;
-        WriteKey(block + format.KeyTileOffset(0, h), format, t, &keys[column], rope);
-        WriteValue(block + format.ValueTileOffset(0, h), format, t, &values[column]);
-      }
+    for (uint32_t h = 0; h < format.kv_heads; ++h) {
+      KvRows rows{.data = keys.data() + size_t{h} * format.head_dim,
+                  .stride = width,
+                  .rows = count,
+                  .head_dim = format.head_dim,
+                  .rope = rope,
+                  .coordinates = basis == nullptr ? nullptr : &basis[h].key};
+      WriteRows(block + format.KeyTileOffset(0, h), format, true, rows);
+      rows.data = values.data() + size_t{h} * format.head_dim;
+      rows.rope = nullptr;
+      if (basis != nullptr) rows.coordinates = &basis[h].value;
+      WriteRows(block + format.ValueTileOffset(0, h), format, false, rows);
     }
-    pages_.push_back({block, end_position_, count});
+    pages_.push_back({block, end_position_, count, pages_.empty() ? hidden : 0});
     end_position_ += count;
   }
 }
@@ -112,6 +140,7 @@ void RandomPages::AppendTiles(std::vector<PageTiles>& tiles) const {
                      .value_stride = format_.ValueTileBytes(),
                      .first_position = page.first_position,
                      .tokens = page.tokens,
+                     .hidden = page.hidden,
                      .key_codec = format_.key_codec,
                      .value_codec = format_.value_codec});
   }
@@ -164,6 +193,7 @@ void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
                                .pages = call.pages.data(),
                                .page_count = page_count,
                                .rope = call.rope,
+                               .basis = call.basis == nullptr ? nullptr : call.basis + h,
                                .q = q.data,
                                .q_stride = q.row_stride,
                                .out = out.data,

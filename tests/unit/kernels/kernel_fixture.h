@@ -40,11 +40,14 @@ struct RandomWeight {
   PackedWeight packed;
 };
 
-// Pages of random keys and values, one layer, written by the encoder slot by slot.
+// Pages of random keys and values, one layer: plain, or in the
+// coordinates of a basis ([kv_heads], which the cq codecs need). The first page's first `hidden`
+// slots are hidden.
 class RandomPages {
  public:
   RandomPages(KvFormat format, const std::vector<uint32_t>& tokens, uint64_t first_position,
-              const RopeTable* rope, float key_deviation, uint32_t seed);
+              const RopeTable* rope, float key_deviation, uint32_t seed,
+              const KvBasis* basis = nullptr, uint32_t hidden = 0);
   KvPageList list() const { return {&format_, pages_}; }
   void AppendTiles(std::vector<PageTiles>& tiles) const;
   uint64_t end_position() const { return end_position_; }
@@ -80,7 +83,8 @@ struct AttentionCall {
   uint64_t first_position = 0;
   std::vector<PageTiles> pages;
   const RopeTable* rope = nullptr;
-  uint32_t call_rows = 0;  // 0: the rows given
+  const KvBasis* basis = nullptr;  // [kv_heads]
+  uint32_t call_rows = 0;          // 0: the rows given
 };
 // Through attend, or attend_part and merge_parts; at most rows_each query rows a task.
 void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,

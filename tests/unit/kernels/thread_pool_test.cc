@@ -28,6 +28,26 @@ TEST(ThreadPool, DoesEveryItemOnceWithADistinctThreadNumber) {
   }
 }
 
+TEST(ThreadPool, RangesDoEveryItemOnceAndAThreadsOwnInOrder) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 2000; ++round) {
+    const auto items = static_cast<uint32_t>(round % 23);
+    std::vector<std::atomic<int>> counts(items);
+    std::vector<uint32_t> own_next(3);
+    pool.ParallelForRanges(items, [&](uint32_t item, unsigned thread) {
+      counts[item].fetch_add(1);
+      if (item < pool.RangeBegin(items, thread) || item >= pool.RangeBegin(items, thread + 1)) {
+        return;  // another's, which it helps with
+      }
+      ASSERT_GE(item, own_next[thread]);
+      own_next[thread] = item + 1;
+    });
+    for (const auto& count : counts) ASSERT_EQ(count.load(), 1);
+  }
+  EXPECT_EQ(pool.RangeBegin(7, 0), 0u);
+  EXPECT_EQ(pool.RangeBegin(7, 3), 7u);
+}
+
 TEST(ThreadPool, WakesSleepersAfterAPause) {
   ThreadPool pool(3);
   std::atomic<uint64_t> sum{0};

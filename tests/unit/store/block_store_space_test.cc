@@ -9,6 +9,7 @@
 
 #include "store/base/clock.h"
 #include "store/catalog.h"
+#include "store/catalog_families.h"
 #include "store/payload_store.h"
 #include "store/rocks_database.h"
 #include "tests/support/corrupt_block.h"
@@ -182,19 +183,16 @@ TEST_F(BlockStoreSpaceTest, RepairRefusesOtherTokensAndUnknownBlocks) {
 TEST_F(BlockStoreSpaceTest, ANewerSchemaIsRefused) {
   store_.reset();
   {
-    const std::vector<std::string> families = {"meta",   "corpora",   "sources", "uses",
-                                               "chains", "manifests", "tokens",  "block_tokens",
-                                               "jobs",   "evictions", "extents"};
     auto catalog =
-        RocksDatabase::Open(folder_ + "/catalog", RocksDatabase::Use::kCatalog, families);
+        RocksDatabase::Open(folder_ + "/catalog", RocksDatabase::Use::kCatalog, FamilyNames());
     ASSERT_TRUE(catalog.ok()) << catalog.status().ToString();
     RocksBatch batch;
-    batch.Put(0, "schema", "3");
+    batch.Put(kMeta, "schema", "4");
     ASSERT_TRUE((*catalog)->Write(batch, /*sync=*/true).ok());
   }
   const auto refused = BlockStore::Open(options_);
   EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
-  EXPECT_NE(refused.status().message().find("schema 3"), std::string::npos)
+  EXPECT_NE(refused.status().message().find("schema 4"), std::string::npos)
       << refused.status().message();
 }
 

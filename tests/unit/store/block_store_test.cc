@@ -246,7 +246,7 @@ TEST_F(BlockStoreTest, EvictionFromDiskKeepsTheTokens) {
   ASSERT_TRUE(store_->Evict("a", TierKind::kDisk, false).ok());
   const auto record = store_->GetCorpus("a");
   EXPECT_TRUE(record->chain.empty());
-  EXPECT_EQ(record->state, CorpusState::kCancelled);
+  EXPECT_EQ(record->state, CorpusState::kEvicted);
   EXPECT_EQ(*store_->CorpusTokens("a"), corpus.tokens);
 }
 

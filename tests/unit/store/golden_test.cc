@@ -1,14 +1,17 @@
-// Files of version 1, as a program in another language writes them (tests/golden/make_bundle.py):
-// every later version must read them.
+// Files of version 1, as a program in another language writes them (tests/golden/make_bundle.py),
+// and a data folder of schema 2: every later version must read them.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "store/block_header.h"
 #include "store/bundle_reader.h"
 #include "store/bundle_writer.h"
+#include "tests/unit/store/store_fixture.h"
 
 namespace corpusd {
 namespace {
@@ -32,6 +35,8 @@ std::vector<std::byte> Payload(size_t index) {
   }
   return bytes;
 }
+
+using GoldenFolder = StoreFixture;
 
 class GoldenSink : public BundleSink {
  public:
@@ -109,6 +114,39 @@ TEST(Golden, ABlockHeaderOfVersion1IsReadAndWrittenByteForByte) {
   EncodeBlockHeader(MakeBlockHeader(chain[0], kBlockTokens, payload, kSections), &encoded);
   ASSERT_EQ(encoded.size(), golden.size());
   EXPECT_EQ(std::memcmp(encoded.data(), golden.data(), golden.size()), 0);
+}
+
+// A data folder as the last version with schema 2 left it: two corpora that begin alike, by a
+// daemon over a tiny model.
+TEST_F(GoldenFolder, AFolderOfSchema2IsReadWholeAndBroughtUpToDate) {
+  store_.reset();
+  std::filesystem::remove_all(folder_);
+  std::filesystem::create_directory(folder_);
+  const std::string unpack = "tar -xzf tests/golden/data_folder_v2.tar.gz -C " + folder_;
+  ASSERT_EQ(std::system(unpack.c_str()), 0);
+  for (int opening = 0; opening < 2; ++opening) {
+    Reopen();
+    ASSERT_NE(store_, nullptr);
+    const auto records = store_->ListCorpora();
+    ASSERT_EQ(records.size(), 2u);
+    EXPECT_EQ(records[0].name, "begins-alike");
+    EXPECT_EQ(records[1].name, "golden");
+    EXPECT_GT(records[1].last_used_at_ms, 0);
+    EXPECT_EQ(records[0].chain.front(), records[1].chain.front());
+    for (const CorpusRecord& record : records) {
+      EXPECT_EQ(record.state, CorpusState::kReady);
+      const auto tokens = store_->CorpusTokens(record.name);
+      ASSERT_TRUE(tokens.ok()) << tokens.status().ToString();
+      EXPECT_EQ(*store_->LongestPrefix(record.chain, *tokens), record.chain.size());
+      const auto report = store_->Verify(record.name, nullptr);
+      ASSERT_TRUE(report.ok()) << report.status().ToString();
+      EXPECT_EQ(report->blocks, record.chain.size());
+      EXPECT_TRUE(report->damaged.empty() && report->missing.empty());
+    }
+    for (const std::string& line : store_->Diagnose()) {
+      EXPECT_FALSE(line.starts_with("error")) << line;
+    }
+  }
 }
 
 }  // namespace

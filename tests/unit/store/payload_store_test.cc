@@ -5,6 +5,7 @@
 
 #include "store/catalog.h"
 #include "store/key_codec.h"
+#include "tests/support/older_folder.h"
 #include "tests/unit/store/store_fixture.h"
 
 namespace corpusd {
@@ -191,14 +192,8 @@ class SchemaOneTest : public PayloadStoreTest {
     payload->reset();
     catalog->reset();
     std::filesystem::remove_all(folder_ + "/segments");
-    const std::vector<std::string> families = {"meta",   "corpora",   "sources", "uses",
-                                               "chains", "manifests", "tokens",  "block_tokens",
-                                               "jobs",   "evictions", "extents"};
-    auto database =
-        RocksDatabase::Open(folder_ + "/catalog", RocksDatabase::Use::kCatalog, families);
-    RocksBatch batch;
-    batch.Put(0, "schema", "1");
-    ASSERT_TRUE((*database)->Write(batch, /*sync=*/true).ok());
+    const Status older = MakeOlderCatalog(folder_, "1");
+    ASSERT_TRUE(older.ok()) << older.ToString();
   }
 };
 

@@ -1,0 +1,36 @@
+// engine/backend/shared_attention.h -- how attention of several sequences, one query row each, is
+// cut: parts of pages that neighbouring rows have in common are one task for all of them, the
+// others are a task a row. Arithmetic on sizes and addresses; computes nothing. One thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace corpusd {
+
+// Rows [first_row, first_row + rows) over part `part` of their pages.
+struct SharedAttentionItem {
+  uint32_t first_row = 0;
+  uint32_t rows = 0;
+  uint32_t part = 0;
+  uint64_t state = 0;  // floats before its state, all KV heads one after the other
+};
+
+struct SharedAttentionPlan {
+  std::vector<SharedAttentionItem> items;  // by part, then row
+  uint64_t state_floats = 0;               // of all items and KV heads
+
+  // pages: of each row, in the order of its sequence. group: query heads of a KV head.
+  static SharedAttentionPlan Make(std::span<const std::vector<PageTiles>> pages,
+                                  const AttentionShape& shape);
+};
+
+// Copies the states of one row and KV head out of the plan's states: [parts][AttentionStateFloats
+// of one row], as merge_parts takes them.
+void GatherRowStates(const SharedAttentionPlan& plan, const AttentionShape& shape, uint32_t row,
+                     uint32_t kv_head, const float* states, float* row_states);
+
+}  // namespace corpusd

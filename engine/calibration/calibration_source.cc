@@ -1,0 +1,149 @@
+#include "engine/calibration/calibration_source.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "engine/calibration/bundled_text.h"
+#include "engine/calibration/calibrate.h"
+#include "engine/model/mapped_file.h"
+#include "store/base/sha256.h"
+
+namespace corpusd {
+namespace {
+
+constexpr std::string_view kSuffix = ".ckvcal";
+constexpr size_t kShortDigest = 16;  // hex digits of the weights' and the text's digest in a name
+// More of a text is not read: 32,768 tokens have some 150 KB.
+constexpr size_t kTextBytesMax = 4 << 20;
+
+std::string DigestOf(std::string_view text) {
+  Sha256 hash;
+  hash.Update(text);
+  return HexText(hash.Finish());
+}
+
+Status WriteDurably(const std::string& path, std::string_view bytes) {
+  const auto fail = [&](const char* what) {
+    return IoError(path + ": cannot be " + what + ": " + std::strerror(errno));
+  };
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+  if (descriptor < 0) return fail("created");
+  Status status = OkStatus();
+  while (!bytes.empty() && status.ok()) {
+    const ssize_t written = write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno != EINTR) status = fail("written");
+    if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  if (status.ok() && fsync(descriptor) != 0) status = fail("made durable");
+  if (close(descriptor) != 0 && status.ok()) status = fail("closed");
+  return status;
+}
+
+// Written beside its place, then renamed, so that a reader finds a whole file or none.
+Status Keep(const std::string& folder, const KvCalibration& calibration, const std::string& name) {
+  if (folder.empty()) return OkStatus();
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  const std::string path = folder + "/" + name + calibration.digest() + std::string(kSuffix);
+  const std::string draft = path + "." + std::to_string(getpid());
+  Status status = WriteDurably(draft, calibration.Bytes());
+  if (status.ok()) {
+    std::filesystem::rename(draft, path, error);
+    if (error) status = IoError(path + ": cannot be put in place: " + error.message());
+  }
+  if (!status.ok()) std::filesystem::remove(draft, error);
+  return status;
+}
+
+}  // namespace
+
+CalibrationSource::CalibrationSource(const GgufFile& file, const Tokenizer& tokenizer,
+                                     const Model& model, Backend& backend, ComputeGate& gate,
+                                     CalibrationOptions options)
+    : file_(file),
+      tokenizer_(tokenizer),
+      model_(model),
+      backend_(backend),
+      gate_(gate),
+      options_(std::move(options)) {}
+
+Result<std::string> CalibrationSource::Text() const {
+  if (options_.text_path.empty()) return std::string(BundledCalibrationText());
+  ASSIGN_OR_RETURN(const auto file, MappedFile::Open(options_.text_path));
+  const auto bytes = file->bytes().first(std::min(file->bytes().size(), kTextBytesMax));
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+std::unique_ptr<KvCalibration> CalibrationSource::Find(const std::string& folder,
+                                                       const std::string& part) const {
+  if (folder.empty()) return nullptr;
+  const ModelConfig& config = model_.config();
+  const KvCalibrationShape shape{config.layers, config.kv_heads, config.head_dim};
+  std::error_code error;
+  std::vector<std::string> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(kSuffix) && name.find(part) != std::string::npos) {
+      paths.push_back(entry.path().string());
+    }
+  }
+  std::sort(paths.begin(), paths.end());
+  for (const std::string& path : paths) {
+    const auto file = MappedFile::Open(path);
+    if (!file.ok()) continue;
+    auto calibration = KvCalibration::Parse((*file)->bytes());
+    if (calibration.ok() && (*calibration)->shape() == shape) return *std::move(calibration);
+  }
+  return nullptr;
+}
+
+Result<std::unique_ptr<KvCalibration>> CalibrationSource::FetchOrMake(
+    const std::string& text, const std::string& name) const {
+  if (auto found = Find(options_.cache_folder, name)) return found;
+  std::vector<TokenId> tokens;
+  tokenizer_.Encode(text, /*parse_special=*/false, &tokens);
+  ASSIGN_OR_RETURN(auto made, CalibrateKv(file_, {model_, backend_, gate_}, tokens,
+                                          options_.threads, options_.progress));
+  // The cache is a convenience: what it cannot hold is made again another time.
+  (void)Keep(options_.cache_folder, *made, name);
+  return made;
+}
+
+Result<const KvCalibration*> CalibrationSource::Adopt(std::unique_ptr<KvCalibration> calibration) {
+  const std::string digest = calibration->digest();
+  return loaded_.emplace(digest, std::move(calibration)).first->second.get();
+}
+
+Result<const KvCalibration*> CalibrationSource::Current() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (current_ != nullptr) return current_;
+  ASSIGN_OR_RETURN(const std::string text, Text());
+  const std::string name = options_.weights_digest.substr(0, kShortDigest) + "-" +
+                           DigestOf(text).substr(0, kShortDigest) + "-";
+  auto calibration = Find(options_.folder, name);
+  if (calibration == nullptr) {
+    ASSIGN_OR_RETURN(calibration, FetchOrMake(text, name));
+    RETURN_IF_ERROR(Keep(options_.folder, *calibration, name));
+  }
+  ASSIGN_OR_RETURN(current_, Adopt(std::move(calibration)));
+  return current_;
+}
+
+Result<const KvCalibration*> CalibrationSource::WithDigest(const std::string& digest) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (const auto found = loaded_.find(digest); found != loaded_.end()) return found->second.get();
+  const std::string name = digest + std::string(kSuffix);
+  auto found = digest.empty() ? nullptr : Find(options_.folder, name);
+  if (found == nullptr || found->digest() != digest) {
+    return NotFoundError("the calibration " + digest + " is not in " + options_.folder);
+  }
+  return Adopt(std::move(found));
+}
+
+}  // namespace corpusd

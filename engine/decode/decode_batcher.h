@@ -1,0 +1,70 @@
+// engine/decode/decode_batcher.h -- steps of several answers at once: questions that wait for their
+// next token go through the model together, so that its weights, and the pages of a corpus that
+// they share, are read once for all. Who is in a batch never changes a bit of an answer.
+// Thread-safe; one object for all questions of an engine.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "engine/prefill/prefill_runner.h"
+
+namespace corpusd {
+
+class DecodeBatcher {
+ public:
+  // context must outlive it.
+  explicit DecodeBatcher(const ComputeContext& context);
+
+  // Says that a question decodes, while it lives: a batch waits a moment for those who do.
+  class Member {
+   public:
+    explicit Member(DecodeBatcher& batcher);
+    ~Member();
+    Member(const Member&) = delete;
+    Member& operator=(const Member&) = delete;
+
+   private:
+    DecodeBatcher& batcher_;
+  };
+
+  // Computes token behind kv, together with others, and its logits [1, vocabulary] into `logits`.
+  // Blocks until that is done. kv belongs to the call. All layers of its pages must be there.
+  Status Step(TokenId token, KvSequence& kv, MatrixView logits);
+
+  struct Counts {
+    uint64_t steps = 0;    // tokens
+    uint64_t batches = 0;  // passes over the weights
+  };
+  Counts counts() const;
+
+ private:
+  struct Request {
+    TokenId token;
+    KvSequence* kv;
+    MatrixView logits;
+    Status status = OkStatus();
+    bool done = false;
+  };
+
+  // Computes the waiting requests, the oldest first, as many as one pass may take.
+  void RunBatch(std::unique_lock<std::mutex>& lock);
+  Status Compute(const std::vector<Request*>& batch);
+
+  const ComputeContext context_;
+  const uint32_t rows_max_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Request*> waiting_;  // oldest first
+  uint32_t members_ = 0;
+  bool leading_ = false;  // a thread runs a batch or waits for its turn to
+  Counts counts_;
+  // The leader's.
+  std::unique_ptr<ForwardScratch> scratch_;
+  std::unique_ptr<Buffer> logits_;
+};
+
+}  // namespace corpusd

@@ -1,0 +1,97 @@
+// What a corpus is written in: its format, the calibration of a coded one, its exact first tokens;
+// and the identity that follows from them.
+#include <algorithm>
+
+#include "engine/llama_engine.h"
+
+namespace corpusd {
+namespace {
+
+constexpr std::string_view kCalibrationField = "kv_calibration";
+
+bool IsCoded(const KvFormat& format) {
+  return IsCoded(format.key_codec) || IsCoded(format.value_codec);
+}
+
+}  // namespace
+
+Result<KvFormat> LlamaEngine::FormatOf(std::string_view kv_format) const {
+  if (kv_format.empty()) kv_format = options_.kv_format;
+  if (kv_format != "auto") return model_->Format(kv_format);
+  auto format = model_->Format(kDefaultKvFormat);
+  return format.ok() ? std::move(format) : model_->Format("bf16");
+}
+
+Result<KvLayout> LlamaEngine::LayoutOfFormat(std::string_view kv_format) const {
+  KvLayout layout;
+  ASSIGN_OR_RETURN(layout.blocks, FormatOf(kv_format));
+  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
+  if (IsCoded(layout.blocks)) {
+    ASSIGN_OR_RETURN(layout.calibration, calibrations_->Current());
+  }
+  return layout;
+}
+
+Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
+  KvLayout layout;
+  ASSIGN_OR_RETURN(layout.blocks, model_->Format(record.kv_format));
+  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
+  if (IsCoded(layout.blocks)) {
+    const auto field =
+        std::find_if(record.identity.begin(), record.identity.end(),
+                     [](const IdentityField& f) { return f.name == kCalibrationField; });
+    auto found = calibrations_->WithDigest(field == record.identity.end() ? "" : field->value);
+    // Another one at least names the field that differs.
+    if (!found.ok()) found = calibrations_->Current();
+    ASSIGN_OR_RETURN(layout.calibration, std::move(found));
+  }
+  const std::string mismatch = DescribeIdentityMismatch(record.identity, IdentityOf(layout));
+  if (mismatch.empty()) return layout;
+  return FailedPreconditionError("corpus '" + record.name +
+                                 "' was made with another identity and is not served: " + mismatch);
+}
+
+Result<KvLayout> LlamaEngine::LayoutOfChain(const CorpusRecord& record,
+                                            std::span<const TokenId> tokens) {
+  ASSIGN_OR_RETURN(KvLayout layout, LayoutOfRecord(record));
+  if (record.chain.empty()) return layout;
+  RETURN_IF_ERROR(AddSinks(
+      record.chain.front(), ComputePriority::kPrefill, {},
+      [&] { return Result(std::vector<TokenId>(tokens.begin(), tokens.end())); }, &layout));
+  return layout;
+}
+
+Status LlamaEngine::AddSinks(const Digest& first_block, ComputePriority priority,
+                             const std::stop_token& stop,
+                             const std::function<Result<std::vector<TokenId>>()>& first_tokens,
+                             KvLayout* layout) {
+  if (layout->calibration == nullptr) return OkStatus();
+  layout->sinks = sinks_.Find(first_block);
+  if (layout->sinks != nullptr) return OkStatus();
+  ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, first_tokens());
+  ASSIGN_OR_RETURN(layout->sinks, ComputeSinks(context(), tokens, *layout, priority, stop));
+  sinks_.Keep(first_block, layout->sinks);
+  return OkStatus();
+}
+
+Status LlamaEngine::RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
+                                  const std::stop_token& stop, CorpusRecord* record) {
+  if (layout.blocks == layout.own || record->quality.has_value()) return OkStatus();
+  KvLayout without_sinks = layout;
+  without_sinks.sinks = nullptr;
+  ASSIGN_OR_RETURN(const QualitySample sample,
+                   MeasureQuality(context(), tokens, without_sinks, stop));
+  if (sample.tokens == 0) return OkStatus();
+  record->quality = CorpusQuality{sample.tokens, sample.mean_kld, sample.same_top};
+  ASSIGN_OR_RETURN(*record, store_->UpdateCorpus(*record));
+  return OkStatus();
+}
+
+std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout) const {
+  return CorpusIdentity(
+      {summary_.digest, tokenizer_->DigestHex(), options_.tenant_salt,
+       layout.calibration == nullptr ? std::string() : layout.calibration->digest()},
+      model_->config(), layout.blocks, "exact");
+}
+
+}  // namespace corpusd

@@ -1,0 +1,68 @@
+// kernels/cpu/isa/amx_attention.h -- the attention Policy by AMX: bf16 tiles for plain pages, int8
+// tiles (amx_coded.h) for coded ones. Included after amx_coded.h by one translation unit.
+#pragma once
+
+namespace corpusd {
+namespace {
+
+struct AmxPolicy {
+  using Element = uint16_t;
+  static constexpr uint32_t kTokenMultiple = kTileDepth;
+  static constexpr bool kFetchesAhead = false;
+  static void BeginPart(const AttentionTask& task, uint32_t first, uint32_t end,
+                        const AttentionWork<uint16_t>& work) {
+    AmxBeginPart(task, first, end, work);
+  }
+  static void MapRows(const AttentionTask& task, uint32_t first, uint32_t count,
+                      const AttentionWork<uint16_t>& work) {
+    AmxMapRows(task, first, count, work);
+  }
+  static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
+                     const AttentionWork<uint16_t>& work, SoftmaxState state) {
+    if (task.basis != nullptr && IsCodedPage(page)) {
+      return AttendCodedPage<AmxTerms>(task, page, next, work, state);
+    }
+    AttendPage<AmxPolicy>(task, page, next, work, state);
+  }
+  static void StoreElements(uint16_t* p, Lanes v) { StoreBf16(p, v); }
+
+  static void Multiply(uint32_t rows, const uint16_t* a, size_t a_stride, KvCodec codec,
+                       const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
+                       std::byte* expanded, float* c, size_t c_stride, bool add,
+                       const std::byte* ahead) {
+    if (depth % kTileDepth != 0) {  // head sizes such as 48: no whole tile
+      return Bf16Policy::Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded,
+                                  c, c_stride, add, ahead);
+    }
+    const std::byte* b = tile;
+    size_t b_cols = tile_cols;
+    if (codec == KvCodec::kInt8) {
+      ExpandInt8Tile(expanded, tile, tile_cols, cols, depth);
+      b = expanded;
+      b_cols = cols;
+    }
+    for (uint32_t i = 0; i < cols; i += 2 * kTileSide) {
+      const uint32_t width = MinU32(2 * kTileSide, cols - i);
+      const std::byte* column = b + size_t{i} * 4;
+      const TileFactors factors{.a = reinterpret_cast<const std::byte*>(a),
+                                .a_stride = a_stride * 2,
+                                .b0 = column,
+                                .b1 = width > kTileSide ? column + kTileSide * 4 : nullptr,
+                                .b_stride = b_cols * 4,
+                                .depth = depth};
+      TileGemm(factors, rows, width, c + i, c_stride, add);
+    }
+  }
+};
+
+void AmxAttend(const AttentionTask& task) noexcept {
+  const TileScope tiles;
+  Attend<AmxPolicy>(task);
+}
+void AmxAttendPart(const AttentionTask& task, uint32_t part, float* state) noexcept {
+  const TileScope tiles;
+  AttendPart<AmxPolicy>(task, part, state);
+}
+
+}  // namespace
+}  // namespace corpusd

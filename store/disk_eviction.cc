@@ -1,0 +1,141 @@
+#include "store/disk_eviction.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "store/eviction_policy.h"
+
+namespace corpusd {
+namespace {
+
+// Chain entries looked up at once.
+constexpr uint64_t kPieceBlocks = 1024;
+
+class Planner {
+ public:
+  Planner(std::span<const EvictableCorpus> corpora, const ChainReader& entries,
+          uint64_t needed_bytes, uint32_t run_blocks)
+      : corpora_(corpora),
+        entries_(entries),
+        needed_bytes_(needed_bytes),
+        run_blocks_(std::max<uint32_t>(run_blocks, 1)),
+        cuts_(corpora.size()) {
+    for (size_t c = 0; c < corpora.size(); ++c) {
+      cuts_[c].keep = corpora[c].record->chain.size();
+    }
+  }
+
+  Result<EvictPlan> Run(const std::vector<size_t>& order) {
+    for (const size_t c : order) {
+      if (!Enough()) RETURN_IF_ERROR(Cut(c, /*shared_too=*/false));
+    }
+    for (const size_t c : order) {
+      if (!Enough()) RETURN_IF_ERROR(Cut(c, /*shared_too=*/true));
+    }
+    EvictPlan plan;
+    plan.bytes = freed_bytes_;
+    for (const size_t c : order) {
+      RETURN_IF_ERROR(GiveBackWhatFreesNothing(c));
+      const EvictableCorpus& corpus = corpora_[c];
+      const uint64_t blocks = corpus.record->chain.size() - cuts_[c].keep;
+      if (blocks == 0) continue;
+      plan.steps.push_back({corpus.record->name, corpus.record->id, cuts_[c].keep, blocks,
+                            cuts_[c].bytes, corpus.expired, corpus.why});
+    }
+    return plan;
+  }
+
+ private:
+  struct CutAt {
+    uint64_t keep = 0;
+    uint64_t bytes = 0;
+  };
+
+  bool Enough() const { return freed_bytes_ >= needed_bytes_; }
+
+  uint64_t RunBefore(uint64_t end) const { return (end - 1) / run_blocks_ * run_blocks_; }
+
+  // The lowest place where the corpus may be cut.
+  uint64_t LowestCut(const EvictableCorpus& corpus) const {
+    return (corpus.keep_blocks + run_blocks_ - 1) / run_blocks_ * run_blocks_;
+  }
+
+  // From the end, run by run. Of a chain no block is named by fewer corpora than those behind it,
+  // so the first run that nobody gives up with it ends what the corpus has for itself.
+  Status Cut(size_t c, bool shared_too) {
+    const EvictableCorpus& corpus = corpora_[c];
+    const std::vector<Digest>& chain = corpus.record->chain;
+    CutAt& cut = cuts_[c];
+    const uint64_t lowest = LowestCut(corpus);
+    std::vector<ChainEntry> piece;
+    uint64_t piece_first = cut.keep;
+    while (cut.keep > lowest && !Enough()) {
+      const uint64_t first = std::max(RunBefore(cut.keep), lowest);
+      if (first < piece_first) {
+        piece_first = std::max(lowest, first - std::min(first, kPieceBlocks));
+        ASSIGN_OR_RETURN(piece,
+                         entries_(std::span(chain).subspan(piece_first, cut.keep - piece_first)));
+      }
+      uint64_t bytes = 0;
+      for (uint64_t i = first; i < cut.keep; ++i) {
+        const ChainEntry& entry = piece[i - piece_first];
+        if (entry.references <= dropped_[chain[i]] + 1) bytes += entry.payload_bytes;
+      }
+      if (bytes == 0 && !shared_too) break;
+      for (uint64_t i = first; i < cut.keep; ++i) ++dropped_[chain[i]];
+      cut.keep = first;
+      cut.bytes += bytes;
+      freed_bytes_ += bytes;
+    }
+    return OkStatus();
+  }
+
+  // Blocks that somebody keeps all the same need not be missed here.
+  Status GiveBackWhatFreesNothing(size_t c) {
+    const std::vector<Digest>& chain = corpora_[c].record->chain;
+    CutAt& cut = cuts_[c];
+    while (cut.keep < chain.size()) {
+      const uint64_t end = std::min<uint64_t>(cut.keep + run_blocks_, chain.size());
+      const auto run = std::span(chain).subspan(cut.keep, end - cut.keep);
+      ASSIGN_OR_RETURN(const auto entries, entries_(run));
+      for (size_t i = 0; i < run.size(); ++i) {
+        if (entries[i].references <= dropped_[run[i]]) return OkStatus();
+      }
+      cut.keep = end;
+    }
+    return OkStatus();
+  }
+
+  const std::span<const EvictableCorpus> corpora_;
+  const ChainReader& entries_;
+  const uint64_t needed_bytes_;
+  const uint32_t run_blocks_;
+  std::vector<CutAt> cuts_;
+  std::unordered_map<Digest, uint32_t, DigestHash> dropped_;  // references that the plan takes
+  uint64_t freed_bytes_ = 0;
+};
+
+}  // namespace
+
+Result<EvictPlan> PlanDiskEviction(std::span<const EvictableCorpus> corpora,
+                                   const ChainReader& entries, uint64_t needed_bytes,
+                                   uint32_t run_blocks) {
+  std::vector<EvictionCandidate> candidates;
+  for (const EvictableCorpus& corpus : corpora) {
+    EvictionCandidate candidate;
+    candidate.rank = corpus.rank;
+    candidate.priority = corpus.expired ? -1 : static_cast<int32_t>(corpus.record->priority);
+    candidates.push_back(candidate);
+  }
+  return Planner(corpora, entries, needed_bytes, run_blocks).Run(LeavingOrder(candidates));
+}
+
+std::string AgeText(int64_t milliseconds) {
+  const int64_t seconds = std::max<int64_t>(milliseconds / 1000, 0);
+  if (seconds < 120) return std::to_string(seconds) + " s";
+  if (seconds < 7200) return std::to_string(seconds / 60) + " min";
+  if (seconds < 172800) return std::to_string(seconds / 3600) + " h";
+  return std::to_string(seconds / 86400) + " days";
+}
+
+}  // namespace corpusd

@@ -1,0 +1,292 @@
+#include "tests/eval/recall_task.h"
+
+#include <algorithm>
+#include <cctype>
+#include <iterator>
+#include <unordered_set>
+
+#include "store/base/check.h"
+
+namespace corpusd {
+namespace {
+
+// Lines of the text that the answer starts with, as examples: without them SmolLM2-135M finds 40 %
+// of multikey2's values in 1024 tokens in place of 90 %.
+constexpr size_t kShots = 4;
+constexpr std::array<std::string_view, kRecallTasks.size()> kNames = {"passkey", "multikey2",
+                                                                      "multikey3", "records"};
+
+constexpr std::array kAdjectives = {
+    "amber",  "ancient", "bitter",  "bold",   "brave", "bright", "broken",  "calm",  "clever",
+    "cold",   "crimson", "curious", "dark",   "deep",  "dusty",  "eager",   "early", "fierce",
+    "gentle", "golden",  "green",   "happy",  "heavy", "hollow", "humble",  "icy",   "jolly",
+    "kind",   "late",    "lively",  "lonely", "loud",  "misty",  "narrow",  "noble", "old",
+    "pale",   "plain",   "proud",   "quiet",  "rapid", "red",    "rough",   "round", "silent",
+    "silver", "sleepy",  "small",   "smooth", "soft",  "steep",  "strange", "sunny", "swift",
+    "tall",   "warm",    "white",   "wild",   "wise",  "young"};
+constexpr std::array kNouns = {
+    "anchor", "apple",  "barn",   "basket", "bear",   "bell",     "bird",   "boat",     "book",
+    "bottle", "bridge", "candle", "castle", "cloud",  "coat",     "corner", "desert",   "door",
+    "farmer", "field",  "fire",   "forest", "fox",    "garden",   "gate",   "glass",    "hammer",
+    "harbor", "hill",   "horse",  "house",  "island", "kettle",   "ladder", "lake",     "lamp",
+    "letter", "market", "meadow", "mirror", "moon",   "mountain", "needle", "ocean",    "orchard",
+    "owl",    "paper",  "pencil", "river",  "road",   "sailor",   "shadow", "shepherd", "ship",
+    "stone",  "table",  "tower",  "valley", "window", "wolf"};
+constexpr std::array kVerbs = {"watches", "follows", "finds",     "passes", "remembers",
+                               "carries", "likes",   "visits",    "paints", "hears",
+                               "guards",  "repairs", "discovers", "leaves", "describes"};
+constexpr std::array kPlaces = {"near", "behind", "above", "beside", "under", "beyond", "before"};
+
+// SplitMix64 (Steele, Lea and Flood 2014): the same numbers on every platform, unlike <random>'s
+// distributions.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t Next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  // In [0, limit); the bias of a remainder is below 2^-40 for the limits here.
+  size_t Below(size_t limit) { return Next() % limit; }
+  template <typename Words>
+  std::string Pick(const Words& words) {
+    return words[Below(words.size())];
+  }
+
+ private:
+  uint64_t state_;
+};
+
+// Every case has its own numbers, whichever other cases are made.
+Random RandomOf(const RecallCaseOptions& options) {
+  Random mixed(options.seed);
+  for (const uint64_t part :
+       {static_cast<uint64_t>(options.task), uint64_t{options.length}, uint64_t{options.sample}}) {
+    mixed = Random(mixed.Next() ^ part);
+  }
+  return mixed;
+}
+
+std::string Digits(Random& random, size_t count) {
+  std::string text(1, static_cast<char>('1' + random.Below(9)));
+  while (text.size() < count) text += static_cast<char>('0' + random.Below(10));
+  return text;
+}
+
+std::string HexDigits(Random& random, size_t count) {
+  std::string text;
+  while (text.size() < count) text += "0123456789abcdef"[random.Below(16)];
+  return text;
+}
+
+// A needle's line is start + " " + value + "."; start is also how its answer starts.
+struct Needle {
+  std::string key, start, value;
+  std::string Line() const { return start + " " + value + ".\n"; }
+};
+
+Needle MakeNeedle(RecallTask task, size_t number, Random& random) {
+  // Two words make 3600 keys: enough for 1000, not for the lines of a very long text.
+  const auto words = [&] {
+    const std::string more = number < 1000 ? "" : random.Pick(kAdjectives) + "-";
+    return more + random.Pick(kAdjectives) + "-" + random.Pick(kNouns);
+  };
+  switch (task) {
+    case RecallTask::kPasskey:
+      return {"", "The pass key is:", Digits(random, 5)};
+    case RecallTask::kMultikey2: {
+      const std::string key = words();
+      return {key, "The special magic number for " + key + " is:", Digits(random, 5)};
+    }
+    case RecallTask::kMultikey3: {
+      const std::string key = HexDigits(random, 4);
+      return {key, "The special magic code for " + key + " is:", HexDigits(random, 4)};
+    }
+    case RecallTask::kRecords: {
+      const std::string key = words();
+      return {key, "Status active, region north, code of " + key + ":", Digits(random, 5)};
+    }
+  }
+  return {};
+}
+
+std::string QuestionText(RecallTask task, const std::string& key) {
+  switch (task) {
+    case RecallTask::kPasskey:
+      return "What is the pass key?";
+    case RecallTask::kMultikey2:
+      return "What is the special magic number for " + key + "?";
+    case RecallTask::kMultikey3:
+      return "What is the special magic code for " + key + "?";
+    case RecallTask::kRecords:
+      return "What is the code of record " + key + "?";
+  }
+  return {};
+}
+
+Status NoRoom(const RecallCaseOptions& options) {
+  return InvalidArgumentError("a prompt of " + std::to_string(options.length) + " tokens leaves " +
+                              std::to_string(options.haystack_tokens) +
+                              " for a text, too few for the task " +
+                              std::string(RecallTaskName(options.task)) + ": choose a longer one");
+}
+
+// Lines of needles with keys and values of their own, as many as fit.
+std::vector<Needle> MakeNeedles(const RecallCaseOptions& options, Random& random) {
+  std::vector<Needle> needles;
+  std::unordered_set<std::string> used;
+  std::string text;
+  size_t tokens = 0;
+  for (size_t tries = 0; tokens <= options.haystack_tokens && tries < 1000 + 20 * needles.size();
+       ++tries) {
+    Needle needle = MakeNeedle(options.task, needles.size(), random);
+    if (!used.insert("=" + needle.value).second || !used.insert(needle.key).second) continue;
+    tokens += options.count_tokens(needle.Line());
+    text += needle.Line();
+    needles.push_back(std::move(needle));
+  }
+  // A text may have more tokens than its lines had one by one.
+  while (!needles.empty() && options.count_tokens(text) > options.haystack_tokens) {
+    text.resize(text.size() - needles.back().Line().size());
+    needles.pop_back();
+  }
+  return needles;
+}
+
+Status AddNeedles(const RecallCaseOptions& options, Random& random, RecallCase* made) {
+  const std::vector<Needle> needles = MakeNeedles(options, random);
+  if (needles.empty()) return NoRoom(options);
+  for (const Needle& needle : needles) {
+    made->haystack += needle.Line();
+    made->values.push_back(needle.value);
+  }
+  for (uint32_t decile = 0; decile < kDeciles; ++decile) {
+    const size_t first = (decile * needles.size() + kDeciles - 1) / kDeciles;
+    const size_t end = ((decile + 1) * needles.size() + kDeciles - 1) / kDeciles;
+    if (first == end) continue;
+    const size_t asked = first + random.Below(end - first);
+    // A few lines of the text say how the answer goes on, as examples do for a small model.
+    std::string start;
+    for (size_t shot = 0; shot < kShots; ++shot) {
+      const size_t other = random.Below(needles.size());
+      if (other != asked) start += needles[other].Line();
+    }
+    made->questions.push_back({QuestionText(options.task, needles[asked].key),
+                               start + needles[asked].start, asked, decile});
+  }
+  return OkStatus();
+}
+
+// The filler in pieces that end at a line's or a sentence's end.
+std::vector<std::string_view> Pieces(std::string_view filler) {
+  std::vector<std::string_view> pieces;
+  size_t first = 0;
+  for (size_t i = 0; i < filler.size(); ++i) {
+    const bool sentence = filler[i] == ' ' && i > 0 && filler[i - 1] == '.';
+    if (filler[i] != '\n' && !sentence && i + 1 < filler.size()) continue;
+    pieces.push_back(filler.substr(first, i + 1 - first));
+    first = i + 1;
+  }
+  return pieces;
+}
+
+Status AddPasskey(const RecallCaseOptions& options, Random& random, RecallCase* made) {
+  const Needle needle = MakeNeedle(options.task, 0, random);
+  const std::string line = "\n" + needle.start + " " + needle.value + ". Remember it. " +
+                           needle.value + " is the pass key.\n";
+  const std::string own = options.filler.empty()
+                              ? RecallFiller(random.Next(), size_t{8} * options.haystack_tokens)
+                              : "";
+  const auto pieces = Pieces(options.filler.empty() ? std::string_view(own) : options.filler);
+  const size_t line_tokens = options.count_tokens(line);
+  if (pieces.empty() || line_tokens >= options.haystack_tokens) return NoRoom(options);
+  // From a place of its own in the filler, around its end if need be.
+  std::vector<std::string_view> taken;
+  size_t tokens = line_tokens;
+  const size_t begin = random.Below(pieces.size());
+  while (tokens < options.haystack_tokens) {
+    taken.push_back(pieces[(begin + taken.size()) % pieces.size()]);
+    tokens += options.count_tokens(taken.back());
+  }
+  const uint32_t decile = options.sample % kDeciles;
+  do {
+    if (taken.empty()) return NoRoom(options);
+    taken.pop_back();
+    size_t bytes = 0;
+    for (const auto piece : taken) bytes += piece.size();
+    made->haystack.clear();
+    bool placed = false;
+    for (const auto piece : taken) {
+      if (!placed && made->haystack.size() * kDeciles * 2 >= bytes * (2 * decile + 1)) {
+        made->haystack += line;
+        placed = true;
+      }
+      made->haystack += piece;
+    }
+    if (!placed) made->haystack += line;
+  } while (options.count_tokens(made->haystack) > options.haystack_tokens);
+  made->values = {needle.value};
+  made->questions = {{QuestionText(options.task, ""), needle.start, 0, decile}};
+  return OkStatus();
+}
+
+bool HoldsWord(std::string_view text, std::string_view word) {
+  const auto inside = [&](size_t at) {
+    return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at])) != 0;
+  };
+  for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {
+    if (!(at > 0 && inside(at - 1)) && !inside(at + word.size())) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string_view RecallTaskName(RecallTask task) { return kNames[static_cast<size_t>(task)]; }
+
+Result<RecallTask> ParseRecallTask(std::string_view name) {
+  for (const RecallTask task : kRecallTasks) {
+    if (name == RecallTaskName(task)) return task;
+  }
+  return InvalidArgumentError("there is no task '" + std::string(name) +
+                              "': use passkey, multikey2, multikey3 or records");
+}
+
+Result<RecallCase> MakeRecallCase(const RecallCaseOptions& options) {
+  RecallCase made;
+  made.task = options.task;
+  made.length = options.length;
+  made.sample = options.sample;
+  Random random = RandomOf(options);
+  RETURN_IF_ERROR(options.task == RecallTask::kPasskey ? AddPasskey(options, random, &made)
+                                                       : AddNeedles(options, random, &made));
+  return made;
+}
+
+std::string RecallFiller(uint64_t seed, size_t bytes) {
+  Random random(seed);
+  std::string text;
+  for (size_t sentence = 0; text.size() < bytes; ++sentence) {
+    text += "The " + random.Pick(kAdjectives) + " " + random.Pick(kNouns) + " " +
+            random.Pick(kVerbs) + " the " + random.Pick(kNouns) + " " + random.Pick(kPlaces) +
+            " the " + random.Pick(kAdjectives) + " " + random.Pick(kNouns) + ".";
+    text += sentence % 6 == 5 ? "\n" : " ";
+  }
+  return text;
+}
+
+RecallOutcome ClassifyAnswer(const RecallCase& recall, const RecallQuestion& question,
+                             std::string_view answer) {
+  if (HoldsWord(answer, recall.values[question.needle])) return RecallOutcome::kHit;
+  RecallOutcome outcome = RecallOutcome::kMiss;
+  for (size_t i = 0; i < recall.values.size(); ++i) {
+    if (!HoldsWord(answer, recall.values[i])) continue;
+    if (i + 1 == question.needle || i == question.needle + 1) return RecallOutcome::kNeighbour;
+    outcome = RecallOutcome::kOther;
+  }
+  return outcome;
+}
+
+}  // namespace corpusd
