@@ -187,11 +187,13 @@ Status LlamaEngine::Prefill(std::string_view name,
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
   // Looked up once: a lookup starts at the root, and one a run would cost the square of the length.
   ASSIGN_OR_RETURN(const size_t known_blocks, store_->LongestPrefix(chain, tokens));
+  Status prepared = OkStatus();
   if (!chain.empty()) {
-    RETURN_IF_ERROR(AddSinks(
-        chain.front(), ComputePriority::kPrefill, stop, [&] { return Result(tokens); }, &layout));
+    prepared = AddSinks(
+        chain.front(), ComputePriority::kPrefill, stop, [&] { return Result(tokens); }, &layout);
   }
-  RETURN_IF_ERROR(RecordQuality(layout, tokens, stop, &record));
+  if (prepared.ok()) prepared = RecordQuality(layout, tokens, stop, &record);
+  if (!prepared.ok()) return FailPrefill(record, prepared);
   LeasedCorpus history;
   PrefillProgress state;
   state.total_tokens = tokens.size();

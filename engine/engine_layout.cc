@@ -82,9 +82,17 @@ Status LlamaEngine::RecordQuality(const KvLayout& layout, std::span<const TokenI
   ASSIGN_OR_RETURN(const QualitySample sample,
                    MeasureQuality(context(), tokens, without_sinks, stop));
   if (sample.tokens == 0) return OkStatus();
-  record->quality = CorpusQuality{sample.tokens, sample.mean_kld, sample.same_top};
-  ASSIGN_OR_RETURN(*record, store_->UpdateCorpus(*record));
-  return OkStatus();
+  const CorpusQuality quality{sample.tokens, sample.mean_kld, sample.same_top};
+  while (true) {
+    record->quality = quality;
+    auto updated = store_->UpdateCorpus(*record);
+    if (updated.status().code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
+      ASSIGN_OR_RETURN(*record, store_->GetCorpus(record->name));
+      continue;
+    }
+    ASSIGN_OR_RETURN(*record, std::move(updated));
+    return OkStatus();
+  }
 }
 
 std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout) const {
