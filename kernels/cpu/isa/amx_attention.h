@@ -19,7 +19,9 @@ struct AmxPolicy {
   }
   static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                      const AttentionWork<uint16_t>& work, SoftmaxState state) {
-    if (task.basis != nullptr && IsCodedPage(page)) {
+    // Many rows: the codes are exact in bf16, and bf16 tiles take queries and weights as they are,
+    // without a second term.
+    if (task.basis != nullptr && IsCodedPage(page) && task.call_rows <= kInt16FewRows) {
       return AttendCodedPage<AmxTerms>(task, page, next, work, state);
     }
     AttendPage<AmxPolicy>(task, page, next, work, state);

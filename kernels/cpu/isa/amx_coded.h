@@ -1,7 +1,7 @@
-// kernels/cpu/isa/amx_coded.h -- the products of coded_terms.h by AMX int8 tiles, of few rows and
-// of many in one arithmetic: eight stacked rows fill a tile, their high bytes above, their low
-// bytes below; and queries brought into the basis by bf16 tiles, those of several pages at once
-// where rows are few. Included after amx_tiles.h and coded_terms.h by one translation unit.
+// kernels/cpu/isa/amx_coded.h -- the products of coded_terms.h by AMX int8 tiles, for few rows:
+// eight stacked rows fill a tile, their high bytes above, their low bytes below; and queries
+// brought into the basis by bf16 tiles, those of several pages at once where rows are few. Included
+// after amx_tiles.h and coded_terms.h by one translation unit.
 #pragma once
 
 namespace corpusd {
