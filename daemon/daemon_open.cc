@@ -1,9 +1,9 @@
-#include <cstdlib>
 #include <string>
 #include <utility>
 
 #include "daemon/daemon.h"
 #include "daemon/log.h"
+#include "engine/calibration/calibration_source.h"
 #include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
@@ -15,15 +15,6 @@ void LogWriteState(const WriteState& state) {
   } else {
     Log(LogLevel::kInfo, "store_writable", {});
   }
-}
-
-// $XDG_CACHE_HOME/corpusd, else ~/.cache/corpusd, where the demo keeps the model; "" for a service
-// without a home.
-std::string CacheFolder() {
-  const char* const cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/corpusd";
-  const char* const home = std::getenv("HOME");
-  return home == nullptr || *home == '\0' ? "" : std::string(home) + "/.cache/corpusd";
 }
 
 void LogCalibration(size_t done, size_t windows) {
@@ -57,7 +48,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   engine_options.kv_format = options.kv_format;
   engine_options.cache_dir = options.data_dir;
   engine_options.calibration_dir = options.data_dir + "/calibration";
-  engine_options.calibration_cache = CacheFolder();
+  engine_options.calibration_cache = UserCacheFolder();
   engine_options.calibration_text = options.calibration_text;
   engine_options.quality_kld_max = options.quality_kld_max;
   engine_options.on_calibration = LogCalibration;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <vector>
@@ -62,6 +63,13 @@ Status Keep(const std::string& folder, const KvCalibration& calibration, const s
 }
 
 }  // namespace
+
+std::string UserCacheFolder() {
+  const char* const cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/corpusd";
+  const char* const home = std::getenv("HOME");
+  return home == nullptr || *home == '\0' ? "" : std::string(home) + "/.cache/corpusd";
+}
 
 CalibrationSource::CalibrationSource(const GgufFile& file, const Tokenizer& tokenizer,
                                      const Model& model, Backend& backend, ComputeGate& gate,

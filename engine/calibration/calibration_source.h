@@ -18,6 +18,10 @@
 
 namespace corpusd {
 
+// $XDG_CACHE_HOME/corpusd, else ~/.cache/corpusd, where deploy/fetch_model keeps the model; "" for
+// a service without a home.
+std::string UserCacheFolder();
+
 struct CalibrationOptions {
   std::string folder;          // "": nothing is kept
   std::string cache_folder;    // a second place that other data folders share; "": none

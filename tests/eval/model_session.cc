@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 
 #include "engine/backend/cpu_backend.h"
 #include "engine/backend/reference_backend.h"
@@ -20,13 +19,6 @@ void ShowCalibration(size_t done, size_t windows) {
 }
 
 }  // namespace
-
-std::string DefaultCalibrationDir() {
-  const char* const cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/corpusd";
-  const char* const home = std::getenv("HOME");
-  return home == nullptr ? std::string() : std::string(home) + "/.cache/corpusd";
-}
 
 Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptions& options) {
   auto session = std::make_unique<ModelSession>();

@@ -17,15 +17,12 @@
 
 namespace corpusd {
 
-// $XDG_CACHE_HOME/corpusd, else ~/.cache/corpusd.
-std::string DefaultCalibrationDir();
-
 struct ModelSessionOptions {
   std::string model_path;
   std::string isa = "auto";  // or "reference": plain loops in double, the oracle
   unsigned threads = 0;
   // Where calibrations of coded formats are kept; "": nowhere.
-  std::string calibration_dir = DefaultCalibrationDir();
+  std::string calibration_dir = UserCacheFolder();
   std::string calibration_text;  // a text file to calibrate on; "": the bundled one
 };
 

@@ -15,19 +15,13 @@ namespace {
 class CodedCorpusTest : public EngineFixture {
  protected:
   void SetUp() override {
-    TinyModelOptions model;
-    model.context_tokens = 4096;
-    model.head_dim = 64;
-    options_.model_path = folder_.File("tiny.gguf");
-    options_.threads = 2;
-    WriteTinyModel(options_.model_path, model);
-    store_options_.data_dir = folder_.File("data");
+    model_.head_dim = 64;
     calibration_dir_ = folder_.File("calibration");
     options_.calibration_dir = calibration_dir_;
     options_.calibration_text = folder_.File("text");
     std::ofstream(options_.calibration_text) << Prose(3000, 5);
     options_.on_calibration = [this](size_t, size_t) { ++progress_calls_; };
-    Restart();
+    EngineFixture::SetUp();
   }
 
   std::string CalibrationFile() const {

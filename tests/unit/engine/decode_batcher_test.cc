@@ -14,15 +14,9 @@ namespace {
 class DecodeBatcherTest : public EngineFixture {
  protected:
   void SetUp() override {
-    TinyModelOptions model;
-    model.context_tokens = 4096;
-    model.head_dim = 64;
-    options_.model_path = folder_.File("tiny.gguf");
-    options_.threads = 2;
+    model_.head_dim = 64;
     options_.kv_format = "bf16";
-    WriteTinyModel(options_.model_path, model);
-    store_options_.data_dir = folder_.File("data");
-    Restart();
+    EngineFixture::SetUp();
   }
 
   Result<QuestionReport> AskOf(const std::string& corpus, int number) {

@@ -16,11 +16,10 @@ namespace corpusd {
 class EngineFixture : public ::testing::Test {
  protected:
   void SetUp() override {
-    TinyModelOptions model;
-    model.context_tokens = 4096;
+    model_.context_tokens = 4096;
     options_.model_path = folder_.File("tiny.gguf");
     options_.threads = 2;
-    WriteTinyModel(options_.model_path, model);
+    WriteTinyModel(options_.model_path, model_);
     store_options_.data_dir = folder_.File("data");
     Restart();
   }
@@ -93,6 +92,7 @@ class EngineFixture : public ::testing::Test {
   }
 
   TempDir folder_;
+  TinyModelOptions model_;  // changed before SetUp
   EngineOptions options_;
   BlockStoreOptions store_options_;
   std::unique_ptr<BlockStore> store_;
