@@ -65,13 +65,17 @@ class CorpusTokenizer {
 
 struct CorpusRequest {
   std::string name;
-  std::string mode = "auto";  // "auto", "exact"
+  std::string mode = "auto";  // "auto": exact if it fits the model's context; "exact", "segmented"
   std::string kv_format;      // "": the engine's default
   std::string preamble;       // system text; "": the model's own
   std::optional<CorpusPin> pin;
   int64_t expires_at_ms = 0;
   RetentionPriority priority = RetentionPriority::kNormal;
   uint64_t skipped_files = 0;
+  std::vector<std::string> roots;  // what the client was told to read: kept for its next update
+  // A segmented corpus that stands, whose sources these now are: the new one is made beside it and
+  // takes its place when it is ready. name is then that of the corpus that stands.
+  bool update = false;
 };
 
 struct PrefillProgress {
@@ -89,6 +93,18 @@ struct QuestionRequest {
   double top_p = 1;
   uint64_t seed = 0;
   bool no_cache = false;  // recompute the corpus, read and write no block
+  // Of a segmented corpus; 0 and "": the engine's choice.
+  uint32_t budget_tokens = 0;  // of the corpus that the question may attend to, preamble included
+  std::string retrieval;       // "fused", "heads", "lexical"
+};
+
+// A stretch of the corpus that an answer rests on.
+struct Citation {
+  std::string source;
+  uint64_t first_token = 0;  // of the corpus
+  uint64_t tokens = 0;
+  uint64_t first_line = 0, last_line = 0;  // of the source, from 1; 0: not text with lines
+  double weight = 0;  // share of the attention that the corpus got from the retrieval heads
 };
 
 struct QuestionReport {
@@ -99,6 +115,16 @@ struct QuestionReport {
   double queue_ms = 0, load_ms = 0, first_token_ms = 0, total_ms = 0, decode_tokens_per_s = 0;
   uint64_t device_bytes = 0, host_bytes = 0, disk_bytes = 0;
   uint64_t attended_tokens = 0;
+  // Of a segmented corpus.
+  std::vector<Citation> citations;  // the heaviest first
+  struct Selection {
+    uint64_t candidate_blocks = 0;     // of the corpus
+    std::vector<uint64_t> blocks;      // attended at the end, the best first
+    uint32_t rounds = 0;               // how often blocks were chosen
+    double select_ms = 0;              // in the first round: scoring and choosing
+    std::vector<uint64_t> top_blocks;  // the first round's best 48 by score, chosen or not
+  };
+  std::optional<Selection> selection;
 };
 
 class Engine {

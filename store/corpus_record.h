@@ -58,11 +58,18 @@ struct CorpusQuality {
   bool operator==(const CorpusQuality&) const = default;
 };
 
+// How the documents (sources) of a segmented corpus are cut into chains: corpus_chain.h.
+struct SegmentRule {
+  uint32_t window_tokens = 0;   // own tokens of one segment, a multiple of the block; 0: exact
+  uint32_t overlap_tokens = 0;  // of the document before it that a later segment sees, too
+  bool operator==(const SegmentRule&) const = default;
+};
+
 struct CorpusRecord {
   uint64_t id = 0;          // given by the catalogue, never reused
   uint64_t generation = 0;  // grows by one with every update
   std::string name;
-  std::string mode;  // "exact"
+  std::string mode;  // "exact", "segmented"
   CorpusState state = CorpusState::kQueued;
   std::string error;            // why, if failed
   uint64_t tokens = 0;          // of the whole corpus
@@ -84,6 +91,10 @@ struct CorpusRecord {
   uint32_t resumed_times = 0;
   uint64_t skipped_files = 0;            // binaries and unreadable files left out
   std::optional<CorpusQuality> quality;  // none: exact, or not measured
+  SegmentRule segments;                  // of a segmented corpus; else zeros
+  std::vector<std::string> roots;        // what the client was told to read, for updates
+  // The corpus that this one is to take the place of as soon as it is ready; "": none.
+  std::string replaces;
 };
 
 }  // namespace corpusd
