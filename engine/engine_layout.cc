@@ -15,6 +15,11 @@ bool IsCoded(const KvFormat& format) {
 
 }  // namespace
 
+std::span<const TokenId> FirstTokens(const CorpusRecord& record, std::span<const TokenId> tokens) {
+  const uint64_t common = IsSegmented(record) ? record.sources.front().first_token : tokens.size();
+  return tokens.first(std::min<uint64_t>(common, kBlockTokens));
+}
+
 Result<KvFormat> LlamaEngine::FormatOf(std::string_view kv_format) const {
   if (kv_format.empty()) kv_format = options_.kv_format;
   if (kv_format != "auto") return model_->Format(kv_format);
@@ -45,7 +50,8 @@ Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
     if (!found.ok()) found = calibrations_->Current();
     ASSIGN_OR_RETURN(layout.calibration, std::move(found));
   }
-  const std::string mismatch = DescribeIdentityMismatch(record.identity, IdentityOf(layout));
+  const std::string mismatch =
+      DescribeIdentityMismatch(record.identity, IdentityOf(layout, record.segments));
   if (mismatch.empty()) return layout;
   return FailedPreconditionError("corpus '" + record.name +
                                  "' was made with another identity and is not served: " + mismatch);
@@ -54,11 +60,18 @@ Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
 Result<KvLayout> LlamaEngine::LayoutOfChain(const CorpusRecord& record,
                                             std::span<const TokenId> tokens) {
   ASSIGN_OR_RETURN(KvLayout layout, LayoutOfRecord(record));
-  if (record.chain.empty()) return layout;
-  RETURN_IF_ERROR(AddSinks(
-      record.chain.front(), ComputePriority::kPrefill, {},
-      [&] { return Result(std::vector<TokenId>(tokens.begin(), tokens.end())); }, &layout));
+  if (tokens.empty()) return layout;
+  RETURN_IF_ERROR(AddSinksOf(record, tokens, ComputePriority::kPrefill, {}, &layout));
   return layout;
+}
+
+Status LlamaEngine::AddSinksOf(const CorpusRecord& record, std::span<const TokenId> tokens,
+                               ComputePriority priority, const std::stop_token& stop,
+                               KvLayout* layout) {
+  const auto first = FirstTokens(record, tokens);
+  return AddSinks(
+      ExtendChain(record.root, first), priority, stop,
+      [&] { return Result(std::vector<TokenId>(first.begin(), first.end())); }, layout);
 }
 
 Status LlamaEngine::AddSinks(const Digest& first_block, ComputePriority priority,
@@ -95,11 +108,12 @@ Status LlamaEngine::RecordQuality(const KvLayout& layout, std::span<const TokenI
   }
 }
 
-std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout) const {
+std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout,
+                                                   const SegmentRule& rule) const {
   return CorpusIdentity(
       {summary_.digest, tokenizer_->DigestHex(), options_.tenant_salt,
        layout.calibration == nullptr ? std::string() : layout.calibration->digest()},
-      model_->config(), layout.blocks, "exact");
+      model_->config(), layout.blocks, ModeField(rule));
 }
 
 }  // namespace corpusd

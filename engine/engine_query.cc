@@ -118,7 +118,12 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
   if (!record.chain.empty()) {
     RETURN_IF_ERROR(AddSinks(
         record.chain.front(), ComputePriority::kQuestion, stop,
-        [&] { return store_->CorpusTokens(record.name); }, &layout));
+        [&]() -> Result<std::vector<TokenId>> {
+          ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+          const auto first = FirstTokens(record, tokens);
+          return std::vector<TokenId>(first.begin(), first.end());
+        },
+        &layout));
   }
   GenerationRequest generation;
   ASSIGN_OR_RETURN(const auto prompt, QuestionTokens(record, request, &generation.max_tokens));

@@ -22,6 +22,7 @@ class ByteTokenizer : public CorpusTokenizer {
   }
   void EndSource() override { sources_.back().tokens = sources_.back().bytes; }
   uint64_t tokens() const override { return next_token_; }
+  void NameDocuments() override {}
   std::vector<TokenId> TakeTokens() override { return std::move(tokens_); }
   std::vector<CorpusSource> TakeSources() override { return std::move(sources_); }
 
@@ -176,7 +177,8 @@ Result<uint64_t> FakeEngine::Repair(std::string_view name) {
   return store_.GetCorpus(name).ok() ? 1 : 0;
 }
 
-Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format) const {
+Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format,
+                                        const SegmentRule& /*rule*/) const {
   CorpusShape shape;
   shape.identity = {{"weights", model_.digest}};
   shape.root = ChainRoot(shape.identity);
