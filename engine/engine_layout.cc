@@ -9,10 +9,6 @@ namespace {
 
 constexpr std::string_view kCalibrationField = "kv_calibration";
 
-bool IsCoded(const KvFormat& format) {
-  return IsCoded(format.key_codec) || IsCoded(format.value_codec);
-}
-
 }  // namespace
 
 std::span<const TokenId> FirstTokens(const CorpusRecord& record, std::span<const TokenId> tokens) {
@@ -28,13 +24,8 @@ Result<KvFormat> LlamaEngine::FormatOf(std::string_view kv_format) const {
 }
 
 Result<KvLayout> LlamaEngine::LayoutOfFormat(std::string_view kv_format) const {
-  KvLayout layout;
-  ASSIGN_OR_RETURN(layout.blocks, FormatOf(kv_format));
-  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
-  if (IsCoded(layout.blocks)) {
-    ASSIGN_OR_RETURN(layout.calibration, calibrations_->Current());
-  }
-  return layout;
+  ASSIGN_OR_RETURN(const KvFormat blocks, FormatOf(kv_format));
+  return calibrations_->LayoutOf(blocks);
 }
 
 Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {

@@ -47,6 +47,24 @@ void FakeEngineControls::PermitRuns(int permitted) {
 
 void FakeEngineControls::ReleasePrefill() { PermitRuns(1 << 20); }
 
+void FakeEngineControls::HoldTokenizers() {
+  std::lock_guard lock(mutex_);
+  tokenizers_held_ = true;
+}
+
+void FakeEngineControls::ReleaseTokenizers() {
+  std::lock_guard lock(mutex_);
+  tokenizers_held_ = false;
+  changed_.notify_all();
+}
+
+void FakeEngineControls::WaitForTokenizer() {
+  std::unique_lock lock(mutex_);
+  ++tokenizers_waiting;
+  changed_.wait(lock, [&] { return !tokenizers_held_; });
+  --tokenizers_waiting;
+}
+
 bool FakeEngineControls::TakePermit(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   if (!changed_.wait(lock, stop, [&] { return permits_ > 0; })) return false;
@@ -72,6 +90,7 @@ Status FakeEngine::CheckFits(uint64_t tokens) const {
 
 Result<std::unique_ptr<CorpusTokenizer>> FakeEngine::NewCorpusTokenizer(
     std::string_view /*preamble*/, bool /*appending*/, uint64_t first_token) {
+  controls_.WaitForTokenizer();
   return std::make_unique<ByteTokenizer>(first_token);
 }
 
