@@ -33,7 +33,10 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   ASSIGN_OR_RETURN(model_, LoadLlamaModel(*file_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, FileDigestHex(options.model_path, options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
-  if (store_ != nullptr) segmented_ = std::make_unique<SegmentedCorpora>(context(), *store_);
+  if (store_ != nullptr) {
+    segmented_ = std::make_unique<SegmentedCorpora>(context(), *store_, *tokenizer_, *chat_,
+                                                    *batcher_, options);
+  }
   calibrations_ = std::make_unique<CalibrationSource>(
       *file_, *tokenizer_, *model_, *backend_, gate_,
       CalibrationOptions{options.calibration_dir, options.calibration_cache,

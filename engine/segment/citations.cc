@@ -25,8 +25,7 @@ uint64_t NewLines(const Tokenizer& tokenizer, std::span<const TokenId> tokens) {
 void SetLines(const CorpusSource& source, std::span<const TokenId> tokens,
               const Tokenizer& tokenizer, Citation* citation) {
   const std::string header = DocumentHeader(source.path);
-  const auto header_lines =
-      static_cast<uint64_t>(std::count(header.begin(), header.end(), '\n'));
+  const auto header_lines = static_cast<uint64_t>(std::count(header.begin(), header.end(), '\n'));
   const auto before =
       tokens.subspan(source.first_token, citation->first_token - source.first_token);
   const auto cited = tokens.subspan(citation->first_token, citation->tokens);

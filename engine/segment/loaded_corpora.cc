@@ -53,10 +53,9 @@ Status IndexBuilder::Add(std::span<const std::byte> bytes) {
     ASSIGN_OR_RETURN(const bool given, AddFromDonor(block, text));
     return given ? OkStatus() : AddRead(block, text);
   }
-  return index_->AddBlock(corpus_.digests[block],
-                          {&layout_.blocks, layout_.calibration, bytes.data(),
-                           corpus_.block_tokens[block]},
-                          text);
+  return index_->AddBlock(
+      corpus_.digests[block],
+      {&layout_.blocks, layout_.calibration, bytes.data(), corpus_.block_tokens[block]}, text);
 }
 
 std::string IndexBuilder::TextAround(uint64_t block) const {
@@ -101,9 +100,9 @@ Status IndexBuilder::AddRead(uint64_t block, std::string_view text) {
                          "' is damaged or missing: corpusctl verify --repair " +
                          corpus_.record.name);
   }
-  return index_->AddBlock(
-      corpus_.digests[block],
-      {&layout_.blocks, layout_.calibration, ref.bytes().data(), ref.tokens()}, text);
+  return index_->AddBlock(corpus_.digests[block],
+                          {&layout_.blocks, layout_.calibration, ref.bytes().data(), ref.tokens()},
+                          text);
 }
 
 LoadedCorpora::LoadedCorpora(BlockStore& store, const Tokenizer& tokenizer,

@@ -1,5 +1,5 @@
-// engine/segment/loaded_corpora.h -- the last few segmented corpora that were asked or prefilled, in
-// memory: their tokens, which block holds which, and the index they are searched by. An index is
+// engine/segment/loaded_corpora.h -- the last few segmented corpora that were asked or prefilled,
+// in memory: their tokens, which block holds which, and the index they are searched by. An index is
 // read from the store's sidecar, or made again from the corpus's own blocks. Thread-safe; what it
 // returns stays whole while it is held.
 #pragma once

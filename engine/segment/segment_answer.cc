@@ -31,8 +31,7 @@ Result<KvSequence*> SegmentAnswer::Begin() {
   RETURN_IF_ERROR(TapQuestion());
   const auto start = std::chrono::steady_clock::now();
   RETURN_IF_ERROR(Choose());
-  const std::chrono::duration<double, std::milli> spent =
-      std::chrono::steady_clock::now() - start;
+  const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start;
   selection_.select_ms = spent.count();
   kv_ = std::make_unique<KvSequence>(question_.layout);
   for (const BlockRef& ref : preamble_) kv_->AddShared(ref.bytes().data(), ref.tokens());
@@ -62,11 +61,21 @@ Status SegmentAnswer::TapQuestion() {
     const bool seen = last && layer > tap_.last_layer();
     if (!status.ok() && !seen) return status;
   }
+  Remember(tap_.queries(), tap_.rows());
   return OkStatus();
 }
 
+std::span<const float> SegmentAnswer::LastRows(uint32_t rows) const {
+  return tap_.queries().last(tap_.queries().size() / tap_.rows() * rows);
+}
+
+void SegmentAnswer::Remember(std::span<const float> queries, uint32_t rows) {
+  looked_for_.insert(looked_for_.end(), queries.begin(), queries.end());
+  looked_for_rows_ += rows;
+}
+
 Status SegmentAnswer::Choose() {
-  const RetrievalQuery query{tap_.queries(), tap_.rows(), question_.text};
+  const RetrievalQuery query{looked_for_, looked_for_rows_, question_.text};
   const std::vector<float> scores =
       question_.corpus.index->Score(query, question_.policy, rule_, question_.scanner);
   Candidates candidates;
@@ -102,6 +111,7 @@ Status SegmentAnswer::Attend(KvSequence* kv) {
 Status SegmentAnswer::AfterPass(KvSequence& kv) {
   attended_tokens_ = kv.attended_tokens();
   Weigh();
+  if (passes_ > 0) Remember(LastRows(1), 1);
   // The prompt's pass gives the first token.
   if (++passes_ % kChooseEvery != 0) return OkStatus();
   const std::vector<uint64_t> before = chosen_;
@@ -112,13 +122,11 @@ Status SegmentAnswer::AfterPass(KvSequence& kv) {
 // What the last token of the pass, the one that gives the next, looks at.
 void SegmentAnswer::Weigh() {
   if (chosen_.empty()) return;
-  const size_t row_floats = tap_.queries().size() / tap_.rows();
-  const std::vector<float> mass = question_.corpus.index->Mass(tap_.queries().last(row_floats), 1,
-                                                               chosen_, question_.scanner);
+  const std::vector<float> mass =
+      question_.corpus.index->Mass(LastRows(1), 1, chosen_, question_.scanner);
   for (size_t i = 0; i < chosen_.size(); ++i) {
-    const auto known = std::find_if(weights_.begin(), weights_.end(), [&](const BlockWeight& w) {
-      return w.block == chosen_[i];
-    });
+    const auto known = std::find_if(weights_.begin(), weights_.end(),
+                                    [&](const BlockWeight& w) { return w.block == chosen_[i]; });
     if (known != weights_.end()) {
       known->weight += mass[i];
     } else {

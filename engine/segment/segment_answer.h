@@ -52,11 +52,16 @@ class SegmentAnswer final : public AnswerWatcher {
   Status Choose();
   Status Attend(KvSequence* kv);
   void Weigh();
+  // The last `rows` rows of the tap.
+  std::span<const float> LastRows(uint32_t rows) const;
+  void Remember(std::span<const float> queries, uint32_t rows);
 
   const SegmentQuestion question_;
   const RetrievalRule rule_;
   const SegmentedText text_;
   QueryTap tap_;
+  std::vector<float> looked_for_;  // queries of the question, then of the answer so far
+  uint32_t looked_for_rows_ = 0;
   std::vector<BlockRef> preamble_;
   std::vector<uint64_t> chosen_;  // the best first
   std::vector<BlockRef> leases_;  // of them, in the order of their pages
