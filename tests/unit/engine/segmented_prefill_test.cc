@@ -2,65 +2,14 @@
 #include <algorithm>
 
 #include "engine/segment/segment_runner.h"
-#include "store/corpus_chain.h"
 #include "tests/support/corrupt_block.h"
-#include "tests/unit/engine/engine_fixture.h"
+#include "tests/unit/engine/segmented_fixture.h"
 
 namespace corpusd {
 namespace {
 
-struct Document {
-  std::string path;
-  std::string text;
-};
-
-class SegmentedPrefillTest : public EngineFixture {
- protected:
-  Result<CorpusRecord> CreateSegmented(const std::string& name,
-                                       const std::vector<Document>& documents) {
-    auto tokenizer = engine_->NewCorpusTokenizer("", false, 0);
-    for (const Document& document : documents) {
-      (*tokenizer)->BeginSource(document.path);
-      (*tokenizer)->Append(document.text);
-      (*tokenizer)->EndSource();
-    }
-    CorpusRequest request;
-    request.name = name;
-    request.mode = "segmented";
-    request.kv_format = "bf16";
-    return engine_->CreateCorpus(request, *std::move(tokenizer));
-  }
-
-  PrefillProgress IngestSegmented(const std::string& name, const std::vector<Document>& documents) {
-    PrefillProgress last;
-    const auto record = CreateSegmented(name, documents);
-    EXPECT_TRUE(record.ok()) << record.status().ToString();
-    const Status status = engine_->Prefill(name, [&](const PrefillProgress& p) { last = p; }, {});
-    EXPECT_TRUE(status.ok()) << status.ToString();
-    return last;
-  }
-
-  // Stored bytes of the blocks of one source.
-  std::string BytesOfSource(const std::string& name, size_t source) {
-    const CorpusRecord record = *store_->GetCorpus(name);
-    const CorpusChain chain(record, kBlockTokens);
-    std::vector<Digest> digests;
-    for (const CorpusSegment& segment : chain.segments()) {
-      if (segment.first_block == 0 || segment.source != source) continue;
-      for (uint64_t i = 0; i < segment.blocks; ++i) {
-        digests.push_back(record.chain[segment.first_block + i]);
-      }
-    }
-    FetchStats stats;
-    std::string bytes;
-    const auto refs = store_->Fetch(digests, &stats);
-    EXPECT_TRUE(refs.ok());
-    for (const BlockRef& ref : *refs) {
-      bytes.append(reinterpret_cast<const char*>(ref.bytes().data()), ref.bytes().size());
-    }
-    return bytes;
-  }
-};
+using SegmentedPrefillTest = SegmentedFixture;
+using Document = TestDocument;
 
 TEST_F(SegmentedPrefillTest, EveryDocumentIsAChainFromThePreamble) {
   const std::vector<Document> documents = {{"a.txt", Prose(40, 1)}, {"b.txt", Prose(300, 2)}};
