@@ -149,7 +149,8 @@ class Engine {
   // corpus registered is the one that will take the place of the one named.
   virtual Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
                                             std::unique_ptr<CorpusTokenizer> tokenizer) = 0;
-  // Adds tokens to a ready corpus (state back to queued); the last partial run is computed anew.
+  // Adds tokens to a ready or evicted corpus (state back to queued); the last partial run is
+  // computed anew. kNotReady in any other state.
   virtual Result<CorpusRecord> AppendCorpus(std::string_view name,
                                             std::unique_ptr<CorpusTokenizer> tokenizer) = 0;
   // Computes and publishes what is missing, one run of blocks at a time, until ready. Resumable:

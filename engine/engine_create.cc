@@ -126,7 +126,8 @@ Status LlamaEngine::TakePlace(const CorpusRecord& record) {
 Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
                                                std::unique_ptr<CorpusTokenizer> tokenizer) {
   ASSIGN_OR_RETURN(CorpusRecord record, store_->GetCorpus(name));
-  if (record.state != CorpusState::kReady) {
+  // Of an evicted one all tokens are there: its prefill computes what left with what is new.
+  if (record.state != CorpusState::kReady && record.state != CorpusState::kEvicted) {
     return NotReadyError("corpus '" + record.name + "' is " +
                          std::string(CorpusStateText(record.state)) +
                          ": append to it when it is ready");
@@ -140,7 +141,8 @@ Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
   RETURN_IF_ERROR(CheckFits(tokens.size() + tokenizer->tokens()));
   const std::vector<TokenId> added = tokenizer->TakeTokens();
   // The last run is computed anew unless it is whole, so that the result is that of one ingest.
-  const size_t kept_tokens = tokens.size() / kRunTokens * kRunTokens;
+  const size_t whole_tokens = std::min(tokens.size(), record.chain.size() * kBlockTokens);
+  const size_t kept_tokens = whole_tokens / kRunTokens * kRunTokens;
   record.chain.resize(kept_tokens / kBlockTokens);
   record.durable_tokens = kept_tokens;
   record.state = CorpusState::kQueued;

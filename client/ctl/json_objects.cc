@@ -157,6 +157,8 @@ Json JobToJson(const v1::Job& job) {
       {"eta_s", job.eta_s() < 0 ? Json(nullptr) : Json(job.eta_s())},
       {"written_bytes", job.written_bytes()},
       {"resumed_times", job.resumed_times()},
+      {"failed_times", job.failed_times()},
+      {"retry_at", TimeOrNull(job.retry_at_ms())},
       {"error", TextOrNull(job.error())},
       {"created_at", TimeOrNull(job.created_at_ms())},
       {"started_at", TimeOrNull(job.started_at_ms())},

@@ -141,6 +141,8 @@ v1::Job ToMessage(const JobRecord& job) {
   message.set_finished_at_ms(job.finished_at_ms);
   message.set_reused_tokens(job.reused_tokens);
   message.set_resumed_times(job.resumed_times);
+  message.set_failed_times(job.failed_times);
+  message.set_retry_at_ms(job.retry_at_ms);
   if (!job.scrub) return message;
   v1::Scrub* scrub = message.mutable_scrub();
   scrub->set_blocks(job.scrub->blocks);

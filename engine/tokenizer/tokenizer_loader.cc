@@ -80,9 +80,10 @@ Result<std::unique_ptr<Tokenizer>> TokenizerLoader::Load() {
 }
 
 Status TokenizerLoader::CheckKind() {
-  ASSIGN_OR_RETURN(const std::string model, file_.GetString("tokenizer.ggml.model"));
-  if (model != "gpt2") {
-    return UnimplementedError(file_.path() + ": tokenizer '" + model +
+  const auto model = file_.GetString("tokenizer.ggml.model");
+  RETURN_IF_ERROR(model.status());
+  if (*model != "gpt2") {
+    return UnimplementedError(file_.path() + ": tokenizer '" + *model +
                               "' is not supported: byte-level BPE ('gpt2') is");
   }
   ASSIGN_OR_RETURN(pre_, file_.GetString("tokenizer.ggml.pre"));

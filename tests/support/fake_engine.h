@@ -24,8 +24,9 @@ struct FakeEngineControls {
   // Who asks for a tokenizer waits, and holds the worker it is on; never at first.
   void HoldTokenizers();
   void ReleaseTokenizers();
-  // Prefill fails with this text after its first run, if set before.
+  // Prefill fails with this text and code after its first run, if set before.
   std::string prefill_error;
+  StatusCode prefill_code = StatusCode::kResourceExhausted;
 
   std::atomic<int> runs{0};  // made, over all prefills
   std::atomic<int> tokenizers_waiting{0};

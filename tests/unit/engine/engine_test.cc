@@ -84,6 +84,36 @@ TEST_F(EngineTest, AnAppendedCorpusIsOneIngest) {
   EXPECT_EQ(last.written_bytes, 0u);
 }
 
+TEST_F(EngineTest, AppendingToAnEvictedCorpusComputesWhatLeftAsWell) {
+  const std::string first = Prose(300, 1);
+  const std::string second = Prose(50, 2);
+  for (const bool wholly : {false, true}) {
+    Ingest("grown", first);
+    const CorpusRecord ready = *store_->GetCorpus("grown");
+    ASSERT_GT(ready.tokens, 2 * kRunTokens);
+    if (wholly) {
+      ASSERT_TRUE(store_->Evict("grown", TierKind::kDisk, /*dry_run=*/false).ok());
+    } else {
+      ASSERT_TRUE(store_->EvictByPolicy(TierKind::kDisk, ready.block_bytes, false).ok());
+    }
+    const CorpusRecord evicted = *store_->GetCorpus("grown");
+    ASSERT_EQ(evicted.state, CorpusState::kEvicted);
+    ASSERT_EQ(evicted.chain.empty(), wholly);
+    const auto appended = engine_->AppendCorpus("grown", Tokens(second, true, ready.tokens));
+    ASSERT_TRUE(appended.ok()) << appended.status().ToString();
+    EXPECT_EQ(appended->durable_tokens, appended->chain.size() * kBlockTokens);
+    ASSERT_TRUE(engine_->Prefill("grown", [](const PrefillProgress&) {}, {}).ok());
+    const std::string bytes = BytesOf("grown");
+    ASSERT_TRUE(store_->RemoveCorpus("grown").ok());
+
+    Ingest("grown", first);
+    ASSERT_TRUE(engine_->AppendCorpus("grown", Tokens(second, true, ready.tokens)).ok());
+    ASSERT_TRUE(engine_->Prefill("grown", [](const PrefillProgress&) {}, {}).ok());
+    EXPECT_EQ(BytesOf("grown"), bytes);
+    ASSERT_TRUE(store_->RemoveCorpus("grown").ok());
+  }
+}
+
 TEST_F(EngineTest, ACorpusTooLongIsRefusedWithCountAndLimit) {
   CorpusRequest request;
   request.name = "long";
