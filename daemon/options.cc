@@ -300,7 +300,7 @@ Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
     loaded.output = RenderConfig(values);
   } else if (loaded.options.model_path.empty()) {
     return InvalidArgumentError(
-        "no model: give --model FILE.gguf, CORPUSD_MODEL or model in the file");
+        "no model: give --model FILE.gguf or FOLDER, CORPUSD_MODEL or model in the file");
   }
   return loaded;
 }

@@ -3,7 +3,6 @@
 #include <chrono>
 
 #include "engine/llama_engine.h"
-#include "engine/model/file_digest.h"
 #include "store/miss_explain.h"
 
 namespace corpusd {
@@ -25,20 +24,20 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
     return InvalidArgumentError("device '" + options.device +
                                 "' is not available in this build: use 'cpu'");
   }
-  ASSIGN_OR_RETURN(file_, GgufFile::Open(options.model_path));
-  ASSIGN_OR_RETURN(tokenizer_, Tokenizer::FromGguf(*file_));
-  ASSIGN_OR_RETURN(auto chat, ChatTemplate::FromGguf(*file_, *tokenizer_));
+  ASSIGN_OR_RETURN(source_, OpenModelSource(options.model_path));
+  ASSIGN_OR_RETURN(tokenizer_, source_->LoadTokenizer());
+  ASSIGN_OR_RETURN(auto chat, source_->LoadChatTemplate(*tokenizer_));
   chat_ = std::make_unique<ChatTemplate>(std::move(chat));
   ASSIGN_OR_RETURN(backend_, MakeCpuBackend({options.threads, options.isa}));
-  ASSIGN_OR_RETURN(model_, LoadLlamaModel(*file_, *backend_));
-  ASSIGN_OR_RETURN(summary_.digest, FileDigestHex(options.model_path, options.cache_dir));
+  ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
+  ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
   if (store_ != nullptr) {
     segmented_ = std::make_unique<SegmentedCorpora>(context(), *store_, *tokenizer_, *chat_,
                                                     *batcher_, options);
   }
   calibrations_ = std::make_unique<CalibrationSource>(
-      *file_, *tokenizer_, *model_, *backend_, gate_,
+      *source_, *tokenizer_, *model_, *backend_, gate_,
       CalibrationOptions{options.calibration_dir, options.calibration_cache,
                          options.calibration_text, summary_.digest, options.threads,
                          options.on_calibration});
@@ -57,11 +56,7 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   summary_.vocabulary = config.vocabulary;
   summary_.quality_kld_max = options.quality_kld_max;
   summary_.segmented_tokens_max = kSegmentedTokensMax;
-  for (const GgufTensor& tensor : file_->tensors()) {
-    uint64_t elements = 1;
-    for (const uint64_t dim : tensor.dims) elements *= dim;
-    summary_.parameters += elements;
-  }
+  summary_.parameters = CountParameters(*source_);
   return OkStatus();
 }
 

@@ -21,7 +21,7 @@
 namespace corpusd {
 
 struct EngineOptions {
-  std::string model_path;          // a GGUF file
+  std::string model_path;          // a GGUF file, or a folder with config.json and safetensors
   std::string device = "cpu";      // "auto", "cpu"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
   std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it
@@ -39,8 +39,8 @@ struct EngineOptions {
 };
 
 struct ModelSummary {
-  std::string name;    // general.name of the file
-  std::string digest;  // hex SHA-256 of the weights file
+  std::string name;    // general.name of the file, or the folder's name
+  std::string digest;  // hex SHA-256 of the weights
   std::string architecture;
   std::string backend;  // "cpu-avx2"
   uint64_t context_tokens = 0;

@@ -16,7 +16,7 @@
 #include "engine/decode/question_runner.h"
 #include "engine/engine.h"
 #include "engine/identity.h"
-#include "engine/model/gguf.h"
+#include "engine/model/model_source.h"
 #include "engine/prefill/block_repair.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
@@ -151,7 +151,7 @@ class LlamaEngine final : public Engine {
   BlockStore* store_ = nullptr;
   ModelSummary summary_;
   ComputeGate gate_;
-  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<ModelSource> source_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;
   std::unique_ptr<Backend> backend_;

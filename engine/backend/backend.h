@@ -40,6 +40,21 @@ struct AttentionInput {
   const KvBasis* basis = nullptr;     // [kv_heads], of this layer: all pages hold its coordinates
 };
 
+// A feed-forward part that some tokens go through: down * SwiGlu(gate_up * x).
+struct Expert {
+  std::unique_ptr<Weight> gate_up;  // [2 f, hidden]
+  std::unique_ptr<Weight> down;     // [hidden, f]
+};
+
+struct ExpertInput {
+  MatrixView x;                     // [n, hidden]
+  MatrixView logits;                // [n, experts]
+  std::span<const Expert> experts;  // all of one f
+  uint32_t used = 1;                // experts of a row
+  // Lent, of at least n rows: gathered and result [hidden], gate_up [2 f], activated [f].
+  MatrixView gathered, result, gate_up, activated;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -72,6 +87,20 @@ class Backend {
     for (uint32_t r = 0; r < q.rows; ++r) Attention(out.Rows(r, 1), q.Rows(r, 1), rows[r]);
   }
   virtual Status Synchronize() = 0;
+
+  // What follows has default implementations over the operations above, for memory that the host
+  // can address.
+
+  // Each head of each row of x, in place: head / rms(head) * gain; gain has head_dim elements.
+  virtual void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon);
+  // x[r, :] *= factors[r]
+  virtual void ScaleRows(MatrixView x, std::span<const float> factors);
+  // x[r, :] += bias; bias has x.cols elements.
+  virtual void AddBias(MatrixView x, const float* bias);
+  // out[r, :] += the sum, over the `used` experts of row r with the largest logits (the first ones,
+  // if they are equal), of that expert's output for sigmoid(logit) * x[r, :]. The choice of
+  // arithmetic depends on x.rows, as everywhere, not on how many rows an expert gets.
+  virtual void MixExperts(MatrixView out, const ExpertInput& input);
 };
 
 }  // namespace corpusd

@@ -71,10 +71,10 @@ std::string UserCacheFolder() {
   return home == nullptr || *home == '\0' ? "" : std::string(home) + "/.cache/corpusd";
 }
 
-CalibrationSource::CalibrationSource(const GgufFile& file, const Tokenizer& tokenizer,
+CalibrationSource::CalibrationSource(const ModelSource& source, const Tokenizer& tokenizer,
                                      const Model& model, Backend& backend, ComputeGate& gate,
                                      CalibrationOptions options)
-    : file_(file),
+    : source_(source),
       tokenizer_(tokenizer),
       model_(model),
       backend_(backend),
@@ -116,7 +116,7 @@ Result<std::unique_ptr<KvCalibration>> CalibrationSource::FetchOrMake(
   if (auto found = Find(options_.cache_folder, name)) return found;
   std::vector<TokenId> tokens;
   tokenizer_.Encode(text, /*parse_special=*/false, &tokens);
-  ASSIGN_OR_RETURN(auto made, CalibrateKv(file_, {model_, backend_, gate_}, tokens,
+  ASSIGN_OR_RETURN(auto made, CalibrateKv(source_, {model_, backend_, gate_}, tokens,
                                           options_.threads, options_.progress));
   // The cache is a convenience: what it cannot hold is made again another time.
   (void)Keep(options_.cache_folder, *made, name);

@@ -13,8 +13,8 @@
 #include "engine/calibration/kv_calibration.h"
 #include "engine/compute_gate.h"
 #include "engine/kv/kv_layout.h"
-#include "engine/model/gguf.h"
 #include "engine/model/model.h"
+#include "engine/model/model_source.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace corpusd {
@@ -36,7 +36,7 @@ struct CalibrationOptions {
 class CalibrationSource {
  public:
   // The references must outlive it.
-  CalibrationSource(const GgufFile& file, const Tokenizer& tokenizer, const Model& model,
+  CalibrationSource(const ModelSource& source, const Tokenizer& tokenizer, const Model& model,
                     Backend& backend, ComputeGate& gate, CalibrationOptions options);
 
   // Of new corpora: from the folder, else made now, which takes tens of seconds of turns at the
@@ -59,7 +59,7 @@ class CalibrationSource {
                                                      const std::string& name) const;
   Result<const KvCalibration*> Adopt(std::unique_ptr<KvCalibration> calibration);
 
-  const GgufFile& file_;
+  const ModelSource& source_;
   const Tokenizer& tokenizer_;
   const Model& model_;
   Backend& backend_;

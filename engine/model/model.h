@@ -32,6 +32,7 @@ class ForwardScratch {
   }
 
   std::unique_ptr<Buffer> hidden, normed, qkv, attention, gate_up, activated;
+  std::unique_ptr<Buffer> router, gathered, expert_result;  // of models with experts
 
  private:
   uint32_t rows_ = 0;
@@ -64,9 +65,12 @@ class Model {
 };
 
 class GgufFile;
+class ModelSource;
 
-// Loads a llama-family GGUF ("llama" architecture). kUnimplemented for others, kInvalidArgument for
-// a file whose tensors do not fit its own metadata.
+// Loads the weights, layer by layer. kInvalidArgument for files whose tensors do not fit their own
+// metadata; the source need not outlive the model.
+Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend);
+// The same of a GGUF file. kUnimplemented for an architecture that is not known.
 Result<std::unique_ptr<Model>> LoadLlamaModel(const GgufFile& file, Backend& backend);
 
 }  // namespace corpusd

@@ -57,11 +57,10 @@ struct Work {
 Work WorkOf(const ModelSession& session, const KvFormat& format) {
   const ModelConfig& c = session.model().config();
   Work work;
-  for (const GgufTensor& tensor : session.file().tensors()) {
-    if (tensor.dims.size() != 2) continue;
-    const bool table = tensor.name == "token_embd.weight";
-    if (!table) work.weight_macs += static_cast<double>(tensor.dims[0] * tensor.dims[1]);
-    work.weight_bytes += static_cast<double>(tensor.bytes.size());
+  for (const TensorSize& tensor : session.source().TensorSizes()) {
+    if (!tensor.matrix) continue;
+    if (!tensor.embedding) work.weight_macs += static_cast<double>(tensor.elements);
+    work.weight_bytes += static_cast<double>(tensor.bytes);
   }
   work.attention_macs = 2.0 * c.layers * c.q_heads * c.head_dim;
   work.kv_bytes = static_cast<double>(format.BlockBytes()) / format.block_tokens;

@@ -40,8 +40,8 @@ Result<std::vector<TokenId>> ReadIds(const std::string& path, uint32_t vocabular
 }  // namespace
 
 Status TokenizeCommand(const EvalArguments& arguments) {
-  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(arguments.session.model_path));
-  ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::FromGguf(*file));
+  ASSIGN_OR_RETURN(const auto source, OpenModelSource(arguments.session.model_path));
+  ASSIGN_OR_RETURN(const auto tokenizer, source->LoadTokenizer());
   ASSIGN_OR_RETURN(const auto ids,
                    EncodeFile(*tokenizer, arguments.text_path, arguments.parse_special));
   if (arguments.format == "json") {
@@ -53,7 +53,9 @@ Status TokenizeCommand(const EvalArguments& arguments) {
 }
 
 Status LogitsCommand(const EvalArguments& arguments) {
-  ASSIGN_OR_RETURN(const auto session, ModelSession::Open(arguments.session));
+  ModelSessionOptions options = arguments.session;
+  options.needs_tokenizer = false;
+  ASSIGN_OR_RETURN(const auto session, ModelSession::Open(options));
   ASSIGN_OR_RETURN(const auto ids,
                    ReadIds(arguments.ids_path, session->model().config().vocabulary));
   ASSIGN_OR_RETURN(const auto kv, session->NewSequence(arguments.perplexity.readback.format));
@@ -73,7 +75,10 @@ Status LogitsCommand(const EvalArguments& arguments) {
 namespace {
 
 void AddModel(CLI::App* command, EvalArguments* a) {
-  command->add_option("--model", a->session.model_path, "GGUF file")->required();
+  command
+      ->add_option("--model", a->session.model_path,
+                   "GGUF file, or a folder with config.json and safetensors")
+      ->required();
   command->add_option("-o,--output", a->format, "table or json")
       ->check(CLI::IsMember({"table", "json"}));
 }
