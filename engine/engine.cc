@@ -21,15 +21,11 @@ void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const 
 Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   options_ = options;
   store_ = store;
-  if (options.device != "cpu" && options.device != "auto") {
-    return InvalidArgumentError("device '" + options.device +
-                                "' is not available in this build: use 'cpu'");
-  }
   ASSIGN_OR_RETURN(file_, GgufFile::Open(options.model_path));
   ASSIGN_OR_RETURN(tokenizer_, Tokenizer::FromGguf(*file_));
   ASSIGN_OR_RETURN(auto chat, ChatTemplate::FromGguf(*file_, *tokenizer_));
   chat_ = std::make_unique<ChatTemplate>(std::move(chat));
-  ASSIGN_OR_RETURN(backend_, MakeCpuBackend({options.threads, options.isa}));
+  ASSIGN_OR_RETURN(backend_, MakeBackend(options.device, {options.threads, options.isa}));
   ASSIGN_OR_RETURN(model_, LoadLlamaModel(*file_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, FileDigestHex(options.model_path, options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
@@ -168,7 +164,8 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   RETURN_IF_ERROR(
       ComputeRun(context(), run_tokens, *kv, *scratch, ComputePriority::kPrefill, stop));
   record->prefill_seconds += SecondsSince(start);
-  ASSIGN_OR_RETURN(*record, store_->Publish(*record, BlockWrites(*kv, chain, tokens, first_block)));
+  ASSIGN_OR_RETURN(const auto writes, BlockWrites(*backend_, *kv, chain, tokens, first_block));
+  ASSIGN_OR_RETURN(*record, store_->Publish(*record, writes));
   progress->written_bytes += run_chain.size() * layout.blocks.BlockBytes();
   return OkStatus();
 }

@@ -88,9 +88,9 @@ void DecodeBatcher::RunBatch(std::unique_lock<std::mutex>& lock) {
 Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
   const uint32_t vocabulary = context_.model.config().vocabulary;
   if (scratch_ == nullptr) {
-    ASSIGN_OR_RETURN(logits_,
-                     context_.backend.Allocate(uint64_t{vocabulary} * rows_max_ * sizeof(float),
-                                               "logits of a batch"));
+    ASSIGN_OR_RETURN(
+        logits_, context_.backend.AllocateShared(uint64_t{vocabulary} * rows_max_ * sizeof(float),
+                                                 "logits of a batch"));
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(context_.backend, context_.model.config(), rows_max_));
   }

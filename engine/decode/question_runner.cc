@@ -32,7 +32,7 @@ class Generation {
     const auto rows = static_cast<uint32_t>(std::min<size_t>(request_.prompt.size(), kRunTokens));
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(context_.backend, context_.model.config(), rows));
-    ASSIGN_OR_RETURN(logits_, context_.backend.Allocate(
+    ASSIGN_OR_RETURN(logits_, context_.backend.AllocateShared(
                                   context_.model.config().vocabulary * sizeof(float), "logits"));
     uint32_t last_rows = 0;
     for (size_t first = 0; first < request_.prompt.size(); first += rows) {

@@ -35,7 +35,7 @@ Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptio
       ForwardScratch::Create(*session->backend_, session->model_->config(), kRunTokens));
   ASSIGN_OR_RETURN(
       session->logits_,
-      session->backend_->Allocate(
+      session->backend_->AllocateShared(
           uint64_t{session->model_->config().vocabulary} * kLogitRows * sizeof(float), "logits"));
   // Only a calibration needs it: the name of one begins with it.
   ASSIGN_OR_RETURN(const std::string digest,
