@@ -20,15 +20,11 @@ void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const 
 Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   options_ = options;
   store_ = store;
-  if (options.device != "cpu" && options.device != "auto") {
-    return InvalidArgumentError("device '" + options.device +
-                                "' is not available in this build: use 'cpu'");
-  }
   ASSIGN_OR_RETURN(source_, OpenModelSource(options.model_path));
   ASSIGN_OR_RETURN(tokenizer_, source_->LoadTokenizer());
   ASSIGN_OR_RETURN(auto chat, source_->LoadChatTemplate(*tokenizer_));
   chat_ = std::make_unique<ChatTemplate>(std::move(chat));
-  ASSIGN_OR_RETURN(backend_, MakeCpuBackend({options.threads, options.isa}));
+  ASSIGN_OR_RETURN(backend_, MakeBackend(options.device, {options.threads, options.isa}));
   ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
@@ -103,7 +99,8 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   RETURN_IF_ERROR(
       ComputeRun(context(), run_tokens, *kv, *scratch, ComputePriority::kPrefill, stop));
   record->prefill_seconds += SecondsSince(start);
-  ASSIGN_OR_RETURN(*record, store_->Publish(*record, BlockWrites(*kv, chain, tokens, first_block)));
+  ASSIGN_OR_RETURN(const auto writes, BlockWrites(*backend_, *kv, chain, tokens, first_block));
+  ASSIGN_OR_RETURN(*record, store_->Publish(*record, writes));
   progress->written_bytes += run_chain.size() * layout.blocks.BlockBytes();
   return OkStatus();
 }

@@ -22,7 +22,7 @@ namespace corpusd {
 
 struct EngineOptions {
   std::string model_path;          // a GGUF file, or a folder with config.json and safetensors
-  std::string device = "cpu";      // "auto", "cpu"
+  std::string device = "cpu";      // "auto", "cpu", "cuda:0"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
   std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it
   std::string tenant_salt;         // enters every chain root
@@ -42,7 +42,7 @@ struct ModelSummary {
   std::string name;    // general.name of the file, or the folder's name
   std::string digest;  // hex SHA-256 of the weights
   std::string architecture;
-  std::string backend;  // "cpu-avx2"
+  std::string backend;  // "cpu-avx2", "cuda:0 (NVIDIA H200)"
   uint64_t context_tokens = 0;
   uint64_t parameters = 0;
   uint32_t vocabulary = 0;

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/backend/cpu_backend.h"
+#include "engine/backend/device_backend.h"
 #include "engine/calibration/calibration_source.h"
 #include "engine/corpus_tokenizer.h"
 #include "engine/decode/question_runner.h"

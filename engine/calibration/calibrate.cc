@@ -52,7 +52,8 @@ Result<std::unique_ptr<KvCalibration>> CalibrateKv(
   ThreadPool pool(threads);
   ASSIGN_OR_RETURN(const KvFormat exact, model.Format("bf16"));
   ASSIGN_OR_RETURN(const auto scratch,
-                   ForwardScratch::Create(context.backend, config, window_tokens));
+                   ForwardScratch::Create(context.backend, config, window_tokens,
+                                          /*shared=*/true));
   const uint32_t q_cols = config.q_heads * config.head_dim;
   const uint32_t cols = q_cols + 2 * config.kv_heads * config.head_dim;
   for (size_t window = 0; window < windows; ++window) {
@@ -62,6 +63,7 @@ Result<std::unique_ptr<KvCalibration>> CalibrateKv(
     ComputeGate::Turn turn(context.gate, ComputePriority::kPrefill);
     RETURN_IF_ERROR(
         model.Forward(tokens.subspan(window * window_tokens, window_tokens), kv, *scratch, [&] {
+          if (!context.backend.Synchronize().ok()) return false;
           layers[layer++].Add(scratch->qkv->Matrix(window_tokens, cols),
                               scratch->attention->Matrix(window_tokens, q_cols),
                               static_cast<uint32_t>(window) * 3, pool);

@@ -89,9 +89,9 @@ void DecodeBatcher::RunBatch(std::unique_lock<std::mutex>& lock) {
 Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
   const uint32_t vocabulary = context_.model.config().vocabulary;
   if (scratch_ == nullptr) {
-    ASSIGN_OR_RETURN(logits_,
-                     context_.backend.Allocate(uint64_t{vocabulary} * rows_max_ * sizeof(float),
-                                               "logits of a batch"));
+    ASSIGN_OR_RETURN(
+        logits_, context_.backend.AllocateShared(uint64_t{vocabulary} * rows_max_ * sizeof(float),
+                                                 "logits of a batch"));
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(context_.backend, context_.model.config(), rows_max_));
   }
@@ -106,7 +106,8 @@ Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
   RETURN_IF_ERROR(context_.model.ForwardEach(tokens, sequences, *scratch_, [&] {
     const MatrixView qkv = scratch_->Qkv(rows, context_.model.config());
     for (uint32_t r = 0; r < rows; ++r) {
-      if (batch[r]->tap != nullptr) batch[r]->tap->Take(layer, qkv, r);
+      QueryTap* const tap = batch[r]->tap;
+      if (tap != nullptr && !tap->Take(context_.backend, layer, qkv, r)) return false;
     }
     ++layer;
     return true;

@@ -32,7 +32,7 @@ class Generation {
     const auto rows = static_cast<uint32_t>(std::min<size_t>(request_.prompt.size(), kRunTokens));
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(context_.backend, context_.model.config(), rows));
-    ASSIGN_OR_RETURN(logits_, context_.backend.Allocate(
+    ASSIGN_OR_RETURN(logits_, context_.backend.AllocateShared(
                                   context_.model.config().vocabulary * sizeof(float), "logits"));
     uint32_t last_rows = 0;
     for (size_t first = 0; first < request_.prompt.size(); first += rows) {
@@ -70,8 +70,9 @@ class Generation {
     const auto rows = static_cast<uint32_t>(tokens.size());
     if (Tap() != nullptr) Tap()->Begin(rows);
     return context_.model.Forward(tokens, kv_, *scratch_, [&] {
-      if (Tap() != nullptr) {
-        Tap()->Take(layer, scratch_->Qkv(rows, context_.model.config()), 0);
+      if (Tap() != nullptr && !Tap()->Take(context_.backend, layer,
+                                           scratch_->Qkv(rows, context_.model.config()), 0)) {
+        return false;
       }
       AwaitLayer(kv_, ++layer, turn);
       return !stop.stop_requested();

@@ -1,7 +1,6 @@
 #include "engine/kv/kv_sequence.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace corpusd {
 
@@ -39,7 +38,7 @@ Status KvSequence::Extend(Backend& backend, uint32_t count) {
   while (count > 0) {
     if (own_.empty() || own_.back().tokens == layout_.own.block_tokens) {
       ASSIGN_OR_RETURN(auto buffer, backend.Allocate(layout_.own.BlockBytes(), "KV page"));
-      std::memset(buffer->data(), 0, buffer->bytes());
+      backend.Clear(buffer->data(), buffer->bytes());
       own_.push_back({buffer->data(), tokens_, 0, HiddenAt(tokens_)});
       buffers_.push_back(std::move(buffer));
     }
@@ -80,6 +79,19 @@ std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
   blocks.reserve(own_.size());
   for (const KvPage& page : own_) {
     blocks.push_back({{page.bytes, layout_.own.BlockBytes()}, page.tokens});
+  }
+  return blocks;
+}
+
+Result<std::vector<KvSequence::OwnBlock>> KvSequence::HostBlocks(Backend& backend) {
+  std::vector<OwnBlock> blocks = OwnBlocks();
+  if (backend.host_addressable()) return blocks;
+  host_.clear();
+  for (OwnBlock& block : blocks) {
+    ASSIGN_OR_RETURN(auto copy, backend.AllocateShared(block.bytes.size(), "blocks to store"));
+    RETURN_IF_ERROR(backend.Copy(copy->data(), block.bytes.data(), block.bytes.size()));
+    block.bytes = {copy->data(), block.bytes.size()};
+    host_.push_back(std::move(copy));
   }
   return blocks;
 }

@@ -83,8 +83,10 @@ class KvSequence {
     std::span<const std::byte> bytes;
     uint32_t tokens;
   };
-  // The pages grown here, in order.
+  // The pages grown here, in order, in the backend's memory.
   std::vector<OwnBlock> OwnBlocks() const;
+  // The same where the CPU can read them; valid as long as this, or until the next call.
+  Result<std::vector<OwnBlock>> HostBlocks(Backend& backend);
 
  private:
   // Places all pages behind each other.
@@ -103,6 +105,7 @@ class KvSequence {
   std::vector<SharedRun> shared_;
   std::vector<KvPage> own_;
   std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
+  std::vector<std::unique_ptr<Buffer>> host_;     // of HostBlocks
   std::vector<KvPageList> lists_;
   uint64_t shared_tokens_ = 0;
   uint64_t tokens_ = 0;  // shared and own

@@ -87,7 +87,7 @@ class LlamaModel final : public Model {
       }
       OutputPart(layers_[layer], x, attention);
       FeedForwardPart(layer, x, scratch);
-      if (!between_layers()) return CancelledError("the computation was stopped");
+      if (!between_layers()) return Stopped();
     }
     return backend_.Synchronize();
   }
@@ -121,7 +121,7 @@ class LlamaModel final : public Model {
       backend_.AttentionEach(attention, qkv.Cols(0, QueryCols()), inputs);
       OutputPart(layers_[layer], x, attention);
       FeedForwardPart(layer, x, scratch);
-      if (!between_layers()) return CancelledError("the computation was stopped");
+      if (!between_layers()) return Stopped();
     }
     return backend_.Synchronize();
   }
@@ -137,6 +137,12 @@ class LlamaModel final : public Model {
 
  private:
   uint32_t QueryCols() const { return config_.q_heads * config_.head_dim; }
+
+  // What is under way still reads pages that the caller may let go now.
+  Status Stopped() const {
+    RETURN_IF_ERROR(backend_.Synchronize());
+    return CancelledError("the computation was stopped");
+  }
 
   // kInvalidArgument unless `count` more tokens fit behind kv and all ids are known.
   Status CheckTokens(std::span<const TokenId> tokens, const KvSequence& kv, uint32_t count,
@@ -268,12 +274,14 @@ class LlamaModel final : public Model {
 }  // namespace
 
 Result<std::unique_ptr<ForwardScratch>> ForwardScratch::Create(Backend& backend,
-                                                               const ModelConfig& c,
-                                                               uint32_t rows) {
+                                                               const ModelConfig& c, uint32_t rows,
+                                                               bool shared) {
   auto scratch = std::make_unique<ForwardScratch>();
   scratch->rows_ = rows;
   const auto allocate = [&](uint32_t cols) {
-    return backend.Allocate(uint64_t{rows} * cols * sizeof(float), "activations");
+    const uint64_t bytes = uint64_t{rows} * cols * sizeof(float);
+    return shared ? backend.AllocateShared(bytes, "activations")
+                  : backend.Allocate(bytes, "activations");
   };
   const uint32_t q_cols = c.q_heads * c.head_dim;
   const uint32_t kv_cols = c.kv_heads * c.head_dim;
@@ -291,7 +299,9 @@ Result<std::unique_ptr<ForwardScratch>> ForwardScratch::Create(Backend& backend,
 }
 
 Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend) {
-  auto model = std::make_unique<LlamaModel>(source.config(), backend);
+  const ModelConfig& config = source.config();
+  RETURN_IF_ERROR(backend.Supports({config.q_heads, config.kv_heads, config.head_dim, 1}));
+  auto model = std::make_unique<LlamaModel>(config, backend);
   RETURN_IF_ERROR(model->LoadWeights(source));
   return model;
 }

@@ -19,11 +19,12 @@
 
 namespace corpusd {
 
-// Activations of one Forward of at most `rows` tokens.
+// Activations of one Forward of at most `rows` tokens; shared: for the CPU to look at between
+// layers, after Backend::Synchronize.
 class ForwardScratch {
  public:
   static Result<std::unique_ptr<ForwardScratch>> Create(Backend& backend, const ModelConfig& config,
-                                                        uint32_t rows);
+                                                        uint32_t rows, bool shared = false);
   uint32_t rows() const { return rows_; }
   // Queries, keys and values of the layer that was computed last, none of them rotated:
   // [rows, (q_heads + 2 kv_heads) * head_dim].
@@ -60,7 +61,8 @@ class Model {
   virtual Status ForwardEach(std::span<const TokenId> tokens,
                              std::span<KvSequence* const> sequences, ForwardScratch& scratch,
                              const std::function<bool()>& between_layers) const = 0;
-  // logits [count, vocabulary] of rows [first_row, first_row + count) of scratch.hidden.
+  // logits [count, vocabulary] of rows [first_row, first_row + count) of scratch.hidden, into
+  // memory of Backend::AllocateShared.
   virtual Status Logits(ForwardScratch& scratch, uint32_t first_row, MatrixView logits) const = 0;
 };
 

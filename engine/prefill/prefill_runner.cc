@@ -1,7 +1,6 @@
 #include "engine/prefill/prefill_runner.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace corpusd {
 
@@ -39,7 +38,7 @@ Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& conte
   page->tokens = static_cast<uint32_t>(first.size());
   const auto source = kv.OwnBlocks().front().bytes;
   ASSIGN_OR_RETURN(page->bytes, context.backend.Allocate(source.size(), "exact first tokens"));
-  std::memcpy(page->bytes->data(), source.data(), source.size());
+  RETURN_IF_ERROR(context.backend.Copy(page->bytes->data(), source.data(), source.size()));
   return std::shared_ptr<const SinkPage>(std::move(page));
 }
 
@@ -58,11 +57,13 @@ Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_to
   });
 }
 
-std::vector<BlockWrite> BlockWrites(const KvSequence& kv, std::span<const Digest> digests,
-                                    std::span<const TokenId> tokens, size_t first_block) {
+Result<std::vector<BlockWrite>> BlockWrites(Backend& backend, KvSequence& kv,
+                                            std::span<const Digest> digests,
+                                            std::span<const TokenId> tokens, size_t first_block) {
   std::vector<BlockWrite> writes;
   size_t block = first_block;
-  for (const KvSequence::OwnBlock& own : kv.OwnBlocks()) {
+  ASSIGN_OR_RETURN(const auto blocks, kv.HostBlocks(backend));
+  for (const KvSequence::OwnBlock& own : blocks) {
     const auto ids = tokens.subspan(block * kBlockTokens, own.tokens);
     writes.push_back({digests[block], {ids.begin(), ids.end()}, own.bytes, kv.own_format().layers});
     ++block;

@@ -58,7 +58,8 @@ Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_to
 
 // The own blocks of a computed run, ready to publish. Payload spans point into kv.
 // digests, tokens: of the whole corpus; first_block: of the run.
-std::vector<BlockWrite> BlockWrites(const KvSequence& kv, std::span<const Digest> digests,
-                                    std::span<const TokenId> tokens, size_t first_block);
+Result<std::vector<BlockWrite>> BlockWrites(Backend& backend, KvSequence& kv,
+                                            std::span<const Digest> digests,
+                                            std::span<const TokenId> tokens, size_t first_block);
 
 }  // namespace corpusd

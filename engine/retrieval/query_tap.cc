@@ -14,14 +14,28 @@ void QueryTap::Begin(uint32_t rows) {
   queries_.assign(size_t{rows} * heads_.size() * head_dim_, 0);
 }
 
-void QueryTap::Take(uint32_t layer, MatrixView qkv, uint32_t first_row) {
+bool QueryTap::Take(Backend& backend, uint32_t layer, MatrixView qkv, uint32_t first_row) {
+  const auto wanted = [&](const RetrievalHead& head) { return head.layer == layer; };
+  if (std::none_of(heads_.begin(), heads_.end(), wanted)) return true;
+  MatrixView rows = qkv.Rows(first_row, rows_);
+  if (!backend.host_addressable()) {
+    copy_.resize(size_t{rows_} * qkv.row_stride);
+    const uint64_t bytes = (size_t{rows_ - 1} * qkv.row_stride + qkv.cols) * sizeof(float);
+    if (!backend.Copy(reinterpret_cast<std::byte*>(copy_.data()),
+                      reinterpret_cast<const std::byte*>(rows.data), bytes)
+             .ok()) {
+      return false;
+    }
+    rows.data = copy_.data();
+  }
   for (size_t h = 0; h < heads_.size(); ++h) {
-    if (heads_[h].layer != layer) continue;
+    if (!wanted(heads_[h])) continue;
     for (uint32_t r = 0; r < rows_; ++r) {
-      const float* const q = qkv.row(first_row + r) + size_t{heads_[h].q_head} * head_dim_;
-      std::copy_n(q, head_dim_, queries_.data() + (r * heads_.size() + h) * head_dim_);
+      std::copy_n(rows.row(r) + size_t{heads_[h].q_head} * head_dim_, head_dim_,
+                  queries_.data() + (r * heads_.size() + h) * head_dim_);
     }
   }
+  return true;
 }
 
 }  // namespace corpusd

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/backend/backend.h"
 #include "engine/retrieval/retrieval_heads.h"
 #include "kernels/shapes.h"
 
@@ -19,9 +20,9 @@ class QueryTap {
 
   // Forgets what it has; the next pass is of so many rows.
   void Begin(uint32_t rows);
-  // After layer `layer`: rows [first_row, first_row + rows()) of qkv,
-  // [n, (q_heads + 2 kv_heads) * head_dim].
-  void Take(uint32_t layer, MatrixView qkv, uint32_t first_row);
+  // After layer `layer`: rows [first_row, first_row + rows()) of qkv, in the backend's memory,
+  // [n, (q_heads + 2 kv_heads) * head_dim]. RETURNS false if the device failed.
+  bool Take(Backend& backend, uint32_t layer, MatrixView qkv, uint32_t first_row);
 
   uint32_t rows() const { return rows_; }
   // [rows][heads][head_dim]
@@ -35,6 +36,7 @@ class QueryTap {
   uint32_t last_layer_ = 0;
   uint32_t rows_ = 0;
   std::vector<float> queries_;
+  std::vector<float> copy_;  // of a device's rows
 };
 
 }  // namespace corpusd

@@ -55,7 +55,8 @@ Status SegmentAnswer::TapQuestion() {
     uint32_t layer = 0;
     ComputeGate::Turn turn(question_.context.gate, ComputePriority::kQuestion);
     const Status status = model.Forward(chunk, kv, *scratch, [&] {
-      tap_.Take(layer, scratch->Qkv(tap_.rows(), model.config()), 0);
+      const MatrixView qkv = scratch->Qkv(tap_.rows(), model.config());
+      if (!tap_.Take(question_.context.backend, layer, qkv, 0)) return false;
       return !question_.stop.stop_requested() && !(last && layer++ == tap_.last_layer());
     });
     const bool seen = last && layer > tap_.last_layer();

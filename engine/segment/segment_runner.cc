@@ -27,7 +27,7 @@ Result<ComputedSegment> SegmentRunner::Compute(const CorpusSegment& segment,
     const auto run = seen.subspan(first, std::min<size_t>(kRunTokens, seen.size() - first));
     RETURN_IF_ERROR(ComputeRun(context_, run, *computed.kv, *scratch_, priority, stop));
   }
-  const auto pages = computed.kv->OwnBlocks();
+  ASSIGN_OR_RETURN(const auto pages, computed.kv->HostBlocks(context_.backend));
   const size_t skipped = segment.context_tokens / kBlockTokens;
   CHECK(pages.size() == skipped + segment.blocks) << pages.size() << " pages";
   for (size_t i = skipped; i < pages.size(); ++i) {

@@ -36,7 +36,7 @@ Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptio
       ForwardScratch::Create(*session->backend_, session->model_->config(), kRunTokens));
   ASSIGN_OR_RETURN(
       session->logits_,
-      session->backend_->Allocate(
+      session->backend_->AllocateShared(
           uint64_t{session->model_->config().vocabulary} * kLogitRows * sizeof(float), "logits"));
   if (session->tokenizer_ == nullptr) return session;
   // Only a calibration needs it: the name of one begins with it.
