@@ -159,9 +159,6 @@ class BlockStore {
   virtual Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                            uint32_t* sections) = 0;
 
-  // SHIM
-  Status PutSidecar(uint64_t, std::string_view, std::span<const std::byte>) { return OkStatus(); }
-  Result<std::vector<std::byte>> Sidecar(uint64_t, std::string_view) const { return NotFoundError("shim"); }
   // --- misses (miss_explain.h)
 
   // In order; reads the catalogue alone.

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/kv_format.h"
 #include "store/corpus_chain.h"
 #include "tests/unit/engine/engine_fixture.h"
 
