@@ -35,6 +35,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.disk_high_percent = options.disk_high_percent;
   store_options.disk_low_percent = options.disk_low_percent;
   store_options.evict_run_blocks = kRunBlocks;
+  store_options.block_tokens = kBlockTokens;
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
   store_options.on_write_state = LogWriteState;

@@ -85,8 +85,13 @@ Status CheckSegmented(const CorpusRecord& record, uint32_t block_tokens) {
                            " tokens that overlap by " + std::to_string(rule.overlap_tokens));
   }
   uint64_t end = record.sources.empty() ? 0 : record.sources.front().first_token;
-  if (end == 0) return CorruptionError(what + "it has no preamble or no source");
+  if (end == 0 || end > record.tokens) {
+    return CorruptionError(what + "it has no preamble or no source");
+  }
   for (const CorpusSource& source : record.sources) {
+    if (source.tokens > record.tokens - end) {
+      return CorruptionError(what + "source '" + source.path + "' ends behind its last token");
+    }
     if (source.first_token != end) {
       return CorruptionError(what + "source '" + source.path + "' begins at token " +
                              std::to_string(source.first_token) + ", the one before ends at " +

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/base/shared_vector.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
@@ -74,14 +75,14 @@ struct CorpusRecord {
   std::string error;            // why, if failed
   uint64_t tokens = 0;          // of the whole corpus
   uint64_t durable_tokens = 0;  // of them in published blocks
-  std::vector<Digest> chain;    // published blocks, in order
+  SharedVector<Digest> chain;   // published blocks, in order
   uint64_t whole_blocks = 0;    // of the whole corpus, published or not; 0: not known
   std::string kv_format;        // KvFormatName
   uint64_t block_bytes = 0;
   uint64_t bf16_bytes = 0;  // what the corpus would take in bf16
   std::vector<IdentityField> identity;
   Digest root;
-  std::vector<CorpusSource> sources;
+  SharedVector<CorpusSource> sources;
   std::optional<CorpusPin> pin;
   int64_t expires_at_ms = 0;  // 0: never
   RetentionPriority priority = RetentionPriority::kNormal;

@@ -1,9 +1,11 @@
 #include "daemon/rpc/explain_handler.h"
 
+#include <optional>
 #include <string>
 
 #include "client/wire/utf8.h"
 #include "store/base/sha256.h"
+#include "store/corpus_chain.h"
 #include "store/miss_explain.h"
 
 namespace corpusd {
@@ -65,6 +67,11 @@ Result<v1::Response> HandleExplainMiss(const Services& services,
   if (tokens.empty()) return InvalidArgumentError("there is no text to explain");
   question.tokens = tokens;
   question.block_tokens = shape.block_tokens;
+  std::optional<CorpusChain> segments;
+  if (record.segments.window_tokens > 0) {
+    RETURN_IF_ERROR(CheckSegmented(record, shape.block_tokens));
+    question.chain = &segments.emplace(record, shape.block_tokens);
+  }
   ASSIGN_OR_RETURN(const MissReport report, ExplainMiss(services.store, question));
   v1::Response response;
   v1::ExplainMissReply* reply = response.mutable_explain_miss();

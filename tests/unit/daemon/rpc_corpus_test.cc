@@ -63,7 +63,7 @@ TEST_F(RpcCorpusTest, TooLongIsRefusedWithCountAndLimit) {
 }
 
 TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
-  for (const char* name : {"", "-a", ".a", "a b", "a/b"}) {
+  for (const char* name : {"", "-a", ".a", "a b", "a/b", "a~previous", "a~", "~"}) {
     EXPECT_EQ(Ingest(*client_, name, "t").error().code_text, "invalid_argument") << name;
   }
   EXPECT_EQ(Ingest(*client_, std::string(129, 'a'), "t").error().code_text, "invalid_argument");
@@ -82,6 +82,29 @@ TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
   EXPECT_EQ(client_->Ingest(begin, giving_up).error().code_text, "cancelled");
   MakeReady(*client_, "a", "text");
   EXPECT_EQ(Ingest(*client_, "a", "text").error().code_text, "already_exists");
+}
+
+// What an update makes has a name that no user can give, but every verb understands.
+TEST_F(RpcCorpusTest, CompanionsAreListedShownAndRemoved) {
+  MakeReady(*client_, "a", std::string(100, 't'));
+  EXPECT_EQ(client_->Rename("a", "b~previous").error().code_text, "invalid_argument");
+  {
+    const std::lock_guard lock(disk_->mutex);
+    CorpusRecord record = disk_->corpora["a"];
+    record.name = "a~previous";
+    record.id = disk_->next_id++;
+    disk_->corpora[record.name] = record;
+  }
+  ASSERT_EQ(client_->List()->corpora_size(), 2);
+  EXPECT_EQ(client_->List()->corpora(1).name(), "a~previous");
+  EXPECT_EQ(client_->Show("a~previous")->tokens(), 100u);
+  v1::AskRequest question;
+  question.set_name("a~previous");
+  question.set_question("q");
+  const auto answer = client_->Ask(question, nullptr);
+  EXPECT_TRUE(answer.ok()) << answer.error().message;
+  EXPECT_TRUE(client_->Remove("a~previous").ok());
+  EXPECT_EQ(client_->List()->corpora_size(), 1);
 }
 
 TEST_F(RpcCorpusTest, AppendGrowsAndResumes) {
@@ -182,6 +205,30 @@ TEST_F(RpcCorpusTest, AdminVerbs) {
                            "huge_pages", "clock", "daemon"}) {
     EXPECT_THAT(names, HasSubstr(name));
   }
+}
+
+TEST(FakeReplaceCorpus, DoesTheSame) {
+  FakeBlockStore store(std::make_shared<FakeDisk>());
+  CorpusRecord old;
+  old.name = "a";
+  old.priority = RetentionPriority::kHigh;
+  old.state = CorpusState::kReady;
+  old = *store.CreateCorpus(old, {});
+  CorpusRecord made = old;
+  made.name = "a~update";
+  made.priority = RetentionPriority::kNormal;
+  made = *store.CreateCorpus(made, {});
+  EXPECT_EQ(store.ReplaceCorpus("a~update", "a", "a~previous", 9).status().code(),
+            StatusCode::kFailedPrecondition);
+  made.replaces = "a";
+  ASSERT_TRUE(store.UpdateCorpus(made).ok());
+  ASSERT_TRUE(store.ReplaceCorpus("a~update", "a", "a~previous", 9).ok());
+  EXPECT_EQ(store.GetCorpus("a")->id, made.id);
+  EXPECT_EQ(store.GetCorpus("a")->priority, RetentionPriority::kHigh);
+  EXPECT_EQ(store.GetCorpus("a")->replaces, "");
+  EXPECT_EQ(store.GetCorpus("a~previous")->id, old.id);
+  EXPECT_EQ(store.GetCorpus("a~previous")->expires_at_ms, 9);
+  EXPECT_EQ(store.ListCorpora().size(), 2u);
 }
 
 TEST_F(RpcCorpusTest, SocketHasItsModeAndRefusesASecondDaemon) {
