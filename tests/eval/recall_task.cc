@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "store/base/check.h"
+#include "store/base/split_mix.h"
 
 namespace corpusd {
 namespace {
@@ -37,26 +38,15 @@ constexpr std::array kVerbs = {"watches", "follows", "finds",     "passes", "rem
                                "guards",  "repairs", "discovers", "leaves", "describes"};
 constexpr std::array kPlaces = {"near", "behind", "above", "beside", "under", "beyond", "before"};
 
-// SplitMix64 (Steele, Lea and Flood 2014): the same numbers on every platform, unlike <random>'s
-// distributions.
-class Random {
+class Random : public SplitMix {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
+  using SplitMix::SplitMix;
   // In [0, limit); the bias of a remainder is below 2^-40 for the limits here.
   size_t Below(size_t limit) { return Next() % limit; }
   template <typename Words>
   std::string Pick(const Words& words) {
     return words[Below(words.size())];
   }
-
- private:
-  uint64_t state_;
 };
 
 // Every case has its own numbers, whichever other cases are made.
