@@ -14,8 +14,8 @@ struct HeadScores {
   HeadShape shape;
   uint32_t questions = 0;
   uint32_t blocks = 0;
-  std::vector<float> scores;      // [layers * q_heads][questions][blocks]
-  std::vector<uint32_t> answers;  // [questions]: the right block
+  std::vector<float> scores = {};      // [layers * q_heads][questions][blocks]
+  std::vector<uint32_t> answers = {};  // [questions]: the right block
 
   std::span<const float> of(uint32_t head, uint32_t question) const {
     return std::span(scores).subspan((size_t{head} * questions + question) * blocks, blocks);

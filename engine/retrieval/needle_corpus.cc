@@ -5,6 +5,8 @@
 #include <cctype>
 #include <unordered_set>
 
+#include "store/base/split_mix.h"
+
 namespace corpusd {
 namespace {
 
@@ -21,16 +23,10 @@ constexpr std::array kThings = {"anvil",   "archive", "bakery",  "beacon", "brew
 constexpr std::array kNames = {"Ingrid Falk", "Omar Haddad", "Lucia Prado", "Tomas Novak",
                                "Mei Tanaka",  "Paul Okoye",  "Greta Lind",  "Ivan Petrov"};
 
-// SplitMix64 (Steele, Lea and Flood 2014).
 class Random {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  size_t Below(size_t limit) {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return (z ^ (z >> 31)) % limit;
-  }
+  explicit Random(uint64_t seed) : numbers_(seed) {}
+  size_t Below(size_t limit) { return numbers_.Next() % limit; }
   template <typename Words>
   std::string Pick(const Words& words) {
     return words[Below(words.size())];
@@ -42,7 +38,7 @@ class Random {
   }
 
  private:
-  uint64_t state_;
+  SplitMix numbers_;
 };
 
 // A fact: what is read before the value, the value, what ends it; the question for it.
