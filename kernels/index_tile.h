@@ -56,6 +56,9 @@ struct IndexScanTask {
   IndexQueries queries;
   float* best = nullptr;    // [rows]: the largest product with a token of the block
   float* scores = nullptr;  // [rows][kBlockTokens], the first `tokens` of a row; null: not wanted
+  // [rows]: the sum over tokens of 2^(exponent * (product - best)), at least 1; null: not wanted.
+  float* mass = nullptr;
+  float exponent = 0;  // positive
 };
 
 }  // namespace corpusd

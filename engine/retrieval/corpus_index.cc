@@ -68,22 +68,26 @@ uint64_t CorpusIndex::bytes() const {
 std::vector<float> CorpusIndex::Score(const RetrievalQuery& query, RetrievalPolicy policy,
                                       const RetrievalRule& rule,
                                       const IndexScanner& scanner) const {
-  std::vector<double> sums(blocks());
-  if (blocks() == 0) return {};
-  if (policy != RetrievalPolicy::kLexical && query.rows > 0) {
-    const HeadQueries queries(layout_, query.q, query.rows);
-    const std::vector<float> best = keys_.BestProducts(queries, scanner);
-    std::vector<double> of_heads(blocks());
+  const uint64_t first = std::min(query.first_block, blocks());
+  const uint64_t count = blocks() - first;
+  std::vector<double> sums(count);
+  if (policy != RetrievalPolicy::kLexical && query.rows > 0 && count > 0) {
+    const std::vector<float> masses =
+        keys_.LogMasses(HeadQueries(layout_, query.q, query.rows), first, scanner);
+    std::vector<double> of_heads(count);
     for (size_t head = 0; head < layout_.heads().heads().size(); ++head) {
-      AddStandardized(std::span(best).subspan(head * blocks(), blocks()), 1, &of_heads);
+      AddStandardized(std::span(masses).subspan(head * blocks() + first, count), 1, &of_heads);
     }
     AddStandardized(Floats(of_heads), 1, &sums);
   }
-  if (policy != RetrievalPolicy::kHeads) {
+  if (policy != RetrievalPolicy::kHeads && count > 0) {
     const double weight = policy == RetrievalPolicy::kLexical ? 1 : rule.lexical_weight;
-    AddStandardized(words_.Score(query.text, rule.bm25, scanner), weight, &sums);
+    const std::vector<float> words = words_.Score(query.text, rule.bm25, scanner);
+    AddStandardized(std::span(words).subspan(first), weight, &sums);
   }
-  return Floats(sums);
+  std::vector<float> scores(first, -HUGE_VALF);
+  for (const double sum : sums) scores.push_back(static_cast<float>(sum));
+  return scores;
 }
 
 std::vector<float> CorpusIndex::Mass(std::span<const float> q, uint32_t rows,

@@ -23,11 +23,15 @@
 namespace corpusd {
 
 struct RetrievalQuery {
-  // [rows][heads][head_dim]: queries of some of the question's tokens before positions, of the
-  // layout's heads in their order. Empty: words only.
+  // [rows][heads][head_dim]: queries of the question's own words (not of the template around them)
+  // before positions, of the layout's heads in their order, computed behind the preamble alone.
+  // Empty: words only.
   std::span<const float> q;
   uint32_t rows = 0;
   std::string_view text;  // whose words are looked for
+  // Blocks before it (the preamble, which is attended anyway) neither count nor compete: they score
+  // below all others.
+  uint64_t first_block = 0;
 };
 
 class CorpusIndex {

@@ -1,11 +1,14 @@
 #include "engine/retrieval/find_retrieval_heads.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/reference/index_tile_codec.h"
 
 namespace corpusd {
 namespace {
+
+constexpr float kLog2E = 1.44269504f;
 
 // The queries of all questions and heads as bytes; of one KV head: [heads that read it][rows].
 class QuestionQueries {
@@ -66,13 +69,13 @@ class Search {
     scores_.shape = shape_;
     scores_.questions = static_cast<uint32_t>(corpus_.questions.size());
     scores_.blocks = blocks * static_cast<uint32_t>(corpus_.documents.size());
-    scores_.scores.resize(size_t{shape_.layers} * shape_.q_heads * scores_.questions *
-                          scores_.blocks);
+    masses_.resize(size_t{shape_.layers} * shape_.q_heads * queries_->rows() * scores_.blocks);
     for (const NeedleQuestion& question : corpus_.questions) {
       scores_.answers.push_back(question.document * blocks + question.value_token / kBlockTokens);
     }
     for (uint32_t i = 0; i < corpus_.documents.size(); ++i) RETURN_IF_ERROR(Read(i, blocks));
     if (options_.progress) options_.progress(passes_, passes_);
+    ScoreQuestions();
     return std::move(scores_);
   }
 
@@ -139,22 +142,49 @@ class Search {
     std::vector<std::byte> bytes(IndexTileBytes(dim));
     EncodeIndexTile(bytes.data(), keys.data(), kBlockTokens, dim);
     const IndexQueries stacked = queries_->OfSource(layer, kv_head);
-    std::vector<float> best(stacked.rows);
+    std::vector<float> best(stacked.rows), mass(stacked.rows);
+    const auto scale =
+        static_cast<float>(RopeAttentionFactor(config_.rope) / std::sqrt(static_cast<double>(dim)));
     options_.scanner.Scan({.tile = bytes.data(),
                            .head_dim = dim,
                            .tokens = kBlockTokens,
                            .queries = stacked,
-                           .best = best.data()});
+                           .best = best.data(),
+                           .mass = mass.data(),
+                           .exponent = scale * kLog2E});
     const uint32_t group = shape_.q_heads / shape_.kv_heads;
-    for (uint32_t i = 0; i < group; ++i) {
-      const uint32_t head = layer * shape_.q_heads + kv_head * group + i;
-      const float* of_head = best.data() + size_t{i} * queries_->rows();
-      for (uint32_t question = 0; question < scores_.questions; ++question) {
-        scores_.scores[(size_t{head} * scores_.questions + question) * scores_.blocks + block] =
-            *std::max_element(of_head + queries_->first_row(question),
-                              of_head + queries_->first_row(question + 1));
-      }
+    const size_t first = (size_t{layer} * shape_.q_heads + kv_head * group) * queries_->rows();
+    for (uint32_t i = 0; i < stacked.rows; ++i) {
+      masses_[(first + i) * scores_.blocks + block] = scale * best[i] + std::log(mass[i]);
     }
+  }
+
+  // From the masses of each row to the logarithm of the mean share of a question's rows.
+  void ScoreQuestions() {
+    const uint32_t heads = shape_.layers * shape_.q_heads;
+    const size_t blocks = scores_.blocks;
+    scores_.scores.resize(size_t{heads} * scores_.questions * blocks);
+    options_.scanner.ForRanges(heads, [&](uint32_t head, unsigned) {
+      std::vector<double> shares(blocks);
+      for (uint32_t question = 0; question < scores_.questions; ++question) {
+        std::fill(shares.begin(), shares.end(), 0);
+        const uint32_t begin = queries_->first_row(question);
+        const uint32_t end = queries_->first_row(question + 1);
+        for (uint32_t row = begin; row < end; ++row) {
+          const float* masses = &masses_[(size_t{head} * queries_->rows() + row) * blocks];
+          const float largest = *std::max_element(masses, masses + blocks);
+          double total = 0;
+          for (size_t i = 0; i < blocks; ++i) total += std::exp(double{masses[i]} - largest);
+          for (size_t i = 0; i < blocks; ++i) {
+            shares[i] += std::exp(double{masses[i]} - largest) / total;
+          }
+        }
+        float* scores = &scores_.scores[(size_t{head} * scores_.questions + question) * blocks];
+        for (size_t i = 0; i < blocks; ++i) {
+          scores[i] = static_cast<float>(std::log(std::max(shares[i] / (end - begin), 1e-30)));
+        }
+      }
+    });
   }
 
   const HeadSearch& options_;
@@ -167,6 +197,8 @@ class Search {
   KvFormat exact_;
   std::unique_ptr<ForwardScratch> scratch_;
   std::unique_ptr<QuestionQueries> queries_;
+  // [layers * q_heads][rows][blocks]: the logarithm of a row's sum of exponentials over a block.
+  std::vector<float> masses_;
   HeadScores scores_;
 };
 

@@ -3,29 +3,30 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <unordered_set>
+
+#include "store/base/split_mix.h"
 
 namespace corpusd {
 namespace {
 
-constexpr std::array kColours = {"amber", "beige", "coral",   "ebony", "hazel", "indigo",
-                                 "ivory", "lilac", "maroon",  "ochre", "olive", "plum",
-                                 "rusty", "sandy", "scarlet", "teal",  "umber", "violet"};
-constexpr std::array kThings = {"anvil", "beacon",  "cellar",  "chapel", "compass", "dairy",
-                                "ferry", "foundry", "granary", "kiln",   "lantern", "loom",
-                                "mill",  "pantry",  "quarry",  "saddle", "spindle", "turbine"};
+constexpr std::array kColours = {"amber",   "beige",   "carved", "copper", "coral",  "ebony",
+                                 "faded",   "gilded",  "hazel",  "hidden", "iron",   "indigo",
+                                 "ivory",   "lilac",   "maroon", "modern", "mossy",  "ochre",
+                                 "olive",   "painted", "plum",   "rusty",  "sandy",  "scarlet",
+                                 "stately", "teal",    "timber", "umber",  "violet", "wooden"};
+constexpr std::array kThings = {"anvil",   "archive", "bakery",  "beacon", "brewery", "canal",
+                                "cellar",  "chapel",  "compass", "dairy",  "depot",   "ferry",
+                                "foundry", "gallery", "granary", "hostel", "kiln",    "lantern",
+                                "library", "loom",    "mill",    "museum", "pantry",  "pier",
+                                "quarry",  "saddle",  "spindle", "stable", "theatre", "turbine"};
 constexpr std::array kNames = {"Ingrid Falk", "Omar Haddad", "Lucia Prado", "Tomas Novak",
                                "Mei Tanaka",  "Paul Okoye",  "Greta Lind",  "Ivan Petrov"};
 
-// SplitMix64 (Steele, Lea and Flood 2014).
 class Random {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  size_t Below(size_t limit) {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return (z ^ (z >> 31)) % limit;
-  }
+  explicit Random(uint64_t seed) : numbers_(seed) {}
+  size_t Below(size_t limit) { return numbers_.Next() % limit; }
   template <typename Words>
   std::string Pick(const Words& words) {
     return words[Below(words.size())];
@@ -37,7 +38,7 @@ class Random {
   }
 
  private:
-  uint64_t state_;
+  SplitMix numbers_;
 };
 
 // A fact: what is read before the value, the value, what ends it; the question for it.
@@ -131,11 +132,13 @@ class DocumentWriter {
 
  private:
   void AddNeedle(Kind kind, Random& random, std::vector<NeedleQuestion>* here) {
-    const std::string colour = random.Pick(kColours);
-    const std::string thing = random.Pick(kThings);
-    const std::string key = colour + thing;
-    if (std::find(used_.begin(), used_.end(), key) != used_.end()) return;
-    used_.push_back(key);
+    // Each key once in the corpus, as long as there are keys.
+    std::string colour, thing;
+    for (int attempt = 0; attempt < 50; ++attempt) {
+      colour = random.Pick(kColours);
+      thing = random.Pick(kThings);
+      if (used_.insert(colour + thing).second) break;
+    }
     const Needle needle = kind == Kind::kText      ? InText(colour, thing, random)
                           : kind == Kind::kRecords ? InRecords(colour, thing, random)
                                                    : InCode(colour, thing, random);
@@ -161,7 +164,7 @@ class DocumentWriter {
   const EncodeText& encode_;
   NeedleCorpus& corpus_;
   std::vector<TokenId> tokens_;
-  std::vector<std::string> used_;  // keys, each once in the corpus
+  std::unordered_set<std::string> used_;  // keys
 };
 
 }  // namespace

@@ -28,7 +28,7 @@ struct NeedleCorpus {
 };
 
 struct NeedleCorpusShape {
-  uint32_t documents = 18;
+  uint32_t documents = 15;
   uint32_t document_tokens = 896;
   uint32_t questions_each = 3;
 };

@@ -6,6 +6,8 @@
 #include <compare>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/model_config.h"
@@ -53,7 +55,11 @@ class RetrievalHeads {
   std::span<const uint32_t> HeadsOf(uint32_t source) const { return heads_of_[source]; }
   // A question needs to be computed through this layer only to be asked.
   uint32_t last_layer() const { return sources_.back().layer; }
-  // Of the shape and the list: indexes of other digests hold other keys.
+  // "retrieval-heads-1;30,9,3,64;18.6;18.7;": version, shape, heads.
+  std::string Text() const;
+  // kCorruption: not such a text.
+  static Result<RetrievalHeads> FromText(std::string_view text);
+  // SHA-256 of Text(): indexes of other digests hold other keys.
   const Digest& digest() const { return digest_; }
 
  private:

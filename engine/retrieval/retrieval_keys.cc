@@ -15,6 +15,9 @@ namespace {
 constexpr uint64_t kChunkBlocks = 256;
 // Neighbouring blocks that one thread scans at a time.
 constexpr uint32_t kScanBlocks = 16;
+constexpr float kLog2E = 1.44269504f;
+// Shares below it are all alike.
+constexpr double kLeastShare = 1e-30;
 
 }  // namespace
 
@@ -96,35 +99,79 @@ uint64_t RetrievalKeys::bytes() const {
   return blocks_.size() * layout_.block_bytes() + blocks_.capacity() * sizeof(Block);
 }
 
-std::vector<float> RetrievalKeys::BestProducts(const HeadQueries& queries,
-                                               const IndexScanner& scanner) const {
-  const RetrievalHeads& heads = layout_.heads();
-  const uint32_t rows = queries.rows();
-  std::vector<float> best(heads.heads().size() * blocks());
-  std::vector<std::vector<float>> row_best(scanner.threads());
-  const auto items = static_cast<uint32_t>((blocks() + kScanBlocks - 1) / kScanBlocks);
-  scanner.ForRanges(items, [&](uint32_t item, unsigned thread) {
-    std::vector<float>& of_rows = row_best[thread];
+RetrievalKeys::RowMasses RetrievalKeys::ScanSource(const HeadQueries& queries, uint32_t source,
+                                                   uint64_t first_block,
+                                                   const IndexScanner& scanner) const {
+  const IndexQueries stacked = queries.OfSource(source);
+  const uint64_t count = blocks() - first_block;
+  RowMasses rows{std::vector<float>(count * stacked.rows),
+                 std::vector<float>(count * stacked.rows)};
+  const auto items = static_cast<uint32_t>((count + kScanBlocks - 1) / kScanBlocks);
+  scanner.ForRanges(items, [&](uint32_t item, unsigned) {
     const uint64_t first = uint64_t{item} * kScanBlocks;
-    const uint64_t end = std::min(first + kScanBlocks, blocks());
-    for (uint64_t block = first; block < end; ++block) {
-      for (uint32_t source = 0; source < heads.sources().size(); ++source) {
-        const IndexQueries stacked = queries.OfSource(source);
-        of_rows.resize(stacked.rows);
-        scanner.Scan({.tile = blocks_[block].tiles + source * layout_.tile_bytes(),
-                      .head_dim = layout_.head_dim(),
-                      .tokens = blocks_[block].tokens,
-                      .queries = stacked,
-                      .best = of_rows.data()});
-        const float* row = of_rows.data();
-        for (const uint32_t head : heads.HeadsOf(source)) {
-          best[head * blocks() + block] = *std::max_element(row, row + rows);
-          row += rows;
-        }
-      }
+    const uint64_t end = std::min(first + kScanBlocks, count);
+    for (uint64_t i = first; i < end; ++i) {
+      const Block& block = blocks_[first_block + i];
+      scanner.Scan({.tile = block.tiles + source * layout_.tile_bytes(),
+                    .head_dim = layout_.head_dim(),
+                    .tokens = block.tokens,
+                    .queries = stacked,
+                    .best = rows.best.data() + i * stacked.rows,
+                    .mass = rows.mass.data() + i * stacked.rows,
+                    .exponent = layout_.scale() * kLog2E});
     }
   });
-  return best;
+  return rows;
+}
+
+std::vector<float> RetrievalKeys::LogMasses(const HeadQueries& queries, uint64_t first_block,
+                                            const IndexScanner& scanner) const {
+  const RetrievalHeads& heads = layout_.heads();
+  const uint32_t rows = queries.rows();
+  const uint64_t count = blocks() - std::min(first_block, blocks());
+  std::vector<float> masses(heads.heads().size() * blocks());
+  if (count == 0) return masses;
+  for (uint32_t source = 0; source < heads.sources().size(); ++source) {
+    const RowMasses found = ScanSource(queries, source, first_block, scanner);
+    const uint32_t stacked = queries.OfSource(source).rows;
+    std::vector<float> largest(stacked, -HUGE_VALF);
+    for (uint64_t i = 0; i < count; ++i) {
+      for (uint32_t row = 0; row < stacked; ++row) {
+        largest[row] = std::max(largest[row], found.best[i * stacked + row]);
+      }
+    }
+    // Each block's mass against the largest product of all, then the whole, in order.
+    std::vector<double> weights(count * stacked), totals(stacked);
+    const auto items = static_cast<uint32_t>((count + kScanBlocks - 1) / kScanBlocks);
+    scanner.ForRanges(items, [&](uint32_t item, unsigned) {
+      const uint64_t end = std::min(uint64_t{item + 1} * kScanBlocks, count);
+      for (uint64_t i = uint64_t{item} * kScanBlocks; i < end; ++i) {
+        for (uint32_t row = 0; row < stacked; ++row) {
+          const uint64_t at = i * stacked + row;
+          const double below = double{layout_.scale()} * (found.best[at] - largest[row]);
+          weights[at] = std::exp(below) * found.mass[at];
+        }
+      }
+    });
+    for (uint64_t i = 0; i < count; ++i) {
+      for (uint32_t row = 0; row < stacked; ++row) totals[row] += weights[i * stacked + row];
+    }
+    scanner.ForRanges(items, [&](uint32_t item, unsigned) {
+      const uint64_t end = std::min(uint64_t{item + 1} * kScanBlocks, count);
+      for (uint64_t i = uint64_t{item} * kScanBlocks; i < end; ++i) {
+        uint32_t row = 0;
+        for (const uint32_t head : heads.HeadsOf(source)) {
+          double share = 0;
+          for (uint32_t r = 0; r < rows; ++r, ++row) {
+            share += weights[i * stacked + row] / totals[row];
+          }
+          masses[head * blocks() + first_block + i] =
+              static_cast<float>(std::log(std::max(share / rows, kLeastShare)));
+        }
+      }
+    });
+  }
+  return masses;
 }
 
 std::vector<float> RetrievalKeys::Products(const HeadQueries& queries, uint64_t block,

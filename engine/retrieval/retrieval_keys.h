@@ -78,9 +78,11 @@ class RetrievalKeys {
   std::span<const std::byte> block_bytes(uint64_t block) const;
   uint64_t bytes() const;
 
-  // [heads][blocks]: for every head the largest product of a block's tokens with a query row, the
-  // largest of all rows.
-  std::vector<float> BestProducts(const HeadQueries& queries, const IndexScanner& scanner) const;
+  // [heads][blocks]: the logarithm of a block's share in a head's attention, softmax over the
+  // tokens of all blocks from first_block on for every query row, mean over the rows. Blocks before
+  // first_block: 0. The same for any number of threads.
+  std::vector<float> LogMasses(const HeadQueries& queries, uint64_t first_block,
+                               const IndexScanner& scanner) const;
   // [heads][rows][tokens]: products with each token of one block.
   std::vector<float> Products(const HeadQueries& queries, uint64_t block,
                               const IndexScanner& scanner) const;
@@ -91,6 +93,13 @@ class RetrievalKeys {
     uint32_t tokens;
   };
   Result<std::byte*> NextTiles();
+  // Of a source's stacked rows, [blocks from first_block on][rows]: the largest product and the
+  // block's mass against it.
+  struct RowMasses {
+    std::vector<float> best, mass;
+  };
+  RowMasses ScanSource(const HeadQueries& queries, uint32_t source, uint64_t first_block,
+                       const IndexScanner& scanner) const;
 
   const IndexLayout& layout_;
   std::vector<std::unique_ptr<HostBuffer>> chunks_;

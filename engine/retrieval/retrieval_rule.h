@@ -21,8 +21,9 @@ struct RetrievalRule {
   // Tokens of the same document before and behind a block whose words count as its own, too: what
   // is looked for may straddle the border of two blocks.
   uint32_t lexical_margin_tokens = 16;
-  // Of the lexical score beside that of the heads, both in standard deviations.
-  double lexical_weight = 1.0;
+  // Of the lexical score beside that of the heads, both in standard deviations. 1 is as good but
+  // for near-identical records.
+  double lexical_weight = 2.0;
   // Blocks more than so far below the best one are not chosen, in standard deviations.
   double score_range = 3.0;
   uint32_t blocks_max = 16;

@@ -136,7 +136,8 @@ struct CpuKernels {
   void (*to_coordinates)(float* y, const KvRows& rows) noexcept = nullptr;
   void (*encode_tile)(const EncodeTask& task) noexcept = nullptr;
   uint64_t (*encode_scratch_bytes)(uint32_t head_dim) noexcept = nullptr;
-  // The products of queries with an index tile: the bits of reference/index_tile_codec.h.
+  // The products of queries with an index tile: the bits of reference/index_tile_codec.h; masses
+  // are the same on all tables, and within their precision of the reference.
   void (*scan_index)(const IndexScanTask& task) noexcept = nullptr;
   void (*rms_norm)(MatrixView out, MatrixView x, const float* gain,
                    float epsilon) noexcept = nullptr;

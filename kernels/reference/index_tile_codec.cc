@@ -158,6 +158,7 @@ void ReferenceScanIndex(const IndexScanTask& task) noexcept {
     int32_t mean_dot = 0;
     for (uint32_t i = 0; i < head_dim; ++i) mean_dot += int32_t{q[i]} * means[i];
     const float mean = static_cast<float>(mean_dot) * header.mean_step;
+    float scores[kBlockTokens];
     for (uint32_t t = 0; t < task.tokens; ++t) {
       int32_t dot = 0;
       for (uint32_t i = 0; i < head_dim; ++i) {
@@ -168,9 +169,16 @@ void ReferenceScanIndex(const IndexScanTask& task) noexcept {
       const auto centred = static_cast<float>(2 * dot - kIndexMiddle * task.queries.sums[r]);
       const float score =
           std::fma(centred, ScaleOf(header.scale_base, byte), mean) * task.queries.scales[r];
+      scores[t] = score;
       if (task.scores != nullptr) task.scores[size_t{r} * kBlockTokens + t] = score;
       task.best[r] = t == 0 ? score : std::max(task.best[r], score);
     }
+    if (task.mass == nullptr) continue;
+    double mass = 0;
+    for (uint32_t t = 0; t < task.tokens; ++t) {
+      mass += std::exp2(double{task.exponent} * (scores[t] - task.best[r]));
+    }
+    task.mass[r] = static_cast<float>(mass);
   }
 }
 

@@ -1,7 +1,7 @@
 // kernels/cpu/isa/index_scan.h -- products of queries with the keys of an index tile, and the
 // largest of them: the bits of reference/index_tile_codec.h. Sums of codes are exact integers; what
-// follows is one addition that is exact, one FMA and one product. Included after the IndexDots of
-// an instruction set by one translation unit.
+// follows is one addition that is exact, one FMA and one product. Masses are within 2^-20. Included
+// after the IndexDots of an instruction set by one translation unit.
 #pragma once
 
 #include "kernels/index_tile.h"
@@ -21,6 +21,22 @@ inline void ReadIndexScales(float* scales, const std::byte* tile, uint32_t head_
   }
 }
 
+// The sum over a block's tokens of 2^(exponent * (score - best)): 16 interleaved sums, then those
+// in order.
+inline float IndexMass(const float* scores, uint32_t tokens, float best, float exponent) {
+  Lanes sum = Zero();
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    const Lanes below = Sub(Load(scores + t), Broadcast(best));
+    const Lanes weight = Exp2(Mul(below, Broadcast(exponent)));
+    sum = Add(sum, t + kLanes > tokens ? KeepFirst(weight, tokens - t, Zero()) : weight);
+  }
+  float sums[kLanes];
+  Store(sums, sum);
+  float total = 0;
+  for (uint32_t i = 0; i < kLanes; ++i) total += sums[i];
+  return total;
+}
+
 // Rows [first, first + kRows) of the queries over a whole tile.
 template <uint32_t kRows>
 void ScanIndexRows(const IndexScanTask& task, uint32_t first, const float* scales,
@@ -36,6 +52,7 @@ void ScanIndexRows(const IndexScanTask& task, uint32_t first, const float* scale
     middle[r] = Broadcast(-static_cast<float>(kIndexMiddle * task.queries.sums[first + r]));
     best[r] = Broadcast(-__builtin_inff());
   }
+  float kept[kRows][kBlockTokens];  // before the query's scale
   for (uint32_t t = 0; t < task.tokens; t += kIndexGroupTokens) {
     int32_t dots[kRows][16];
     IndexDots<kRows>(dots, task.tile + t / kIndexGroupTokens * IndexGroupBytes(head_dim), head_dim,
@@ -49,6 +66,7 @@ void ScanIndexRows(const IndexScanTask& task, uint32_t first, const float* scale
         Store(task.scores + size_t{first + r} * kBlockTokens + t,
               Mul(score, Broadcast(task.queries.scales[first + r])));
       }
+      if (task.mass != nullptr) Store(kept[r] + t, score);
       if (t + kIndexGroupTokens > task.tokens) {
         score = KeepFirst(score, task.tokens - t, Broadcast(-__builtin_inff()));
       }
@@ -56,7 +74,12 @@ void ScanIndexRows(const IndexScanTask& task, uint32_t first, const float* scale
     }
   }
   for (uint32_t r = 0; r < kRows; ++r) {
-    task.best[first + r] = ReduceMax(best[r]) * task.queries.scales[first + r];
+    const float scale = task.queries.scales[first + r];
+    const float largest = ReduceMax(best[r]);
+    task.best[first + r] = largest * scale;
+    if (task.mass != nullptr) {
+      task.mass[first + r] = IndexMass(kept[r], task.tokens, largest, task.exponent * scale);
+    }
   }
 }
 

@@ -84,6 +84,34 @@ TEST(IndexTile, EveryTableScansAsTheReference) {
   }
 }
 
+TEST(IndexTile, MassesOfEveryTableAreTheReferences) {
+  constexpr uint32_t kDim = 64;
+  for (const uint32_t tokens : {1u, 40u, 128u}) {
+    AlignedBytes tile(IndexTileBytes(kDim));
+    EncodeIndexTile(tile.data(), OddKeys(tokens, kDim, 2).data(), tokens, kDim);
+    const EncodedQueries queries(11, kDim, 8);
+    std::vector<float> best(11), mass(11), first;
+    IndexScanTask task{.tile = tile.data(),
+                       .head_dim = kDim,
+                       .tokens = tokens,
+                       .queries = queries.view(),
+                       .best = best.data(),
+                       .mass = mass.data(),
+                       .exponent = 0.18f};
+    ReferenceScanIndex(task);
+    for (const CpuKernels* kernels : TestedKernels()) {
+      std::vector<float> got(11);
+      task.mass = got.data();
+      kernels->scan_index(task);
+      for (uint32_t r = 0; r < 11; ++r) {
+        EXPECT_NEAR(got[r] / mass[r], 1, 1e-5) << kernels->name << " row " << r;
+      }
+      if (first.empty()) first = got;
+      EXPECT_EQ(got, first) << kernels->name;
+    }
+  }
+}
+
 TEST(IndexTile, ProductsAreThoseOfTheKeysWithinTheirPrecision) {
   constexpr uint32_t kDim = 64;
   std::vector<float> keys = RandomFloats(size_t{kBlockTokens} * kDim, 1.0f, 3);
