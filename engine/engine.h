@@ -46,11 +46,11 @@ struct ModelSummary {
   uint64_t context_tokens = 0;
   uint64_t parameters = 0;
   uint32_t vocabulary = 0;
-  double quality_kld_max = 0;  // of EngineOptions
+  double quality_kld_max = 0;         // of EngineOptions
+  uint64_t segmented_tokens_max = 0;  // of a segmented corpus; exact ones: the context
 };
 
-// Turns streamed sources into the token ids of one exact corpus: [chat prefix][source 0][source
-// 1]...
+// Turns streamed sources into the token ids of one corpus: [chat prefix][source 0][source 1]...
 class CorpusTokenizer {
  public:
   virtual ~CorpusTokenizer() = default;
@@ -58,6 +58,9 @@ class CorpusTokenizer {
   virtual void Append(std::string_view bytes) = 0;
   virtual void EndSource() = 0;
   virtual uint64_t tokens() const = 0;  // so far, the prefix included
+  // Makes every source begin with a line that names it, as documents of a segmented corpus do. No
+  // other source may follow.
+  virtual void NameDocuments() = 0;
   // Moves the results out. No call may follow.
   virtual std::vector<TokenId> TakeTokens() = 0;
   virtual std::vector<CorpusSource> TakeSources() = 0;
@@ -142,7 +145,8 @@ class Engine {
                                                                       bool appending,
                                                                       uint64_t first_token) = 0;
   // Registers the corpus (state queued) with its tokens. kInvalidArgument if it is too long for the
-  // model's context: the text gives count and limit. Nothing is computed yet.
+  // model's context: the text gives count and limit. Nothing is computed yet. Of an update the
+  // corpus registered is the one that will take the place of the one named.
   virtual Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
                                             std::unique_ptr<CorpusTokenizer> tokenizer) = 0;
   // Adds tokens to a ready corpus (state back to queued); the last partial run is computed anew.
@@ -171,7 +175,10 @@ class Engine {
   virtual Result<uint64_t> Repair(std::string_view name) = 0;
   // What a corpus in this format ("": the default) must be to be served here. kInvalidArgument: the
   // format is unknown.
-  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format) const = 0;
+  // rule: of a segmented corpus; {}: exact.
+  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format,
+                                      const SegmentRule& rule) const = 0;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format) const { return ShapeOf(kv_format, {}); }
   // Loads the corpus's blocks into the host tier.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
   // Loads them into the host tier and copies them to the device tier; kInvalidArgument if there is

@@ -30,7 +30,7 @@ struct Arguments {
   std::vector<std::string> paths;
   std::string question;
 
-  // ingest, append
+  // ingest, append, update
   std::string mode = "auto";
   std::string kv_format;
   std::string preamble_path;
@@ -46,6 +46,8 @@ struct Arguments {
   bool no_stream = false;
   bool cite = false;
   bool no_cache = false;
+  uint32_t budget_tokens = 0;  // 0: the daemon's choice
+  std::string retrieval;       // empty: the daemon's choice
 
   // pin, evict, warm, touch, wait, verify
   std::string tier;  // of --tier, --from and --to; empty: the daemon's choice

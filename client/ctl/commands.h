@@ -27,7 +27,7 @@ struct CommandContext {
 int RunCorpusctl(const std::vector<std::string>& words, Console& console);
 
 // ingest_command.cc
-int RunIngest(const CommandContext& context);  // append too
+int RunIngest(const CommandContext& context);  // append and update too
 // query_command.cc
 int RunAsk(const CommandContext& context);
 // corpus_command.cc

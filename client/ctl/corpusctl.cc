@@ -16,6 +16,7 @@ struct Verb {
 constexpr std::array kVerbs = {
     Verb{"ingest", RunIngest},
     Verb{"append", RunIngest},
+    Verb{"update", RunIngest},
     Verb{"ask", RunAsk},
     Verb{"ls", RunList},
     Verb{"show", RunShow},

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -22,7 +24,11 @@ struct Sources {
   bool has_stdin = false;
   std::string stdin_start;  // its first piece, read early to see whether there is text at all
   std::string preamble;
+  std::vector<std::string> roots;  // what they were read from, for a later update
 };
+
+// Stands for stdin among the roots: it cannot be read again.
+constexpr std::string_view kStdinRoot = "-";
 
 bool Interrupted(const CommandContext& context) {
   return context.console.interrupted != nullptr && context.console.interrupted->load();
@@ -42,15 +48,39 @@ ClientResult<Done> ReadStdinStart(const CommandContext& context, Sources& source
   return Done{};
 }
 
-// Everything that can be refused is refused here, before anything is sent.
-ClientResult<Sources> GatherSources(const CommandContext& context) {
+// The same place whatever the working directory; no slash at the end.
+std::string AbsolutePath(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  std::string text = (error ? std::filesystem::path(path) : absolute).lexically_normal().native();
+  while (text.size() > 1 && text.ends_with('/')) text.pop_back();
+  return text;
+}
+
+// What an update without paths reads: the roots that the corpus remembers.
+ClientResult<std::vector<std::string>> RootsOf(CorpusClient& client, const std::string& name) {
+  auto corpus = client.Show(name);
+  if (!corpus.ok()) return corpus.error();
+  if (corpus->roots().empty()) {
+    return UsageError("corpus " + Quoted(name) +
+                      " does not remember what it was made of; name the paths");
+  }
+  std::vector<std::string> roots(corpus->roots().begin(), corpus->roots().end());
+  if (std::find(roots.begin(), roots.end(), kStdinRoot) != roots.end()) {
+    return UsageError("a part of corpus " + Quoted(name) +
+                      " came from stdin; pipe it in again with --stdin and name the other paths");
+  }
+  return roots;
+}
+
+// Everything that can be refused is refused here, before anything is sent. Documents are named by
+// their absolute paths, so that an update from another folder finds them unchanged.
+ClientResult<Sources> GatherSources(const CommandContext& context,
+                                    const std::vector<std::string>& paths) {
   const Arguments& arguments = context.arguments;
   Sources sources;
-  if (arguments.mode == "segmented") {
-    return ClientError{0, "not_in_this_version",
-                       "segmented corpora are not in this version of corpusd; use --mode exact"};
-  }
-  auto list = ListSources(arguments.paths);
+  for (const std::string& path : paths) sources.roots.push_back(AbsolutePath(path));
+  auto list = ListSources(sources.roots);
   if (!list.ok()) return list.error();
   sources.list = *std::move(list);
   if (!arguments.preamble_path.empty()) {
@@ -72,13 +102,19 @@ ClientResult<Sources> GatherSources(const CommandContext& context) {
                        (skipped.empty() ? std::string() : ": " + skipped));
   }
   if (!skipped.empty()) Note(context, skipped);
+  if (sources.has_stdin) sources.roots.emplace_back(kStdinRoot);
   return sources;
 }
 
 v1::IngestBegin MakeBegin(const Arguments& arguments, const Sources& sources) {
   v1::IngestBegin begin;
   begin.set_name(arguments.name);
-  begin.set_mode(arguments.mode);
+  begin.set_update(arguments.verb == "update");
+  if (!begin.update()) begin.set_mode(arguments.mode);
+  for (const std::string& root : sources.roots) {
+    // Protobuf takes no other text; such a root must be named again by whoever updates.
+    if (IsValidUtf8(root)) begin.add_roots(root);
+  }
   begin.set_kv_format(arguments.kv_format);
   begin.set_preamble(sources.preamble);
   begin.set_pin(arguments.pin);
@@ -191,9 +227,14 @@ int PrintDetached(const CommandContext& context, const v1::Job& job) {
   return kExitOk;
 }
 
-std::string Summary(const v1::Job& job, const v1::Corpus& corpus) {
-  std::string text =
-      Quoted(corpus.name()) + " is ready: " + FormatCount(corpus.tokens()) + " tokens";
+std::string Summary(const v1::Job& job, const v1::Corpus& corpus, bool updated) {
+  std::string text = Quoted(corpus.name()) + (updated ? " is up to date: " : " is ready: ") +
+                     FormatCount(corpus.tokens()) + " tokens";
+  if (updated) {
+    const uint64_t computed =
+        job.total_tokens() - std::min(job.reused_tokens(), job.total_tokens());
+    text += computed == 0 ? ", none of them new" : ", " + FormatCount(computed) + " of them new";
+  }
   if (job.started_at_ms() > 0 && job.finished_at_ms() >= job.started_at_ms()) {
     const double seconds = static_cast<double>(job.finished_at_ms() - job.started_at_ms()) / 1000;
     text += " in " + FormatDuration(seconds);
@@ -217,9 +258,20 @@ void WarnOfQuality(const CommandContext& context, const v1::Corpus& corpus) {
 }  // namespace
 
 int RunIngest(const CommandContext& context) {
-  auto sources = GatherSources(context);
+  const bool updates = context.arguments.verb == "update";
+  const bool remembered =
+      updates && context.arguments.paths.empty() && !context.arguments.read_stdin;
+  ClientOrError client = ClientError{};
+  ClientResult<std::vector<std::string>> paths = context.arguments.paths;
+  if (remembered) {
+    client = ConnectToDaemon(context, CallLength::kLong);
+    if (!client.ok()) return Fail(context, client.error());
+    paths = RootsOf(**client, context.arguments.name);
+    if (!paths.ok()) return Fail(context, paths.error());
+  }
+  auto sources = GatherSources(context, *paths);
   if (!sources.ok()) return Fail(context, sources.error());
-  auto client = ConnectToDaemon(context, CallLength::kLong);
+  if (!remembered) client = ConnectToDaemon(context, CallLength::kLong);
   if (!client.ok()) return Fail(context, client.error());
   auto reply = SendSources(context, **client, *sources);
   if (!reply.ok()) return Fail(context, reply.error());
@@ -231,7 +283,7 @@ int RunIngest(const CommandContext& context) {
   if (!ended.ok()) return Fail(context, ended.error());
   auto corpus = (*client)->Show(context.arguments.name);
   if (!corpus.ok()) return Fail(context, corpus.error());
-  PrintChanged(context, *corpus, Summary(*job, *corpus));
+  PrintChanged(context, *corpus, Summary(*job, *corpus, updates));
   WarnOfQuality(context, *corpus);
   return kExitOk;
 }

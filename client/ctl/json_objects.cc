@@ -45,6 +45,16 @@ Json EvictionsToJson(const v1::Evictions& evictions) {
           {"last_text", TextOrNull(evictions.last_text())}};
 }
 
+Json LineOrNull(uint64_t line) { return line == 0 ? Json(nullptr) : Json(line); }
+
+Json SelectionToJson(const v1::AskReply& reply) {
+  if (!reply.has_selection()) return nullptr;
+  return {{"candidate_blocks", reply.selection().candidate_blocks()},
+          {"chosen_blocks", reply.selection().chosen_blocks()},
+          {"rounds", reply.selection().rounds()},
+          {"select_ms", reply.selection().select_ms()}};
+}
+
 Json QualityToJson(const v1::Corpus& corpus) {
   if (!corpus.has_quality()) return nullptr;
   const v1::Quality& quality = corpus.quality();
@@ -92,6 +102,9 @@ Json CorpusToJson(const v1::Corpus& corpus) {
         {"resumed_times", corpus.prefill_resumed_times()}}},
       {"quality", QualityToJson(corpus)},
       {"sources", std::move(sources)},
+      {"roots", corpus.roots()},
+      {"replaces", TextOrNull(corpus.replaces())},
+      {"skipped_files", corpus.skipped_files()},
       {"error", TextOrNull(corpus.error())},
   };
 }
@@ -102,7 +115,9 @@ Json AskToJson(const v1::AskReply& reply) {
     citations.push_back({{"source", citation.source()},
                          {"first_token", citation.first_token()},
                          {"tokens", citation.tokens()},
-                         {"weight", citation.weight()}});
+                         {"weight", citation.weight()},
+                         {"first_line", LineOrNull(citation.first_line())},
+                         {"last_line", LineOrNull(citation.last_line())}});
   }
   return {
       {"answer", reply.answer()},
@@ -125,6 +140,7 @@ Json AskToJson(const v1::AskReply& reply) {
         {"remote_bytes", reply.read().remote_bytes()}}},
       {"attended_tokens", reply.attended_tokens()},
       {"citations", std::move(citations)},
+      {"selection", SelectionToJson(reply)},
   };
 }
 

@@ -64,11 +64,31 @@ class AnswerPrinter {
 std::string StatsLine(const v1::AskReply& reply) {
   const v1::Usage& usage = reply.usage();
   const v1::Timing& timing = reply.timing();
-  return FormatCount(usage.prompt_tokens()) + " prompt tokens (" +
+  std::string chosen;
+  if (reply.has_selection()) {
+    const v1::Selection& selection = reply.selection();
+    chosen = "attended " + FormatCount(reply.attended_tokens()) + " tokens in " +
+             FormatCount(selection.chosen_blocks()) + " of " +
+             FormatCount(selection.candidate_blocks()) + " blocks, ";
+  }
+  return chosen + FormatCount(usage.prompt_tokens()) + " prompt tokens (" +
          FormatCount(usage.cached_tokens()) + " cached, " + FormatCount(usage.recomputed_tokens()) +
          " recomputed), first token " + FormatMilliseconds(timing.first_token_ms()) + ", " +
          FormatCount(usage.completion_tokens()) + " tokens at " +
          FormatRate(timing.decode_tokens_per_s()) + " tok/s";
+}
+
+// "path:12-40", or the tokens where lines are not known.
+std::string PlaceOf(const v1::Citation& citation) {
+  if (citation.first_line() == 0) {
+    return citation.source() + " tokens " + FormatCount(citation.first_token()) + " to " +
+           FormatCount(citation.first_token() + citation.tokens());
+  }
+  std::string place = citation.source() + ":" + std::to_string(citation.first_line());
+  if (citation.last_line() > citation.first_line()) {
+    place += "-" + std::to_string(citation.last_line());
+  }
+  return place;
 }
 
 void PrintCitations(std::ostream& out, const v1::AskReply& reply) {
@@ -77,10 +97,8 @@ void PrintCitations(std::ostream& out, const v1::AskReply& reply) {
   int number = 0;
   for (const v1::Citation& citation : reply.citations()) {
     char weight[32];
-    std::snprintf(weight, sizeof weight, "%.2f", citation.weight());
-    out << '[' << ++number << "] " << EscapeForCell(citation.source()) << " tokens "
-        << FormatCount(citation.first_token()) << " to "
-        << FormatCount(citation.first_token() + citation.tokens()) << ", weight " << weight << '\n';
+    std::snprintf(weight, sizeof weight, "%.0f %%", 100 * citation.weight());
+    out << '[' << ++number << "] " << EscapeForCell(PlaceOf(citation)) << ", " << weight << '\n';
   }
 }
 
@@ -94,6 +112,8 @@ v1::AskRequest MakeRequest(const Arguments& arguments, std::string question) {
   request.set_top_p(arguments.top_p);
   request.set_cite(arguments.cite);
   request.set_no_cache(arguments.no_cache);
+  request.set_budget_tokens(arguments.budget_tokens);
+  request.set_retrieval(arguments.retrieval);
   return request;
 }
 

@@ -42,7 +42,8 @@ Status ImportCall::Handle(v1::Request& request) {
 }
 
 Status ImportCall::Begin(const v1::ImportBegin& begin) {
-  if (!call().Begin()) return CancelledError("the call has ended");
+  // Not refused when the call has ended before a worker was free: what its client has sent is kept
+  // then, too.
   RETURN_IF_ERROR(CheckMayImport(peer_));
   if (!begin.name().empty()) RETURN_IF_ERROR(CheckTarget(services_, begin.name()));
   importer_ = std::make_unique<BundleImporter>(

@@ -43,6 +43,8 @@ class IngestCall : public std::enable_shared_from_this<IngestCall> {
   Status Handle(Piece& piece);
   Status OpenCorpus();
   Status OpenAppend();
+  Status OpenUpdate();
+  Status CheckRoots() const;
   Status AddPiece(const v1::IngestData& data);
   Status CloseCorpus();
   Result<CorpusRequest> NewCorpusRequest() const;

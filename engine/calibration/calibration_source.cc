@@ -154,4 +154,14 @@ Result<const KvCalibration*> CalibrationSource::WithDigest(const std::string& di
   return Adopt(std::move(found));
 }
 
+Result<KvLayout> CalibrationSource::LayoutOf(const KvFormat& blocks) {
+  KvLayout layout;
+  layout.blocks = blocks;
+  ASSIGN_OR_RETURN(layout.own, model_.Format("bf16"));
+  if (IsCoded(blocks)) {
+    ASSIGN_OR_RETURN(layout.calibration, Current());
+  }
+  return layout;
+}
+
 }  // namespace corpusd

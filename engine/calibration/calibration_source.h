@@ -12,6 +12,7 @@
 
 #include "engine/calibration/kv_calibration.h"
 #include "engine/compute_gate.h"
+#include "engine/kv/kv_layout.h"
 #include "engine/model/gguf.h"
 #include "engine/model/model.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -45,6 +46,9 @@ class CalibrationSource {
   // The one with this digest, for a corpus that was coded by it. kNotFound: it is not in the
   // folder.
   Result<const KvCalibration*> WithDigest(const std::string& digest);
+  // Of a new corpus in this format, with Current() if it is coded; without exact first tokens,
+  // which are the corpus's own.
+  Result<KvLayout> LayoutOf(const KvFormat& blocks);
 
  private:
   Result<std::string> Text() const;

@@ -41,8 +41,9 @@ DecodeBatcher::Counts DecodeBatcher::counts() const {
   return counts_;
 }
 
-Status DecodeBatcher::Step(TokenId token, KvSequence& kv, MatrixView logits) {
-  Request request{token, &kv, logits};
+Status DecodeBatcher::Step(TokenId token, KvSequence& kv, MatrixView logits, QueryTap* tap) {
+  Request request{token, &kv, logits, tap};
+  if (tap != nullptr) tap->Begin(1);
   std::unique_lock<std::mutex> lock(mutex_);
   waiting_.push_back(&request);
   changed_.notify_all();
@@ -100,8 +101,16 @@ Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
     tokens.push_back(request->token);
     sequences.push_back(request->kv);
   }
-  RETURN_IF_ERROR(context_.model.ForwardEach(tokens, sequences, *scratch_, [] { return true; }));
   const auto rows = static_cast<uint32_t>(batch.size());
+  uint32_t layer = 0;
+  RETURN_IF_ERROR(context_.model.ForwardEach(tokens, sequences, *scratch_, [&] {
+    const MatrixView qkv = scratch_->Qkv(rows, context_.model.config());
+    for (uint32_t r = 0; r < rows; ++r) {
+      if (batch[r]->tap != nullptr) batch[r]->tap->Take(layer, qkv, r);
+    }
+    ++layer;
+    return true;
+  }));
   const MatrixView logits = logits_->Matrix(rows, vocabulary);
   RETURN_IF_ERROR(context_.model.Logits(*scratch_, 0, logits));
   for (uint32_t r = 0; r < rows; ++r) {

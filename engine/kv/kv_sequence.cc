@@ -8,20 +8,31 @@ namespace corpusd {
 KvSequence::KvSequence(const KvLayout& layout) : layout_(layout) {
   if (layout_.sinks == nullptr) return;
   sinks_.push_back({.bytes = layout_.sinks->bytes->data(), .tokens = layout_.sinks->tokens});
-  RebuildLists();
+  Rebuild();
 }
 
-uint32_t KvSequence::HiddenOfNext() const {
-  return tokens_ == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
+uint32_t KvSequence::HiddenAt(uint64_t position) const {
+  return position == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
 }
 
-void KvSequence::AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens) {
-  CHECK(own_.empty()) << "shared pages come before own ones";
-  CHECK(tokens >= 1 && tokens <= format.block_tokens) << tokens;
+void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
+  CHECK(page.tokens >= 1 && page.tokens <= format.block_tokens) << page.tokens;
   if (shared_.empty() || !(shared_.back().format == format)) shared_.push_back({format, {}});
-  shared_.back().pages.push_back({bytes, tokens_, tokens, std::min(HiddenOfNext(), tokens)});
-  tokens_ += tokens;
-  RebuildLists();
+  const uint32_t hidden = std::min(std::max(page.hidden, HiddenAt(shared_tokens_)), page.tokens);
+  shared_.back().pages.push_back({page.bytes, shared_tokens_, page.tokens, hidden});
+  shared_tokens_ += page.tokens;
+  Rebuild();
+}
+
+void KvSequence::TruncateShared(size_t pages) {
+  shared_tokens_ = 0;
+  for (SharedRun& run : shared_) {
+    run.pages.resize(std::min(run.pages.size(), pages));
+    pages -= run.pages.size();
+    for (const KvPage& page : run.pages) shared_tokens_ += page.tokens;
+  }
+  std::erase_if(shared_, [](const SharedRun& run) { return run.pages.empty(); });
+  Rebuild();
 }
 
 Status KvSequence::Extend(Backend& backend, uint32_t count) {
@@ -29,7 +40,7 @@ Status KvSequence::Extend(Backend& backend, uint32_t count) {
     if (own_.empty() || own_.back().tokens == layout_.own.block_tokens) {
       ASSIGN_OR_RETURN(auto buffer, backend.Allocate(layout_.own.BlockBytes(), "KV page"));
       std::memset(buffer->data(), 0, buffer->bytes());
-      own_.push_back({buffer->data(), tokens_, 0, HiddenOfNext()});
+      own_.push_back({buffer->data(), tokens_, 0, HiddenAt(tokens_)});
       buffers_.push_back(std::move(buffer));
     }
     const uint32_t fit = std::min(count, layout_.own.block_tokens - own_.back().tokens);
@@ -37,7 +48,7 @@ Status KvSequence::Extend(Backend& backend, uint32_t count) {
     tokens_ += fit;
     count -= fit;
   }
-  RebuildLists();
+  Rebuild();
   return OkStatus();
 }
 
@@ -73,7 +84,20 @@ std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
   return blocks;
 }
 
-void KvSequence::RebuildLists() {
+uint64_t KvSequence::attended_tokens() const {
+  uint64_t count = 0;
+  for (const KvPageList& list : lists_) {
+    for (const KvPage& page : list.pages) count += page.tokens - page.hidden;
+  }
+  return count;
+}
+
+void KvSequence::Rebuild() {
+  tokens_ = shared_tokens_;
+  for (KvPage& page : own_) {
+    page.first_position = tokens_;
+    tokens_ += page.tokens;
+  }
   lists_.clear();
   if (!sinks_.empty()) lists_.push_back({&layout_.sinks->format, sinks_});
   for (const SharedRun& run : shared_) lists_.push_back({&run.format, run.pages});

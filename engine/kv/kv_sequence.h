@@ -27,12 +27,21 @@ class KvSequence {
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
-  // REQUIRES: no own page yet; bytes of shared_format's BlockBytes().
+  // A page of layout.blocks' BlockBytes() behind the shared ones. Own pages move to the positions
+  // behind it: their keys are rotated by their slots alone.
   void AddShared(const std::byte* bytes, uint32_t tokens) {
-    AddShared(layout_.blocks, bytes, tokens);
+    AddShared(layout_.blocks, {bytes, tokens});
   }
+  struct SharedPage {
+    const std::byte* bytes = nullptr;
+    uint32_t tokens = 0;  // filled slots
+    uint32_t hidden = 0;  // of them, from the first, that are not read; they keep their positions
+  };
+  void AddShared(const SharedPage& page) { AddShared(layout_.blocks, page); }
   // The same for a page of another format, such as exact first tokens before a coded history.
-  void AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens);
+  void AddShared(const KvFormat& format, const SharedPage& page);
+  // Takes away the shared pages behind the first `pages`; own ones stay.
+  void TruncateShared(size_t pages);
   // The shared pages are still on their way: section i of their blocks is layer i. Null: all there.
   void Follow(BlockPrefetch* arriving) { arriving_ = arriving; }
   // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
@@ -56,6 +65,8 @@ class KvSequence {
   // For AttentionInput; valid until the next AddShared or Extend.
   std::span<const KvPageList> lists() const { return lists_; }
   uint64_t tokens() const { return tokens_; }
+  // Of them, those that the next token can attend to.
+  uint64_t attended_tokens() const;
   const KvFormat& own_format() const { return layout_.own; }
   // [kv_heads], for AttentionInput and KvWriteTarget; null if the pages are not coded.
   const KvBasis* basis(uint32_t layer) const {
@@ -76,9 +87,10 @@ class KvSequence {
   std::vector<OwnBlock> OwnBlocks() const;
 
  private:
-  void RebuildLists();
-  // How many slots of a page that begins at the sequence's end are read from the sinks instead.
-  uint32_t HiddenOfNext() const;
+  // Places all pages behind each other.
+  void Rebuild();
+  // How many slots of a page at this position are read from the sinks instead.
+  uint32_t HiddenAt(uint64_t position) const;
 
   const KvLayout layout_;
   std::vector<KvPage> sinks_;  // one or none
@@ -92,7 +104,8 @@ class KvSequence {
   std::vector<KvPage> own_;
   std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
   std::vector<KvPageList> lists_;
-  uint64_t tokens_ = 0;
+  uint64_t shared_tokens_ = 0;
+  uint64_t tokens_ = 0;  // shared and own
 };
 
 }  // namespace corpusd

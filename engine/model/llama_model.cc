@@ -117,8 +117,7 @@ class LlamaModel final : public Model {
                                   "' is not known: bf16, int8, cq8, cq4, cq3, cq2 and mixtures "
                                   "such as cq4k3v are");
     }
-    const bool coded = IsCoded(format.key_codec) || IsCoded(format.value_codec);
-    if (coded && (config_.head_dim % 64 != 0 || !std::has_single_bit(config_.head_dim))) {
+    if (IsCoded(format) && (config_.head_dim % 64 != 0 || !std::has_single_bit(config_.head_dim))) {
       return InvalidArgumentError("KV format '" + std::string(name) +
                                   "' needs heads of 64, 128 or 256 numbers; this model's have " +
                                   std::to_string(config_.head_dim) + ": use bf16 or int8");

@@ -25,6 +25,11 @@ class ForwardScratch {
   static Result<std::unique_ptr<ForwardScratch>> Create(Backend& backend, const ModelConfig& config,
                                                         uint32_t rows);
   uint32_t rows() const { return rows_; }
+  // Queries, keys and values of the layer that was computed last, none of them rotated:
+  // [rows, (q_heads + 2 kv_heads) * head_dim].
+  MatrixView Qkv(uint32_t rows, const ModelConfig& config) const {
+    return qkv->Matrix(rows, (config.q_heads + 2 * config.kv_heads) * config.head_dim);
+  }
 
   std::unique_ptr<Buffer> hidden, normed, qkv, attention, gate_up, activated;
 

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/index_tile.h"
 #include "kernels/kv_rows.h"
 #include "kernels/shapes.h"
 
@@ -135,6 +136,8 @@ struct CpuKernels {
   void (*to_coordinates)(float* y, const KvRows& rows) noexcept = nullptr;
   void (*encode_tile)(const EncodeTask& task) noexcept = nullptr;
   uint64_t (*encode_scratch_bytes)(uint32_t head_dim) noexcept = nullptr;
+  // The products of queries with an index tile: the bits of reference/index_tile_codec.h.
+  void (*scan_index)(const IndexScanTask& task) noexcept = nullptr;
   void (*rms_norm)(MatrixView out, MatrixView x, const float* gain,
                    float epsilon) noexcept = nullptr;
   void (*swiglu)(MatrixView out, MatrixView gate_up) noexcept = nullptr;

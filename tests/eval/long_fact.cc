@@ -132,9 +132,9 @@ std::vector<LongFact> RecordFacts(size_t count, SeededRandom& random) {
       return more + random.Pick(kAdjectives) + "-" + random.Pick(kNouns);
     });
     const std::string value = fresh.Next([&] { return RandomDigits(random, 6); });
-    facts.push_back(
-        {"State delivered, depot west, tracking number of shipment " + key + ": " + value + ".",
-         "What is the tracking number of shipment " + key + "?", value, i});
+    facts.push_back({"The tracking number of shipment " + key + " is " + value +
+                         ", state delivered, depot west.",
+                     "What is the tracking number of shipment " + key + "?", value, i});
   }
   return facts;
 }

@@ -48,13 +48,8 @@ Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptio
 }
 
 Result<KvLayout> ModelSession::Layout(const std::string& kv_format) {
-  KvLayout layout;
-  ASSIGN_OR_RETURN(layout.blocks, model_->Format(kv_format));
-  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
-  if (IsCoded(layout.blocks.key_codec) || IsCoded(layout.blocks.value_codec)) {
-    ASSIGN_OR_RETURN(layout.calibration, calibrations_->Current());
-  }
-  return layout;
+  ASSIGN_OR_RETURN(const KvFormat blocks, model_->Format(kv_format));
+  return calibrations_->LayoutOf(blocks);
 }
 
 Result<std::unique_ptr<KvSequence>> ModelSession::NewSequence(const std::string& kv_format) {

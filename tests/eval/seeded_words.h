@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "store/base/split_mix.h"
+
 namespace corpusd {
 
 // Depths in a text are counted in tenths of it.
@@ -29,26 +31,15 @@ inline constexpr std::array kNouns = {
     "owl",    "paper",  "pencil", "river",  "road",   "sailor",   "shadow", "shepherd", "ship",
     "stone",  "table",  "tower",  "valley", "window", "wolf"};
 
-// SplitMix64 (Steele, Lea and Flood 2014): the same numbers on every platform, unlike <random>'s
-// distributions.
-class SeededRandom {
+class SeededRandom : public SplitMix {
  public:
-  explicit SeededRandom(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
+  using SplitMix::SplitMix;
   // In [0, limit); the bias of a remainder is below 2^-40 for the limits here.
   size_t Below(size_t limit) { return Next() % limit; }
   template <typename Words>
   std::string Pick(const Words& words) {
     return words[Below(words.size())];
   }
-
- private:
-  uint64_t state_;
 };
 
 // `count` decimal digits, the first not 0; hexadecimal ones.

@@ -22,6 +22,7 @@ class ByteTokenizer : public CorpusTokenizer {
   }
   void EndSource() override { sources_.back().tokens = sources_.back().bytes; }
   uint64_t tokens() const override { return next_token_; }
+  void NameDocuments() override {}
   std::vector<TokenId> TakeTokens() override { return std::move(tokens_); }
   std::vector<CorpusSource> TakeSources() override { return std::move(sources_); }
 
@@ -45,6 +46,24 @@ void FakeEngineControls::PermitRuns(int permitted) {
 }
 
 void FakeEngineControls::ReleasePrefill() { PermitRuns(1 << 20); }
+
+void FakeEngineControls::HoldTokenizers() {
+  std::lock_guard lock(mutex_);
+  tokenizers_held_ = true;
+}
+
+void FakeEngineControls::ReleaseTokenizers() {
+  std::lock_guard lock(mutex_);
+  tokenizers_held_ = false;
+  changed_.notify_all();
+}
+
+void FakeEngineControls::WaitForTokenizer() {
+  std::unique_lock lock(mutex_);
+  ++tokenizers_waiting;
+  changed_.wait(lock, [&] { return !tokenizers_held_; });
+  --tokenizers_waiting;
+}
 
 bool FakeEngineControls::TakePermit(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
@@ -71,6 +90,7 @@ Status FakeEngine::CheckFits(uint64_t tokens) const {
 
 Result<std::unique_ptr<CorpusTokenizer>> FakeEngine::NewCorpusTokenizer(
     std::string_view /*preamble*/, bool /*appending*/, uint64_t first_token) {
+  controls_.WaitForTokenizer();
   return std::make_unique<ByteTokenizer>(first_token);
 }
 
@@ -176,7 +196,8 @@ Result<uint64_t> FakeEngine::Repair(std::string_view name) {
   return store_.GetCorpus(name).ok() ? 1 : 0;
 }
 
-Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format) const {
+Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format,
+                                        const SegmentRule& /*rule*/) const {
   CorpusShape shape;
   shape.identity = {{"weights", model_.digest}};
   shape.root = ChainRoot(shape.identity);

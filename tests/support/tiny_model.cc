@@ -8,26 +8,13 @@
 
 #include "kernels/weight_types.h"
 #include "store/base/check.h"
+#include "store/base/split_mix.h"
 #include "tests/support/gguf_writer.h"
 
 namespace corpusd {
 namespace {
 
-// SplitMix64 (Steele, Lea and Flood 2014): the same numbers on every platform, unlike <random>'s
-// distributions.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-
- private:
-  uint64_t state_;
-};
+using Random = SplitMix;
 
 // REQUIRES: a normal binary16 in range. Rounds towards zero, which is all that scales need.
 std::string Half(float value) {

@@ -65,7 +65,7 @@ TEST_F(CtlCompletion, BashOffersVerbsFlagsNamesAndFiles) {
   Write("c.bash", BashCompletion(DescribeCommands()));
   ASSERT_EQ(Run("bash -n c.bash"), 0);
   EXPECT_EQ(Bash("corpusctl sh"), "show ");
-  EXPECT_THAT(Bash("corpusctl ''"), HasSubstr("ingest append ask ls show rm"));
+  EXPECT_THAT(Bash("corpusctl ''"), HasSubstr("ingest append update ask ls show rm"));
   EXPECT_THAT(Bash("corpusctl ''"), Not(HasSubstr("plan")));
   EXPECT_EQ(Bash("corpusctl show ''"), "filings letters ");
   EXPECT_EQ(Bash("corpusctl -o json show l"), "letters ");

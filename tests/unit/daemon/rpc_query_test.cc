@@ -141,6 +141,7 @@ TEST_F(RpcQueryTest, ManyInFlightOnOneConnectionAndTheNextIsRetryable) {
   EXPECT_TRUE(client_->Ping().ok());
   EXPECT_TRUE(client_->List().ok());
   // A waiting one is cancelled at once, a running one answers with what it has.
+  WaitFor("the first to run", [&] { return controls_.asks_running == 4; });
   for (uint64_t id : {68, 1}) {
     v1::Request cancel;
     cancel.set_id(100 + id);

@@ -85,7 +85,10 @@ TEST_F(EngineTest, AnAppendedCorpusIsOneIngest) {
 }
 
 TEST_F(EngineTest, ACorpusTooLongIsRefusedWithCountAndLimit) {
-  const auto refused = Create("long", Prose(3000));
+  CorpusRequest request;
+  request.name = "long";
+  request.mode = "exact";
+  const auto refused = engine_->CreateCorpus(request, Tokens(Prose(3000)));
   EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
   EXPECT_NE(refused.status().message().find("at most 3584"), std::string::npos)
       << refused.status().message();
@@ -115,9 +118,9 @@ TEST_F(EngineTest, UnknownNamesAreRefusedEarly) {
   EXPECT_EQ(Create("a", "text", "cq9").status().code(), StatusCode::kInvalidArgument);
   CorpusRequest request;
   request.name = "a";
-  request.mode = "segmented";
+  request.mode = "sliced";
   EXPECT_EQ(engine_->CreateCorpus(request, Tokens("text")).status().code(),
-            StatusCode::kUnimplemented);
+            StatusCode::kInvalidArgument);
   EXPECT_EQ(Ask("nobody").status().code(), StatusCode::kNotFound);
   EngineOptions wrong = options_;
   wrong.device = "cuda:0";
