@@ -176,23 +176,28 @@ Status LongRecallCommand(const EvalArguments& a) {
   ASSIGN_OR_RETURN(const LongRecallOptions options, OptionsOf(a, coder));
   RETURN_IF_ERROR(OpenEngine(a, &run));
   AddSystems(a, &run);
-  ASSIGN_OR_RETURN(const LongRecall recall,
-                   MeasureLongRecall(options, run.systems,
-                                     [](const LongRecall& so_far, const std::string& step) {
-                                       std::fprintf(stderr, "%s: %zu answers so far\n",
-                                                    step.c_str(), so_far.outcomes.size());
-                                     }));
   const std::string model = std::filesystem::path(a.session.model_path).filename();
+  const auto text_of = [&](const LongRecall& recall) {
+    nlohmann::json object = LongRecallJson(recall);
+    object["model"] = model;
+    object["backend"] = run.session->backend_name();
+    object["seed"] = options.seed;
+    object["split"] = a.long_recall.split;
+    // An answer may end inside of a character.
+    return object.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  };
+  ASSIGN_OR_RETURN(
+      const LongRecall recall,
+      MeasureLongRecall(
+          options, run.systems, [&](const LongRecall& so_far, const std::string& step) {
+            std::fprintf(stderr, "%s: %zu answers so far\n", step.c_str(), so_far.outcomes.size());
+            // A run of hours that is cut off still leaves what it measured.
+            const Status status = WriteText(a.answers_path, text_of(so_far));
+            if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
+          }));
   RETURN_IF_ERROR(WriteText(a.plot_path, LongRecallHeatMap(recall, "Long corpora, " + model)));
-  nlohmann::json object = LongRecallJson(recall);
-  object["model"] = model;
-  object["backend"] = run.session->backend_name();
-  object["seed"] = options.seed;
-  object["split"] = a.long_recall.split;
-  // An answer may end inside of a character.
-  const std::string text = object.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
-  RETURN_IF_ERROR(WriteText(a.answers_path, text + "\n"));
-  std::cout << (a.format == "json" ? text + "\n" : LongRecallTable(recall));
+  RETURN_IF_ERROR(WriteText(a.answers_path, text_of(recall)));
+  std::cout << (a.format == "json" ? text_of(recall) : LongRecallTable(recall));
   return OkStatus();
 }
 
