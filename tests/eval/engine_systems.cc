@@ -44,8 +44,8 @@ class EngineSystem : public LongSystem {
     answer.attended_tokens = report.attended_tokens;
     answer.disk_bytes = report.disk_bytes;
     answer.read_bytes = report.disk_bytes + report.host_bytes + report.device_bytes;
-    const uint64_t asked = report.prompt_tokens - std::min(report.prompt_tokens, record_.tokens);
-    answer.computed_tokens = asked + report.recomputed_tokens;
+    answer.computed_tokens =
+        report.prompt_tokens - std::min(report.prompt_tokens, report.cached_tokens);
     answer.prefill_flop = bench_.flop.Prefill(
         answer.computed_tokens,
         report.attended_tokens - std::min(report.attended_tokens, answer.computed_tokens));

@@ -101,6 +101,7 @@ class ReadingEngine final : public FakeEngine {
     QuestionReport report;
     report.answer = lines[line];
     report.prompt_tokens = record.tokens + 50;
+    report.cached_tokens = record.tokens;
     report.attended_tokens = 300;
     report.host_bytes = 1000;
     report.disk_bytes = 24;
