@@ -37,6 +37,10 @@ struct Arguments {
   bool pin = false;
   bool detach = false;
   bool read_stdin = false;
+  std::string stdin_name = "stdin";
+  std::string json_text_field;      // empty: the whole object
+  uint64_t unpacked_bytes_max = 0;  // 0: the default
+  bool verbose = false;             // list what is skipped
 
   // ask
   uint32_t max_tokens = 128;

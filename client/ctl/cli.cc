@@ -8,6 +8,7 @@
 #include "client/ctl/grammar.h"
 #include "client/ctl/text.h"
 #include "client/ctl/units.h"
+#include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -63,6 +64,12 @@ ClientResult<Done> Grammar::ReadSizes() {
     arguments_.to_free_bytes = ParseByteRate(to_free_).value_or(0);
     if (arguments_.to_free_bytes == 0) {
       return Usage("--to-free: '" + to_free_ + "' is no size; say it as in 20GiB");
+    }
+  }
+  if (!max_bytes_.empty()) {
+    arguments_.unpacked_bytes_max = ParseByteRate(max_bytes_).value_or(0);
+    if (arguments_.unpacked_bytes_max == 0) {
+      return Usage("--max-bytes: '" + max_bytes_ + "' is no size; say it as in 20GiB");
     }
   }
   if (rate_.empty()) return Done{};
@@ -124,9 +131,10 @@ ClientResult<Done> Grammar::Finish() {
   if (!named.ok()) return named.error();
   if (verb == "rename" && arguments_.new_name.empty())
     return Usage("rename: the new name is empty");
-  for (const std::string* text : {&arguments_.name, &arguments_.new_name, &arguments_.question,
-                                  &arguments_.kv_format, &arguments_.reason}) {
-    if (!IsValidUtf8(*text)) return Usage(verb + ": a word of the command line is not UTF-8");
+  for (const std::string* text :
+       {&arguments_.name, &arguments_.new_name, &arguments_.question, &arguments_.kv_format,
+        &arguments_.reason, &arguments_.stdin_name, &arguments_.json_text_field}) {
+    if (!IsUtf8(*text)) return Usage(verb + ": a word of the command line is not UTF-8");
   }
   if (verb == "touch" && ttl_.empty() && arguments_.priority.empty()) {
     return Usage("touch: say --ttl, --priority or both");
@@ -134,6 +142,7 @@ ClientResult<Done> Grammar::Finish() {
   if (verb == "ask" && arguments_.question.empty()) return Usage("ask: the question is empty");
   if (arguments_.top_p <= 0) return Usage("--top-p: must be above 0");
   if (verb == "ingest" || verb == "append" || verb == "update") {
+    if (arguments_.stdin_name.empty()) return Usage("--stdin-name: the name is empty");
     const size_t removed = std::erase(arguments_.paths, "-");
     if (removed > 0) arguments_.read_stdin = true;
     if (verb != "update" && arguments_.paths.empty() && !arguments_.read_stdin) {

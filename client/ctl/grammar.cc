@@ -89,16 +89,30 @@ void Grammar::AddIngestVerbs() {
       AddVerb("update", "read the sources of a segmented corpus again and prefill what changed",
               WordKind::kCorpusThenFiles, "corpusctl update filings --detach");
   AddName(update, "the corpus to bring up to date");
+  const std::string paths =
+      "files and directories; of a directory its text files, archives, mail, JSON lines and logs, "
+      ".gitignore honoured";
   for (CLI::App* verb : {ingest, append, update}) {
-    verb->add_option("PATH", arguments_.paths,
-                     verb == update
-                         ? "all that it is made of from now on; default: what it was made of"
-                         : "files and directories; of a directory its text files, .gitignore "
-                           "honoured")
-        ->type_name("");
-    verb->add_flag("--stdin", arguments_.read_stdin, "read text from stdin, after the files");
+    AddSourceFlags(verb, verb == update ? "all that it is made of from now on; default: what it "
+                                          "was made of"
+                                        : paths);
     verb->add_flag("--detach", arguments_.detach, "print the job's id and do not wait");
   }
+}
+
+void Grammar::AddSourceFlags(CLI::App* verb, const std::string& paths) {
+  verb->add_option("PATH", arguments_.paths, paths)->type_name("");
+  verb->add_flag("--stdin", arguments_.read_stdin, "read text from stdin, after the files");
+  verb->add_option("--stdin-name", arguments_.stdin_name,
+                   "what stdin is called, as in app.log, which also says how it is read")
+      ->type_name("NAME");
+  verb->add_option("--json-text", arguments_.json_text_field,
+                   "of JSON lines, the field that is the text; default: the whole object")
+      ->type_name("FIELD");
+  verb->add_option("--max-bytes", max_bytes_,
+                   "what archives and compressed files may unpack to in all, default 4GiB")
+      ->type_name("SIZE");
+  verb->add_flag("-v,--verbose", arguments_.verbose, "list each thing that is skipped, and why");
 }
 
 void Grammar::AddAskVerb() {

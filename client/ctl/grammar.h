@@ -26,6 +26,8 @@ class Grammar {
                     const std::string& example);
   void AddGlobalFlags();
   void AddIngestVerbs();
+  // Of the verbs that read files.
+  void AddSourceFlags(CLI::App* verb, const std::string& paths);
   void AddAskVerb();
   void AddCorpusVerbs();
   void AddTierVerbs();
@@ -50,6 +52,7 @@ class Grammar {
   std::string ttl_;
   std::string rate_;
   std::string to_free_;
+  std::string max_bytes_;
   std::map<std::string, WordKind> words_of_verb_;
   std::map<const CLI::Option*, std::vector<std::string>> choices_;
 };

@@ -5,9 +5,10 @@
 #include "client/ctl/commands.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
-#include "client/ctl/source_walker.h"
 #include "client/ctl/text.h"
 #include "client/ctl/units.h"
+#include "client/sources/file_reader.h"
+#include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -18,18 +19,18 @@ constexpr uint64_t kQuestionBytesMax = uint64_t{4} << 20;
 ClientResult<std::string> ReadQuestion(const CommandContext& context) {
   if (context.arguments.question != "-") return context.arguments.question;
   std::string question;
-  auto read = ReadDescriptor(context.console.in_file, "the question from stdin",
-                             context.console.interrupted, [&](std::string_view piece) {
-                               question += piece;
-                               return question.size() <= kQuestionBytesMax;
-                             });
+  auto read = sources::ReadDescriptor(context.console.in_file, "the question from stdin",
+                                      context.console.interrupted, [&](std::string_view piece) {
+                                        question += piece;
+                                        return question.size() <= kQuestionBytesMax;
+                                      });
   if (!read.ok()) return read.error();
   if (question.size() > kQuestionBytesMax) {
     return UsageError("the question on stdin is longer than " + FormatBytes(kQuestionBytesMax));
   }
   while (question.ends_with('\n') || question.ends_with('\r')) question.pop_back();
   if (question.empty()) return UsageError("the question on stdin is empty");
-  if (!IsValidUtf8(question)) return UsageError("the question on stdin is not UTF-8");
+  if (!IsUtf8(question)) return UsageError("the question on stdin is not UTF-8");
   return question;
 }
 

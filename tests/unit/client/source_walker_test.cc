@@ -8,22 +8,23 @@
 #include <string>
 #include <vector>
 
-#include "client/ctl/source_walker.h"
+#include "client/sources/file_reader.h"
+#include "client/sources/source_walker.h"
 
-namespace corpusd::ctl {
+namespace corpusd::sources {
 namespace {
 
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class CtlWalker : public ::testing::Test {
+class SourceWalker : public ::testing::Test {
  protected:
-  CtlWalker() {
-    std::string pattern = (fs::temp_directory_path() / "ctl-walker-XXXXXX").string();
+  SourceWalker() {
+    std::string pattern = (fs::temp_directory_path() / "source-walker-XXXXXX").string();
     root_ = mkdtemp(pattern.data());
   }
-  ~CtlWalker() override {
+  ~SourceWalker() override {
     std::error_code ignored;
     fs::remove_all(root_, ignored);
   }
@@ -50,7 +51,7 @@ class CtlWalker : public ::testing::Test {
   fs::path root_;
 };
 
-TEST_F(CtlWalker, WalksInByteOrderAndCountsWhatItLeavesOut) {
+TEST_F(SourceWalker, WalksInByteOrderAndCountsWhatItLeavesOut) {
   Write("b.txt", "b");
   Write("a/z.txt", "zz");
   Write("a/c/x.txt", "xxx");
@@ -64,14 +65,14 @@ TEST_F(CtlWalker, WalksInByteOrderAndCountsWhatItLeavesOut) {
   const SourceList list = List({root_.string()});
   EXPECT_THAT(Names(list), ElementsAre(".hidden", "B.txt", "a/c/x.txt", "a/z.txt", "b.txt"));
   EXPECT_EQ(list.bytes, 12u);
-  EXPECT_EQ(list.binary_files, 1u);
-  EXPECT_EQ(list.special_files, 1u);
-  EXPECT_EQ(list.empty_files, 1u);
-  EXPECT_EQ(list.skipped_files(), 2u);
-  EXPECT_EQ(DescribeSkipped(list), "skipped 1 binary file, 1 special file, 1 empty");
+  EXPECT_EQ(list.skipped.count(SkipReason::kBinary), 1u);
+  EXPECT_EQ(list.skipped.count(SkipReason::kSpecial), 1u);
+  EXPECT_EQ(list.skipped.count(SkipReason::kEmpty), 1u);
+  EXPECT_EQ(list.skipped.files(), 2u);
+  EXPECT_EQ(list.skipped.Describe(), "skipped 1 binary file, 1 special file, 1 empty");
 }
 
-TEST_F(CtlWalker, HonoursNestedGitignoreFiles) {
+TEST_F(SourceWalker, HonoursNestedGitignoreFiles) {
   Write(".gitignore", "*.log\n/out/\n");
   Write("a.log", "x");
   Write("a.txt", "x");
@@ -82,10 +83,10 @@ TEST_F(CtlWalker, HonoursNestedGitignoreFiles) {
   Write("sub/out", "a file");
   const SourceList list = List({root_.string()});
   EXPECT_THAT(Names(list), ElementsAre(".gitignore", "a.txt", "sub/.gitignore", "sub/keep.log"));
-  EXPECT_EQ(list.ignored, 4u);
+  EXPECT_EQ(list.skipped.count(SkipReason::kIgnored), 4u);
 }
 
-TEST_F(CtlWalker, RulesOfTheRepositoryAboveHoldButNotBeyondIt) {
+TEST_F(SourceWalker, RulesOfTheRepositoryAboveHoldButNotBeyondIt) {
   Write(".gitignore", "*.txt\n");  // outside the repository
   Write("repo/.git/HEAD", "ref");
   Write("repo/.gitignore", "/src/skip.txt\n");
@@ -94,13 +95,13 @@ TEST_F(CtlWalker, RulesOfTheRepositoryAboveHoldButNotBeyondIt) {
   EXPECT_THAT(Names(List({At("repo/src")})), ElementsAre("repo/src/take.txt"));
 }
 
-TEST_F(CtlWalker, NamedFilesAreTakenEvenIfIgnored) {
+TEST_F(SourceWalker, NamedFilesAreTakenEvenIfIgnored) {
   Write(".gitignore", "*.log\n");
   Write("a.log", "x");
   EXPECT_THAT(Names(List({At("a.log")})), ElementsAre("a.log"));
 }
 
-TEST_F(CtlWalker, LinksAreNotFollowedUnlessNamed) {
+TEST_F(SourceWalker, LinksAreNotFollowedUnlessNamed) {
   Write("outside/secret.txt", "s");
   Write("tree/a.txt", "a");
   fs::create_symlink(At("outside"), At("tree/directory"));
@@ -108,18 +109,18 @@ TEST_F(CtlWalker, LinksAreNotFollowedUnlessNamed) {
   fs::create_symlink(At("tree"), At("tree/loop"));
   const SourceList list = List({At("tree")});
   EXPECT_THAT(Names(list), ElementsAre("tree/a.txt"));
-  EXPECT_EQ(list.links, 3u);
+  EXPECT_EQ(list.skipped.count(SkipReason::kLink), 3u);
   EXPECT_THAT(Names(List({At("tree/file")})), ElementsAre("tree/file"));
   EXPECT_THAT(Names(List({At("tree/directory")})), ElementsAre("tree/directory/secret.txt"));
 }
 
-TEST_F(CtlWalker, OverlappingArgumentsGiveEachFileOnce) {
+TEST_F(SourceWalker, OverlappingArgumentsGiveEachFileOnce) {
   Write("a/x.txt", "x");
   const SourceList list = List({At("a/x.txt"), At("a"), At("./a/../a/x.txt")});
   EXPECT_THAT(Names(list), ElementsAre("a/x.txt"));
 }
 
-TEST_F(CtlWalker, RefusesWhatIsMissingOrNoFile) {
+TEST_F(SourceWalker, RefusesWhatIsMissingOrNoFile) {
   Write("a.txt", "a");
   auto missing = ListSources({At("a.txt"), At("gone")});
   ASSERT_FALSE(missing.ok());
@@ -132,7 +133,7 @@ TEST_F(CtlWalker, RefusesWhatIsMissingOrNoFile) {
   EXPECT_THAT(fifo.error().message, HasSubstr("--stdin"));
 }
 
-TEST_F(CtlWalker, ANamedBinaryIsSkippedWithAWarning) {
+TEST_F(SourceWalker, ANamedBinaryIsSkippedWithAWarning) {
   Write("x.bin", std::string_view("\0\1\2", 3));
   const SourceList list = List({At("x.bin")});
   EXPECT_TRUE(list.files.empty());
@@ -140,36 +141,33 @@ TEST_F(CtlWalker, ANamedBinaryIsSkippedWithAWarning) {
   EXPECT_THAT(list.warnings[0], HasSubstr("not text"));
 }
 
-TEST_F(CtlWalker, UnreadableFilesAreCounted) {
+TEST_F(SourceWalker, UnreadableFilesAreCounted) {
   if (geteuid() == 0) GTEST_SKIP() << "root reads everything";
   Write("a.txt", "a");
   Write("b.txt", "b");
   ASSERT_EQ(chmod(At("b.txt").c_str(), 0), 0);
   const SourceList list = List({root_.string()});
   EXPECT_THAT(Names(list), ElementsAre("a.txt"));
-  EXPECT_EQ(list.unreadable_files, 1u);
+  EXPECT_EQ(list.skipped.count(SkipReason::kUnreadable), 1u);
   EXPECT_EQ(list.warnings.size(), 1u);
 }
 
-TEST_F(CtlWalker, NamesAreTidyAndValidUtf8) {
+TEST_F(SourceWalker, NamesAreTidyAndValidUtf8) {
   Write("d/bad\xFFname.txt", "x");
   const SourceList list = List({root_.string() + "//./d/"});
   EXPECT_THAT(Names(list), ElementsAre("d/bad\uFFFDname.txt"));
-  std::string text;
-  ASSERT_TRUE(ReadSource(list.files[0], [&](std::string_view piece) {
-                text += piece;
-                return true;
-              }).ok());
-  EXPECT_EQ(text, "x");
+  EXPECT_EQ(*ReadSample(list.files[0].path, false, 9), "x");
 }
 
-TEST_F(CtlWalker, ReadsInPiecesOfAMebibyteAtMost) {
+TEST_F(SourceWalker, ReadsInPiecesOfAMebibyteAtMost) {
   const std::string content((size_t{5} << 19) + 7, 'x');
   Write("big.txt", content);
   const SourceList list = List({At("big.txt")});
   std::string text;
   size_t longest = 0;
-  ASSERT_TRUE(ReadSource(list.files[0], [&](std::string_view piece) {
+  auto file = OpenRegularFile(list.files[0].path, false);
+  ASSERT_TRUE(file.ok());
+  ASSERT_TRUE(ReadDescriptor(file->get(), "big.txt", nullptr, [&](std::string_view piece) {
                 text += piece;
                 longest = std::max(longest, piece.size());
                 return true;
@@ -178,7 +176,7 @@ TEST_F(CtlWalker, ReadsInPiecesOfAMebibyteAtMost) {
   EXPECT_LE(longest, size_t{1} << 20);
 }
 
-TEST_F(CtlWalker, AFileSwappedForAFifoOrALinkIsNotRead) {
+TEST_F(SourceWalker, AFileSwappedForAFifoOrALinkIsNotRead) {
   Write("a.txt", "a");
   Write("b.txt", "b");
   const SourceList list = List({root_.string()});
@@ -188,13 +186,13 @@ TEST_F(CtlWalker, AFileSwappedForAFifoOrALinkIsNotRead) {
   fs::remove(At("b.txt"));
   fs::create_symlink("/etc/passwd", At("b.txt"));
   for (const SourceFile& file : list.files) {
-    auto read = ReadSource(file, [](std::string_view) { return true; });
-    ASSERT_FALSE(read.ok()) << file.name;
-    EXPECT_EQ(read.error().code_text, "io_error");
+    auto opened = OpenRegularFile(file.path, file.follow_link);
+    ASSERT_FALSE(opened.ok()) << file.name;
+    EXPECT_EQ(opened.error().code_text, "io_error");
   }
 }
 
-TEST_F(CtlWalker, SmallFilesHaveALimit) {
+TEST_F(SourceWalker, SmallFilesHaveALimit) {
   Write("p.txt", "12345");
   EXPECT_EQ(*ReadSmallFile(At("p.txt"), 5), "12345");
   EXPECT_EQ(ReadSmallFile(At("p.txt"), 4).error().code_text, "invalid_argument");
@@ -202,4 +200,4 @@ TEST_F(CtlWalker, SmallFilesHaveALimit) {
 }
 
 }  // namespace
-}  // namespace corpusd::ctl
+}  // namespace corpusd::sources

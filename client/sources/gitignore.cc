@@ -1,4 +1,4 @@
-#include "client/ctl/gitignore.h"
+#include "client/sources/gitignore.h"
 
 #include <array>
 #include <cctype>
@@ -6,7 +6,7 @@
 #include <optional>
 #include <utility>
 
-namespace corpusd::ctl {
+namespace corpusd::sources {
 namespace {
 
 struct CharacterClass {
@@ -243,4 +243,4 @@ bool GitignoreStack::IsIgnored(std::string_view path, bool is_directory) const {
   return false;
 }
 
-}  // namespace corpusd::ctl
+}  // namespace corpusd::sources

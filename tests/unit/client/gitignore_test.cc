@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "client/ctl/gitignore.h"
+#include "client/sources/gitignore.h"
 
-namespace corpusd::ctl {
+namespace corpusd::sources {
 namespace {
 
 namespace fs = std::filesystem;
@@ -79,7 +79,7 @@ constexpr Case kCases[] = {
     {".*", ".hidden", false, true},
 };
 
-TEST(CtlGitignore, Rules) {
+TEST(Gitignore, Rules) {
   for (const Case& test : kCases) {
     const GitignoreFile file(test.rules);
     const bool ignored =
@@ -88,7 +88,7 @@ TEST(CtlGitignore, Rules) {
   }
 }
 
-TEST(CtlGitignore, InnerFilesOverrideOuterOnes) {
+TEST(Gitignore, InnerFilesOverrideOuterOnes) {
   GitignoreStack stack;
   stack.Push("/r", "*.log\n/only-here\n");
   stack.Push("/r/a", "!keep.log\n");
@@ -100,14 +100,14 @@ TEST(CtlGitignore, InnerFilesOverrideOuterOnes) {
   EXPECT_TRUE(stack.IsIgnored("/r/only-here", false));
 }
 
-TEST(CtlGitignore, TheRootOfTheFileSystem) {
+TEST(Gitignore, TheRootOfTheFileSystem) {
   GitignoreStack stack;
   stack.Push("", "/x\n");
   EXPECT_TRUE(stack.IsIgnored("/x", false));
   EXPECT_FALSE(stack.IsIgnored("/y/x", false));
 }
 
-TEST(CtlGitignore, HostilePatternsEnd) {
+TEST(Gitignore, HostilePatternsEnd) {
   std::string stars;
   std::string segments;
   for (int i = 0; i < 200; ++i) {
@@ -166,7 +166,7 @@ std::vector<std::string> ReadLines(const fs::path& path) {
 
 // git says of each path, which need not exist, which rule matches it; the same line for line as
 // ours.
-TEST(CtlGitignore, AgreesWithGit) {
+TEST(Gitignore, AgreesWithGit) {
   if (std::system("git --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "git is not installed";
   const char* given = std::getenv("CORPUSD_TEST_SEED");
   const unsigned seed = given != nullptr ? std::strtoul(given, nullptr, 10) : 20261123;
@@ -222,4 +222,4 @@ TEST(CtlGitignore, AgreesWithGit) {
 }
 
 }  // namespace
-}  // namespace corpusd::ctl
+}  // namespace corpusd::sources

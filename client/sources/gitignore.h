@@ -1,14 +1,14 @@
-// client/ctl/gitignore.h -- the rules of .gitignore files: comments, negation, directory-only and
-// anchored patterns, `*`, `?`, `[...]`, `**` and backslashes, with nested files overriding outer
-// ones. Not supported: .git/info/exclude and the user's global file. Matching takes polynomial time
-// whatever the pattern. Values; reads no disk; any thread.
+// client/sources/gitignore.h -- the rules of .gitignore files: comments, negation, directory-only
+// and anchored patterns, `*`, `?`, `[...]`, `**` and backslashes, with nested files overriding
+// outer ones. Not supported: .git/info/exclude and the user's global file. Matching takes
+// polynomial time whatever the pattern. Values; reads no disk; any thread.
 #pragma once
 
 #include <string>
 #include <string_view>
 #include <vector>
 
-namespace corpusd::ctl {
+namespace corpusd::sources {
 
 class GitignoreFile {
  public:
@@ -53,4 +53,4 @@ class GitignoreStack {
 // Whether a name matches a pattern without slashes. Exposed for its test.
 bool MatchesName(std::string_view pattern, std::string_view name);
 
-}  // namespace corpusd::ctl
+}  // namespace corpusd::sources
