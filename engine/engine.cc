@@ -92,7 +92,8 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   // The leases of the runs before stay: only what the last run added is fetched.
   RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, layout, tokens,
                               ComputePriority::kPrefill, stop, history));
-  const auto kv = SequenceOver(history->refs, layout.OfBlocks());
+  PlaceOnDevice(context(), *store_, record->chain, history->refs, stop, &history->placed);
+  const auto kv = SequenceOver(history->refs, layout.OfBlocks(), history->placed);
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(run_tokens.size())));

@@ -119,8 +119,10 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
 
 // The old corpus stays for a while, so that a change that is reverted computes nothing.
 Status LlamaEngine::TakePlace(const CorpusRecord& record) {
-  (void)record;
-  return OkStatus();  // TAKEPLACE
+  return store_
+      ->ReplaceCorpus(record.name, record.replaces, PreviousName(record.replaces),
+                      WallTimeMs() + kPreviousKeptMs)
+      .status();
 }
 
 Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,

@@ -61,9 +61,38 @@ Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question
   return AnswerOver(question, kv, report);
 }
 
+Result<GenerationReport> LlamaEngine::AnswerOnDevice(const Question& question,
+                                                     QuestionReport* report) {
+  const CorpusRecord& record = question.record;
+  report->cached_tokens = record.tokens;
+  std::vector<DeviceRef> placed = store_->OnDevice(record.chain);
+  const auto there = [](const DeviceRef& ref) { return ref.held != nullptr; };
+  if (std::all_of(placed.begin(), placed.end(), there)) {
+    for (const DeviceRef& ref : placed) report->device_bytes += ref.bytes;
+    return AnswerOver(question, *SequenceOnDevice(placed, question.layout), report);
+  }
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+  Result<LeasedCorpus> whole = LeaseWhole(context(), *store_, record, question.layout, tokens,
+                                          ComputePriority::kQuestion, question.stop);
+  if (!whole.ok() && store_->write_gate().state().read_only) {
+    report->cached_tokens = 0;
+    return AnswerFromScratch(question, report);
+  }
+  ASSIGN_OR_RETURN(LeasedCorpus leased, std::move(whole));
+  PlaceOnDevice(context(), *store_, record.chain, leased.refs, question.stop, &leased.placed);
+  report->recomputed_tokens = leased.recomputed_tokens;
+  report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
+  report->load_ms = SecondsSince(question.start) * 1e3;
+  report->host_bytes = leased.stats.host_bytes;
+  report->disk_bytes = leased.stats.disk_bytes;
+  const auto kv = SequenceOver(leased.refs, question.layout, leased.placed);
+  return AnswerOver(question, *kv, report);
+}
+
 Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
                                                       QuestionReport* report) {
   const CorpusRecord& record = question.record;
+  if (!backend_->host_addressable()) return AnswerOnDevice(question, report);
   FetchStats stats;
   report->cached_tokens = record.tokens;
   Result<GenerationReport> generated = CorruptionError("a block is damaged or missing");

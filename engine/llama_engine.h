@@ -141,6 +141,9 @@ class LlamaEngine final : public Engine {
   Result<GenerationReport> AnswerFromScratch(const Question& question, QuestionReport* report);
   // Computes while the blocks arrive, layer by layer; repairs broken ones first.
   Result<GenerationReport> AnswerFromStore(const Question& question, QuestionReport* report);
+  // The same for a backend that does not read host memory: from the device tier, else from leased
+  // blocks that are copied there first.
+  Result<GenerationReport> AnswerOnDevice(const Question& question, QuestionReport* report);
   // All blocks of the corpus, repaired where need be.
   Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
   Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,

@@ -186,6 +186,11 @@ class BlockStore {
                                            std::span<const BlockRef> blocks,
                                            const std::stop_token& stop) = 0;
 
+  // Leases those of the blocks that are on the device now, in order; the others come back without.
+  virtual std::vector<DeviceRef> OnDevice(std::span<const Digest> digests) {
+    return std::vector<DeviceRef>(digests.size());
+  }
+
   // One block's payload, read past the host tier and checked; sections: as in BlockWrite.
   // kCorruption: damaged, and now quarantined; kNotFound: not stored.
   virtual Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,

@@ -65,6 +65,7 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
                                                   const PrefetchOptions& options) override;
   Result<uint64_t> PromoteToDevice(std::span<const Digest> chain, std::span<const BlockRef> blocks,
                                    const std::stop_token& stop) override;
+  std::vector<DeviceRef> OnDevice(std::span<const Digest> digests) override;
   Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                    uint32_t* sections) override;
   Status PutSidecarParts(uint64_t corpus_id, std::string_view kind,

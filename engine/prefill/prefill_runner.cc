@@ -4,13 +4,50 @@
 
 namespace corpusd {
 
-std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout) {
+namespace {
+
+const std::byte* DeviceAddress(const DeviceRef& ref) {
+  return reinterpret_cast<const std::byte*>(ref.address);
+}
+
+}  // namespace
+
+std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout,
+                                         std::span<const DeviceRef> placed) {
   auto kv = std::make_unique<KvSequence>(layout);
-  for (const BlockRef& ref : refs) {
+  for (size_t i = 0; i < refs.size(); ++i) {
+    const BlockRef& ref = refs[i];
     CHECK(ref.valid() && ref.bytes().size() == layout.blocks.BlockBytes()) << "block of a lease";
-    kv->AddShared(ref.bytes().data(), ref.tokens());
+    const bool on_device = i < placed.size() && placed[i].held != nullptr;
+    kv->AddShared(on_device ? DeviceAddress(placed[i]) : ref.bytes().data(), ref.tokens());
   }
   return kv;
+}
+
+std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,
+                                             const KvLayout& layout) {
+  auto kv = std::make_unique<KvSequence>(layout);
+  for (const DeviceRef& ref : placed) {
+    CHECK(ref.held != nullptr && ref.bytes == layout.blocks.BlockBytes()) << "block on the device";
+    kv->AddShared(DeviceAddress(ref), ref.tokens);
+  }
+  return kv;
+}
+
+void PlaceOnDevice(const ComputeContext& context, BlockStore& store, std::span<const Digest> chain,
+                   std::span<const BlockRef> refs, const std::stop_token& stop,
+                   std::vector<DeviceRef>* placed) {
+  if (context.backend.host_addressable() || refs.size() <= placed->size()) return;
+  const size_t first = placed->size();
+  const auto wanted = chain.subspan(first, refs.size() - first);
+  std::vector<DeviceRef> found = store.OnDevice(wanted);
+  const auto there = [](const DeviceRef& ref) { return ref.held != nullptr; };
+  if (!std::all_of(found.begin(), found.end(), there)) {
+    // A tier that is full or failing costs copies, not the answer.
+    (void)store.PromoteToDevice(wanted, refs.subspan(first), stop);
+    found = store.OnDevice(wanted);
+  }
+  placed->insert(placed->end(), found.begin(), found.end());
 }
 
 std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvLayout& layout) {

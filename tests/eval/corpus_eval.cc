@@ -88,7 +88,7 @@ void AddDevice(CLI::App* command, EvalArguments* a) {
                       "where calibrations of cq formats are kept");
   command->add_option("--calibration-text", a->session.calibration_text,
                       "a text to calibrate on; default: the bundled one");
-  command->add_option("--device", a->device, "cpu")->check(CLI::IsMember({"cpu", "auto"}));
+  command->add_option("--device", a->session.device, "cpu (default), auto, cuda:N");
   command->add_option("--isa", a->session.isa,
                       "auto, avx2, avx512, amx, or reference (plain loops, slow)");
   command->add_option("--threads", a->session.threads, "0: all");

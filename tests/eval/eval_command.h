@@ -32,7 +32,6 @@ struct EvalArguments {
   ModelSessionOptions session;
   std::string text_path, ids_path, output_path, base_path;
   std::string positions = "all";
-  std::string device = "cpu";
   PerplexityOptions perplexity;
   bool context_given = false;
   bool parse_special = true;

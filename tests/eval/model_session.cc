@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "engine/backend/cpu_backend.h"
+#include "engine/backend/device_backend.h"
 #include "engine/backend/reference_backend.h"
 #include "engine/prefill/prefill_runner.h"
 
@@ -28,7 +28,8 @@ Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptio
   if (options.isa == "reference") {
     session->backend_ = MakeReferenceBackend();
   } else {
-    ASSIGN_OR_RETURN(session->backend_, MakeCpuBackend({options.threads, options.isa}));
+    ASSIGN_OR_RETURN(session->backend_,
+                     MakeBackend(options.device, {options.threads, options.isa}));
   }
   ASSIGN_OR_RETURN(session->model_, LoadModel(*session->source_, *session->backend_));
   ASSIGN_OR_RETURN(
