@@ -100,6 +100,7 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   RETURN_IF_ERROR(
       ComputeRun(context(), run_tokens, *kv, *scratch, ComputePriority::kPrefill, stop));
   record->prefill_seconds += SecondsSince(start);
+  record->prefill_tokens += run_tokens.size();
   ASSIGN_OR_RETURN(const auto writes, BlockWrites(*backend_, *kv, chain, tokens, first_block));
   ASSIGN_OR_RETURN(*record, store_->Publish(*record, writes));
   progress->written_bytes += run_chain.size() * layout.blocks.BlockBytes();

@@ -88,7 +88,8 @@ struct CorpusRecord {
   RetentionPriority priority = RetentionPriority::kNormal;
   int64_t created_at_ms = 0;
   int64_t last_used_at_ms = 0;
-  double prefill_seconds = 0;  // summed over runs
+  double prefill_seconds = 0;   // summed over runs
+  uint64_t prefill_tokens = 0;  // computed in them; 0: not counted (older records)
   uint32_t resumed_times = 0;
   uint64_t skipped_files = 0;            // binaries and unreadable files left out
   std::optional<CorpusQuality> quality;  // none: exact, or not measured

@@ -51,6 +51,7 @@ void DecodeFields(const json& value, CorpusRecord* record) {
   record->created_at_ms = value.value("created_at_ms", int64_t{0});
   record->last_used_at_ms = value.value("last_used_at_ms", int64_t{0});
   record->prefill_seconds = value.value("prefill_seconds", 0.0);
+  record->prefill_tokens = value.value("prefill_tokens", uint64_t{0});
   record->resumed_times = value.value("resumed_times", 0U);
   record->skipped_files = value.value("skipped_files", uint64_t{0});
   record->roots = value.value("roots", std::vector<std::string>{});
@@ -122,6 +123,7 @@ std::string EncodeRecord(const CorpusRecord& r) {
                 {"created_at_ms", r.created_at_ms},
                 {"last_used_at_ms", r.last_used_at_ms},
                 {"prefill_seconds", r.prefill_seconds},
+                {"prefill_tokens", r.prefill_tokens},
                 {"resumed_times", r.resumed_times},
                 {"skipped_files", r.skipped_files}};
   for (const IdentityField& f : r.identity) value["identity"].push_back({f.name, f.value});

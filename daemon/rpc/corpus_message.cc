@@ -96,8 +96,9 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   message.set_last_used_at_ms(record.last_used_at_ms);
   message.set_prefill_seconds(record.prefill_seconds);
   if (record.prefill_seconds > 0) {
-    message.set_prefill_tokens_per_s(static_cast<double>(record.durable_tokens) /
-                                     record.prefill_seconds);
+    const uint64_t computed =
+        record.prefill_tokens == 0 ? record.durable_tokens : record.prefill_tokens;
+    message.set_prefill_tokens_per_s(static_cast<double>(computed) / record.prefill_seconds);
   }
   message.set_prefill_resumed_times(record.resumed_times);
   for (const CorpusSource& source : record.sources) {

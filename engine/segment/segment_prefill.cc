@@ -108,6 +108,7 @@ class SegmentPrefill {
       if (segment.first_block == 0) break;  // the others need it in the store
     }
     if (writes.empty()) return OkStatus();
+    for (const BlockWrite& write : writes) record_.prefill_tokens += write.tokens.size();
     record_.prefill_seconds +=
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     ASSIGN_OR_RETURN(record_, task_.store.Publish(record_, writes));
