@@ -157,6 +157,16 @@ class PartReader {
   size_t part_ = 0, offset_ = 0;
 };
 
+Status MakeFolder(const std::string& folder) {
+  std::error_code error;
+  const bool made = std::filesystem::create_directories(folder, error);
+  if (error == std::errc::no_space_on_device) {
+    return ResourceExhaustedError("making " + folder + ": " + error.message());
+  }
+  if (error) return IoError("making " + folder + ": " + error.message());
+  return made ? SyncFolder(std::filesystem::path(folder).parent_path().string()) : OkStatus();
+}
+
 // "12.retrieval.side" -> 12, "retrieval". False for any other name.
 bool ParseName(const std::string& name, uint64_t* corpus_id, std::string* kind) {
   if (!name.ends_with(kExtension)) return false;
@@ -196,11 +206,9 @@ std::string SidecarStore::PathOf(uint64_t corpus_id, std::string_view kind) cons
 
 Result<std::unique_ptr<SidecarStore>> SidecarStore::Open(const std::string& folder,
                                                          const std::set<uint64_t>& corpora) {
-  std::error_code error;
-  if (std::filesystem::create_directories(folder, error)) {
-    RETURN_IF_ERROR(SyncFolder(std::filesystem::path(folder).parent_path().string()));
-  }
   std::unique_ptr<SidecarStore> store(new SidecarStore(folder));
+  if (!MakeFolder(folder).ok()) return store;  // a full disk: tried again with the first sidecar
+  std::error_code error;
   std::filesystem::directory_iterator entries(folder, error);
   if (error) return IoError("cannot read " + folder + ": " + error.message());
   std::vector<std::string> stale;
@@ -248,6 +256,7 @@ std::unique_ptr<SidecarStore::Draft> SidecarStore::Begin(uint64_t corpus_id, std
 
 Status SidecarStore::Write(const Draft& draft, Parts parts) const {
   RETURN_IF_ERROR(FaultPoint("sidecar.write"));
+  RETURN_IF_ERROR(MakeFolder(folder_));
   ASSIGN_OR_RETURN(const auto file, DirectFile::Create(draft.path_));
   Header header{draft.corpus_id_, TotalBytes(parts), {}};
   CHECK(DiskBytes(header.bytes) == draft.disk_bytes_) << header.bytes;

@@ -66,6 +66,17 @@ class CrashRecoveryTest : public StoreFixture {
       EXPECT_EQ(left, record.expires_at_ms != 0) << record.name;
     }
     ExpectInvariants(*store_);
+    size_t sidecars = 0;
+    for (const CorpusRecord& record : store_->ListCorpora()) {
+      const auto sidecar = store_->Sidecar(record.id, "index");
+      if (sidecar.status().code() == StatusCode::kNotFound) continue;
+      ASSERT_TRUE(sidecar.ok()) << sidecar.status().ToString();
+      EXPECT_FALSE(sidecar->empty());
+      ++sidecars;
+    }
+    const std::filesystem::directory_iterator files(folder_ + "/sidecars");
+    EXPECT_EQ(std::distance(begin(files), end(files)), static_cast<ptrdiff_t>(sidecars))
+        << "what nobody owns, or a draft";
   }
 
   // With all corpora gone nothing of them is left, orphans of crashes included.
@@ -74,6 +85,7 @@ class CrashRecoveryTest : public StoreFixture {
       ASSERT_TRUE(store_->RemoveCorpus(record.name).ok());
     }
     EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/segments"));
+    EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/sidecars"));
   }
 };
 
@@ -99,8 +111,8 @@ TEST_F(CrashRecoveryTest, KillAtAnyMomentLeavesWholeBlocks) {
 
 // The same at the places where a crash is worst.
 TEST_F(CrashRecoveryTest, CrashAroundPayloadAndCatalogue) {
-  for (const char* const point :
-       {"payload.write", "payload.written", "catalog.write", "catalog.written"}) {
+  for (const char* const point : {"payload.write", "payload.written", "catalog.write",
+                                  "catalog.written", "sidecar.write", "sidecar.written"}) {
     for (const int after : {0, 1, 2, 5}) {
       store_.reset();
       int events = -1;
@@ -196,6 +208,7 @@ TEST_F(CrashWorker, DISABLED_Work) {
     record->state = CorpusState::kReady;
     if (updates) record->replaces = name;
     ASSERT_TRUE(store_->UpdateCorpus(*record).ok());
+    ASSERT_TRUE(store_->PutSidecar(record->id, "index", PayloadOf(record->chain[0])).ok());
     if (!updates) continue;
     const auto replaced = store_->ReplaceCorpus(made, name, name + "~previous", kFarMs);
     ASSERT_TRUE(replaced.ok()) << replaced.status().ToString();
