@@ -122,10 +122,9 @@ struct QuestionReport {
   std::vector<Citation> citations;  // the heaviest first
   struct Selection {
     uint64_t candidate_blocks = 0;     // of the corpus
-    std::vector<uint64_t> blocks;      // attended at the end, the best first
-    uint32_t rounds = 0;               // how often blocks were chosen
-    double select_ms = 0;              // in the first round: scoring and choosing
-    std::vector<uint64_t> top_blocks;  // the first round's best 48 by score, chosen or not
+    std::vector<uint64_t> blocks;      // attended, in part or whole, the best first
+    double select_ms = 0;              // scoring and choosing
+    std::vector<uint64_t> top_blocks;  // the best 48 by score, attended or not
   };
   std::optional<Selection> selection;
 };

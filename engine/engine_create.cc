@@ -67,9 +67,11 @@ Status LlamaEngine::BeginUpdate(const CorpusRequest& request, CorpusRecord* reco
   const uint64_t prefix = record->sources.front().first_token;
   tokens->erase(tokens->begin(), tokens->begin() + static_cast<ptrdiff_t>(prefix));
   tokens->insert(tokens->begin(), preamble.begin(), preamble.end());
-  for (CorpusSource& source : record->sources) {
+  std::vector<CorpusSource> sources(record->sources.begin(), record->sources.end());
+  for (CorpusSource& source : sources) {
     source.first_token = source.first_token - prefix + preamble.size();
   }
+  record->sources = std::move(sources);
   record->name = UpdateName(base.name);
   record->replaces = base.name;
   record->segments = base.segments;

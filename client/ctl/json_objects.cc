@@ -51,7 +51,6 @@ Json SelectionToJson(const v1::AskReply& reply) {
   if (!reply.has_selection()) return nullptr;
   return {{"candidate_blocks", reply.selection().candidate_blocks()},
           {"chosen_blocks", reply.selection().chosen_blocks()},
-          {"rounds", reply.selection().rounds()},
           {"select_ms", reply.selection().select_ms()}};
 }
 

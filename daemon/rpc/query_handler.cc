@@ -55,7 +55,6 @@ void FillReply(const QuestionReport& report, v1::AskReply* reply) {
   v1::Selection* selection = reply->mutable_selection();
   selection->set_candidate_blocks(report.selection->candidate_blocks);
   selection->set_chosen_blocks(report.selection->blocks.size());
-  selection->set_rounds(report.selection->rounds);
   selection->set_select_ms(report.selection->select_ms);
 }
 

@@ -7,31 +7,23 @@ namespace corpusd {
 KvSequence::KvSequence(const KvLayout& layout) : layout_(layout) {
   if (layout_.sinks == nullptr) return;
   sinks_.push_back({.bytes = layout_.sinks->bytes->data(), .tokens = layout_.sinks->tokens});
-  Rebuild();
+  RebuildLists();
 }
 
-uint32_t KvSequence::HiddenAt(uint64_t position) const {
-  return position == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
+uint32_t KvSequence::HiddenOfNext() const {
+  return tokens_ == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
 }
 
 void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
+  CHECK(own_.empty()) << "shared pages come before own ones";
   CHECK(page.tokens >= 1 && page.tokens <= format.block_tokens) << page.tokens;
   if (shared_.empty() || !(shared_.back().format == format)) shared_.push_back({format, {}});
-  const uint32_t hidden = std::min(std::max(page.hidden, HiddenAt(shared_tokens_)), page.tokens);
-  shared_.back().pages.push_back({page.bytes, shared_tokens_, page.tokens, hidden});
-  shared_tokens_ += page.tokens;
-  Rebuild();
-}
-
-void KvSequence::TruncateShared(size_t pages) {
-  shared_tokens_ = 0;
-  for (SharedRun& run : shared_) {
-    run.pages.resize(std::min(run.pages.size(), pages));
-    pages -= run.pages.size();
-    for (const KvPage& page : run.pages) shared_tokens_ += page.tokens;
-  }
-  std::erase_if(shared_, [](const SharedRun& run) { return run.pages.empty(); });
-  Rebuild();
+  // A page whose slot 0 would come before position 0 begins there, and leaves a gap.
+  const uint64_t first = tokens_ - std::min<uint64_t>(tokens_, page.hidden);
+  const uint32_t hidden = std::min(std::max(page.hidden, HiddenOfNext()), page.tokens);
+  shared_.back().pages.push_back({page.bytes, first, page.tokens, hidden});
+  tokens_ = first + page.tokens;
+  RebuildLists();
 }
 
 Status KvSequence::Extend(Backend& backend, uint32_t count) {
@@ -39,7 +31,7 @@ Status KvSequence::Extend(Backend& backend, uint32_t count) {
     if (own_.empty() || own_.back().tokens == layout_.own.block_tokens) {
       ASSIGN_OR_RETURN(auto buffer, backend.Allocate(layout_.own.BlockBytes(), "KV page"));
       backend.Clear(buffer->data(), buffer->bytes());
-      own_.push_back({buffer->data(), tokens_, 0, HiddenAt(tokens_)});
+      own_.push_back({buffer->data(), tokens_, 0, HiddenOfNext()});
       buffers_.push_back(std::move(buffer));
     }
     const uint32_t fit = std::min(count, layout_.own.block_tokens - own_.back().tokens);
@@ -47,7 +39,7 @@ Status KvSequence::Extend(Backend& backend, uint32_t count) {
     tokens_ += fit;
     count -= fit;
   }
-  Rebuild();
+  RebuildLists();
   return OkStatus();
 }
 
@@ -104,12 +96,7 @@ uint64_t KvSequence::attended_tokens() const {
   return count;
 }
 
-void KvSequence::Rebuild() {
-  tokens_ = shared_tokens_;
-  for (KvPage& page : own_) {
-    page.first_position = tokens_;
-    tokens_ += page.tokens;
-  }
+void KvSequence::RebuildLists() {
   lists_.clear();
   if (!sinks_.empty()) lists_.push_back({&layout_.sinks->format, sinks_});
   for (const SharedRun& run : shared_) lists_.push_back({&run.format, run.pages});

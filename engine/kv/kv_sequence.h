@@ -27,21 +27,18 @@ class KvSequence {
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
-  // A page of layout.blocks' BlockBytes() behind the shared ones. Own pages move to the positions
-  // behind it: their keys are rotated by their slots alone.
+  // REQUIRES: no own page yet; bytes of layout.blocks' BlockBytes().
   void AddShared(const std::byte* bytes, uint32_t tokens) {
     AddShared(layout_.blocks, {bytes, tokens});
   }
   struct SharedPage {
     const std::byte* bytes = nullptr;
-    uint32_t tokens = 0;  // filled slots
-    uint32_t hidden = 0;  // of them, from the first, that are not read; they keep their positions
+    uint32_t tokens = 0;  // slots, from the first, that are read or hidden
+    uint32_t hidden = 0;  // of them, from the first, that are not read and take no positions
   };
   void AddShared(const SharedPage& page) { AddShared(layout_.blocks, page); }
   // The same for a page of another format, such as exact first tokens before a coded history.
   void AddShared(const KvFormat& format, const SharedPage& page);
-  // Takes away the shared pages behind the first `pages`; own ones stay.
-  void TruncateShared(size_t pages);
   // The shared pages are still on their way: section i of their blocks is layer i. Null: all there.
   void Follow(BlockPrefetch* arriving) { arriving_ = arriving; }
   // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
@@ -89,10 +86,9 @@ class KvSequence {
   Result<std::vector<OwnBlock>> HostBlocks(Backend& backend);
 
  private:
-  // Places all pages behind each other.
-  void Rebuild();
-  // How many slots of a page at this position are read from the sinks instead.
-  uint32_t HiddenAt(uint64_t position) const;
+  void RebuildLists();
+  // How many slots of a page that begins at the sequence's end are read from the sinks instead.
+  uint32_t HiddenOfNext() const;
 
   const KvLayout layout_;
   std::vector<KvPage> sinks_;  // one or none
@@ -107,8 +103,7 @@ class KvSequence {
   std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
   std::vector<std::unique_ptr<Buffer>> host_;     // of HostBlocks
   std::vector<KvPageList> lists_;
-  uint64_t shared_tokens_ = 0;
-  uint64_t tokens_ = 0;  // shared and own
+  uint64_t tokens_ = 0;
 };
 
 }  // namespace corpusd

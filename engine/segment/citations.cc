@@ -40,34 +40,38 @@ void SetLines(const CorpusSource& source, std::span<const TokenId> tokens,
 
 }  // namespace
 
-std::vector<Citation> CiteBlocks(const CorpusRecord& record, const CorpusChain& chain,
+std::vector<Citation> CitePieces(const CorpusRecord& record, const CorpusChain& chain,
                                  std::span<const TokenId> tokens, const Tokenizer& tokenizer,
-                                 std::vector<BlockWeight> weights, size_t count) {
-  std::sort(weights.begin(), weights.end(),
-            [](const BlockWeight& a, const BlockWeight& b) { return a.block < b.block; });
+                                 std::vector<PieceWeight> weights, size_t count) {
+  std::sort(weights.begin(), weights.end(), [](const PieceWeight& a, const PieceWeight& b) {
+    return a.piece.block != b.piece.block ? a.piece.block < b.piece.block
+                                          : a.piece.first < b.piece.first;
+  });
   struct Stretch {
-    uint64_t source, end_block;
+    uint64_t source;
     Citation citation;
   };
   std::vector<Stretch> stretches;
   double total = 0;
-  for (const BlockWeight& weight : weights) {
-    const CorpusSegment& segment = chain.SegmentOfBlock(weight.block);
+  for (const PieceWeight& weight : weights) {
+    const CorpusSegment& segment = chain.SegmentOfBlock(weight.piece.block);
     if (segment.first_block == 0) continue;
     total += weight.weight;
-    const BlockSpan span = chain.block(weight.block);
-    if (!stretches.empty() && stretches.back().source == segment.source &&
-        stretches.back().end_block == weight.block) {
-      stretches.back().end_block = weight.block + 1;
-      stretches.back().citation.tokens += span.tokens;
-      stretches.back().citation.weight += weight.weight;
-      continue;
+    const uint64_t first = chain.block(weight.piece.block).first_token + weight.piece.first;
+    const uint64_t count_of_piece = weight.piece.end - weight.piece.first;
+    if (!stretches.empty() && stretches.back().source == segment.source) {
+      Citation& last = stretches.back().citation;
+      if (last.first_token + last.tokens == first) {
+        last.tokens += count_of_piece;
+        last.weight += weight.weight;
+        continue;
+      }
     }
     Citation citation;
-    citation.first_token = span.first_token;
-    citation.tokens = span.tokens;
+    citation.first_token = first;
+    citation.tokens = count_of_piece;
     citation.weight = weight.weight;
-    stretches.push_back({segment.source, weight.block + 1, citation});
+    stretches.push_back({segment.source, citation});
   }
   std::stable_sort(stretches.begin(), stretches.end(), [](const Stretch& a, const Stretch& b) {
     return a.citation.weight > b.citation.weight;

@@ -6,7 +6,7 @@
 namespace corpusd {
 namespace {
 
-constexpr std::string_view kIndexKind = "retrieval-index";
+constexpr std::string_view kIndexKind = "retrieval_index";
 // Blocks that are read at a time when an index is made from the store.
 constexpr uint64_t kReadBlocks = 64;
 // Corpora kept; and what they may take together, but for the one that is in use: ten of a million

@@ -6,9 +6,7 @@
 namespace corpusd {
 namespace {
 
-// Blocks are chosen again after so many tokens of an answer.
-constexpr uint64_t kChooseEvery = 16;
-// Of the first choice, told to those who measure it.
+// Told to those who measure the choice.
 constexpr size_t kTopBlocks = 48;
 constexpr size_t kCitationsMax = 8;
 
@@ -19,6 +17,7 @@ SegmentAnswer::SegmentAnswer(const SegmentQuestion& question)
       text_(question.corpus.text()),
       tap_(question.corpus.index->layout().heads().heads(),
            question.corpus.index->layout().head_dim()) {
+  rule_.blocks_max = question.blocks_max;
   selection_.candidate_blocks = question.corpus.chain.blocks() - text_.preamble_digests().size();
 }
 
@@ -30,12 +29,12 @@ Result<KvSequence*> SegmentAnswer::Begin() {
   recomputed_tokens_ += lease.recomputed_tokens;
   RETURN_IF_ERROR(TapQuestion());
   const auto start = std::chrono::steady_clock::now();
-  RETURN_IF_ERROR(Choose());
+  Choose();
   const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start;
   selection_.select_ms = spent.count();
   kv_ = std::make_unique<KvSequence>(question_.layout);
   for (const BlockRef& ref : preamble_) kv_->AddShared(ref.bytes().data(), ref.tokens());
-  RETURN_IF_ERROR(Attend(kv_.get()));
+  RETURN_IF_ERROR(Attend());
   return kv_.get();
 }
 
@@ -62,78 +61,78 @@ Status SegmentAnswer::TapQuestion() {
     const bool seen = last && layer > tap_.last_layer();
     if (!status.ok() && !seen) return status;
   }
-  Remember(tap_.queries(), tap_.rows());
+  KeepWords();
   return OkStatus();
 }
 
-std::span<const float> SegmentAnswer::LastRows(uint32_t rows) const {
-  return tap_.queries().last(tap_.queries().size() / tap_.rows() * rows);
+// Of the last chunk's queries, those of the question's own words: what stands around them looks for
+// nothing.
+void SegmentAnswer::KeepWords() {
+  const size_t floats = tap_.queries().size() / tap_.rows();
+  const size_t first_row = question_.prompt.size() - tap_.rows();
+  const auto begin = static_cast<size_t>(question_.words.data() - question_.prompt.data());
+  const size_t end = begin + question_.words.size();
+  for (size_t row = std::max(begin, first_row); row < end; ++row) {
+    const auto queries = tap_.queries().subspan((row - first_row) * floats, floats);
+    looked_for_.insert(looked_for_.end(), queries.begin(), queries.end());
+    ++looked_for_rows_;
+  }
 }
 
-void SegmentAnswer::Remember(std::span<const float> queries, uint32_t rows) {
-  looked_for_.insert(looked_for_.end(), queries.begin(), queries.end());
-  looked_for_rows_ += rows;
+void SegmentAnswer::Choose() {
+  const CorpusIndex& index = *question_.corpus.index;
+  RetrievalQuery query;
+  query.q = looked_for_;
+  query.rows = looked_for_rows_;
+  query.text = question_.text;
+  query.first_block = text_.preamble_digests().size();
+  const auto scores = index.Search(query, question_.policy, rule_, question_.scanner);
+  const Candidates candidates{scores.of_blocks, question_.corpus.block_tokens, query.first_block};
+  selection_.top_blocks = BestBlocks(candidates, kTopBlocks);
+  std::vector<BlockHit> hits;
+  for (const uint64_t block : BestBlocks(candidates, rule_.blocks_max)) {
+    hits.push_back({block, index.HitToken(query, scores, block, question_.scanner)});
+  }
+  const CorpusChain& chain = question_.corpus.chain;
+  pieces_ = PiecesAround(
+      hits, question_.corpus.block_tokens,
+      [&](uint64_t block) {
+        const CorpusSegment& segment = chain.SegmentOfBlock(block);
+        return segment.first_block == 0 ? UINT64_MAX : segment.source;
+      },
+      question_.budget_tokens, rule_);
+  for (auto piece = pieces_.rbegin(); piece != pieces_.rend(); ++piece) {
+    if (std::find(blocks_.begin(), blocks_.end(), piece->block) == blocks_.end()) {
+      blocks_.push_back(piece->block);
+    }
+  }
+  weights_.assign(blocks_.size(), 0);
 }
 
-Status SegmentAnswer::Choose() {
-  const RetrievalQuery query{looked_for_, looked_for_rows_, question_.text};
-  const std::vector<float> scores =
-      question_.corpus.index->Score(query, question_.policy, rule_, question_.scanner);
-  Candidates candidates;
-  candidates.scores = scores;
-  candidates.tokens = question_.corpus.block_tokens;
-  candidates.first_block = text_.preamble_digests().size();
-  if (selection_.rounds == 0) selection_.top_blocks = BestBlocks(candidates, kTopBlocks);
-  const auto preamble_tokens = static_cast<uint32_t>(text_.preamble().size());
-  const uint32_t budget =
-      question_.budget_tokens - std::min(question_.budget_tokens, preamble_tokens);
-  chosen_ = ChooseBlocks(candidates, budget, rule_);
-  ++selection_.rounds;
-  return OkStatus();
-}
-
-// Puts the chosen blocks behind the preamble in place of those that are there.
-Status SegmentAnswer::Attend(KvSequence* kv) {
-  const std::vector<uint64_t> order = AttendOrder(chosen_);
+Status SegmentAnswer::Attend() {
+  std::vector<uint64_t> order;
+  for (const BlockPiece& piece : pieces_) order.push_back(piece.block);
   const SegmentPrefillTask task{question_.context, question_.store, text_, question_.layout,
                                 question_.stop};
   ASSIGN_OR_RETURN(SegmentLease lease, LeaseSegments(task, order, ComputePriority::kQuestion));
-  kv->TruncateShared(preamble_.size());
-  for (const BlockRef& ref : lease.blocks) kv->AddShared(ref.bytes().data(), ref.tokens());
+  for (size_t i = 0; i < pieces_.size(); ++i) {
+    kv_->AddShared({lease.blocks[i].bytes().data(), pieces_[i].end, pieces_[i].first});
+  }
   leases_ = std::move(lease.blocks);
   recomputed_tokens_ += lease.recomputed_tokens;
-  stats_.device_bytes += lease.stats.device_bytes;
-  stats_.host_bytes += lease.stats.host_bytes;
-  stats_.disk_bytes += lease.stats.disk_bytes;
-  stats_.waited_seconds += lease.stats.waited_seconds;
+  stats_ = lease.stats;
   return OkStatus();
 }
 
+// What the last token of the pass, the one that gives the next, looks at.
 Status SegmentAnswer::AfterPass(KvSequence& kv) {
   attended_tokens_ = kv.attended_tokens();
-  Weigh();
-  if (passes_ > 0) Remember(LastRows(1), 1);
-  // The prompt's pass gives the first token.
-  if (++passes_ % kChooseEvery != 0) return OkStatus();
-  const std::vector<uint64_t> before = chosen_;
-  RETURN_IF_ERROR(Choose());
-  return chosen_ == before ? OkStatus() : Attend(&kv);
-}
-
-// What the last token of the pass, the one that gives the next, looks at.
-void SegmentAnswer::Weigh() {
-  if (chosen_.empty()) return;
+  if (blocks_.empty()) return OkStatus();
+  const size_t floats = tap_.queries().size() / tap_.rows();
   const std::vector<float> mass =
-      question_.corpus.index->Mass(LastRows(1), 1, chosen_, question_.scanner);
-  for (size_t i = 0; i < chosen_.size(); ++i) {
-    const auto known = std::find_if(weights_.begin(), weights_.end(),
-                                    [&](const BlockWeight& w) { return w.block == chosen_[i]; });
-    if (known != weights_.end()) {
-      known->weight += mass[i];
-    } else {
-      weights_.push_back({chosen_[i], mass[i]});
-    }
-  }
+      question_.corpus.index->Mass(tap_.queries().last(floats), 1, blocks_, question_.scanner);
+  for (size_t i = 0; i < blocks_.size(); ++i) weights_[i] += mass[i];
+  return OkStatus();
 }
 
 void SegmentAnswer::Report(const Tokenizer& tokenizer, QuestionReport* report) const {
@@ -144,9 +143,20 @@ void SegmentAnswer::Report(const Tokenizer& tokenizer, QuestionReport* report) c
   report->host_bytes = stats_.host_bytes;
   report->disk_bytes = stats_.disk_bytes;
   report->selection = selection_;
-  report->selection->blocks = chosen_;
-  report->citations = CiteBlocks(question_.corpus.record, question_.corpus.chain,
-                                 question_.corpus.tokens, tokenizer, weights_, kCitationsMax);
+  report->selection->blocks = blocks_;
+  std::vector<PieceWeight> weights;
+  for (const BlockPiece& piece : pieces_) {
+    // A block's weight is that of its pieces together.
+    uint64_t of_block = 0;
+    for (const BlockPiece& other : pieces_) {
+      of_block += other.block == piece.block ? other.end - other.first : 0;
+    }
+    const auto place = std::find(blocks_.begin(), blocks_.end(), piece.block) - blocks_.begin();
+    weights.push_back({piece, weights_[static_cast<size_t>(place)] * (piece.end - piece.first) /
+                                  static_cast<double>(of_block)});
+  }
+  report->citations = CitePieces(question_.corpus.record, question_.corpus.chain,
+                                 question_.corpus.tokens, tokenizer, weights, kCitationsMax);
 }
 
 }  // namespace corpusd

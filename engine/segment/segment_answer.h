@@ -1,7 +1,8 @@
 // engine/segment/segment_answer.h -- one answer over a segmented corpus: the question is computed
-// over the preamble to see what its retrieval heads look for, the blocks that they and its words
-// find are put behind the preamble, and the answer is made over those. Blocks are chosen again as
-// the answer goes on, and what the heads attend to says what it rests on. One thread.
+// over the preamble to see what its retrieval heads look for, pieces of the blocks that they and
+// its words find are put behind the preamble, the best last, and the answer is made over those.
+// What the heads attend to meanwhile says what it rests on. How much is attended to, and that
+// choosing again while answering gains nothing: tests/eval/README.md. One thread.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +29,10 @@ struct SegmentQuestion {
   const KvLayout& layout;  // with the sinks of the preamble
   const std::string& text;
   std::span<const TokenId> prompt;
+  std::span<const TokenId> words;  // of the prompt: the question's own
   RetrievalPolicy policy = RetrievalPolicy::kFused;
-  uint32_t budget_tokens = 0;  // of the corpus that may be attended to, preamble included
+  uint32_t budget_tokens = 0;  // of the corpus behind the preamble that may be attended to
+  uint32_t blocks_max = 0;     // that are looked into
   const std::stop_token& stop;
 };
 
@@ -37,8 +40,8 @@ class SegmentAnswer final : public AnswerWatcher {
  public:
   explicit SegmentAnswer(const SegmentQuestion& question);
 
-  // Chooses blocks and leases them. RETURNS what the prompt is to be computed over; it lives as
-  // long as this.
+  // Chooses pieces and leases their blocks. RETURNS what the prompt is to be computed over; it
+  // lives as long as this.
   Result<KvSequence*> Begin();
 
   QueryTap& tap() override { return tap_; }
@@ -49,26 +52,24 @@ class SegmentAnswer final : public AnswerWatcher {
 
  private:
   Status TapQuestion();
-  Status Choose();
-  Status Attend(KvSequence* kv);
-  void Weigh();
-  // The last `rows` rows of the tap.
-  std::span<const float> LastRows(uint32_t rows) const;
-  void Remember(std::span<const float> queries, uint32_t rows);
+  void KeepWords();
+  void Choose();
+  // Puts the chosen pieces behind the preamble.
+  Status Attend();
 
   const SegmentQuestion question_;
-  const RetrievalRule rule_;
+  RetrievalRule rule_;
   const SegmentedText text_;
   QueryTap tap_;
-  std::vector<float> looked_for_;  // queries of the question, then of the answer so far
+  std::vector<float> looked_for_;  // queries of the question's words
   uint32_t looked_for_rows_ = 0;
   std::vector<BlockRef> preamble_;
-  std::vector<uint64_t> chosen_;  // the best first
-  std::vector<BlockRef> leases_;  // of them, in the order of their pages
+  std::vector<BlockPiece> pieces_;  // in the order of their pages
+  std::vector<uint64_t> blocks_;    // of them, each once
+  std::vector<BlockRef> leases_;    // of the pieces
   std::unique_ptr<KvSequence> kv_;
-  std::vector<BlockWeight> weights_;
+  std::vector<double> weights_;  // of blocks_, summed over the answer's tokens
   uint64_t attended_tokens_ = 0;
-  uint64_t passes_ = 0;
   FetchStats stats_;
   uint64_t recomputed_tokens_ = 0;
   QuestionReport::Selection selection_;

@@ -11,9 +11,6 @@ namespace {
 
 // Blocks of one read when a whole corpus is read.
 constexpr size_t kReadBlocks = 64;
-// Of the corpus, for one question, unless it says otherwise: more makes a small model's answers
-// worse (tests/eval/README.md).
-constexpr uint32_t kBudgetTokens = 2048;
 
 }  // namespace
 
@@ -66,6 +63,16 @@ Status SegmentedCorpora::Prefill(CorpusRecord* record, const KvLayout& layout,
   return OkStatus();
 }
 
+// The index may have to be made from blocks that are damaged.
+Result<std::shared_ptr<const LoadedCorpus>> SegmentedCorpora::Load(const SegmentRequest& request) {
+  auto corpus = loaded_.Get(request.record, request.layout);
+  const StatusCode code = corpus.status().code();
+  if (code != StatusCode::kNotFound && code != StatusCode::kCorruption) return corpus;
+  ASSIGN_OR_RETURN(const auto tokens, store_.CorpusTokens(request.record.name));
+  RETURN_IF_ERROR(Repair(request.record, request.layout, tokens).status());
+  return loaded_.Get(request.record, request.layout);
+}
+
 Result<GenerationReport> SegmentedCorpora::Answer(const SegmentRequest& request,
                                                   QuestionReport* report) {
   const auto start = std::chrono::steady_clock::now();
@@ -74,15 +81,33 @@ Result<GenerationReport> SegmentedCorpora::Answer(const SegmentRequest& request,
                                 "' is segmented: its blocks cannot be computed for one question");
   }
   ASSIGN_OR_RETURN(const RetrievalPolicy policy, ParseRetrievalPolicy(request.question.retrieval));
-  ASSIGN_OR_RETURN(const auto corpus, loaded_.Get(request.record, request.layout));
+  ASSIGN_OR_RETURN(const auto corpus, Load(request));
+  const std::span<const TokenId> prompt = request.generation.prompt;
+  const std::stop_token& stop = request.stop;
   // What the context leaves beside the question and its answer.
-  const uint64_t room = context_.model.config().context_tokens - request.generation.prompt.size() -
-                        request.generation.max_tokens;
-  const uint32_t asked =
-      request.question.budget_tokens == 0 ? kBudgetTokens : request.question.budget_tokens;
-  SegmentAnswer answer({context_, store_, *corpus, scanner_, request.layout,
-                        request.question.question, request.generation.prompt, policy,
-                        static_cast<uint32_t>(std::min<uint64_t>(room, asked)), request.stop});
+  const uint64_t room = context_.model.config().context_tokens - prompt.size() -
+                        request.generation.max_tokens - corpus->text().preamble().size();
+  const uint32_t asked = request.question.budget_tokens;
+  SegmentQuestion question{context_,
+                           store_,
+                           *corpus,
+                           scanner_,
+                           request.layout,
+                           request.question.question,
+                           prompt,
+                           chat_.QuestionWords(prompt),
+                           policy,
+                           static_cast<uint32_t>(room),
+                           RetrievalRule().blocks_max,
+                           stop};
+  if (asked > 0) {
+    const auto preamble = static_cast<uint32_t>(corpus->text().preamble().size());
+    const RetrievalRule rule;
+    question.budget_tokens = std::min(question.budget_tokens, asked - std::min(asked, preamble));
+    question.blocks_max =
+        std::max(1U, question.budget_tokens / (rule.tokens_before + rule.tokens_behind));
+  }
+  SegmentAnswer answer(question);
   ASSIGN_OR_RETURN(KvSequence* const kv, answer.Begin());
   GenerationRequest generation = request.generation;
   generation.watcher = &answer;

@@ -48,6 +48,8 @@ class SegmentedCorpora {
   Result<FetchStats> Warm(const CorpusRecord& record);
 
  private:
+  Result<std::shared_ptr<const LoadedCorpus>> Load(const SegmentRequest& request);
+
   const ComputeContext context_;
   BlockStore& store_;
   const Tokenizer& tokenizer_;

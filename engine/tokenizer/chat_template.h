@@ -8,6 +8,7 @@
 // it.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,8 @@ class ChatTemplate {
   std::vector<TokenId> CorpusPrefix(std::string_view system_text) const;
   // What comes after the corpus, up to where the model answers.
   std::vector<TokenId> QuestionSuffix(std::string_view question) const;
+  // Of a QuestionSuffix the tokens of the question itself.
+  std::span<const TokenId> QuestionWords(std::span<const TokenId> suffix) const;
   // True for the tokens that end an answer.
   bool IsStop(TokenId id) const;
 

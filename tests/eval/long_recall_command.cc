@@ -91,7 +91,7 @@ Status OpenEngine(const EvalArguments& a, Run* run) {
   ASSIGN_OR_RETURN(run->store, BlockStore::Open(store));
   EngineOptions engine;
   engine.model_path = a.session.model_path;
-  engine.device = a.device;
+  engine.device = a.session.device;
   engine.isa = a.session.isa;
   engine.threads = a.session.threads;
   engine.cache_dir = a.session.calibration_dir;

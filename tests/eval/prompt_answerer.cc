@@ -54,7 +54,7 @@ class ModelPromptAnswerer final : public PromptAnswerer {
 }  // namespace
 
 Result<std::unique_ptr<PromptAnswerer>> MakePromptAnswerer(ModelSession& session) {
-  ASSIGN_OR_RETURN(auto chat, ChatTemplate::FromGguf(session.file(), session.tokenizer()));
+  ASSIGN_OR_RETURN(auto chat, session.source().LoadChatTemplate(session.tokenizer()));
   return std::make_unique<ModelPromptAnswerer>(session, std::move(chat));
 }
 

@@ -275,7 +275,6 @@ std::vector<v1::Response> CitedAnswer(const v1::Request& request) {
   v1::Selection& selection = *reply.mutable_selection();
   selection.set_candidate_blocks(8000);
   selection.set_chosen_blocks(30);
-  selection.set_rounds(2);
   selection.set_select_ms(8.5);
   return {last};
 }
@@ -298,7 +297,6 @@ TEST(CtlCommand, AskCitesLinesAndSaysWhatWasChosen) {
   EXPECT_EQ(object["citations"][0]["last_line"], 40);
   EXPECT_TRUE(object["citations"][1]["first_line"].is_null());
   EXPECT_EQ(object["selection"]["chosen_blocks"], 30);
-  EXPECT_EQ(object["selection"]["rounds"], 2);
 }
 
 TEST(CtlCommand, AnInterruptedQuestionIsCancelledAtTheDaemon) {
