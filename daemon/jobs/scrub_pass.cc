@@ -111,7 +111,7 @@ void ScrubPass::CheckMetadata(const CorpusRecord& record) {
     if (tokens.status().code() == StatusCode::kCorruption) wrong(tokens.status().message());
     return;
   }
-  const auto shape = engine_.ShapeOf(record.kv_format);
+  const auto shape = engine_.ShapeOf(record.kv_format, record.segments);
   if (!shape.ok()) return;  // of a format that this daemon does not know
   if (const Status segmented = CheckSegmented(record, shape->block_tokens); !segmented.ok()) {
     return wrong(segmented.message());

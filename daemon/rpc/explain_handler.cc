@@ -58,7 +58,7 @@ Result<v1::Response> HandleExplainMiss(const Services& services,
     question.text_sha256 = Sha256Text(request.text());
   } else {
     ASSIGN_OR_RETURN(record, services.store.GetCorpus(request.name()));
-    ASSIGN_OR_RETURN(shape, services.engine.ShapeOf(record.kv_format));
+    ASSIGN_OR_RETURN(shape, services.engine.ShapeOf(record.kv_format, record.segments));
     ASSIGN_OR_RETURN(tokens, services.store.CorpusTokens(request.name()));
     // As the corpus was made: if this daemon's model is another, its questions are refused with the
     // fields, but its blocks are where they are.

@@ -48,7 +48,9 @@ Status ImportCall::Begin(const v1::ImportBegin& begin) {
   if (!begin.name().empty()) RETURN_IF_ERROR(CheckTarget(services_, begin.name()));
   importer_ = std::make_unique<BundleImporter>(
       services_.store,
-      [this](const BundleHead& head) { return services_.engine.ShapeOf(head.kv_format); },
+      [this](const BundleHead& head) {
+        return services_.engine.ShapeOf(head.kv_format, head.segments);
+      },
       [this](const std::string& name) { return CheckTarget(services_, name); }, begin.name());
   return OkStatus();
 }

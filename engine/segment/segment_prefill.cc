@@ -45,7 +45,8 @@ class SegmentPrefill {
 
  private:
   Status LookUp() {
-    ASSIGN_OR_RETURN(presence_, task_.store.Presence(task_.text.digests));
+    ASSIGN_OR_RETURN(presence_, task_.store.StoredBlocks(*task_.text.chain, task_.text.digests,
+                                                         task_.text.tokens));
     return OkStatus();
   }
 
