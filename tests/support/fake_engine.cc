@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "daemon/corpus_update.h"
+#include "engine/segment/companions.h"
 
 namespace corpusd {
 namespace {
@@ -80,6 +81,7 @@ FakeEngine::FakeEngine(BlockStore& store, FakeEngineControls& controls)
   model_.architecture = "none";
   model_.backend = "cpu-fake";
   model_.context_tokens = FakeEngineControls::kContextTokens;
+  model_.segmented_tokens_max = 64 * model_.context_tokens;
 }
 
 Status FakeEngine::CheckFits(uint64_t tokens) const {
@@ -109,6 +111,11 @@ Result<CorpusRecord> FakeEngine::CreateCorpus(const CorpusRequest& request,
   record.block_bytes = record.tokens;
   record.whole_blocks = 1;
   record.skipped_files = request.skipped_files;
+  record.roots = request.roots;
+  if (request.update) {
+    record.name = UpdateName(request.name);
+    record.replaces = request.name;
+  }
   return store_.CreateCorpus(record, tokenizer->TakeTokens());
 }
 
@@ -129,12 +136,12 @@ Status FakeEngine::Prefill(std::string_view name,
   for (;;) {
     ASSIGN_OR_RETURN(CorpusRecord record, store_.GetCorpus(name));
     if (record.durable_tokens == record.tokens) {
-      return UpdateCorpusRecord(store_, name,
-                                [](CorpusRecord& ready) {
-                                  ready.state = CorpusState::kReady;
-                                  return OkStatus();
-                                })
-          .status();
+      RETURN_IF_ERROR(UpdateCorpusRecord(store_, name, [](CorpusRecord& ready) {
+                        ready.state = CorpusState::kReady;
+                        return OkStatus();
+                      }).status());
+      if (record.replaces.empty()) return OkStatus();
+      return store_.ReplaceCorpus(name, record.replaces, PreviousName(record.replaces), 0).status();
     }
     if (!controls_.TakePermit(stop)) return CancelledError("prefill stopped");
     const auto updated = UpdateCorpusRecord(store_, name, [](CorpusRecord& grown) {
@@ -175,6 +182,11 @@ Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request,
   --controls_.asks_running;
   report.cached_tokens = record.tokens;
   report.prompt_tokens = record.tokens + request.question.size();
+  if (request.question != "cite") return report;
+  report.citations.push_back({"docs/a.txt", 10, 20, 3, 5, 0.5});
+  report.selection.emplace();
+  report.selection->candidate_blocks = 9;
+  report.selection->blocks = {4, 7};
   return report;
 }
 

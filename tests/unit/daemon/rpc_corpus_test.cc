@@ -40,6 +40,7 @@ TEST_F(RpcCorpusTest, LargeSourcesComeInPieces) {
   const std::string piece(100000, 'x');
   v1::IngestBegin begin;
   begin.set_name("long");
+  begin.set_mode("exact");
   const auto reply = client_->Ingest(begin, [&](IngestWriter& writer) {
     if (!writer.BeginSource("caf\xE9")) return false;
     for (int i = 0; i < 300; ++i) {
@@ -71,8 +72,15 @@ TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
   begin.set_name("a");
   const auto nothing = [](IngestWriter&) { return true; };
   EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "invalid_argument");
+  begin.set_mode("sliced");
+  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "invalid_argument");
   begin.set_mode("segmented");
-  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "unimplemented");
+  begin.set_update(true);
+  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "not_found");
+  begin.set_update(false);
+  for (int i = 0; i < 1025; ++i) begin.add_roots("/r");
+  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "invalid_argument");
+  begin.clear_roots();
   begin.set_mode("exact");
   const auto open_source = [](IngestWriter& writer) {
     return writer.BeginSource("x") && writer.Write(std::string(300000, 'x'));
@@ -82,6 +90,31 @@ TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
   EXPECT_EQ(client_->Ingest(begin, giving_up).error().code_text, "cancelled");
   MakeReady(*client_, "a", "text");
   EXPECT_EQ(Ingest(*client_, "a", "text").error().code_text, "already_exists");
+}
+
+// The fake counts bytes as tokens.
+TEST_F(RpcCorpusTest, AnUpdateIsAJobOfItsOwnAndThenTakesThePlace) {
+  MakeReady(*client_, "a", std::string(100, 't'));
+  v1::IngestBegin begin;
+  begin.set_name("a");
+  begin.set_update(true);
+  begin.add_roots("/docs");
+  controls_.HoldPrefill();
+  const auto text = [](IngestWriter& writer) {
+    return writer.BeginSource("x") && writer.Write("new text") && writer.EndSource();
+  };
+  const auto update = client_->Ingest(begin, text);
+  ASSERT_TRUE(update.ok()) << update.error().message;
+  EXPECT_EQ(update->job().corpus(), "a~update");
+  EXPECT_EQ(update->corpus().replaces(), "a");
+  EXPECT_EQ(client_->Show("a")->tokens(), 100u) << "asked as it was until then";
+  EXPECT_EQ(client_->Ingest(begin, text).error().code_text, "not_ready") << "one at a time";
+  controls_.ReleasePrefill();
+  WaitFor("the update", [&] { return client_->Show("a")->tokens() == 8; });
+  EXPECT_EQ(client_->Show("a")->roots(0), "/docs");
+  EXPECT_EQ(client_->Show("a~previous")->tokens(), 100u);
+  ASSERT_TRUE(client_->Remove("a").ok());
+  EXPECT_EQ(client_->Show("a~previous").error().code_text, "not_found") << "goes with it";
 }
 
 // What an update makes has a name that no user can give, but every verb understands.

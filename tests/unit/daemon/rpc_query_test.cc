@@ -53,9 +53,20 @@ TEST_F(RpcQueryTest, BadQuestionsAreRefused) {
   request = Question("q");
   request.set_top_p(1.5);
   EXPECT_EQ(client_->Ask(request, nullptr).error().code_text, "invalid_argument");
-  request = Question("q");
+}
+
+TEST_F(RpcQueryTest, CitationsComeToThoseWhoWantThem) {
+  v1::AskRequest request = Question("cite");
+  EXPECT_EQ(client_->Ask(request, nullptr)->citations_size(), 0);
   request.set_cite(true);
-  EXPECT_EQ(client_->Ask(request, nullptr).error().code_text, "unimplemented");
+  const auto reply = client_->Ask(request, nullptr);
+  ASSERT_TRUE(reply.ok()) << reply.error().message;
+  ASSERT_EQ(reply->citations_size(), 1);
+  EXPECT_EQ(reply->citations(0).source(), "docs/a.txt");
+  EXPECT_EQ(reply->citations(0).first_line(), 3u);
+  EXPECT_EQ(reply->citations(0).last_line(), 5u);
+  EXPECT_EQ(reply->selection().chosen_blocks(), 2u);
+  EXPECT_EQ(reply->selection().candidate_blocks(), 9u);
 }
 
 TEST_F(RpcQueryTest, CallbackCancels) {
