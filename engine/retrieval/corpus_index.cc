@@ -65,29 +65,47 @@ uint64_t CorpusIndex::bytes() const {
          places_.size() * kPlaceBytes;
 }
 
-std::vector<float> CorpusIndex::Score(const RetrievalQuery& query, RetrievalPolicy policy,
-                                      const RetrievalRule& rule,
-                                      const IndexScanner& scanner) const {
+CorpusIndex::Scores CorpusIndex::Search(const RetrievalQuery& query, RetrievalPolicy policy,
+                                        const RetrievalRule& rule,
+                                        const IndexScanner& scanner) const {
   const uint64_t first = std::min(query.first_block, blocks());
   const uint64_t count = blocks() - first;
+  Scores scores;
   std::vector<double> sums(count);
-  if (policy != RetrievalPolicy::kLexical && query.rows > 0 && count > 0) {
-    const std::vector<float> masses =
-        keys_.LogMasses(HeadQueries(layout_, query.q, query.rows), first, scanner);
+  if (query.rows > 0 && count > 0) {
+    RetrievalKeys::Scores found =
+        keys_.Scan(HeadQueries(layout_, query.q, query.rows), first, scanner);
+    scores.log_sums = std::move(found.log_sums);
     std::vector<double> of_heads(count);
     for (size_t head = 0; head < layout_.heads().heads().size(); ++head) {
-      AddStandardized(std::span(masses).subspan(head * blocks() + first, count), 1, &of_heads);
+      const auto shares = std::span(found.log_shares).subspan(head * blocks() + first, count);
+      AddStandardized(shares, 1, &of_heads);
     }
-    AddStandardized(Floats(of_heads), 1, &sums);
+    if (policy != RetrievalPolicy::kLexical) AddStandardized(Floats(of_heads), 1, &sums);
   }
   if (policy != RetrievalPolicy::kHeads && count > 0) {
     const double weight = policy == RetrievalPolicy::kLexical ? 1 : rule.lexical_weight;
     const std::vector<float> words = words_.Score(query.text, rule.bm25, scanner);
     AddStandardized(std::span(words).subspan(first), weight, &sums);
   }
-  std::vector<float> scores(first, -HUGE_VALF);
-  for (const double sum : sums) scores.push_back(static_cast<float>(sum));
+  scores.of_blocks.assign(first, -HUGE_VALF);
+  for (const double sum : sums) scores.of_blocks.push_back(static_cast<float>(sum));
   return scores;
+}
+
+uint32_t CorpusIndex::HitToken(const RetrievalQuery& query, const Scores& scores, uint64_t block,
+                               const IndexScanner& scanner) const {
+  const uint32_t count = tokens(block);
+  if (query.rows == 0) return count / 2;
+  const std::vector<float> products =
+      keys_.Products(HeadQueries(layout_, query.q, query.rows), block, scanner);
+  std::vector<double> mass(count);
+  for (size_t i = 0; i < scores.log_sums.size(); ++i) {
+    for (uint32_t t = 0; t < count; ++t) {
+      mass[t] += std::exp(double{layout_.scale()} * products[i * count + t] - scores.log_sums[i]);
+    }
+  }
+  return static_cast<uint32_t>(std::max_element(mass.begin(), mass.end()) - mass.begin());
 }
 
 std::vector<float> CorpusIndex::Mass(std::span<const float> q, uint32_t rows,
@@ -123,23 +141,6 @@ std::vector<float> CorpusIndex::Mass(std::span<const float> q, uint32_t rows,
     mass[b] /= static_cast<double>(curves);
   }
   return Floats(mass);
-}
-
-std::vector<float> CorpusIndex::TokenScores(std::span<const float> q, uint32_t rows, uint64_t block,
-                                            const IndexScanner& scanner) const {
-  const size_t heads = layout_.heads().heads().size();
-  const uint32_t count = tokens(block);
-  const std::vector<float> products = keys_.Products(HeadQueries(layout_, q, rows), block, scanner);
-  std::vector<double> sums(count);
-  for (size_t head = 0; head < heads; ++head) {
-    std::vector<float> best(count, -HUGE_VALF);
-    for (uint32_t row = 0; row < rows; ++row) {
-      const float* of_row = products.data() + (head * rows + row) * count;
-      for (uint32_t t = 0; t < count; ++t) best[t] = std::max(best[t], of_row[t]);
-    }
-    AddStandardized(best, 1 / static_cast<double>(heads), &sums);
-  }
-  return Floats(sums);
 }
 
 }  // namespace corpusd

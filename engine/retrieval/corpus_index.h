@@ -61,19 +61,27 @@ class CorpusIndex {
   uint32_t tokens(uint64_t block) const { return keys_.tokens(block); }
   bool Has(const Digest& digest) const { return places_.contains(digest); }
 
-  // [blocks]: how likely each block is to answer, in standard deviations of all blocks; the larger
-  // the better. The same for any number of threads.
+  struct Scores {
+    // [blocks]: how likely each block is to answer, in standard deviations of all blocks; the
+    // larger the better.
+    std::vector<float> of_blocks;
+    std::vector<double> log_sums;  // for HitToken
+  };
+  // The same for any number of threads.
+  Scores Search(const RetrievalQuery& query, RetrievalPolicy policy, const RetrievalRule& rule,
+                const IndexScanner& scanner) const;
   std::vector<float> Score(const RetrievalQuery& query, RetrievalPolicy policy,
-                           const RetrievalRule& rule, const IndexScanner& scanner) const;
+                           const RetrievalRule& rule, const IndexScanner& scanner) const {
+    return Search(query, policy, rule, scanner).of_blocks;
+  }
+  // The token of a block that the query's heads look at most, of all rows together: where in it the
+  // hit is. The middle one of a query without rows. scores: of the same query.
+  uint32_t HitToken(const RetrievalQuery& query, const Scores& scores, uint64_t block,
+                    const IndexScanner& scanner) const;
   // The share of each of these blocks in the attention of the retrieval heads' queries (softmax
   // over the blocks' tokens, mean over rows and heads): sums to 1. q as in RetrievalQuery.
   std::vector<float> Mass(std::span<const float> q, uint32_t rows, std::span<const uint64_t> blocks,
                           const IndexScanner& scanner) const;
-  // For each token of a block the largest product with any row, in standard deviations of the
-  // block's tokens, mean over heads: where in it the hit is.
-  std::vector<float> TokenScores(std::span<const float> q, uint32_t rows, uint64_t block,
-                                 const IndexScanner& scanner) const;
-
   // The byte form (store/FORMAT.md's terms): "CKVIDX1\n", the digest of the heads, uint32 tile
   // bytes, uint32 sources, uint64 blocks, uint32 CRC32C of these; then a record a block: digest,
   // uint32 tokens, uint32 length, uint32 postings, the postings, tiles of all sources, uint32

@@ -124,19 +124,21 @@ RetrievalKeys::RowMasses RetrievalKeys::ScanSource(const HeadQueries& queries, u
   return rows;
 }
 
-std::vector<float> RetrievalKeys::LogMasses(const HeadQueries& queries, uint64_t first_block,
-                                            const IndexScanner& scanner) const {
+RetrievalKeys::Scores RetrievalKeys::Scan(const HeadQueries& queries, uint64_t first_block,
+                                          const IndexScanner& scanner) const {
   const RetrievalHeads& heads = layout_.heads();
   const uint32_t rows = queries.rows();
   const uint64_t count = blocks() - std::min(first_block, blocks());
-  std::vector<float> masses(heads.heads().size() * blocks());
-  if (count == 0) return masses;
+  Scores scores{std::vector<float>(heads.heads().size() * blocks()),
+                std::vector<double>(heads.heads().size() * rows)};
+  if (count == 0) return scores;
   for (uint32_t source = 0; source < heads.sources().size(); ++source) {
     const RowMasses found = ScanSource(queries, source, first_block, scanner);
-    const uint32_t stacked = queries.OfSource(source).rows;
+    const std::span<const uint32_t> heads_here = heads.HeadsOf(source);
+    const size_t stacked = heads_here.size() * rows;
     std::vector<float> largest(stacked, -HUGE_VALF);
     for (uint64_t i = 0; i < count; ++i) {
-      for (uint32_t row = 0; row < stacked; ++row) {
+      for (size_t row = 0; row < stacked; ++row) {
         largest[row] = std::max(largest[row], found.best[i * stacked + row]);
       }
     }
@@ -146,7 +148,7 @@ std::vector<float> RetrievalKeys::LogMasses(const HeadQueries& queries, uint64_t
     scanner.ForRanges(items, [&](uint32_t item, unsigned) {
       const uint64_t end = std::min(uint64_t{item + 1} * kScanBlocks, count);
       for (uint64_t i = uint64_t{item} * kScanBlocks; i < end; ++i) {
-        for (uint32_t row = 0; row < stacked; ++row) {
+        for (size_t row = 0; row < stacked; ++row) {
           const uint64_t at = i * stacked + row;
           const double below = double{layout_.scale()} * (found.best[at] - largest[row]);
           weights[at] = std::exp(below) * found.mass[at];
@@ -154,24 +156,24 @@ std::vector<float> RetrievalKeys::LogMasses(const HeadQueries& queries, uint64_t
       }
     });
     for (uint64_t i = 0; i < count; ++i) {
-      for (uint32_t row = 0; row < stacked; ++row) totals[row] += weights[i * stacked + row];
+      for (size_t row = 0; row < stacked; ++row) totals[row] += weights[i * stacked + row];
     }
-    scanner.ForRanges(items, [&](uint32_t item, unsigned) {
-      const uint64_t end = std::min(uint64_t{item + 1} * kScanBlocks, count);
-      for (uint64_t i = uint64_t{item} * kScanBlocks; i < end; ++i) {
-        uint32_t row = 0;
-        for (const uint32_t head : heads.HeadsOf(source)) {
-          double share = 0;
-          for (uint32_t r = 0; r < rows; ++r, ++row) {
-            share += weights[i * stacked + row] / totals[row];
-          }
-          masses[head * blocks() + first_block + i] =
-              static_cast<float>(std::log(std::max(share / rows, kLeastShare)));
+    for (size_t h = 0; h < heads_here.size(); ++h) {
+      float* shares = scores.log_shares.data() + heads_here[h] * blocks() + first_block;
+      for (uint64_t i = 0; i < count; ++i) {
+        double share = 0;
+        for (size_t row = h * rows; row < (h + 1) * rows; ++row) {
+          share += weights[i * stacked + row] / totals[row];
         }
+        shares[i] = static_cast<float>(std::log(std::max(share / rows, kLeastShare)));
       }
-    });
+      for (size_t row = 0; row < rows; ++row) {
+        scores.log_sums[heads_here[h] * size_t{rows} + row] =
+            double{layout_.scale()} * largest[h * rows + row] + std::log(totals[h * rows + row]);
+      }
+    }
   }
-  return masses;
+  return scores;
 }
 
 std::vector<float> RetrievalKeys::Products(const HeadQueries& queries, uint64_t block,

@@ -78,11 +78,16 @@ class RetrievalKeys {
   std::span<const std::byte> block_bytes(uint64_t block) const;
   uint64_t bytes() const;
 
-  // [heads][blocks]: the logarithm of a block's share in a head's attention, softmax over the
-  // tokens of all blocks from first_block on for every query row, mean over the rows. Blocks before
-  // first_block: 0. The same for any number of threads.
-  std::vector<float> LogMasses(const HeadQueries& queries, uint64_t first_block,
-                               const IndexScanner& scanner) const;
+  struct Scores {
+    // [heads][blocks]: the logarithm of a block's share in a head's attention, softmax over the
+    // tokens of all blocks from first_block on for every query row, mean over the rows. Blocks
+    // before first_block: 0.
+    std::vector<float> log_shares;
+    // [heads][rows]: the logarithm of the sum over those tokens of exp(scale * product).
+    std::vector<double> log_sums;
+  };
+  // The same for any number of threads.
+  Scores Scan(const HeadQueries& queries, uint64_t first_block, const IndexScanner& scanner) const;
   // [heads][rows][tokens]: products with each token of one block.
   std::vector<float> Products(const HeadQueries& queries, uint64_t block,
                               const IndexScanner& scanner) const;

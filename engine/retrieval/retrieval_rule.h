@@ -24,9 +24,13 @@ struct RetrievalRule {
   // Of the lexical score beside that of the heads, both in standard deviations. 1 is as good but
   // for near-identical records.
   double lexical_weight = 2.0;
-  // Blocks more than so far below the best one are not chosen, in standard deviations.
-  double score_range = 3.0;
-  uint32_t blocks_max = 16;
+  // Blocks that are looked into: more are worse for a small model, fewer miss.
+  uint32_t blocks_max = 4;
+  // Tokens around a block's hit that are attended, the hit among those behind. Of questions over
+  // texts of 32K and 128K tokens, 52 and 57 % are answered with 32 and 32, 46 and 51 % with whole
+  // blocks, 47 and 51 % with 64 and 64.
+  uint32_t tokens_before = 32;
+  uint32_t tokens_behind = 32;
 };
 
 }  // namespace corpusd

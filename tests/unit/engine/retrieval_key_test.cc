@@ -174,8 +174,12 @@ TEST(RetrievalKeys, FindsTheBlockOfTheKeyThatAQueryMeets) {
     const IndexScanner several(threads, "avx2");
     EXPECT_EQ(index.Score(query, RetrievalPolicy::kFused, {}, several), scores);
   }
-  const std::vector<float> tokens = index.TokenScores(q, 2, 33, one);
-  EXPECT_EQ(std::max_element(tokens.begin(), tokens.end()) - tokens.begin(), 5);
+  const CorpusIndex::Scores found = index.Search(query, RetrievalPolicy::kHeads, {}, one);
+  EXPECT_EQ(index.HitToken(query, found, 33, one), 5u);
+  const RetrievalQuery later{q, 2, "", 34};
+  const std::vector<float> rest = index.Score(later, RetrievalPolicy::kHeads, {}, one);
+  EXPECT_EQ(rest[33], -HUGE_VALF);
+  EXPECT_GT(rest[34], -100);
   const std::vector<uint64_t> attended = {3, 33, 8};
   const std::vector<float> mass = index.Mass(q, 2, attended, one);
   EXPECT_NEAR(mass[0] + mass[1] + mass[2], 1, 1e-5);

@@ -100,7 +100,7 @@ TEST(BlockSelector, TheBestWithinRangeAndBudget) {
   EXPECT_EQ(BestBlocks(candidates, 3), (std::vector<uint64_t>{2, 4, 3}));
   EXPECT_EQ(BestBlocks(candidates, 100).size(), 5u);
   RetrievalRule rule;
-  rule.score_range = 2;
+  rule.blocks_max = 3;
   EXPECT_EQ(ChooseBlocks(candidates, 1000, rule), (std::vector<uint64_t>{2, 4, 3}));
   EXPECT_EQ(ChooseBlocks(candidates, 228, rule), (std::vector<uint64_t>{2, 4}));
   EXPECT_EQ(ChooseBlocks(candidates, 1, rule), (std::vector<uint64_t>{2}));
@@ -108,6 +108,26 @@ TEST(BlockSelector, TheBestWithinRangeAndBudget) {
   EXPECT_EQ(ChooseBlocks(candidates, 1000, rule), (std::vector<uint64_t>{2}));
   EXPECT_TRUE(ChooseBlocks({{}, {}, 0}, 1000, rule).empty());
   EXPECT_EQ(AttendOrder(std::vector<uint64_t>{2, 4, 3}), (std::vector<uint64_t>{3, 4, 2}));
+}
+
+TEST(BlockSelector, PiecesAroundHitsCrossBlocksOfOneDocument) {
+  const std::vector<uint32_t> tokens = {128, 128, 50, 128};
+  const auto document_of = [](uint64_t block) { return block / 3; };  // 0 1 2 | 3
+  const RetrievalRule rule;
+  using Pieces = std::vector<BlockPiece>;
+  const auto pieces = [&](std::vector<BlockHit> hits, uint32_t budget = 1000) {
+    return PiecesAround(hits, tokens, document_of, budget, rule);
+  };
+  EXPECT_EQ(pieces({{0, 64}}), (Pieces{{0, 32, 96}}));
+  EXPECT_EQ(pieces({{0, 3}}), (Pieces{{0, 0, 35}}));
+  EXPECT_EQ(pieces({{1, 10}}), (Pieces{{0, 106, 128}, {1, 0, 42}}));
+  EXPECT_EQ(pieces({{1, 120}}), (Pieces{{1, 88, 128}, {2, 0, 24}}));
+  EXPECT_EQ(pieces({{2, 49}}), (Pieces{{2, 17, 50}}));  // the document ends there
+  EXPECT_EQ(pieces({{3, 0}}), (Pieces{{3, 0, 32}}));    // and this one begins
+  // The better hit keeps what both want, the best comes last.
+  EXPECT_EQ(pieces({{0, 64}, {0, 80}, {3, 64}}), (Pieces{{3, 32, 96}, {0, 96, 112}, {0, 32, 96}}));
+  EXPECT_EQ(pieces({{0, 64}, {3, 64}, {1, 127}}, 100), (Pieces{{0, 32, 96}}));
+  EXPECT_EQ(pieces({{0, 64}, {0, 64}}), (Pieces{{0, 32, 96}}));
 }
 
 }  // namespace
