@@ -119,7 +119,7 @@ class DocumentWriter {
     // A fact every so many tokens; of records each line is one.
     const uint32_t gap =
         kind == Kind::kRecords ? 1 : shape_.document_tokens / (shape_.questions_each + 1);
-    uint32_t next = gap - gap / 3;
+    uint32_t next = kind == Kind::kRecords ? 0 : gap - gap / 3;
     while (tokens_.size() < shape_.document_tokens) {
       if (kind != Kind::kRecords) encode_(text.Next(160), &tokens_);
       if (tokens_.size() < next) continue;
