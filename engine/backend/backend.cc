@@ -63,6 +63,27 @@ void Backend::AddBias(MatrixView x, const float* bias) {
   }
 }
 
+void Backend::Add(MatrixView x, MatrixView y) {
+  CHECK(x.rows == y.rows && x.cols == y.cols) << x.rows << " x " << x.cols;
+  for (uint32_t r = 0; r < x.rows; ++r) {
+    for (uint32_t c = 0; c < x.cols; ++c) x.row(r)[c] += y.row(r)[c];
+  }
+}
+
+// gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) (Hendrycks and Gimpel 2016, arXiv
+// 1606.08415).
+void Backend::GeGlu(MatrixView out, MatrixView gate_up) {
+  constexpr float kRoot = 0.7978845608F;  // sqrt(2 / pi)
+  for (uint32_t r = 0; r < out.rows; ++r) {
+    const float* const gate = gate_up.row(r);
+    for (uint32_t c = 0; c < out.cols; ++c) {
+      const float g = gate[c];
+      const float inner = kRoot * (g + 0.044715F * g * g * g);
+      out.row(r)[c] = 0.5F * g * (1 + std::tanh(inner)) * gate[out.cols + c];
+    }
+  }
+}
+
 void Backend::MixExperts(MatrixView out, const ExpertInput& input) {
   const uint32_t n = input.x.rows;
   CHECK(out.rows == n && input.logits.rows == n && input.logits.cols == input.experts.size() &&

@@ -117,6 +117,10 @@ class Backend {
   virtual void ScaleRows(MatrixView x, std::span<const float> factors);
   // x[r, :] += bias; bias has x.cols elements.
   virtual void AddBias(MatrixView x, const float* bias);
+  // x += y
+  virtual void Add(MatrixView x, MatrixView y);
+  // out[n, f] = gelu(gate_up[n, f]) * gate_up[n, out.cols + f], with gelu by the tanh formula.
+  virtual void GeGlu(MatrixView out, MatrixView gate_up);
   // out[r, :] += the sum, over the `used` experts of row r with the largest logits (the first ones,
   // if they are equal), of that expert's output for sigmoid(logit) * x[r, :]. The choice of
   // arithmetic depends on x.rows, as everywhere, not on how many rows an expert gets.

@@ -54,6 +54,14 @@ class CpuBackend : public Backend {
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
   Status Synchronize() override { return OkStatus(); }
+  void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override {
+    ForEachRows(x.rows, [&](uint32_t first, uint32_t rows) {
+      for (uint32_t r = first; r < first + rows; ++r) {
+        const MatrixView heads{x.row(r), x.cols / head_dim, head_dim, head_dim};
+        kernels_.rms_norm(heads, heads, gain, epsilon);
+      }
+    });
+  }
 
  private:
   // Calls body(first_row, rows) for slices of rows, in parallel where there are enough.

@@ -42,11 +42,15 @@ Result<std::unique_ptr<KvCalibration>> CalibrateKv(
                                 " of prose and code are better");
   }
   const RopeAngles angles(config.rope, window_tokens);
+  const RopeAngles local_angles(config.local_rope, window_tokens);
   std::vector<MomentCollector> layers;
   for (uint32_t i = 0; i < config.layers; ++i) {
     ASSIGN_OR_RETURN(auto output, OutputWeight(source, i));
-    // A table of no pairs turns nothing.
-    const RopeTable rope = config.layer_configs[i].rope ? angles.table() : RopeTable{};
+    // A table of no pairs turns nothing. Chunks and windows shorter than ours are not cut here:
+    // that shifts what an error is taken to cost, not what is computed.
+    const LayerConfig& layer = config.layer_configs[i];
+    RopeTable rope{nullptr, window_tokens, 0};
+    if (layer.rope) rope = layer.local_rope ? local_angles.table() : angles.table();
     layers.emplace_back(config, rope, std::move(output));
   }
   ThreadPool pool(threads);

@@ -1,5 +1,6 @@
-// engine/kv/visible_pages.h -- which pages of a sequence a run of queries sees on a layer whose
-// attention is cut at chunks. Views the sequence's lists; valid until they change. One thread.
+// engine/kv/visible_pages.h -- which pages of a sequence a run of queries sees on a layer that
+// attends within chunks or a window. Views the sequence's lists; valid until they change. One
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +12,11 @@
 namespace corpusd {
 
 // The pages of `lists` without what lies before position `first`; order and contents as they were.
+// Of pages that lie before it as a whole, some may stay, all hidden: dropped is a multiple of
+// `multiple` pages; kPartPages keeps the parts that kernels cut the list into.
 class VisiblePages {
  public:
-  VisiblePages(std::span<const KvPageList> lists, uint64_t first);
+  VisiblePages(std::span<const KvPageList> lists, uint64_t first, size_t multiple = 1);
   VisiblePages(VisiblePages&&) noexcept = default;
   VisiblePages& operator=(VisiblePages&&) noexcept = default;
   VisiblePages(const VisiblePages&) = delete;
@@ -22,7 +25,7 @@ class VisiblePages {
   std::span<const KvPageList> lists() const { return lists_; }
 
  private:
-  std::vector<KvPage> cut_;  // pages of which only a part is seen; never grows after the start
+  std::vector<KvPage> cut_;  // pages of which a part at most is seen; never grows after the start
   std::vector<KvPageList> lists_;
 };
 

@@ -2,6 +2,7 @@
 #include "engine/model/hf_config.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/model/config_reader.h"
 #include "engine/model/json_text.h"
@@ -31,11 +32,13 @@ Status ReadShape(const ConfigReader& reader, const FamilyDefaults& defaults, Mod
                                                       defaults.context_tokens));
   ASSIGN_OR_RETURN(const double epsilon, reader.RealOr("rms_norm_eps", defaults.norm_epsilon));
   c->norm_epsilon = static_cast<float>(epsilon);
-  ASSIGN_OR_RETURN(const std::string activation, reader.TextOr("hidden_act", "silu"));
-  if (activation != "silu" && activation != "swish") {
-    return reader.Unsupported("activation '" + activation + "' is not supported: silu is");
-  }
   return OkStatus();
+}
+
+Status CheckActivation(const ConfigReader& reader) {
+  ASSIGN_OR_RETURN(const std::string activation, reader.TextOr("hidden_act", "silu"));
+  if (activation == "silu" || activation == "swish") return OkStatus();
+  return reader.Unsupported("activation '" + activation + "' is not supported: silu is");
 }
 
 Result<std::vector<float>> ReadLlama3Factors(const ConfigReader& reader, const RopeConfig& rope,
@@ -95,20 +98,133 @@ Status ReadRope(const ConfigReader& reader, const FamilyDefaults& defaults, Mode
   return OkStatus();
 }
 
-Status ReadLlama(const ConfigReader& reader, HfConfig* config) {
+// Families whose layers are all llama's but for their spans and biases.
+Status ReadPlain(const ConfigReader& reader, const FamilyDefaults& defaults, HfConfig* config) {
   ModelConfig& c = config->model;
-  const FamilyDefaults defaults;
-  c.architecture = "llama";
   RETURN_IF_ERROR(ReadShape(reader, defaults, &c));
+  RETURN_IF_ERROR(CheckActivation(reader));
   RETURN_IF_ERROR(ReadRope(reader, defaults, &c));
   ASSIGN_OR_RETURN(c.feed_forward, reader.Number("intermediate_size", kFeedForwardMax));
+  ASSIGN_OR_RETURN(config->layout.tied_output, reader.FlagOr("tie_word_embeddings", false));
+  config->layout.half_split_rope = true;
+  c.layer_configs.assign(c.layers, LayerConfig{.feed_forward = c.feed_forward});
+  return OkStatus();
+}
+
+Status ReadLlama(const ConfigReader& reader, HfConfig* config) {
+  ModelConfig& c = config->model;
+  c.architecture = "llama";
+  RETURN_IF_ERROR(ReadPlain(reader, {}, config));
   ASSIGN_OR_RETURN(c.qkv_bias, reader.FlagOr("attention_bias", false));
   c.output_bias = c.qkv_bias;
   ASSIGN_OR_RETURN(const bool inner_bias, reader.FlagOr("mlp_bias", false));
   if (inner_bias) return reader.Unsupported("'mlp_bias' is not supported");
-  ASSIGN_OR_RETURN(config->layout.tied_output, reader.FlagOr("tie_word_embeddings", false));
-  config->layout.half_split_rope = true;
+  return OkStatus();
+}
+
+// A window for the layers that layer_types calls sliding; without it, for all from first_layer on.
+Status ReadWindows(const ConfigReader& reader, uint32_t window_tokens, uint32_t first_layer,
+                   ModelConfig* c) {
+  std::vector<std::string> types;
+  if (reader.Has("layer_types")) {
+    ASSIGN_OR_RETURN(types, reader.Texts("layer_types", kLayersMax));
+    if (types.size() < c->layers) return reader.Wrong("layer_types", "one string a layer");
+  }
+  for (uint32_t i = 0; i < c->layers; ++i) {
+    if (types.empty() ? i < first_layer : types[i] == "full_attention") continue;
+    if (!types.empty() && types[i] != "sliding_attention") {
+      return reader.Unsupported("layer type '" + types[i] + "' is not supported");
+    }
+    c->layer_configs[i].span = AttentionSpan::kWindow;
+    c->layer_configs[i].span_tokens = window_tokens;
+  }
+  return OkStatus();
+}
+
+Status ReadQwen2(const ConfigReader& reader, HfConfig* config) {
+  ModelConfig& c = config->model;
+  c.architecture = "qwen2";
+  RETURN_IF_ERROR(ReadPlain(reader, {1e-6, 10000, 32768}, config));
+  c.qkv_bias = true;
+  ASSIGN_OR_RETURN(const bool windows, reader.FlagOr("use_sliding_window", false));
+  if (!windows) return OkStatus();
+  ASSIGN_OR_RETURN(const uint32_t tokens, reader.NumberOr("sliding_window", kContextMax, 4096));
+  ASSIGN_OR_RETURN(const uint32_t first, reader.NumberOr("max_window_layers", kLayersMax, 28));
+  return ReadWindows(reader, tokens, first, &c);
+}
+
+Status ReadMistral(const ConfigReader& reader, HfConfig* config) {
+  ModelConfig& c = config->model;
+  c.architecture = "mistral";
+  RETURN_IF_ERROR(ReadPlain(reader, {1e-6, 10000, 131072}, config));
+  if (reader.IsNull("sliding_window")) return OkStatus();
+  ASSIGN_OR_RETURN(const uint32_t tokens, reader.NumberOr("sliding_window", kContextMax, 4096));
+  return ReadWindows(reader, tokens, 0, &c);
+}
+
+Status ReadGemmaRope(const ConfigReader& reader, ModelConfig* c) {
+  c->rope.dimensions = c->local_rope.dimensions = c->head_dim;
+  if (!reader.Has("rope_parameters")) {
+    ASSIGN_OR_RETURN(c->rope.base, reader.RealOr("rope_theta", 1000000));
+    ASSIGN_OR_RETURN(c->local_rope.base, reader.RealOr("rope_local_base_freq", 10000));
+    if (!reader.Has("rope_scaling")) return OkStatus();
+    ASSIGN_OR_RETURN(const ConfigReader scaling, reader.Object("rope_scaling"));
+    return ReadScaling(scaling, c->context_tokens, &c->rope);
+  }
+  ASSIGN_OR_RETURN(const ConfigReader both, reader.Object("rope_parameters"));
+  ASSIGN_OR_RETURN(const ConfigReader full, both.Object("full_attention"));
+  ASSIGN_OR_RETURN(const ConfigReader local, both.Object("sliding_attention"));
+  ASSIGN_OR_RETURN(c->rope.base, full.RealOr("rope_theta", 1000000));
+  ASSIGN_OR_RETURN(c->local_rope.base, local.RealOr("rope_theta", 10000));
+  RETURN_IF_ERROR(ReadScaling(full, c->context_tokens, &c->rope));
+  return ReadScaling(local, c->context_tokens, &c->local_rope);
+}
+
+Status CheckGemmaSwitches(const ConfigReader& reader) {
+  ASSIGN_OR_RETURN(const std::string activation,
+                   reader.TextOr("hidden_activation", "gelu_pytorch_tanh"));
+  if (activation != "gelu_pytorch_tanh") {
+    return reader.Unsupported("activation '" + activation + "' is not supported here");
+  }
+  for (const char* const key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    if (reader.Has(key)) return reader.Unsupported("'" + std::string(key) + "' is not supported");
+  }
+  for (const char* const key : {"attention_bias", "use_bidirectional_attention"}) {
+    ASSIGN_OR_RETURN(const bool wanted, reader.FlagOr(key, false));
+    if (wanted) return reader.Unsupported("'" + std::string(key) + "' is not supported");
+  }
+  return OkStatus();
+}
+
+// Gemma 3: windows but for every sixth layer, each kind with its own rotations; norms everywhere.
+Status ReadGemma3(const ConfigReader& reader, HfConfig* config) {
+  ModelConfig& c = config->model;
+  c.architecture = "gemma3";
+  RETURN_IF_ERROR(ReadShape(reader, {1e-6, 1000000, 131072}, &c));
+  if (!reader.Has("head_dim")) c.head_dim = 256;
+  RETURN_IF_ERROR(ReadGemmaRope(reader, &c));
+  RETURN_IF_ERROR(CheckGemmaSwitches(reader));
+  ASSIGN_OR_RETURN(c.feed_forward, reader.Number("intermediate_size", kFeedForwardMax));
+  ASSIGN_OR_RETURN(c.query_scalar, reader.RealOr("query_pre_attn_scalar", 256));
+  if (!(c.query_scalar > 0)) return reader.Wrong("query_pre_attn_scalar", "above 0");
+  ASSIGN_OR_RETURN(config->layout.tied_output, reader.FlagOr("tie_word_embeddings", true));
+  ASSIGN_OR_RETURN(const uint32_t window, reader.NumberOr("sliding_window", kContextMax, 4096));
+  ASSIGN_OR_RETURN(const uint32_t pattern,
+                   reader.NumberOr("sliding_window_pattern", kLayersMax, 6));
   c.layer_configs.assign(c.layers, LayerConfig{.feed_forward = c.feed_forward});
+  RETURN_IF_ERROR(ReadWindows(reader, window, 0, &c));
+  for (uint32_t i = 0; i < c.layers; ++i) {
+    LayerConfig& layer = c.layer_configs[i];
+    if (!reader.Has("layer_types") && (i + 1) % pattern == 0) {
+      layer.span = AttentionSpan::kAll;
+      layer.span_tokens = 0;
+    }
+    layer.local_rope = layer.span == AttentionSpan::kWindow;
+  }
+  c.head_norm = HeadNorm::kGain;
+  c.gelu = c.branch_norms = true;
+  c.embedding_scale = std::sqrt(static_cast<float>(c.hidden));
+  config->layout.half_split_rope = config->layout.gains_from_one = true;
   return OkStatus();
 }
 
@@ -177,6 +293,7 @@ Status ReadLlama4(const ConfigReader& reader, HfConfig* config) {
   const FamilyDefaults defaults{1e-5, 500000, 131072};
   c.architecture = "llama4";
   RETURN_IF_ERROR(ReadShape(reader, defaults, &c));
+  RETURN_IF_ERROR(CheckActivation(reader));
   if (!reader.Has("head_dim") && !reader.IsNull("head_dim")) c.head_dim = 128;
   RETURN_IF_ERROR(ReadRope(reader, defaults, &c));
   ASSIGN_OR_RETURN(c.expert_feed_forward,
@@ -204,7 +321,12 @@ Status ReadFamily(const ConfigReader& reader, HfConfig* config) {
   const std::string& family = config->layout.family;
   if (family == "llama") return ReadLlama(reader, config);
   if (family == "llama4_text") return ReadLlama4(reader, config);
-  return reader.Unsupported("model type '" + family + "' is not supported: llama and llama4 are");
+  if (family == "qwen2") return ReadQwen2(reader, config);
+  if (family == "mistral") return ReadMistral(reader, config);
+  if (family == "gemma3_text") return ReadGemma3(reader, config);
+  return reader.Unsupported("model type '" + family +
+                            "' is not supported: llama, llama4, qwen2, "
+                            "mistral and gemma3 are");
 }
 
 }  // namespace
@@ -214,12 +336,14 @@ Result<HfConfig> ReadHfConfig(const nlohmann::json& object, const std::string& w
   const ConfigReader top(object, where);
   ASSIGN_OR_RETURN(config.layout.family, top.Text("model_type"));
   // A model that sees images, too: its text model stands in an object of its own.
-  if (config.layout.family == "llama4" && top.Has("text_config")) {
+  const bool wrapped = config.layout.family == "llama4" || config.layout.family == "gemma3";
+  if (wrapped && top.Has("text_config")) {
     if (top.Has("quantization_config")) {
       return top.Unsupported("quantized checkpoints are not supported: F32, F16 and BF16 are");
     }
     ASSIGN_OR_RETURN(const ConfigReader text, top.Object("text_config"));
-    ASSIGN_OR_RETURN(config.layout.family, text.TextOr("model_type", "llama4_text"));
+    ASSIGN_OR_RETURN(config.layout.family,
+                     text.TextOr("model_type", config.layout.family + "_text"));
     RETURN_IF_ERROR(ReadFamily(text, &config));
   } else {
     RETURN_IF_ERROR(ReadFamily(top, &config));

@@ -15,6 +15,7 @@ struct HfLayout {
   std::string family;            // model_type of the text model: "llama", "llama4_text", ...
   bool tied_output = false;      // the output matrix is the embedding
   bool half_split_rope = false;  // RoPE turns pairs (j, j + half), not adjacent ones
+  bool gains_from_one = false;   // norms store their gains less 1
 };
 
 struct HfConfig {

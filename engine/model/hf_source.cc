@@ -22,6 +22,8 @@ constexpr std::array kLayerNames = {
     NamePair{"attn_q.bias", "self_attn.q_proj.bias"},
     NamePair{"attn_k.bias", "self_attn.k_proj.bias"},
     NamePair{"attn_v.bias", "self_attn.v_proj.bias"},
+    NamePair{"attn_q_norm.weight", "self_attn.q_norm.weight"},
+    NamePair{"attn_k_norm.weight", "self_attn.k_norm.weight"},
     NamePair{"attn_output.weight", "self_attn.o_proj.weight"},
     NamePair{"attn_output.bias", "self_attn.o_proj.bias"},
     NamePair{"ffn_norm.weight", "post_attention_layernorm.weight"},
@@ -48,7 +50,17 @@ std::string_view FindName(std::span<const NamePair> names, std::string_view ours
   return {};
 }
 
+// Gemma 3 norms what it adds, too, and names its norms by that.
+constexpr std::array kGemmaNames = {
+    NamePair{"ffn_norm.weight", "pre_feedforward_layernorm.weight"},
+    NamePair{"post_attention_norm.weight", "post_attention_layernorm.weight"},
+    NamePair{"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
+};
+
 std::string LayerTensorName(std::string_view rest, const HfLayout& layout) {
+  if (layout.family == "gemma3_text") {
+    if (const auto name = FindName(kGemmaNames, rest); !name.empty()) return std::string(name);
+  }
   if (const auto name = FindName(kLayerNames, rest); !name.empty()) return std::string(name);
   const bool llama4 = layout.family == "llama4_text";
   if (const auto name = FindName(kDenseNames, rest); !name.empty()) {
@@ -87,8 +99,7 @@ void Transpose(std::byte* target, const std::byte* source, uint32_t rows, uint32
 }
 
 bool IsQueryOrKey(const std::string& tensor) {
-  return tensor.find(".attn_q.") != std::string::npos ||
-         tensor.find(".attn_k.") != std::string::npos;
+  return tensor.find(".attn_q") != std::string::npos || tensor.find(".attn_k") != std::string::npos;
 }
 
 }  // namespace
@@ -99,8 +110,7 @@ std::string HfTensorName(const std::string& tensor, const HfLayout& layout,
   if (tensor == "output_norm.weight") return prefix + "norm.weight";
   if (tensor == "output.weight") {
     // Beside the text model: "language_model.model." has "language_model.lm_head".
-    constexpr std::string_view kInner = "model.";
-    return prefix.substr(0, prefix.size() - kInner.size()) + "lm_head.weight";
+    return prefix == "language_model.model." ? "language_model.lm_head.weight" : "lm_head.weight";
   }
   constexpr std::string_view kBlock = "blk.";
   const size_t dot = tensor.find('.', kBlock.size());
@@ -115,7 +125,7 @@ Result<std::unique_ptr<HfSource>> HfSource::Open(const std::string& path) {
   source.reset(new HfSource());
   ASSIGN_OR_RETURN(source->folder_, CheckpointFolder::Open(path));
   ASSIGN_OR_RETURN(source->config_, ReadHfConfig(source->folder_->config(), path + "/config.json"));
-  for (const char* const prefix : {"model.", "language_model.model."}) {
+  for (const char* const prefix : {"model.", "language_model.model.", "model.language_model."}) {
     if (source->folder_->Find(prefix + std::string("embed_tokens.weight")) != nullptr) {
       source->prefix_ = prefix;
     }
@@ -215,6 +225,9 @@ Result<std::vector<float>> HfSource::Vector(const std::string& tensor, uint32_t 
   ASSIGN_OR_RETURN(const SafeTensor* const found, Find(tensor, {count}, &type));
   std::vector<float> values(count);
   DequantizeRow(type, found->bytes.data(), values.data(), count);
+  if (config_.layout.gains_from_one && tensor.ends_with("norm.weight")) {
+    for (float& value : values) value += 1;
+  }
   const std::vector<uint32_t> rows_of_head = RowsOfHead(tensor);
   if (rows_of_head.empty()) return values;
   const std::vector<float> stored = values;
@@ -239,12 +252,13 @@ std::vector<TensorSize> HfSource::TensorSizes() const {
 }
 
 Result<std::unique_ptr<Tokenizer>> HfSource::LoadTokenizer() const {
-  return UnimplementedError(path() + ": tokenizer.json is not read in this version");
+  ASSIGN_OR_RETURN(TokenizerTables tables, ReadTokenizerFolder(path()));
+  return Tokenizer::FromTables(std::move(tables));
 }
 
 Result<ChatTemplate> HfSource::LoadChatTemplate(const Tokenizer& tokenizer) const {
-  (void)tokenizer;
-  return UnimplementedError(path() + ": chat templates of folders are not read in this version");
+  ASSIGN_OR_RETURN(const TokenizerTables tables, ReadTokenizerFolder(path()));
+  return ChatTemplate::FromText(tables.chat_template, path(), tokenizer);
 }
 
 }  // namespace corpusd

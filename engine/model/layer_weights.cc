@@ -40,6 +40,16 @@ Status LoadAttention(const ModelSource& source, Backend& backend, const std::str
                                         c.hidden));
   ASSIGN_OR_RETURN(layer->output,
                    LoadMatrix(source, backend, prefix + "attn_output.weight", c.hidden, q_rows));
+  if (c.head_norm == HeadNorm::kGain) {
+    ASSIGN_OR_RETURN(layer->query_norm, source.Vector(prefix + "attn_q_norm.weight", c.head_dim));
+    ASSIGN_OR_RETURN(layer->key_norm, source.Vector(prefix + "attn_k_norm.weight", c.head_dim));
+  }
+  if (c.branch_norms) {
+    ASSIGN_OR_RETURN(layer->attention_branch_norm,
+                     source.Vector(prefix + "post_attention_norm.weight", c.hidden));
+    ASSIGN_OR_RETURN(layer->feed_forward_branch_norm,
+                     source.Vector(prefix + "post_ffw_norm.weight", c.hidden));
+  }
   if (c.qkv_bias) {
     for (const Part& part : std::vector<Part>{{prefix + "attn_q.bias", q_rows},
                                               {prefix + "attn_k.bias", kv_rows},

@@ -21,6 +21,9 @@ struct LayerWeights {
   std::vector<float> attention_norm, feed_forward_norm;  // [hidden]
   std::vector<float> qkv_bias;                           // [rows of qkv], or empty
   std::vector<float> output_bias;                        // [hidden], or empty
+  std::vector<float> query_norm, key_norm;               // [head_dim], or empty
+  // Of what attention and feed-forward part add, [hidden], or empty.
+  std::vector<float> attention_branch_norm, feed_forward_branch_norm;
   // Of layers with experts.
   std::unique_ptr<Weight> router;  // [experts, hidden]
   std::vector<Expert> experts;

@@ -22,6 +22,9 @@ class LlamaModel final : public Model {
         backend_(backend),
         angles_(config_.rope, config_.RopePositions()),
         rope_(angles_.table()),
+        local_angles_(config_.local_rope,
+                      config_.local_rope.dimensions == 0 ? 0 : config_.RopePositions()),
+        local_rope_(local_angles_.table()),
         unit_gain_(config_.head_dim, 1.0F) {}
 
   Status LoadWeights(const ModelSource& source) {
@@ -66,8 +69,7 @@ class LlamaModel final : public Model {
     const uint64_t first_position = kv.tokens();
     RETURN_IF_ERROR(kv.Extend(backend_, n));
     const auto targets = kv.TargetsOfLast(n);
-    const MatrixView x = scratch.hidden->Matrix(n, config_.hidden);
-    backend_.Embed(x, *embedding_, tokens);
+    const MatrixView x = EmbedTokens(tokens, scratch);
     RunsBySpan runs;
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
       RETURN_IF_ERROR(kv.WaitLayer(layer));
@@ -79,13 +81,16 @@ class LlamaModel final : public Model {
         row += target.rows;
       }
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
+      const LayerConfig& c = config_.layer_configs[layer];
       for (const AttentionRun& run : RunsOf(layer, kv, first_position, n, &runs)) {
         AttentionInput input = InputOf(layer, kv, first_position + run.first_row);
         input.lists = run.pages.lists();
+        // A row alone sees what its pages show.
+        if (n > 1 && c.span == AttentionSpan::kWindow) input.shape.window = c.span_tokens;
         backend_.Attention(attention.Rows(run.first_row, run.rows),
                            qkv.Cols(0, QueryCols()).Rows(run.first_row, run.rows), input);
       }
-      OutputPart(layers_[layer], x, attention);
+      OutputPart(layers_[layer], x, attention, scratch);
       FeedForwardPart(layer, x, scratch);
       if (!between_layers()) return Stopped();
     }
@@ -103,8 +108,7 @@ class LlamaModel final : public Model {
       RETURN_IF_ERROR(sequences[r]->Extend(backend_, 1));
       targets.push_back(sequences[r]->TargetsOfLast(1).front());
     }
-    const MatrixView x = scratch.hidden->Matrix(n, config_.hidden);
-    backend_.Embed(x, *embedding_, tokens);
+    const MatrixView x = EmbedTokens(tokens, scratch);
     std::vector<AttentionInput> inputs(n);
     std::vector<RunsBySpan> runs(n);
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
@@ -119,7 +123,7 @@ class LlamaModel final : public Model {
       }
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
       backend_.AttentionEach(attention, qkv.Cols(0, QueryCols()), inputs);
-      OutputPart(layers_[layer], x, attention);
+      OutputPart(layers_[layer], x, attention, scratch);
       FeedForwardPart(layer, x, scratch);
       if (!between_layers()) return Stopped();
     }
@@ -172,7 +176,23 @@ class LlamaModel final : public Model {
       backend_.HeadNorm(qkv.Cols(0, QueryCols() + kv_cols), config_.head_dim, unit_gain_.data(),
                         config_.norm_epsilon);
     }
+    if (config_.head_norm == HeadNorm::kGain) {
+      backend_.HeadNorm(qkv.Cols(0, QueryCols()), config_.head_dim,
+                        layers_[layer].query_norm.data(), config_.norm_epsilon);
+      backend_.HeadNorm(qkv.Cols(QueryCols(), kv_cols), config_.head_dim,
+                        layers_[layer].key_norm.data(), config_.norm_epsilon);
+    }
     return qkv;
+  }
+
+  MatrixView EmbedTokens(std::span<const TokenId> tokens, ForwardScratch& scratch) const {
+    const MatrixView x =
+        scratch.hidden->Matrix(static_cast<uint32_t>(tokens.size()), config_.hidden);
+    backend_.Embed(x, *embedding_, tokens);
+    if (config_.embedding_scale != 1) {
+      backend_.ScaleRows(x, std::vector<float>(x.rows, config_.embedding_scale));
+    }
+    return x;
   }
 
   // Lengthens the queries of layers with temperature; position_of: of a row.
@@ -188,26 +208,28 @@ class LlamaModel final : public Model {
     backend_.ScaleRows(qkv.Cols(0, QueryCols()), factors);
   }
 
-  // How a call's rows are cut, by the tokens of a chunk; 0: not at all. The same for all layers of
-  // a span.
-  using RunsBySpan = std::map<uint32_t, std::vector<AttentionRun>>;
+  // How a call's rows are cut, the same for all layers of a span.
+  using RunsBySpan = std::map<std::pair<AttentionSpan, uint32_t>, std::vector<AttentionRun>>;
   const std::vector<AttentionRun>& RunsOf(uint32_t layer, const KvSequence& kv,
                                           uint64_t first_position, uint32_t rows,
                                           RunsBySpan* runs) const {
     const LayerConfig& c = config_.layer_configs[layer];
-    const uint32_t chunk_tokens = c.span == AttentionSpan::kChunk ? c.span_tokens : 0;
-    const auto [found, added] = runs->try_emplace(chunk_tokens);
+    const auto [found, added] = runs->try_emplace({c.span, c.span_tokens});
     if (!added) return found->second;
-    if (chunk_tokens == 0) {
-      found->second.push_back({0, rows, VisiblePages(kv.lists(), 0)});
-    } else {
-      found->second = CutAtChunks(kv.lists(), first_position, rows, chunk_tokens);
+    if (c.span == AttentionSpan::kChunk) {
+      found->second = CutAtChunks(kv.lists(), first_position, rows, c.span_tokens);
+      return found->second;
     }
+    const bool cut = c.span == AttentionSpan::kWindow && first_position >= c.span_tokens;
+    const uint64_t first_seen = cut ? first_position + 1 - c.span_tokens : 0;
+    found->second.push_back({0, rows, VisiblePages(kv.lists(), first_seen, kPartPages)});
     return found->second;
   }
 
   const RopeTable* RopeOf(uint32_t layer) const {
-    return config_.layer_configs[layer].rope ? &rope_ : nullptr;
+    const LayerConfig& c = config_.layer_configs[layer];
+    if (!c.rope) return nullptr;
+    return c.local_rope ? &local_rope_ : &rope_;
   }
 
   void WriteKv(uint32_t layer, const KvSequence& kv, const KvSequence::Target& target,
@@ -222,7 +244,8 @@ class LlamaModel final : public Model {
     AttentionInput input;
     input.shape = {config_.q_heads, config_.kv_heads, config_.head_dim,
                    static_cast<float>(RopeAttentionFactor(config_.rope) /
-                                      std::sqrt(static_cast<double>(config_.head_dim)))};
+                                      std::sqrt(config_.query_scalar > 0 ? config_.query_scalar
+                                                                         : config_.head_dim))};
     input.layer = layer;
     input.first_position = first_position;
     input.lists = kv.lists();
@@ -231,8 +254,19 @@ class LlamaModel final : public Model {
     return input;
   }
 
-  void OutputPart(const LayerWeights& w, MatrixView x, MatrixView attention) const {
-    backend_.MatMul(x, attention, *w.output, /*accumulate=*/true);
+  // x += the product, normed first if the model does so.
+  void AddBranch(MatrixView x, MatrixView inner, const Weight& weight,
+                 const std::vector<float>& norm, ForwardScratch& scratch) const {
+    if (norm.empty()) return backend_.MatMul(x, inner, weight, /*accumulate=*/true);
+    const MatrixView branch = scratch.normed->Matrix(x.rows, config_.hidden);
+    backend_.MatMul(branch, inner, weight, /*accumulate=*/false);
+    backend_.RmsNorm(branch, branch, norm.data(), config_.norm_epsilon);
+    backend_.Add(x, branch);
+  }
+
+  void OutputPart(const LayerWeights& w, MatrixView x, MatrixView attention,
+                  ForwardScratch& scratch) const {
+    AddBranch(x, attention, *w.output, w.attention_branch_norm, scratch);
     if (!w.output_bias.empty()) backend_.AddBias(x, w.output_bias.data());
   }
 
@@ -244,8 +278,12 @@ class LlamaModel final : public Model {
     const MatrixView activated = scratch.activated->Matrix(x.rows, inner);
     backend_.RmsNorm(normed, x, w.feed_forward_norm.data(), config_.norm_epsilon);
     backend_.MatMul(gate_up, normed, *w.gate_up, /*accumulate=*/false);
-    backend_.SwiGlu(activated, gate_up);
-    backend_.MatMul(x, activated, *w.down, /*accumulate=*/true);
+    if (config_.gelu) {
+      backend_.GeGlu(activated, gate_up);
+    } else {
+      backend_.SwiGlu(activated, gate_up);
+    }
+    AddBranch(x, activated, *w.down, w.feed_forward_branch_norm, scratch);
     if (!config_.layer_configs[layer].experts) return;
     const uint32_t expert_inner = config_.expert_feed_forward;
     ExpertInput input;
@@ -265,6 +303,8 @@ class LlamaModel final : public Model {
   Backend& backend_;
   const RopeAngles angles_;
   const RopeTable rope_;
+  const RopeAngles local_angles_;  // empty unless the model has them
+  const RopeTable local_rope_;
   const std::vector<float> unit_gain_;        // [head_dim]
   std::unique_ptr<Weight> embedding_, head_;  // head_ null: tied to the embedding
   std::vector<float> output_norm_;

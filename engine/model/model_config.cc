@@ -83,6 +83,7 @@ std::string CanonicalLayer(const LayerConfig& layer, uint32_t feed_forward) {
   if (layer.span == AttentionSpan::kChunk) text += "c" + std::to_string(layer.span_tokens);
   if (layer.span == AttentionSpan::kWindow) text += "w" + std::to_string(layer.span_tokens);
   if (!layer.rope) text += "n";
+  if (layer.local_rope) text += "l";
   if (layer.temperature) text += "t";
   if (layer.experts) text += "e";
   if (layer.feed_forward != feed_forward) text += "f" + std::to_string(layer.feed_forward);
@@ -111,6 +112,7 @@ Status ValidateModelConfig(const ModelConfig& c) {
                               " tokens is beyond what this version serves: its rotation table "
                               "would take over 512 MiB");
   }
+  if (c.local_rope.dimensions > 0) RETURN_IF_ERROR(ValidateRope(c.local_rope, c.head_dim));
   return ValidateRope(c.rope, c.head_dim);
 }
 
@@ -124,8 +126,8 @@ uint32_t ModelConfig::RopePositions() const {
   uint64_t positions = 1;
   for (const LayerConfig& layer : layer_configs) {
     if (!layer.rope) continue;
-    if (layer.span != AttentionSpan::kChunk) return context_tokens;
-    // A page that holds a token of a chunk begins less than a block before the chunk.
+    if (layer.span == AttentionSpan::kAll) return context_tokens;
+    // A page that holds a visible token begins less than a block before the span.
     positions = std::max(positions, uint64_t{layer.span_tokens} + kBlockTokens);
   }
   return static_cast<uint32_t>(std::min<uint64_t>(positions, context_tokens));
@@ -155,6 +157,11 @@ std::string ModelConfig::Canonical() const {
   if (temperature_scale != 0) {
     text += ";temperature=" + Real(temperature_floor) + "," + Real(temperature_scale);
   }
+  if (local_rope.dimensions > 0) text += ";local_rope:" + local_rope.Canonical();
+  if (gelu) text += ";gelu";
+  if (branch_norms) text += ";branch_norms";
+  if (embedding_scale != 1) text += ";embedding_scale=" + Real(embedding_scale);
+  if (query_scalar != 0) text += ";query_scalar=" + Real(query_scalar);
   return text;
 }
 

@@ -24,6 +24,7 @@ struct LayerConfig {
   AttentionSpan span = AttentionSpan::kAll;
   uint32_t span_tokens = 0;
   bool rope = true;           // false: no positions (NoPE)
+  bool local_rope = false;    // turned by ModelConfig::local_rope
   bool temperature = false;   // queries grow with their position
   bool experts = false;       // the feed-forward part is a mixture beside a shared expert
   uint32_t feed_forward = 0;  // of the dense part, or of the shared expert
@@ -33,10 +34,11 @@ struct LayerConfig {
 enum class HeadNorm : uint8_t {
   kNone,
   kUnitOnRope,  // without gains, on layers with RoPE only
+  kGain,        // with gains of the layer, queries' and keys'
 };
 
 struct ModelConfig {
-  std::string architecture;  // "llama", "llama4"
+  std::string architecture;  // "llama", "llama4", "qwen2", "mistral", "gemma3"
   std::string name;          // general.name, or the folder's
   uint32_t layers = 0;
   uint32_t hidden = 0;
@@ -59,6 +61,12 @@ struct ModelConfig {
   // Of layers with temperature, q is multiplied by 1 + scale * ln(1 + floor((position + 1) /
   // floor)).
   double temperature_floor = 0, temperature_scale = 0;
+  RopeConfig local_rope;  // of layers that say so
+  bool gelu = false;      // gated by GELU, not by SiLU
+  bool branch_norms =
+      false;  // RMSNorm after attention and feed-forward part, before they are added
+  float embedding_scale = 1;  // multiplies embeddings
+  double query_scalar = 0;    // attention is scaled by its -1/2 power; 0: by head_dim's
 
   uint32_t FeedForwardMax() const;  // over all layers and experts
   // Rows of a table of rotations that all layers can make do with.

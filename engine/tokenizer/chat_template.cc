@@ -76,18 +76,26 @@ Result<std::string> ParseChatMlTemplate(std::string_view text) {
 }
 
 Result<ChatTemplate> ChatTemplate::FromGguf(const GgufFile& file, const Tokenizer& tokenizer) {
-  ChatTemplate chat(tokenizer);
+  std::string text;
   constexpr std::string_view kKey = "tokenizer.chat_template";
   if (file.Has(kKey)) {
-    ASSIGN_OR_RETURN(const std::string text, file.GetString(kKey));
+    ASSIGN_OR_RETURN(text, file.GetString(kKey));
+  }
+  return FromText(text, file.path(), tokenizer);
+}
+
+Result<ChatTemplate> ChatTemplate::FromText(const std::string& text, const std::string& where,
+                                            const Tokenizer& tokenizer) {
+  ChatTemplate chat(tokenizer);
+  if (!text.empty()) {
     auto system_text = ParseChatMlTemplate(text);
-    if (!system_text.ok()) return system_text.status().WithContext(file.path());
+    if (!system_text.ok()) return system_text.status().WithContext(where);
     chat.default_system_text_ = *system_text;
   }
   const auto start = tokenizer.FindSpecial(kMessageStart);
   const auto end = tokenizer.FindSpecial(kMessageEnd);
   if (!start || !end) {
-    return InvalidArgumentError(file.path() + ": the vocabulary lacks the special tokens " +
+    return InvalidArgumentError(where + ": the vocabulary lacks the special tokens " +
                                 std::string(kMessageStart) + " and " + std::string(kMessageEnd) +
                                 " that ChatML needs");
   }

@@ -26,6 +26,9 @@ class ChatTemplate {
   // vocabulary lacks ChatML's tokens. A file without a template but with those tokens is taken as
   // ChatML.
   static Result<ChatTemplate> FromGguf(const GgufFile& file, const Tokenizer& tokenizer);
+  // The same of a template's text; "": there is none. where: the file, for messages.
+  static Result<ChatTemplate> FromText(const std::string& text, const std::string& where,
+                                       const Tokenizer& tokenizer);
 
   // What comes before the corpus. system_text: "" for the template's default, if it has one.
   std::vector<TokenId> CorpusPrefix(std::string_view system_text) const;

@@ -35,10 +35,6 @@ struct MatMulTask {
   std::byte* scratch = nullptr;          // matmul_scratch_bytes, 64-byte aligned, one per thread
 };
 
-// Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That
-// cut is fixed, so a decode spread over threads and a prefill give the same bits.
-inline constexpr uint32_t kPartPages = 4;
-
 // One layer of one KvPage, resolved: tiles of KV head h at h * stride.
 struct PageTiles {
   const std::byte* keys = nullptr;
@@ -56,8 +52,8 @@ struct PageTiles {
 struct AttentionTask {
   AttentionShape shape;
   uint64_t first_position = 0;  // of row 0 of q
-  // [call_rows], in place of first_position + row, for rows that each see all tokens of the pages;
-  // or null.
+  // [call_rows], in place of first_position + row, for rows that each see all tokens of the pages
+  // (shape.window is 0); or null.
   const uint64_t* positions = nullptr;
   const PageTiles* pages = nullptr;
   uint32_t page_count = 0;

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Makes families.jsonl: tiny random models of each family that Hugging Face folders are read for, and
-what transformers computes with them in float32 (eager attention), one model a line.
+"""Makes families.jsonl: tiny random models of each family that Hugging Face folders are read for,
+and what transformers computes with them in float32 (eager attention), one model a line.
 
   V/bin/python tests/golden/make_families.py [--every] [FILE]
 
-Weights are not kept: each number is a hash of the tensor's name and its place (see numbers()), which
-the test writes into a folder again. Of each position 8 logits are kept, spread over the vocabulary;
---every keeps all of them, for a run by hand (CORPUSD_FAMILIES=FILE in the test's environment).
+Weights are not kept: each number is a hash of the tensor's name and its place (see numbers()),
+which the test writes into a folder again. Of each position 8 logits are kept, of long texts 4,
+spread over the vocabulary; --every keeps all of them, for a run by hand (CORPUSD_FAMILIES=FILE in
+the test's environment).
 
 Run by hand, with a Python that has torch and transformers:
   python3 -m venv V && V/bin/pip install torch transformers numpy
 """
+import itertools
 import json
 import os
 import sys
@@ -74,10 +76,11 @@ def fill(model, seed, gain_offset):
 
 def config_json(config):
     keep = json.loads(config.to_json_string(use_diff=False))
-    drop = ("transformers_version", "id2label", "label2id", "_name_or_path", "chunk_size_feed_forward",
-            "return_dict", "output_hidden_states", "problem_type", "use_cache", "initializer_range",
-            "architectures", "dtype", "output_attentions", "is_encoder_decoder", "attention_dropout",
-            "router_aux_loss_coef", "router_jitter_noise", "output_router_logits", "pretraining_tp")
+    drop = ("transformers_version", "id2label", "label2id", "_name_or_path", "problem_type",
+            "chunk_size_feed_forward", "return_dict", "output_hidden_states", "use_cache",
+            "initializer_range", "architectures", "dtype", "output_attentions",
+            "is_encoder_decoder", "attention_dropout", "router_aux_loss_coef",
+            "router_jitter_noise", "output_router_logits", "pretraining_tp")
     return {key: value for key, value in keep.items() if key not in drop}
 
 
@@ -85,7 +88,8 @@ def case(name, model_class, config, tokens, every, dtype="F32", shards=1, wrappe
          gain_offset=1.0):
     seed = sum(name.encode()) * 1000003
     torch.manual_seed(0)
-    model = model_class._from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    model = model_class._from_config(config, attn_implementation="eager",
+                                     dtype=torch.float32).eval()
     tensors = fill(model, seed, gain_offset)
     ids = [int(v) for v in (numbers(name + " ids", seed, tokens, 128, 128)).astype(int)
            % config.vocab_size]
@@ -96,7 +100,8 @@ def case(name, model_class, config, tokens, every, dtype="F32", shards=1, wrappe
         if every:
             at = list(range(len(row)))
         else:
-            at = [(position + i * len(row) // KEPT) % len(row) for i in range(KEPT)]
+            kept = KEPT if tokens < 100 else KEPT // 2
+            at = [(position + i * len(row) // kept) % len(row) for i in range(kept)]
         rows.append([float(f"{row[i]:.6g}") for i in at])
     json_config = config_json(config)
     prefix = ""
@@ -150,13 +155,38 @@ def llama4_cases(every):
                wrapper="llama4", num_hidden_layers=2, no_rope_layer_interval=2)
 
 
+def plain_cases(every):
+    def make(name, model_class, config, tokens, dtype="F32", gain_offset=1.0, **switches):
+        base = dict(SMALL, num_hidden_layers=2, intermediate_size=40, rope_parameters=rope())
+        return case(name, model_class, config(**dict(base, **switches)), tokens, every, dtype,
+                    gain_offset=gain_offset)
+
+    t = transformers
+    yield make("llama 3: scaled frequencies, tied output", t.LlamaForCausalLM, t.LlamaConfig, 150,
+               tie_word_embeddings=True, rope_parameters=llama3(8.0, 1.0, 4.0, 64))
+    yield make("llama: biases, linear scaling, f16", t.LlamaForCausalLM, t.LlamaConfig, 40,
+               dtype="F16", attention_bias=True, rope_parameters=rope("linear", factor=4.0))
+    yield make("qwen2: biases of queries, keys and values", t.Qwen2ForCausalLM, t.Qwen2Config, 40)
+    yield make("qwen2: a window on the upper layers", t.Qwen2ForCausalLM, t.Qwen2Config, 60,
+               use_sliding_window=True, sliding_window=20, max_window_layers=1)
+    yield make("mistral: a window", t.MistralForCausalLM, t.MistralConfig, 300, sliding_window=40)
+    yield make("mistral: a window longer than a block", t.MistralForCausalLM, t.MistralConfig, 300,
+               sliding_window=150)
+    yield make("mistral: none", t.MistralForCausalLM, t.MistralConfig, 40, sliding_window=None)
+    yield make("gemma 3: windows and full layers", t.Gemma3ForCausalLM, t.Gemma3TextConfig, 60,
+               gain_offset=0.0, num_hidden_layers=3, sliding_window=24, query_pre_attn_scalar=24,
+               layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+               rope_parameters={"sliding_attention": rope(),
+                                "full_attention": rope("linear", 1000000.0, factor=8.0)})
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--every"]
     every = "--every" in sys.argv
     path = arguments[0] if arguments else os.path.join(HERE, "families.jsonl")
     torch.set_num_threads(1)
     with open(path, "w", encoding="utf-8") as out:
-        for record in llama4_cases(every):
+        for record in itertools.chain(llama4_cases(every), plain_cases(every)):
             out.write(json.dumps(record, separators=(",", ":")) + "\n")
             print(record["name"], len(record["ids"]), "tokens", file=sys.stderr)
 

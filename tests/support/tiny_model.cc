@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <vector>
 
@@ -187,6 +188,33 @@ std::string TinyModelBytes(const TinyModelOptions& o) {
   }
   add("output_norm", WeightType::kF32, {o.hidden}, RandomNorm(&random, o.hidden));
   return writer.Finish();
+}
+
+std::string TinyTokenizerJson() {
+  const Vocabulary vocabulary = MakeVocabulary();
+  CHECK(vocabulary.tokens.size() == kTinyVocabulary) << vocabulary.tokens.size();
+  nlohmann::json ids, added, merges;
+  for (uint32_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    if (id >= kSpecials) {
+      ids[vocabulary.tokens[id]] = id;
+    } else {
+      added.push_back({{"id", id}, {"content", vocabulary.tokens[id]}, {"special", true}});
+    }
+  }
+  for (const auto& [left, right] : kMerges) merges.push_back({left, right});
+  const nlohmann::json digits = {{"type", "Digits"}, {"individual_digits", true}};
+  const nlohmann::json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+  return nlohmann::json{
+      {"added_tokens", added},
+      {"normalizer", nullptr},
+      {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {digits, bytes}}}},
+      {"decoder", bytes},
+      {"model", {{"type", "BPE"}, {"vocab", ids}, {"merges", merges}}}}
+      .dump();
+}
+
+std::string TinyTokenizerConfigJson() {
+  return nlohmann::json{{"chat_template", kChatTemplate}}.dump();
 }
 
 void WriteTinyModel(const std::string& path, const TinyModelOptions& options) {

@@ -67,7 +67,9 @@ class ExactKvBackend final : public Backend {
     for (const KvPageList& list : input.lists) {
       for (const KvPage& page : list.pages) {
         for (uint64_t slot = page.hidden; slot < page.tokens; ++slot) {
-          if (page.first_position + slot <= position) seen.push_back(page.first_position + slot);
+          const uint64_t key = page.first_position + slot;
+          const uint32_t window = input.shape.window;
+          if (key <= position && (window == 0 || key + window > position)) seen.push_back(key);
         }
       }
     }

@@ -107,6 +107,34 @@ TEST(HfConfig, EverySwitchChangesTheIdentity) {
   }
 }
 
+TEST(HfConfig, WindowsAndRotationsOfGemma3InBothSpellings) {
+  nlohmann::json old_style = Llama();
+  old_style["model_type"] = "gemma3_text";
+  old_style["num_hidden_layers"] = 7;
+  old_style["sliding_window"] = 512;
+  old_style["rope_local_base_freq"] = 10000.0;
+  old_style["rope_theta"] = 1000000.0;
+  old_style["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  const auto old_read = ReadHfConfig(old_style, "c.json");
+  ASSERT_TRUE(old_read.ok()) << old_read.status().ToString();
+  for (uint32_t i = 0; i < 7; ++i) {
+    const LayerConfig& layer = old_read->model.layer_configs[i];
+    EXPECT_EQ(layer.span, i == 5 ? AttentionSpan::kAll : AttentionSpan::kWindow) << i;
+    EXPECT_EQ(layer.local_rope, i != 5) << i;
+  }
+  EXPECT_EQ(old_read->model.embedding_scale, 8.0F);
+  nlohmann::json new_style = old_style;
+  for (const char* const key : {"rope_local_base_freq", "rope_theta", "rope_scaling"}) {
+    new_style.erase(key);
+  }
+  new_style["rope_parameters"] = {
+      {"full_attention", {{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 1000000.0}}},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 10000.0}}}};
+  const auto new_read = ReadHfConfig(new_style, "c.json");
+  ASSERT_TRUE(new_read.ok()) << new_read.status().ToString();
+  EXPECT_EQ(old_read->model.Canonical(), new_read->model.Canonical());
+}
+
 TEST(HfConfig, WhatTheGraphLacksIsRefused) {
   const auto with = [](nlohmann::json config, const std::string& key, const nlohmann::json& value) {
     config[key] = value;

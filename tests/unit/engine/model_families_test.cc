@@ -93,7 +93,7 @@ TEST(ModelFamilies, TheGraphAgreesWithTransformersInAnySplit) {
       if (loaded.model == nullptr) break;
       const double difference = LargestDifference(
           family_case, AllLogits(*loaded.model, backend, family_case.ids, call_tokens));
-      EXPECT_LT(difference, 1e-4) << "calls of " << call_tokens << " tokens";
+      EXPECT_LT(difference, 2e-4) << "calls of " << call_tokens << " tokens";
       worst = std::max(worst, difference);
     }
     std::cout << "largest difference " << worst << ": " << family_case.name << "\n";
