@@ -87,42 +87,54 @@ __device__ __forceinline__ float ApplyMetric(float* rz, const float* z, const fl
   return squares;
 }
 
-// What one scale makes of a token; targets and codes of coordinates lane + 32 k.
+// The scales that are tried for a token, side by side: every lane holds the targets of coordinates
+// lane + 32 k under each, and looks after one trial, that of its number modulo 4 (lanes 3 modulo 4
+// repeat the last).
 template <int Own>
-struct TokenTrial {
-  float targets[Own];
-  uint8_t codes[Own];
-  float step, inverse, cost, overlap;
+struct TokenTrials {
+  float targets[kScaleTrials][Own];
+  float step, inverse, cost, overlap;  // of the lane's trial
 };
 
-// Codes coordinate 32 k + l, and lets its error aim those before it. z, root, rz: of the
-// coordinate.
+// Codes coordinate 32 K + l under every scale, and lets the errors aim those before it. z, root,
+// rz: of the coordinate; codes: [trial][Dim], at the coordinate.
 template <int Bits, int Own, int K>
-__device__ __forceinline__ void CodeCoordinate(TokenTrial<Own>* trial, int l, float z, float root,
-                                               float rz, const float (&feedback)[Own]) {
-  const float target = __shfl_sync(~0u, trial->targets[K], l);
-  const float u = __fmul_rn(target, trial->inverse);
+__device__ __forceinline__ void CodeCoordinate(TokenTrials<Own>* trials, int l, float z, float root,
+                                               float rz, const float (&feedback)[Own],
+                                               uint8_t* codes, int dims) {
+  static_assert(kScaleTrials == 3);
+  const int lane = threadIdx.x % 32, own = min(lane % 4, 2);
+  const float first = __shfl_sync(~0u, trials->targets[0][K], l);
+  const float second = __shfl_sync(~0u, trials->targets[1][K], l);
+  const float third = __shfl_sync(~0u, trials->targets[2][K], l);
+  const float target = own == 0 ? first : own == 1 ? second : third;
+  const float u = __fmul_rn(target, trials->inverse);
   uint32_t magnitude;
   const float size = NearestLevel<Bits>(fabsf(u), &magnitude);
   const bool negative = signbit(u);
   const float level = negative ? -size : size;
   constexpr uint32_t kHalf = 1u << (Bits - 1);
-  const uint32_t code = negative ? kHalf - 1 - magnitude : kHalf + magnitude;
-  if (threadIdx.x % 32 == l) trial->codes[K] = static_cast<uint8_t>(code);
-  const float error = __fmaf_rn(-trial->step, level, z);
-  const float left = __fmul_rn(root, __fmaf_rn(-trial->step, level, target));
-  trial->cost = __fmaf_rn(left, left, trial->cost);
-  trial->overlap = __fmaf_rn(rz, left, trial->overlap);
+  if (lane < 3) {
+    codes[lane * dims] = static_cast<uint8_t>(negative ? kHalf - 1 - magnitude : kHalf + magnitude);
+  }
+  const float error = __fmaf_rn(-trials->step, level, z);
+  const float left = __fmul_rn(root, __fmaf_rn(-trials->step, level, target));
+  trials->cost = __fmaf_rn(left, left, trials->cost);
+  trials->overlap = __fmaf_rn(rz, left, trials->overlap);
 #pragma unroll
-  for (int k = 0; k <= K; ++k) {
-    trial->targets[k] = __fmaf_rn(feedback[k], error, trial->targets[k]);
+  for (int i = 0; i < 3; ++i) {
+    const float moved = __shfl_sync(~0u, error, i);
+#pragma unroll
+    for (int k = 0; k <= K; ++k) {
+      trials->targets[i][k] = __fmaf_rn(feedback[k], moved, trials->targets[i][k]);
+    }
   }
 }
 
 template <int Bits, int Dim, int K>
-__device__ __forceinline__ void CodeCoordinates(TokenTrial<Dim / 32> (&trials)[kScaleTrials],
-                                                const float* z, const float* rz,
-                                                const float* feedback, const float* weight) {
+__device__ __forceinline__ void CodeCoordinates(TokenTrials<Dim / 32>* trials, const float* z,
+                                                const float* rz, const float* feedback,
+                                                const float* weight, uint8_t* codes) {
   constexpr int kOwn = Dim / 32;
   const int lane = threadIdx.x % 32;
   for (int l = 31; l >= 0; --l) {
@@ -132,19 +144,18 @@ __device__ __forceinline__ void CodeCoordinates(TokenTrial<Dim / 32> (&trials)[k
     for (int k = 0; k < kOwn; ++k) {  // zero at and behind j: nothing is aimed twice
       column[k] = k <= K ? feedback[j * Dim + lane + 32 * k] : 0.0f;
     }
-    const float root = __fsqrt_rn(weight[j]);
-#pragma unroll
-    for (uint32_t i = 0; i < kScaleTrials; ++i) {
-      CodeCoordinate<Bits, kOwn, K>(&trials[i], l, z[j], root, rz[j], column);
-    }
+    CodeCoordinate<Bits, kOwn, K>(trials, l, z[j], __fsqrt_rn(weight[j]), rz[j], column, codes + j,
+                                  Dim);
   }
-  if constexpr (K > 0) CodeCoordinates<Bits, Dim, K - 1>(trials, z, rz, feedback, weight);
+  if constexpr (K > 0) CodeCoordinates<Bits, Dim, K - 1>(trials, z, rz, feedback, weight, codes);
 }
 
-// z, rz: [Dim] in shared memory, rz for the warp's own use. basis: of the tile's head and side.
+// z, rz: [Dim], trial_codes: [3][Dim], in shared memory, the latter two for the warp's own use.
+// basis: of the tile's head and side.
 template <int Bits, int Dim>
-__device__ __forceinline__ void EncodeNarrowToken(const float* z, float* rz, const float* basis,
-                                                  uint8_t* codes, uint8_t* scale) {
+__device__ __forceinline__ void EncodeNarrowToken(const float* z, float* rz, uint8_t* trial_codes,
+                                                  const float* basis, uint8_t* codes,
+                                                  uint8_t* scale) {
   constexpr int kOwn = Dim / 32;
   const int lane = threadIdx.x % 32;
   const float* feedback = basis + BasisPartOffset(BasisPart::kFeedback, Dim);
@@ -153,33 +164,32 @@ __device__ __forceinline__ void EncodeNarrowToken(const float* z, float* rz, con
   for (int j = 0; j < Dim; ++j) squares = __fmaf_rn(z[j], z[j], squares);
   const int nearest = ScaleByteOf(__fsqrt_rn(__fmul_rn(squares, 1.0f / Dim)), kNearestScale);
   const float metric_squares = ApplyMetric<Dim>(rz, z, feedback, weight);
-  TokenTrial<kOwn> trials[kScaleTrials];
-  int bytes[kScaleTrials];
+  TokenTrials<kOwn> trials;
+  const int offset = kFirstScaleTrial + min(lane % 4, 2) * kScaleTrialStep;
+  const int own_byte = min(max(nearest + offset, 0), 255);
+  trials.step = __fmul_rn(ScaleOf(own_byte), 1.0f / LevelUnit(Bits));
+  trials.inverse = __fdiv_rn(1.0f, trials.step);
+  trials.cost = trials.overlap = 0;
 #pragma unroll
-  for (uint32_t i = 0; i < kScaleTrials; ++i) {
-    const int offset = kFirstScaleTrial + static_cast<int>(i) * kScaleTrialStep;
-    bytes[i] = min(max(nearest + offset, 0), 255);
-    trials[i].step = __fmul_rn(ScaleOf(bytes[i]), 1.0f / LevelUnit(Bits));
-    trials[i].inverse = __fdiv_rn(1.0f, trials[i].step);
-    trials[i].cost = trials[i].overlap = 0;
+  for (int i = 0; i < 3; ++i) {
 #pragma unroll
-    for (int k = 0; k < kOwn; ++k) {
-      trials[i].targets[k] = z[lane + 32 * k];
-      trials[i].codes[k] = 0;
-    }
+    for (int k = 0; k < kOwn; ++k) trials.targets[i][k] = z[lane + 32 * k];
   }
-  CodeCoordinates<Bits, Dim, kOwn - 1>(trials, z, rz, feedback, weight);
-  TokenTrial<kOwn> best = trials[0];
-  int byte = bytes[0];
+  CodeCoordinates<Bits, Dim, kOwn - 1>(&trials, z, rz, feedback, weight, trial_codes);
+  int best = 0;
+  float cost = __shfl_sync(~0u, trials.cost, 0);
 #pragma unroll
-  for (uint32_t i = 1; i < kScaleTrials; ++i) {
-    if (!(trials[i].cost < best.cost)) continue;
-    best = trials[i];
-    byte = bytes[i];
+  for (int i = 1; i < 3; ++i) {
+    const float other = __shfl_sync(~0u, trials.cost, i);
+    if (!(other < cost)) continue;
+    cost = other;
+    best = i;
   }
+  int byte = __shfl_sync(~0u, own_byte, best);
+  const float along = __fsub_rn(metric_squares, __shfl_sync(~0u, trials.overlap, best));
+  __syncwarp();
 #pragma unroll
-  for (int k = 0; k < kOwn; ++k) codes[lane + 32 * k] = best.codes[k];
-  const float along = __fsub_rn(metric_squares, best.overlap);
+  for (int k = 0; k < kOwn; ++k) codes[lane + 32 * k] = trial_codes[best * Dim + lane + 32 * k];
   if (along > 0) {
     const float ratio = __fdiv_rn(metric_squares, along);
     const float bounded = ratio < kLargestCorrection ? ratio : kLargestCorrection;

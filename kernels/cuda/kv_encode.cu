@@ -9,6 +9,7 @@
 namespace corpusd::cuda {
 namespace {
 
+constexpr uint32_t kUnaskedShared = 48 * 1024;  // what a kernel may have without being allowed more
 constexpr int kSumLanes = 16;  // a block's means are summed in so many interleaved sums
 
 // Block z = [target][kv head][keys, values].
@@ -94,54 +95,67 @@ __global__ void PlainKernel(const __grid_constant__ EncodeCall call) {
 }
 
 // --- coordinates: y = (x - mean) * forward as one chain of FMAs over ascending inputs. One block
-// 16 rows of one tile; a thread has one dim of all of them, so that a number of `forward` is read
-// once for 16 rows.
+// 16 rows of one tile, four rows and a dim a thread. `forward` goes through shared memory, so that
+// the chains never wait for the device's memory.
 
 constexpr int kRows = kGroupTokens;
+constexpr int kTeams = 4;
+constexpr int kTeamRows = kRows / kTeams;
+
+__device__ float TurnedInput(const EncodeCall& call, const Tile& tile, uint32_t r, uint32_t dim,
+                             uint32_t turned) {
+  const float* row = tile.row(call, r);
+  if (dim >= turned) return row[dim];
+  const float* turn =
+      call.rope.cos_sin + static_cast<size_t>(tile.target.first_slot + r) * turned + dim / 2 * 2;
+  const float own = row[dim], other = row[dim ^ 1];
+  return dim % 2 == 0 ? __fmaf_rn(own, turn[0], -__fmul_rn(other, turn[1]))
+                      : __fmaf_rn(own, turn[0], __fmul_rn(other, turn[1]));
+}
 
 __global__ void CoordinatesKernel(const __grid_constant__ EncodeCall call) {
-  extern __shared__ float x[];  // [head_dim][kRows]
+  extern __shared__ __align__(16) float memory[];
   const Tile tile(call, blockIdx.y);
   const uint32_t dims = call.head_dim, first = blockIdx.x * kRows, rows = tile.target.rows;
   if (first >= rows) return;
+  float* x = memory;                       // [dims][kRows]
+  float* forward = memory + kRows * dims;  // [dims][dims]
   const float* basis = tile.basis(call);
   const float* mean = basis + BasisPartOffset(BasisPart::kMean, dims);
+  const auto* from =
+      reinterpret_cast<const float4*>(basis + BasisPartOffset(BasisPart::kForward, dims));
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < dims * dims / 4; i += blockDim.x) {
+    reinterpret_cast<float4*>(forward)[i] = from[i];
+  }
   const uint32_t turned = tile.is_key && call.rope.cos_sin != nullptr ? 2 * call.rope.half_dim : 0;
   for (uint32_t i = threadIdx.x; i < kRows * dims; i += blockDim.x) {
     const uint32_t dim = i % dims, r = first + i / dims;
-    float v = 0;
-    if (r < rows) {
-      const float* row = tile.row(call, r);
-      v = row[dim];
-      if (dim < turned) {
-        const float* turn = call.rope.cos_sin +
-                            static_cast<size_t>(tile.target.first_slot + r) * turned + dim / 2 * 2;
-        const float other = row[dim ^ 1];
-        v = dim % 2 == 0 ? __fmaf_rn(v, turn[0], -__fmul_rn(other, turn[1]))
-                         : __fmaf_rn(v, turn[0], __fmul_rn(other, turn[1]));
-      }
-    }
+    const float v = r < rows ? TurnedInput(call, tile, r, dim, turned) : 0.0f;
     x[dim * kRows + i / dims] = __fsub_rn(FiniteOrZero(v), mean[dim]);
   }
   __syncthreads();
-  const uint32_t j = threadIdx.x;
-  float sums[kRows] = {};
-  const float* forward = basis + BasisPartOffset(BasisPart::kForward, dims);
+  const uint32_t j = threadIdx.x % dims, own = threadIdx.x / dims * kTeamRows;
+  float sums[kTeamRows] = {};
+#pragma unroll 8
   for (uint32_t i = 0; i < dims; ++i) {
     const float factor = forward[i * dims + j];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) sums[r] = __fmaf_rn(x[i * kRows + r], factor, sums[r]);
+    for (int r = 0; r < kTeamRows; ++r) {
+      sums[r] = __fmaf_rn(x[i * kRows + own + r], factor, sums[r]);
+    }
   }
-  float* coordinates =
-      call.scratch + (static_cast<size_t>(blockIdx.y) * kTileTokens + first) * dims + j;
-  for (uint32_t r = 0; r < kRows && first + r < rows; ++r) {
+  float* coordinates = call.scratch + static_cast<size_t>(blockIdx.y) * kTileTokens * dims + j;
+#pragma unroll
+  for (uint32_t r = 0; r < kTeamRows; ++r) {
+    const uint32_t row = first + own + r;
+    if (row >= rows) return;
     const float y = fminf(kCoordinateLimit, fmaxf(-kCoordinateLimit, FiniteOrZero(sums[r])));
     if (tile.codec == PageCodec::kBf16) {
       reinterpret_cast<uint16_t*>(tile.bytes(
-          call))[PlainIndex(tile.is_key, 2, dims, tile.target.first_slot + first + r, j)] =
-          Bf16Bits(y);
+          call))[PlainIndex(tile.is_key, 2, dims, tile.target.first_slot + row, j)] = Bf16Bits(y);
     } else {
-      coordinates[r * dims] = y;
+      coordinates[static_cast<size_t>(row) * dims] = y;
     }
   }
 }
@@ -155,6 +169,7 @@ struct CodesShared {
   float rz[kRows][Dim];  // in the metric of the feedback
   float sums[kSumLanes][Dim];
   float means[Dim];
+  uint8_t trials[kRows][3][Dim];
   uint8_t codes[kRows][Dim];
   uint8_t scales[kRows];
 };
@@ -221,8 +236,8 @@ __device__ void EncodeGroup(const EncodeCall& call, const Tile& tile, CodesShare
     if constexpr (Bits == 8) {
       EncodeWideToken<Dim>(z, shared->codes[warp], &shared->scales[warp]);
     } else {
-      EncodeNarrowToken<Bits, Dim>(z, shared->rz[warp], tile.basis(call), shared->codes[warp],
-                                   &shared->scales[warp]);
+      EncodeNarrowToken<Bits, Dim>(z, shared->rz[warp], shared->trials[warp][0], tile.basis(call),
+                                   shared->codes[warp], &shared->scales[warp]);
     }
   } else {
     for (int j = lane; j < Dim; j += 32) shared->codes[warp][j] = 0;
@@ -270,8 +285,14 @@ int EncodePages(const EncodeCall& call, CUstream_st* stream) {
     return cudaGetLastError();
   }
   const uint32_t groups = (rows + kRows - 1) / kRows;
-  CoordinatesKernel<<<dim3(groups, tiles), call.head_dim, kRows * call.head_dim * sizeof(float),
-                      stream>>>(call);
+  const uint32_t bytes = (kRows + call.head_dim) * call.head_dim * sizeof(float);
+  if (bytes > kUnaskedShared) {
+    if (const cudaError_t error = cudaFuncSetAttribute(
+            CoordinatesKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
+      return error;
+    }
+  }
+  CoordinatesKernel<<<dim3(groups, tiles), kTeams * call.head_dim, bytes, stream>>>(call);
   if (const cudaError_t error = cudaGetLastError()) return error;
   if (!IsCodedPage(call.key_codec) && !IsCodedPage(call.value_codec)) return cudaSuccess;
   const dim3 grid(kGroups, tiles);

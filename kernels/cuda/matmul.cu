@@ -127,52 +127,61 @@ __global__ void __launch_bounds__(kFewWarps * 32)
   }
 }
 
-// --- many rows: tiles of 64 rows x 64 outputs, 32 inputs at a time, in two stages. Four warps,
-// each 32 x 32. Rows of x are rounded to bfloat16 on their way into shared memory.
+// --- many rows: tiles of 32 or 64 rows x 64 outputs, 32 inputs at a time; four stages of copies
+// past the registers. A warp has 32 x 32. Rows of x are rounded to bfloat16 on their way out of
+// shared memory.
 
-constexpr int kTile = 64;
+constexpr int kOutputs = 64;
 constexpr int kStep = 32;
-constexpr int kManyThreads = 128;
-constexpr int kStride = kStep + 8;  // 80 bytes: eight rows of 16 bytes meet no bank twice
+constexpr int kStages = 4;
+constexpr int kRowFloats = kStep + 8;   // four rows of pairs meet no bank twice
+constexpr int kRowWeights = kStep + 8;  // 80 bytes: nor do eight rows of 16 bytes
 
-struct ManyShared {
-  uint16_t x[2][kTile][kStride];
-  uint16_t weight[2][kTile][kStride];
+template <int Rows>
+struct ManyStage {
+  float x[Rows][kRowFloats];
+  uint16_t weight[kOutputs][kRowWeights];
 };
 
-// What one thread brings of a step: half a row of x and half a row of the weight.
-__device__ __forceinline__ void FetchRows(float4 (&v)[4], const DeviceMatrix& x, uint32_t row,
-                                          uint32_t input) {
-  const float* from = x.data + static_cast<size_t>(row) * x.stride + input;
+template <int Rows>
+__device__ __forceinline__ void FetchStep(ManyStage<Rows>* stage, const DeviceMatrix& x,
+                                          const uint16_t* weight, uint32_t first_row, int input) {
+  constexpr int kThreads = 2 * Rows;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    v[i] = row < x.rows ? *reinterpret_cast<const float4*>(from + 4 * i) : make_float4(0, 0, 0, 0);
+  for (int i = threadIdx.x; i < Rows * kStep / 4; i += kThreads) {
+    const int row = i / (kStep / 4), column = i % (kStep / 4) * 4;
+    const bool real = first_row + row < x.rows;
+    const float* from =
+        x.data + static_cast<size_t>(real ? first_row + row : 0) * x.stride + input + column;
+    ptx::CopyAsync16(&stage->x[row][column], from, real);
+  }
+#pragma unroll
+  for (int i = threadIdx.x; i < kOutputs * kStep / 8; i += kThreads) {
+    const int row = i / (kStep / 8), column = i % (kStep / 8) * 8;
+    ptx::CopyAsync16(&stage->weight[row][column],
+                     weight + static_cast<size_t>(row) * x.cols + input + column, true);
   }
 }
 
-__device__ __forceinline__ void StoreRows(uint16_t* to, const float4 (&v)[4]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const uint4 packed = make_uint4(
-        PackBf16(v[2 * i].x, v[2 * i].y), PackBf16(v[2 * i].z, v[2 * i].w),
-        PackBf16(v[2 * i + 1].x, v[2 * i + 1].y), PackBf16(v[2 * i + 1].z, v[2 * i + 1].w));
-    *reinterpret_cast<uint4*>(to + 8 * i) = packed;
-  }
-}
-
-__device__ __forceinline__ void MultiplyStep(float (&sums)[2][4][4], const uint16_t (*x)[kStride],
-                                             const uint16_t (*weight)[kStride]) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+template <int Rows>
+__device__ __forceinline__ void MultiplyStep(float (&sums)[2][4][4], const ManyStage<Rows>& stage) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int row = warp / 2 * 32, output = warp % 2 * 32;
 #pragma unroll
   for (int k = 0; k < kStep; k += 16) {
     uint32_t a[2][4], b[2][4];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      ptx::LoadMatrices(a[i], ptx::SharedAddress(&x[row + 16 * i + lane % 16][k + lane / 16 * 8]));
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const float2 pair = *reinterpret_cast<const float2*>(
+            &stage.x[row + 16 * i + g + 8 * (r & 1)][k + 2 * t + 8 * (r >> 1)]);
+        a[i][r] = PackBf16(pair.x, pair.y);
+      }
       ptx::LoadMatrices(
-          b[i], ptx::SharedAddress(
-                    &weight[output + 16 * i + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]));
+          b[i],
+          ptx::SharedAddress(
+              &stage.weight[output + 16 * i + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]));
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -184,29 +193,28 @@ __device__ __forceinline__ void MultiplyStep(float (&sums)[2][4][4], const uint1
   }
 }
 
-__global__ void __launch_bounds__(kManyThreads)
+template <int Rows>
+__global__ void __launch_bounds__(2 * Rows)
     ManyRowsKernel(DeviceMatrix out, DeviceMatrix x, const uint16_t* weight, bool accumulate) {
-  __shared__ __align__(16) ManyShared shared;
-  const uint32_t first_row = blockIdx.y * kTile, first_output = blockIdx.x * kTile;
-  const int own = threadIdx.x / 2, half = threadIdx.x % 2 * 16;
-  const uint16_t* weight_row = weight + static_cast<size_t>(first_output + own) * x.cols + half;
+  extern __shared__ __align__(16) uint8_t memory[];
+  auto* stages = reinterpret_cast<ManyStage<Rows>*>(memory);
+  const uint32_t first_row = blockIdx.y * Rows, first_output = blockIdx.x * kOutputs;
+  const uint16_t* rows = weight + static_cast<size_t>(first_output) * x.cols;
   const int steps = x.cols / kStep;
-  float4 v[4];
-  const auto start = [&](int step) {
-    FetchRows(v, x, first_row + own, step * kStep + half);
-    uint16_t* to = &shared.weight[step % 2][own][half];
-    ptx::CopyAsync16(to, weight_row + step * kStep, true);
-    ptx::CopyAsync16(to + 8, weight_row + step * kStep + 8, true);
+  for (int step = 0; step < kStages - 1; ++step) {
+    if (step < steps) FetchStep<Rows>(&stages[step], x, rows, first_row, step * kStep);
     ptx::CommitCopies();
-  };
+  }
   float sums[2][4][4] = {};
-  start(0);
   for (int step = 0; step < steps; ++step) {
-    StoreRows(&shared.x[step % 2][own][half], v);
-    ptx::WaitCopies<0>();
+    ptx::WaitCopies<kStages - 2>();
     __syncthreads();
-    if (step + 1 < steps) start(step + 1);
-    MultiplyStep(sums, shared.x[step % 2], shared.weight[step % 2]);
+    const int ahead = step + kStages - 1;
+    if (ahead < steps) {
+      FetchStep<Rows>(&stages[ahead % kStages], x, rows, first_row, ahead * kStep);
+    }
+    ptx::CommitCopies();
+    MultiplyStep<Rows>(sums, stages[step % kStages]);
   }
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -225,14 +233,34 @@ __global__ void __launch_bounds__(kManyThreads)
   }
 }
 
+constexpr uint32_t kManyTiles = 264;            // two for each multiprocessor of a Hopper device
+constexpr uint32_t kUnaskedShared = 48 * 1024;  // what a kernel may have without being allowed more
+
+template <int Rows>
+int LaunchMany(DeviceMatrix out, DeviceMatrix x, const uint16_t* weight, bool accumulate,
+               CUstream_st* stream) {
+  constexpr int kBytes = kStages * sizeof(ManyStage<Rows>);
+  if (kBytes > kUnaskedShared) {
+    if (const cudaError_t error = cudaFuncSetAttribute(
+            ManyRowsKernel<Rows>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
+      return error;
+    }
+  }
+  const dim3 grid((out.cols + kOutputs - 1) / kOutputs, (x.rows + Rows - 1) / Rows);
+  ManyRowsKernel<Rows><<<grid, 2 * Rows, kBytes, stream>>>(out, x, weight, accumulate);
+  return cudaGetLastError();
+}
+
 template <int Tiles>
 int LaunchFew(DeviceMatrix out, DeviceMatrix x, const uint16_t* weight, bool accumulate,
               CUstream_st* stream) {
   const uint32_t inputs = x.cols < kFewInputs ? x.cols : kFewInputs;
   const uint32_t bytes = 2 * 8 * Tiles * FewStride(inputs) * sizeof(uint16_t);
-  if (const cudaError_t error = cudaFuncSetAttribute(
-          FewRowsKernel<Tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
-    return error;
+  if (bytes > kUnaskedShared) {
+    if (const cudaError_t error = cudaFuncSetAttribute(
+            FewRowsKernel<Tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
+      return error;
+    }
   }
   const uint32_t blocks = (out.cols + kFewOutputs - 1) / kFewOutputs;
   FewRowsKernel<Tiles><<<blocks, kFewWarps * 32, bytes, stream>>>(out, x, weight, accumulate);
@@ -245,9 +273,10 @@ int MatMulRows(DeviceMatrix out, DeviceMatrix x, const uint16_t* weight, bool ac
                CUstream_st* stream) {
   if (x.rows <= 8) return LaunchFew<1>(out, x, weight, accumulate, stream);
   if (x.rows <= kFewMatMulRows) return LaunchFew<2>(out, x, weight, accumulate, stream);
-  const dim3 grid((out.cols + kTile - 1) / kTile, (x.rows + kTile - 1) / kTile);
-  ManyRowsKernel<<<grid, kManyThreads, 0, stream>>>(out, x, weight, accumulate);
-  return cudaGetLastError();
+  // Small tiles where large ones would leave multiprocessors idle. No sum depends on it.
+  const uint32_t large = (out.cols + kOutputs - 1) / kOutputs * ((x.rows + 63) / 64);
+  return large < kManyTiles ? LaunchMany<32>(out, x, weight, accumulate, stream)
+                            : LaunchMany<64>(out, x, weight, accumulate, stream);
 }
 
 }  // namespace corpusd::cuda

@@ -59,35 +59,84 @@ __global__ void __launch_bounds__(kPartWarps * 32)
   }
 }
 
-// Block (query head, row), a thread a dim: the parts in order, then back to plain values.
+constexpr int kMergeTeams = 4;
+
+// The largest number, or the sum, of a block, in a fixed order.
+template <int Threads, bool Largest>
+__device__ __forceinline__ float Reduce(float x, float* shared) {
+  for (int i = 16; i > 0; i /= 2) {
+    const float other = __shfl_xor_sync(~0u, x, i);
+    x = Largest ? fmaxf(x, other) : x + other;
+  }
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = shared[0];
+#pragma unroll
+  for (int w = 1; w < Threads / 32; ++w) x = Largest ? fmaxf(x, shared[w]) : x + shared[w];
+  __syncthreads();
+  return x;
+}
+
+// Sums the teams' numbers of a dim; the result is the first team's.
 template <int Dim>
-__global__ void MergeKernel(const __grid_constant__ PageAttention call, uint32_t parts_max) {
-  __shared__ float y[Dim];
+__device__ __forceinline__ float SumTeams(float x, float* shared) {
+  shared[threadIdx.x] = x;
+  __syncthreads();
+  x = shared[threadIdx.x % Dim];
+#pragma unroll
+  for (int team = 1; team < kMergeTeams; ++team) x += shared[team * Dim + threadIdx.x % Dim];
+  return x;
+}
+
+// Block (query head, row): the weights of the parts, a thread a part; then their values, every
+// fourth part a team of Dim threads; then back to plain values, a quarter of the coordinates a
+// team.
+template <int Dim>
+__global__ void __launch_bounds__(kMergeTeams* Dim)
+    MergeKernel(const __grid_constant__ PageAttention call, uint32_t parts_max) {
+  constexpr int kThreads = kMergeTeams * Dim, kOwn = Dim / kMergeTeams;
+  __shared__ float y[Dim], weights[kAttentionPartsMax], reduced[kThreads / 32], teams[kThreads];
   const AttentionRow row = call.rows[blockIdx.y];
   const uint32_t each = DevicePagesOfPart(row.pages);
   const uint32_t parts = row.pages == 0 ? 0 : (row.pages + each - 1) / each;
   const float* states = PartState(call, blockIdx.y, blockIdx.x, 0, parts_max);
-  const int dim = threadIdx.x;
-  float top = kNoScore;
-  for (uint32_t p = 0; p < parts; ++p) top = fmaxf(top, states[p * (Dim + 2)]);
-  float sum = 0, value = 0;
-  for (uint32_t p = 0; p < parts; ++p) {
-    const float* state = states + p * (Dim + 2);
-    const float factor = ptx::Exp2(state[0] - top);
-    sum = fmaf(state[1], factor, sum);
-    value = fmaf(state[2 + dim], factor, value);
+  const int dim = threadIdx.x % Dim, team = threadIdx.x / Dim;
+  const bool in_basis = call.basis.arrays != nullptr;
+  const uint32_t kv_head = blockIdx.x / (call.q_heads / call.kv_heads);
+  const float* basis = call.basis.arrays + (2 * kv_head + 1) * BasisSideFloats(Dim);
+  float inverse[kOwn];  // asked for before it is needed
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    inverse[i] = in_basis ? __ldg(basis + BasisPartOffset(BasisPart::kInverse, Dim) +
+                                  (team * kOwn + i) * Dim + dim)
+                          : 0.0f;
   }
-  float result = sum == 0 ? 0.0f : value / sum;
-  if (call.basis.arrays != nullptr) {
-    const uint32_t kv_head = blockIdx.x / (call.q_heads / call.kv_heads);
-    const float* basis = call.basis.arrays + (2 * kv_head + 1) * BasisSideFloats(Dim);
-    const float* inverse = basis + BasisPartOffset(BasisPart::kInverse, Dim);
-    y[dim] = result;
-    __syncthreads();
-    result = sum == 0 ? 0.0f : basis[BasisPartOffset(BasisPart::kMean, Dim) + dim];
+  float top = kNoScore, sum = 0, value = 0;
+  for (uint32_t p = threadIdx.x; p < parts; p += kThreads) {
+    top = fmaxf(top, states[p * (Dim + 2)]);
+  }
+  top = Reduce<kThreads, true>(top, reduced);
+  for (uint32_t p = threadIdx.x; p < parts; p += kThreads) {
+    weights[p] = ptx::Exp2(states[p * (Dim + 2)] - top);
+    sum = fmaf(states[p * (Dim + 2) + 1], weights[p], sum);
+  }
+  sum = Reduce<kThreads, false>(sum, reduced);
 #pragma unroll 8
-    for (int j = 0; j < Dim; ++j) result = fmaf(y[j], inverse[j * Dim + dim], result);
+  for (uint32_t p = team; p < parts; p += kMergeTeams) {
+    value = fmaf(states[p * (Dim + 2) + 2 + dim], weights[p], value);
   }
+  float result = SumTeams<Dim>(value, teams);
+  result = sum == 0 ? 0.0f : result / sum;
+  if (in_basis) {
+    if (team == 0) y[dim] = result;
+    __syncthreads();
+    float part = 0;
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) part = fmaf(y[team * kOwn + i], inverse[i], part);
+    result = SumTeams<Dim>(part, teams) + basis[BasisPartOffset(BasisPart::kMean, Dim) + dim];
+    if (sum == 0) result = 0;
+  }
+  if (team > 0) return;
   call.out.data[static_cast<size_t>(blockIdx.y) * call.out.stride + blockIdx.x * Dim + dim] =
       result;
 }
@@ -101,7 +150,7 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
     PartKernel<Dim><<<grid, kPartWarps * 32, 0, stream>>>(call);
     if (const cudaError_t error = cudaGetLastError()) return error;
   }
-  MergeKernel<Dim><<<dim3(call.q_heads, call.q.rows), Dim, 0, stream>>>(call, parts);
+  MergeKernel<Dim><<<dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0, stream>>>(call, parts);
   return cudaGetLastError();
 }
 

@@ -24,13 +24,20 @@ struct PartShared {
   float outputs[kPartWarps][kHeads][Dim];
 };
 
-// turned = scale * q, rotated by delta; coordinates = turned * query. All threads of the block.
+// turned = scale * q, rotated by delta; coordinates = turned * query. All threads of the block;
+// those that share a dim take a part of its inputs each, and ask for their factors before all else.
 template <int Dim>
 __device__ __forceinline__ void TurnQueries(PartShared<Dim>* shared, const float* q, int heads,
                                             float scale, const DeviceRope& rope, int64_t delta,
                                             const float* basis) {
+  constexpr int kTeams = kPartWarps * 32 / Dim, kInputs = Dim / kTeams, kAhead = 32;
   const float* turn = rope.cos_sin + delta * 2 * rope.half_dim;
   const uint32_t pairs = rope.cos_sin == nullptr ? 0 : rope.half_dim;
+  const int j = threadIdx.x % Dim, team = threadIdx.x / Dim;
+  const float* query = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kInputs * Dim + j;
+  float factors[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) factors[i] = basis == nullptr ? 0.0f : __ldg(query + i * Dim);
   __syncthreads();
   for (int i = threadIdx.x; i < kHeads * Dim / 2; i += kPartWarps * 32) {
     const int head = i / (Dim / 2), pair = i % (Dim / 2);
@@ -48,21 +55,32 @@ __device__ __forceinline__ void TurnQueries(PartShared<Dim>* shared, const float
   }
   __syncthreads();
   if (basis == nullptr) return;
-  const float* query = basis + BasisPartOffset(BasisPart::kQuery, Dim);
-  constexpr int kTeams = kPartWarps * 32 / Dim;  // threads that share a dim take heads in turn
-  const int j = threadIdx.x % Dim, team = threadIdx.x / Dim;
-  float sums[kHeads / kTeams] = {};
-#pragma unroll 8
-  for (int i = 0; i < Dim; ++i) {
-    const float factor = __ldg(query + i * Dim + j);
+  float sums[kHeads] = {};
 #pragma unroll
-    for (int h = 0; h < kHeads / kTeams; ++h) {
-      sums[h] = fmaf(shared->turned[h * kTeams + team][i], factor, sums[h]);
+  for (int first = 0; first < kInputs; first += kAhead) {
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      if (h >= heads) break;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        sums[h] = fmaf(shared->turned[h][team * kInputs + first + i], factors[i], sums[h]);
+      }
     }
-  }
+    if (first + kAhead >= kInputs) break;
 #pragma unroll
-  for (int h = 0; h < kHeads / kTeams; ++h) shared->coordinates[h * kTeams + team][j] = sums[h];
-  __syncthreads();
+    for (int i = 0; i < kAhead; ++i) factors[i] = __ldg(query + (first + kAhead + i) * Dim);
+  }
+  // The teams' parts in order.
+#pragma unroll
+  for (int t = 0; t < kTeams; ++t) {
+    if (team == t) {
+#pragma unroll
+      for (int h = 0; h < kHeads; ++h) {
+        shared->coordinates[h][j] = t == 0 ? sums[h] : shared->coordinates[h][j] + sums[h];
+      }
+    }
+    __syncthreads();
+  }
 }
 
 // The two terms of the queries, and what a head adds: its product with the means.

@@ -5,6 +5,8 @@
 namespace corpusd {
 namespace {
 
+constexpr size_t kSampleFloats = 8;
+
 // One side of one head, in the order of cuda::BasisPart. An array that a side lacks is zeros.
 void AppendSide(const KvCoordinates& side, size_t dim, std::vector<float>* out) {
   const auto append = [&](const float* array, size_t count) {
@@ -53,11 +55,14 @@ Result<const float*> HostArrays::Gain(const float* gain, uint32_t count) {
 
 Result<cuda::DeviceRope> HostArrays::Rope(const RopeTable* rope) {
   if (rope == nullptr) return cuda::DeviceRope();
-  // Row 1 tells every frequency, and with the last row how far the table goes.
+  // The first and the last pairs of row 1 and of the last row: scalings of the frequencies show in
+  // one of them.
   const size_t width = size_t{rope->half_dim} * 2;
+  const size_t some = std::min<size_t>(width, kSampleFloats);
   sample_.assign({static_cast<float>(rope->positions), static_cast<float>(rope->half_dim)});
   for (const uint32_t row : {std::min(1u, rope->positions - 1), rope->positions - 1}) {
-    sample_.insert(sample_.end(), rope->row(row), rope->row(row) + width);
+    sample_.insert(sample_.end(), rope->row(row), rope->row(row) + some);
+    sample_.insert(sample_.end(), rope->row(row) + width - some, rope->row(row) + width);
   }
   ASSIGN_OR_RETURN(const float* const table,
                    Find(rope->cos_sin, sample_, [&](std::vector<float>* content) {
@@ -69,14 +74,12 @@ Result<cuda::DeviceRope> HostArrays::Rope(const RopeTable* rope) {
 Result<cuda::DeviceBasis> HostArrays::Basis(const KvBasis* basis, uint32_t kv_heads,
                                             uint32_t head_dim) {
   if (basis == nullptr) return cuda::DeviceBasis();
-  // The means and the first row of the map of each side: calibrations differ in all of them.
+  // The beginning of the means and of the map of each side: calibrations differ in all of them.
   sample_.assign({static_cast<float>(kv_heads), static_cast<float>(head_dim)});
   for (uint32_t h = 0; h < kv_heads; ++h) {
     for (const KvCoordinates* side : {&basis[h].key, &basis[h].value}) {
-      sample_.insert(sample_.end(), side->mean, side->mean + head_dim);
-      sample_.insert(sample_.end(), side->forward, side->forward + head_dim);
-      if (side->feedback == nullptr) continue;
-      sample_.insert(sample_.end(), side->feedback, side->feedback + head_dim);
+      sample_.insert(sample_.end(), side->mean, side->mean + kSampleFloats);
+      sample_.insert(sample_.end(), side->forward, side->forward + kSampleFloats);
     }
   }
   ASSIGN_OR_RETURN(const float* const arrays,
