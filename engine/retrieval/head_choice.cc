@@ -27,20 +27,6 @@ double ReciprocalRank(std::span<const double> sums, uint32_t answer) {
   return 1.0 / static_cast<double>(rank);
 }
 
-// Sums of the heads chosen so far, [questions][blocks].
-using Sums = std::vector<std::vector<double>>;
-
-double RankWith(const HeadScores& scores, const Sums& before, uint32_t head) {
-  double total = 0;
-  std::vector<double> sums;
-  for (uint32_t question = 0; question < scores.questions; ++question) {
-    sums = before[question];
-    AddStandardized(scores.of(head, question), &sums);
-    total += ReciprocalRank(sums, scores.answers[question]);
-  }
-  return total / scores.questions;
-}
-
 }  // namespace
 
 double MeanReciprocalRank(const HeadScores& scores, std::span<const RetrievalHead> heads) {
@@ -56,34 +42,28 @@ double MeanReciprocalRank(const HeadScores& scores, std::span<const RetrievalHea
 }
 
 std::vector<RetrievalHead> ChooseHeads(const HeadScores& scores, const HeadChoiceRule& rule) {
-  const uint32_t q_heads = scores.shape.q_heads;
-  const uint32_t group = q_heads / scores.shape.kv_heads;
+  struct Ranked {
+    RetrievalHead head;
+    double rank;
+  };
+  std::vector<Ranked> ranked;
+  for (uint32_t i = 0; i < scores.shape.layers * scores.shape.q_heads; ++i) {
+    const RetrievalHead head{i / scores.shape.q_heads, i % scores.shape.q_heads};
+    ranked.push_back({head, MeanReciprocalRank(scores, std::span(&head, 1))});
+  }
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const Ranked& a, const Ranked& b) { return a.rank > b.rank; });
+  const uint32_t group = scores.shape.q_heads / scores.shape.kv_heads;
   std::vector<RetrievalHead> chosen;
   std::set<KeySource> sources;
-  Sums sums(scores.questions, std::vector<double>(scores.blocks));
-  double reached = 0;
-  while (chosen.size() < rule.heads_max) {
-    double best_rank = 0;
-    RetrievalHead best;
-    for (uint32_t i = 0; i < scores.shape.layers * q_heads; ++i) {
-      const RetrievalHead head{i / q_heads, i % q_heads};
-      const bool known = sources.contains({head.layer, head.q_head / group});
-      if (!known && sources.size() == rule.sources_max) continue;
-      if (std::find(chosen.begin(), chosen.end(), head) != chosen.end()) continue;
-      const double rank = RankWith(scores, sums, i);
-      if (rank > best_rank) {
-        best_rank = rank;
-        best = head;
-      }
-    }
-    if (best_rank == 0 || (!chosen.empty() && best_rank < reached + rule.least_gain)) break;
-    reached = best_rank;
-    chosen.push_back(best);
-    sources.insert({best.layer, best.q_head / group});
-    for (uint32_t question = 0; question < scores.questions; ++question) {
-      AddStandardized(scores.of(best.layer * q_heads + best.q_head, question), &sums[question]);
-    }
+  for (const auto& [head, rank] : ranked) {
+    if (rank < rule.least_share * ranked.front().rank) break;
+    const KeySource source{head.layer, head.q_head / group};
+    if (!sources.contains(source) && sources.size() == rule.sources_max) continue;
+    sources.insert(source);
+    chosen.push_back(head);
   }
+  std::sort(chosen.begin(), chosen.end());
   return chosen;
 }
 

@@ -23,19 +23,19 @@ struct HeadScores {
 };
 
 struct HeadChoiceRule {
-  // Two of one KV head find as much as more do, in half the memory (34 bytes a token of 64 numbers)
-  // and time; further ones make it worse where texts are unlike the needles'.
-  uint32_t heads_max = 2;
+  // KV heads: each costs 34 bytes a token of 64 numbers, and those of a lesser one make it worse
+  // where texts are unlike the needles'.
   uint32_t sources_max = 1;
-  double least_gain = 0.002;
+  // Of the best head's rank that a head must reach alone: those that read the same keys cost no
+  // memory, and agree on other texts less than on needles.
+  double least_share = 0.5;
 };
 
 // Mean over questions of 1 / the rank of the right block by the sum of the heads' scores, each in
 // standard deviations of the blocks.
 double MeanReciprocalRank(const HeadScores& scores, std::span<const RetrievalHead> heads);
 
-// One by one the head that raises the mean reciprocal rank most, as long as one raises it by
-// least_gain; of equal ones the first of the model. At least one head.
+// The heads of the best rank alone, in order of the model; of equal ones the first are taken.
 std::vector<RetrievalHead> ChooseHeads(const HeadScores& scores, const HeadChoiceRule& rule);
 
 }  // namespace corpusd

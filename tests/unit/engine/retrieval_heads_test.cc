@@ -59,15 +59,21 @@ HeadScores MadeUpScores() {
   return scores;
 }
 
-TEST(HeadChoice, HeadsAreAddedWhileTheyHelp) {
+TEST(HeadChoice, TheBestAndThoseNearItThatReadTheSameKeys) {
   const HeadScores scores = MadeUpScores();
-  const RetrievalHead one[] = {{1, 2}};
-  EXPECT_NEAR(MeanReciprocalRank(scores, one), 0.75, 1e-9);
-  const RetrievalHead silent[] = {{0, 3}};
-  EXPECT_NEAR(MeanReciprocalRank(scores, silent), 0.2, 1e-9);
-  const std::vector<RetrievalHead> pair = ChooseHeads(scores, {.heads_max = 4, .sources_max = 1});
-  EXPECT_EQ(pair, (std::vector<RetrievalHead>{{1, 2}, {1, 3}}));
-  EXPECT_EQ(ChooseHeads(scores, {.heads_max = 1, .sources_max = 1}).size(), 1u);
+  const auto rank = [&](RetrievalHead head) {
+    return MeanReciprocalRank(scores, std::span(&head, 1));
+  };
+  EXPECT_NEAR(rank({1, 2}), 0.75, 1e-9);
+  EXPECT_NEAR(rank({1, 3}), 0.75, 1e-9);
+  EXPECT_NEAR(rank({0, 0}), 0.6, 1e-9);
+  EXPECT_NEAR(rank({0, 3}), 0.2, 1e-9);
+  const RetrievalHead both[] = {{1, 2}, {1, 3}};
+  EXPECT_GT(MeanReciprocalRank(scores, both), 0.85);
+  using Heads = std::vector<RetrievalHead>;
+  EXPECT_EQ(ChooseHeads(scores, {}), (Heads{{1, 2}, {1, 3}}));
+  EXPECT_EQ(ChooseHeads(scores, {.sources_max = 2}), (Heads{{0, 0}, {1, 2}, {1, 3}}));
+  EXPECT_EQ(ChooseHeads(scores, {.sources_max = 2, .least_share = 0.9}), (Heads{{1, 2}, {1, 3}}));
 }
 
 TEST(RetrievalHeads, TextGivesThemBack) {
