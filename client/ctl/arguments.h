@@ -53,6 +53,10 @@ struct Arguments {
   uint32_t budget_tokens = 0;  // 0: the daemon's choice
   std::string retrieval;       // empty: the daemon's choice
 
+  // plan
+  std::string model;     // that the daemon must serve; empty: whatever it serves
+  bool measure = false;  // prefill a sample
+
   // pin, evict, warm, touch, wait, verify
   std::string tier;  // of --tier, --from and --to; empty: the daemon's choice
   std::string reason;

@@ -15,7 +15,7 @@ namespace {
 
 // Verbs that later versions have. They must not look as if they worked, nor like a slip of the
 // keyboard.
-constexpr std::array<std::string_view, 3> kLaterVerbs = {"plan", "top", "stats"};
+constexpr std::array<std::string_view, 2> kLaterVerbs = {"top", "stats"};
 
 ClientError Usage(std::string message) {
   return {kClientInvalidArgument, "usage", std::move(message)};
@@ -131,9 +131,9 @@ ClientResult<Done> Grammar::Finish() {
   if (!named.ok()) return named.error();
   if (verb == "rename" && arguments_.new_name.empty())
     return Usage("rename: the new name is empty");
-  for (const std::string* text :
-       {&arguments_.name, &arguments_.new_name, &arguments_.question, &arguments_.kv_format,
-        &arguments_.reason, &arguments_.stdin_name, &arguments_.json_text_field}) {
+  for (const std::string* text : {&arguments_.name, &arguments_.new_name, &arguments_.question,
+                                  &arguments_.kv_format, &arguments_.reason, &arguments_.stdin_name,
+                                  &arguments_.json_text_field, &arguments_.model}) {
     if (!IsUtf8(*text)) return Usage(verb + ": a word of the command line is not UTF-8");
   }
   if (verb == "touch" && ttl_.empty() && arguments_.priority.empty()) {
@@ -141,7 +141,7 @@ ClientResult<Done> Grammar::Finish() {
   }
   if (verb == "ask" && arguments_.question.empty()) return Usage("ask: the question is empty");
   if (arguments_.top_p <= 0) return Usage("--top-p: must be above 0");
-  if (verb == "ingest" || verb == "append" || verb == "update") {
+  if (verb == "ingest" || verb == "append" || verb == "update" || verb == "plan") {
     if (arguments_.stdin_name.empty()) return Usage("--stdin-name: the name is empty");
     const size_t removed = std::erase(arguments_.paths, "-");
     if (removed > 0) arguments_.read_stdin = true;

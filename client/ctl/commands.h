@@ -58,6 +58,8 @@ int RunExport(const CommandContext& context);
 int RunImport(const CommandContext& context);
 // explain_command.cc
 int RunExplainMiss(const CommandContext& context);
+// plan_command.cc
+int RunPlan(const CommandContext& context);
 // admin_command.cc, too
 int RunVersion(const CommandContext& context);
 int RunCompletion(const CommandContext& context);

@@ -37,6 +37,7 @@ constexpr std::array kVerbs = {
     Verb{"export", RunExport},
     Verb{"import", RunImport},
     Verb{"explain-miss", RunExplainMiss},
+    Verb{"plan", RunPlan},
     Verb{"doctor", RunDoctor},
     Verb{"version", RunVersion},
     Verb{"completion", RunCompletion},

@@ -14,6 +14,7 @@ Grammar::Grammar() {
   app_.require_subcommand(0, 1);
   AddGlobalFlags();
   AddIngestVerbs();
+  AddPlanVerb();
   AddAskVerb();
   AddCorpusVerbs();
   AddTierVerbs();
@@ -113,6 +114,18 @@ void Grammar::AddSourceFlags(CLI::App* verb, const std::string& paths) {
                    "what archives and compressed files may unpack to in all, default 4GiB")
       ->type_name("SIZE");
   verb->add_flag("-v,--verbose", arguments_.verbose, "list each thing that is skipped, and why");
+}
+
+void Grammar::AddPlanVerb() {
+  CLI::App* plan = AddVerb("plan", "say what a corpus would take, before it is paid for",
+                           WordKind::kFiles, "corpusctl plan reports/ --measure");
+  AddSourceFlags(plan, "what the corpus would be made of, as of ingest");
+  AddChoice(plan, "--mode", arguments_.mode, "how the corpus would be attended to",
+            {"auto", "exact", "segmented"});
+  plan->add_option("--model", arguments_.model, "fail unless the daemon serves it: name or digest")
+      ->type_name("M");
+  plan->add_flag("--measure", arguments_.measure,
+                 "prefill a sample of some thousand tokens to tell how fast it goes");
 }
 
 void Grammar::AddAskVerb() {

@@ -28,6 +28,7 @@ class Grammar {
   void AddIngestVerbs();
   // Of the verbs that read files.
   void AddSourceFlags(CLI::App* verb, const std::string& paths);
+  void AddPlanVerb();
   void AddAskVerb();
   void AddCorpusVerbs();
   void AddTierVerbs();

@@ -80,6 +80,7 @@ class Feeder : public sources::DocumentSink {
     } else if (*read && reader_.documents() == 0) {
       error_ = NothingToDo("there is no text to ingest: " + skipped_.Describe());
     }
+    writer.set_skipped_files(skipped_.files() - gathered_.list.skipped.files());
     return !error_ && *read;
   }
 
@@ -135,7 +136,9 @@ ClientResult<v1::IngestReply> SendSources(const CommandContext& context, CorpusC
       context.arguments.verb == "append" ? client.Append(begin, feed) : client.Ingest(begin, feed);
   NoteSkipped(context, feeder.skipped());
   if (feeder.converted() > 0) {
-    Note(context, FormatCount(feeder.converted()) + " sources were converted to UTF-8");
+    const bool one = feeder.converted() == 1;
+    Note(context, FormatCount(feeder.converted()) + (one ? " source was" : " sources were") +
+                      " converted to UTF-8");
   }
   if (reply.ok()) return reply;
   ClientError error = feeder.error().value_or(reply.error());

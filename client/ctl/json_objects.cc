@@ -5,6 +5,7 @@
 #include <string>
 
 #include "client/ctl/units.h"
+#include "client/sources/line_label.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -111,12 +112,15 @@ Json CorpusToJson(const v1::Corpus& corpus) {
 Json AskToJson(const v1::AskReply& reply) {
   Json citations = Json::array();
   for (const v1::Citation& citation : reply.citations()) {
+    const sources::FileLines lines =
+        sources::LinesInFile(citation.source(), citation.first_line(), citation.last_line());
     citations.push_back({{"source", citation.source()},
                          {"first_token", citation.first_token()},
                          {"tokens", citation.tokens()},
                          {"weight", citation.weight()},
-                         {"first_line", LineOrNull(citation.first_line())},
-                         {"last_line", LineOrNull(citation.last_line())}});
+                         {"path", lines.path},
+                         {"first_line", LineOrNull(lines.first)},
+                         {"last_line", LineOrNull(lines.last)}});
   }
   return {
       {"answer", reply.answer()},

@@ -8,6 +8,7 @@
 #include "client/ctl/text.h"
 #include "client/ctl/units.h"
 #include "client/sources/file_reader.h"
+#include "client/sources/line_label.h"
 #include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
@@ -79,16 +80,17 @@ std::string StatsLine(const v1::AskReply& reply) {
          FormatRate(timing.decode_tokens_per_s()) + " tok/s";
 }
 
-// "path:12-40", or the tokens where lines are not known.
+// "path:12-40", lines of the file that the source is or is a part of; or the tokens where lines are
+// not known.
 std::string PlaceOf(const v1::Citation& citation) {
   if (citation.first_line() == 0) {
     return citation.source() + " tokens " + FormatCount(citation.first_token()) + " to " +
            FormatCount(citation.first_token() + citation.tokens());
   }
-  std::string place = citation.source() + ":" + std::to_string(citation.first_line());
-  if (citation.last_line() > citation.first_line()) {
-    place += "-" + std::to_string(citation.last_line());
-  }
+  const sources::FileLines lines =
+      sources::LinesInFile(citation.source(), citation.first_line(), citation.last_line());
+  std::string place = std::string(lines.path) + ":" + std::to_string(lines.first);
+  if (lines.last > lines.first) place += "-" + std::to_string(lines.last);
   return place;
 }
 

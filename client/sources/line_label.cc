@@ -30,6 +30,7 @@ std::string LineLabel(std::string_view path, uint64_t line) {
 
 FileLines LinesInFile(std::string_view label, uint64_t first, uint64_t last) {
   const FileLines own = {label, first, last};
+  if (first == 0) return own;  // not known
   const size_t at = label.rfind('#');
   if (at == std::string_view::npos || at == 0) return own;
   std::string_view rest = label.substr(at + 1);

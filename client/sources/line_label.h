@@ -21,7 +21,7 @@ struct FileLines {
   uint64_t last = 0;
 };
 
-// Where the lines first to last of the document (from 1) lie in its file.
+// Where the lines first to last of the document (from 1) lie in its file. first 0: not known.
 FileLines LinesInFile(std::string_view label, uint64_t first, uint64_t last);
 
 }  // namespace corpusd::sources

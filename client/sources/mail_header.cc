@@ -11,7 +11,8 @@ namespace corpusd::sources {
 namespace {
 
 constexpr size_t kValueBytesMax = size_t{4} << 10;
-constexpr size_t kBoundaryBytesMax = 256;  // RFC 2046 allows 70
+constexpr size_t kBoundaryBytesMax = 256;      // RFC 2046 allows 70
+constexpr size_t kEncodedWordBytesMax = 1000;  // RFC 2047 allows 75
 
 std::string Lower(std::string_view text) {
   std::string lower(text);
@@ -47,6 +48,8 @@ struct EncodedWord {
 // RETURNS the encoded word "=?charset?q?...?=" at the front of raw, if there is one.
 EncodedWord TakeEncodedWord(std::string_view raw) {
   if (!raw.starts_with("=?")) return {};
+  // Words that never end must not make every one of them look through the whole header.
+  raw = raw.substr(0, kEncodedWordBytesMax);
   const size_t charset_end = raw.find('?', 2);
   if (charset_end == std::string_view::npos || charset_end + 2 >= raw.size()) return {};
   const char form =

@@ -49,8 +49,14 @@ uint64_t SkipLog::total() const {
 }
 
 uint64_t SkipLog::files() const {
-  return total() - count(SkipReason::kLink) - count(SkipReason::kIgnored) -
-         count(SkipReason::kEmpty);
+  uint64_t files = 0;
+  for (const SkipReason reason :
+       {SkipReason::kBinary, SkipReason::kUnreadable, SkipReason::kSpecial,
+        SkipReason::kNestedArchive, SkipReason::kEncrypted, SkipReason::kBroken,
+        SkipReason::kAttachment}) {
+    files += count(reason);
+  }
+  return files;
 }
 
 std::string SkipLog::Describe() const {

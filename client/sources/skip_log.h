@@ -44,7 +44,8 @@ class SkipLog {
 
   uint64_t count(SkipReason reason) const { return counts_[static_cast<size_t>(reason)]; }
   uint64_t total() const;
-  // Files that a reader might have expected in the corpus: not those ignored, linked or empty.
+  // Files that a reader might have expected in the corpus: not those ignored, linked or empty, and
+  // no parts of files.
   uint64_t files() const;
   const std::vector<Skipped>& items() const { return items_; }  // the first of them
 

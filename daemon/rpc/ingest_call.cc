@@ -38,7 +38,9 @@ void IngestCall::Data(v1::IngestData data) {
   Post({Piece::Kind::kData, std::move(data), bytes});
 }
 
-void IngestCall::End() { Post({Piece::Kind::kEnd, {}, 0}); }
+void IngestCall::End(const v1::IngestEnd& end) {
+  Post({Piece::Kind::kEnd, {}, 0, end.skipped_files()});
+}
 
 void IngestCall::Post(Piece piece) {
   const uint64_t bytes = piece.bytes;
@@ -88,6 +90,7 @@ Status IngestCall::Handle(Piece& piece) {
     case Piece::Kind::kData:
       return AddPiece(piece.data);
     case Piece::Kind::kEnd:
+      skipped_inside_ = piece.skipped_files;
       return CloseCorpus();
   }
   return InternalError("unknown piece");
@@ -225,7 +228,8 @@ Status IngestCall::CloseCorpus() {
     record = services_.engine.AppendCorpus(begin_.name(), std::move(tokenizer_));
   } else {
     if (sources_ == 0) return InvalidArgumentError("a corpus needs at least one source");
-    ASSIGN_OR_RETURN(const CorpusRequest request, NewCorpusRequest());
+    ASSIGN_OR_RETURN(CorpusRequest request, NewCorpusRequest());
+    request.skipped_files += skipped_inside_;
     record = services_.engine.CreateCorpus(request, std::move(tokenizer_));
   }
   RETURN_IF_ERROR(record.status());

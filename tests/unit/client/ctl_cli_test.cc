@@ -62,6 +62,24 @@ TEST(CtlCli, Ingest) {
   EXPECT_THAT(Parsed({"ingest", "x", "a", "-"}).paths, ElementsAre("a"));
 }
 
+TEST(CtlCli, SourcesAndPlan) {
+  const Arguments arguments = Parsed({"ingest", "x", "a", "-", "-v", "--stdin-name", "app.log",
+                                      "--json-text", "body", "--max-bytes", "20GiB"});
+  EXPECT_TRUE(arguments.verbose && arguments.read_stdin);
+  EXPECT_EQ(arguments.stdin_name, "app.log");
+  EXPECT_EQ(arguments.json_text_field, "body");
+  EXPECT_EQ(arguments.unpacked_bytes_max, uint64_t{20} << 30);
+  const Arguments plan =
+      Parsed({"plan", "a", "b", "--mode", "segmented", "--model", "m", "--measure"});
+  EXPECT_THAT(plan.paths, ElementsAre("a", "b"));
+  EXPECT_EQ(plan.mode, "segmented");
+  EXPECT_EQ(plan.model, "m");
+  EXPECT_TRUE(plan.measure);
+  Refused({"plan"});
+  Refused({"ingest", "x", "a", "--max-bytes", "much"});
+  Refused({"ingest", "x", "-", "--stdin-name", ""});
+}
+
 TEST(CtlCli, UpdateNeedsNoPaths) {
   EXPECT_TRUE(Parsed({"update", "x"}).paths.empty());
   EXPECT_THAT(Parsed({"update", "x", "a", "--detach"}).paths, ElementsAre("a"));
@@ -132,7 +150,7 @@ TEST(CtlCli, RefusesWhatMakesNoSense) {
 }
 
 TEST(CtlCli, LaterVerbsAreNotInThisVersion) {
-  for (const char* verb : {"plan", "top", "stats"}) {
+  for (const char* verb : {"top", "stats"}) {
     const ParseFailure failure = Refused({verb, "x", "--model", "m", "-o", "json"});
     EXPECT_EQ(failure.error.code_text, "not_in_this_version") << verb;
     EXPECT_EQ(failure.output, OutputMode::kJson);
@@ -149,7 +167,7 @@ TEST(CtlCli, AnErrorKnowsTheOutputModeThatWasAskedFor) {
 
 TEST(CtlCli, EveryVerbHasHelpWithAnExample) {
   const CommandWords words = DescribeCommands();
-  EXPECT_EQ(words.verbs.size(), 26u);
+  EXPECT_EQ(words.verbs.size(), 27u);
   for (const VerbWord& verb : words.verbs) {
     EXPECT_FALSE(verb.description.empty()) << verb.name;
     const ParseOutcome outcome = ParseCommandLine({verb.name, "--help"});

@@ -263,7 +263,7 @@ std::vector<v1::Response> CitedAnswer(const v1::Request& request) {
   reply.set_answer("Deloitte");
   reply.set_attended_tokens(3900);
   v1::Citation& first = *reply.add_citations();
-  first.set_source("/f/audit.txt");
+  first.set_source("/f/audit.log#L101-L200");
   first.set_first_line(12);
   first.set_last_line(40);
   first.set_weight(0.616);
@@ -285,7 +285,7 @@ TEST(CtlCommand, AskCitesLinesAndSaysWhatWasChosen) {
                        "4096", "--retrieval", "heads", "--no-stream"};
   const CtlRun shown = RunCtl(With(daemon, words), {.on_terminal = true});
   EXPECT_EQ(shown.out,
-            "Deloitte\n\n[1] /f/audit.txt:12-40, 62 %\n"
+            "Deloitte\n\n[1] /f/audit.log:112-140, 62 %\n"
             "[2] /f/b.txt tokens 1,000 to 1,128, 20 %\n");
   EXPECT_THAT(shown.err, HasSubstr("attended 3,900 tokens in 30 of 8,000 blocks"));
   EXPECT_TRUE(daemon.requests().back().ask().cite());
@@ -293,8 +293,10 @@ TEST(CtlCommand, AskCitesLinesAndSaysWhatWasChosen) {
   EXPECT_EQ(daemon.requests().back().ask().retrieval(), "heads");
   const Json object =
       Json::parse(RunCtl(With(daemon, {"ask", "filings", "Who?", "-o", "json"})).out);
-  EXPECT_EQ(object["citations"][0]["first_line"], 12);
-  EXPECT_EQ(object["citations"][0]["last_line"], 40);
+  EXPECT_EQ(object["citations"][0]["source"], "/f/audit.log#L101-L200");
+  EXPECT_EQ(object["citations"][0]["path"], "/f/audit.log");
+  EXPECT_EQ(object["citations"][0]["first_line"], 112);
+  EXPECT_EQ(object["citations"][0]["last_line"], 140);
   EXPECT_TRUE(object["citations"][1]["first_line"].is_null());
   EXPECT_EQ(object["selection"]["chosen_blocks"], 30);
 }

@@ -16,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 using Json = nlohmann::ordered_json;
 using Words = std::vector<std::string>;
@@ -179,6 +180,42 @@ TEST_F(CtlIngest, QuietAndObjects) {
   const CtlRun json = RunCtl(With({"ingest", "docs", At("docs"), "-o", "json"}));
   EXPECT_EQ(Json::parse(json.out)["state"], "ready");
   EXPECT_EQ(json.err, "");
+}
+
+TEST_F(CtlIngest, SaysWhatWasSkipped) {
+  Write("docs/d.jsonl", "{\"t\": 1}\nbroken\n{\"t\": 2}\n");
+  const CtlRun brief = RunCtl(With({"ingest", "docs", At("docs")}));
+  EXPECT_THAT(brief.err, HasSubstr("skipped 1 binary file, 1 line that is no JSON; -v lists them"));
+  EXPECT_THAT(brief.err, Not(HasSubstr("c.png")));
+  const CtlRun listed = RunCtl(With({"ingest", "docs", At("docs"), "-v"}));
+  EXPECT_THAT(listed.err, HasSubstr("skipped " + At("docs/c.png") + ": binary\n"));
+  EXPECT_THAT(listed.err, HasSubstr("skipped " + At("docs/d.jsonl") + "#L2: bad_line\n"));
+  const Json object = Json::parse(RunCtl(With({"ingest", "docs", At("docs"), "-o", "json"})).out);
+  EXPECT_EQ(object["skipped"]["counts"]["bad_line"], 1);
+  EXPECT_EQ(object["skipped"]["items"][0]["reason"], "binary");
+  EXPECT_EQ(object["skipped"]["unlisted"], 0);
+  EXPECT_EQ(daemon_.requests().front().ingest_begin().skipped_files(), 1u);
+  for (const v1::Request& request : daemon_.requests()) {
+    EXPECT_EQ(request.ingest_end().skipped_files(), 0u);  // a bad line is no file
+  }
+}
+
+TEST_F(CtlIngest, SourcesWithoutADocumentIngestNothing) {
+  Write("none/a.jsonl", "{\n");
+  const CtlRun run = RunCtl(With({"ingest", "docs", At("none")}));
+  EXPECT_EQ(run.exit_code, 9);
+  EXPECT_THAT(run.err, HasSubstr("1 line that is no JSON"));
+  for (const v1::Request& request : daemon_.requests()) EXPECT_FALSE(request.has_ingest_end());
+}
+
+TEST_F(CtlIngest, StdinIsReadByTheNameItIsGiven) {
+  Write("in", "one\ntwo\n");
+  const int file = open(At("in").c_str(), O_RDONLY | O_CLOEXEC);
+  const CtlRun run =
+      RunCtl(With({"ingest", "docs", "-", "--stdin-name", "app.log"}), {.in_file = file});
+  close(file);
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(Received(), "app.log#L1-L2=one\ntwo\n;");
 }
 
 TEST_F(CtlIngest, DetachPrintsTheJob) {

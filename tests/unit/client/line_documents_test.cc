@@ -54,6 +54,7 @@ TEST(LineLabel, LeadsBackToTheFile) {
   EXPECT_EQ(back("app.log#L901-L1800", 3, 10), "app.log:903-910");
   EXPECT_EQ(back("app.log#L901-L1800", 1, 5000), "app.log:901-1800");  // never beyond it
   EXPECT_EQ(back(LineLabel("d.jsonl", 12), 1, 4), "d.jsonl:12-12");
+  EXPECT_EQ(back("app.log#L901-L1800", 0, 0), "app.log#L901-L1800:0-0");  // not known
   for (const char* label : {"a.txt", "m.mbox#17 L12", "#L1", "a#L", "a#L0", "a#L1-", "a#L1-L",
                             "a#L5-L4", "a#L1-L2x", "a#Lx", "a#L99999999999999999999"}) {
     EXPECT_EQ(back(label, 3, 9), std::string(label) + ":3-9");

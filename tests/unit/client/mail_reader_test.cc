@@ -43,6 +43,12 @@ TEST(MailHeader, DecodesEncodedWords) {
   }
 }
 
+TEST(MailHeader, WordsThatNeverEndTakeNoTime) {
+  std::string hostile;
+  while (hostile.size() < 200000) hostile += "=?x?q? ";
+  EXPECT_TRUE(DecodeHeaderText(hostile) == hostile);
+}
+
 TEST(MailHeader, FindsParameters) {
   EXPECT_EQ(HeaderParameter("text/plain; charset=utf-8; format=flowed", "charset"), "utf-8");
   EXPECT_EQ(HeaderParameter("m/x; Boundary = \"a;b\\\"c\" ; x=y", "boundary"), "a;b\"c");
