@@ -1,5 +1,5 @@
-// engine/backend/cuda/cuda_error.h -- CUDA's error codes as Status: the one place of the engine that
-// knows them. Any thread.
+// engine/backend/cuda/cuda_error.h -- CUDA's error codes as Status: the one place of the engine
+// that knows them. Any thread.
 #pragma once
 
 #include <string_view>
