@@ -120,8 +120,8 @@ class Answer:
 
     def __init__(self, model, context, suffixes, steps, stops, taps=False, mass=False):
         """suffixes: token lists. taps: keep un-rotated q of all layers over the question. mass:
-        keep the softmax mass of every head on the context's tokens, summed over the last question token
-        and the steps."""
+        keep the softmax mass of every head on the context's tokens, summed over the last question
+        token and the steps."""
         self.model, self.context, self.stops = model, context, stops
         rows = len(suffixes)
         self.lengths = torch.tensor([len(s) for s in suffixes], device=model.device)
