@@ -116,6 +116,14 @@ Status ValidateModelConfig(const ModelConfig& c) {
   return ValidateRope(c.rope, c.head_dim);
 }
 
+bool ModelConfig::IsPlain() const {
+  for (const LayerConfig& layer : layer_configs) {
+    if (!CanonicalLayer(layer, feed_forward).empty()) return false;
+  }
+  return head_norm == HeadNorm::kNone && !qkv_bias && !output_bias && experts == 0 && !gelu &&
+         !branch_norms && embedding_scale == 1 && query_scalar == 0;
+}
+
 uint32_t ModelConfig::FeedForwardMax() const {
   uint32_t largest = std::max(feed_forward, expert_feed_forward);
   for (const LayerConfig& layer : layer_configs) largest = std::max(largest, layer.feed_forward);
@@ -142,6 +150,7 @@ std::string ModelConfig::Canonical() const {
                      ";rope:" + rope.Canonical();
   // What follows is there only where a model differs from the plain llama family, whose chains keep
   // their roots.
+  if (IsPlain()) return text;
   std::string kinds;
   for (const LayerConfig& layer : layer_configs) kinds += CanonicalLayer(layer, feed_forward) + ",";
   if (kinds.size() > layer_configs.size()) text += ";layers=" + kinds;

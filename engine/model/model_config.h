@@ -68,6 +68,9 @@ struct ModelConfig {
   float embedding_scale = 1;  // multiplies embeddings
   double query_scalar = 0;    // attention is scaled by its -1/2 power; 0: by head_dim's
 
+  // Whether the graph is the llama family's own: it asks for no operation of Backend that has a
+  // default implementation, and for no window.
+  bool IsPlain() const;
   uint32_t FeedForwardMax() const;  // over all layers and experts
   // Rows of a table of rotations that all layers can make do with.
   uint32_t RopePositions() const;

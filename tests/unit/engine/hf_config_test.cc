@@ -47,6 +47,7 @@ TEST(HfConfig, AllSpellingsOfRopeMeanTheSame) {
   EXPECT_EQ(a->model.rope.frequency_factors.front(), 1.0F);
   EXPECT_EQ(a->model.rope.frequency_factors.back(), 8.0F);
   EXPECT_TRUE(a->layout.tied_output);
+  EXPECT_TRUE(a->model.IsPlain());
 }
 
 // Scout's own numbers: 29 of 64 pairs are slowed, by 16, and none is between.
@@ -74,6 +75,7 @@ TEST(HfConfig, DefaultsOfLlama4) {
     EXPECT_EQ(layer.temperature, i % 4 == 3) << i;
     EXPECT_TRUE(layer.experts) << i;
   }
+  EXPECT_FALSE(c.IsPlain());
   // Rotations reach no further than a chunk, however long the context is.
   EXPECT_EQ(c.RopePositions(), 8192U + 128U);
 }
