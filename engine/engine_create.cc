@@ -27,10 +27,15 @@ Status LlamaEngine::MeasureWhole(CorpusRecord* record) const {
 
 Result<SegmentRule> LlamaEngine::RuleOf(const CorpusRequest& request, uint64_t tokens) const {
   if (request.mode == "exact") return SegmentRule{};
-  if (request.mode == "segmented") return kSegmentRule;
-  if (request.mode != "auto" && !request.mode.empty()) {
+  if (request.mode != "auto" && request.mode != "segmented" && !request.mode.empty()) {
     return InvalidArgumentError("mode '" + request.mode + "' is none of auto, exact, segmented");
   }
+  if (request.mode == "segmented" || request.update) {
+    if (model_->config().IsPlain()) return kSegmentRule;
+    return UnimplementedError("segmented corpora of '" + summary_.architecture +
+                              "' models are not in this version: use exact");
+  }
+  if (!model_->config().IsPlain()) return SegmentRule{};
   return CheckFits(tokens).ok() ? SegmentRule{} : kSegmentRule;
 }
 
@@ -90,7 +95,6 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
   CorpusRecord record;
   record.name = request.name;
   ASSIGN_OR_RETURN(record.segments, RuleOf(request, tokenizer->tokens()));
-  if (request.update) record.segments = kSegmentRule;
   if (IsSegmented(record)) {
     tokenizer->NameDocuments();
   } else {
