@@ -70,8 +70,8 @@ class Generation {
     const auto rows = static_cast<uint32_t>(tokens.size());
     if (Tap() != nullptr) Tap()->Begin(rows);
     return context_.model.Forward(tokens, kv_, *scratch_, [&] {
-      if (Tap() != nullptr && !Tap()->Take(context_.backend, layer,
-                                           scratch_->Qkv(rows, context_.model.config()), 0)) {
+      if (Tap() != nullptr &&
+          !Tap()->Take(context_.backend, layer, scratch_->Qkv(rows, context_.model.config()), 0)) {
         return false;
       }
       AwaitLayer(kv_, ++layer, turn);

@@ -21,8 +21,9 @@ bool QueryTap::Take(Backend& backend, uint32_t layer, MatrixView qkv, uint32_t f
   if (!backend.host_addressable()) {
     copy_.resize(size_t{rows_} * qkv.row_stride);
     const uint64_t bytes = (size_t{rows_ - 1} * qkv.row_stride + qkv.cols) * sizeof(float);
-    if (!backend.Copy(reinterpret_cast<std::byte*>(copy_.data()),
-                      reinterpret_cast<const std::byte*>(rows.data), bytes)
+    if (!backend
+             .Copy(reinterpret_cast<std::byte*>(copy_.data()),
+                   reinterpret_cast<const std::byte*>(rows.data), bytes)
              .ok()) {
       return false;
     }

@@ -56,9 +56,9 @@ TEST_F(SegmentedAnswerTest, TheBudgetBoundsWhatIsAttendedTo) {
   const uint64_t preamble = store_->GetCorpus("c")->sources.front().first_token;
   const auto small = AskFor("word", "fused", static_cast<uint32_t>(preamble) + 64, 1);
   ASSERT_TRUE(small.ok()) << small.status().ToString();
-  EXPECT_EQ(small->selection->blocks.size(), 1u);
+  EXPECT_LE(small->selection->blocks.size(), 2u) << "one piece, which a border may cut";
   const uint64_t question = small->attended_tokens - (preamble + 64);
-  EXPECT_LT(question, 64u);
+  EXPECT_LT(question, 64u) << "64 tokens of the corpus, the preamble, and the question";
   const auto more = AskFor("word", "fused", 1024, 1);
   ASSERT_TRUE(more.ok());
   EXPECT_GT(more->selection->blocks.size(), small->selection->blocks.size());
