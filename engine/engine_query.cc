@@ -168,9 +168,6 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
   if (IsSegmented(record)) {
     report.first_token_ms = SecondsSince(start) * 1e3;
     answered = segmented_->Answer({record, layout, request, generation, sink, stop}, &report);
-    report.prompt_tokens = report.attended_tokens;
-    report.cached_tokens =
-        report.attended_tokens - std::min<uint64_t>(report.attended_tokens, prompt.size());
   } else {
     const auto answer =
         request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;

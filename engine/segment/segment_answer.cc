@@ -127,6 +127,7 @@ Status SegmentAnswer::Attend() {
 // What the last token of the pass, the one that gives the next, looks at.
 Status SegmentAnswer::AfterPass(KvSequence& kv) {
   attended_tokens_ = kv.attended_tokens();
+  if (prompt_tokens_ == 0) prompt_tokens_ = attended_tokens_;
   if (blocks_.empty()) return OkStatus();
   const size_t floats = tap_.queries().size() / tap_.rows();
   const std::vector<float> mass =
@@ -137,6 +138,9 @@ Status SegmentAnswer::AfterPass(KvSequence& kv) {
 
 void SegmentAnswer::Report(const Tokenizer& tokenizer, QuestionReport* report) const {
   report->attended_tokens = attended_tokens_;
+  report->prompt_tokens = prompt_tokens_;
+  report->cached_tokens =
+      prompt_tokens_ - std::min<uint64_t>(prompt_tokens_, question_.prompt.size());
   report->recomputed_tokens = recomputed_tokens_;
   report->load_ms = stats_.waited_seconds * 1e3;
   report->device_bytes = stats_.device_bytes;

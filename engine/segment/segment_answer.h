@@ -68,8 +68,9 @@ class SegmentAnswer final : public AnswerWatcher {
   std::vector<uint64_t> blocks_;    // of them, each once
   std::vector<BlockRef> leases_;    // of the pieces
   std::unique_ptr<KvSequence> kv_;
-  std::vector<double> weights_;  // of blocks_, summed over the answer's tokens
-  uint64_t attended_tokens_ = 0;
+  std::vector<double> weights_;   // of blocks_, summed over the answer's tokens
+  uint64_t prompt_tokens_ = 0;    // attended by the prompt's last token, itself included
+  uint64_t attended_tokens_ = 0;  // by the answer's last token
   FetchStats stats_;
   uint64_t recomputed_tokens_ = 0;
   QuestionReport::Selection selection_;
