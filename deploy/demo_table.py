@@ -9,6 +9,7 @@ import os
 import sys
 
 RATIO_MIN = 20
+PIECE_TOKENS = 64  # what a question is about is read anew
 LABELS = {"before": "question", "updated": "after the update", "after": "after the restart"}
 
 
@@ -80,11 +81,12 @@ def main():
     print()
 
     last = "updated" if ("updated", 0) in answers else "before"
-    recomputed = sum(a["usage"]["recomputed_tokens"] for a in answers.values())
+    recomputed = max(a["usage"]["recomputed_tokens"] for a in answers.values())
     same = all(answers[last, n]["answer"] == answers["after", n]["answer"] for n in numbers)
     ratio = prefill_ms / answers["after", 0]["timing"]["first_token_ms"]
     claims = [
-        (recomputed == 0, f"{recomputed} corpus tokens computed again in {len(answers)} answers"),
+        (recomputed <= PIECE_TOKENS, f"at most {recomputed} of {corpus['tokens']:,} corpus tokens "
+         f"computed again for an answer: the piece it is about"),
         (same, "answers byte-identical before and after the restart"),
         (ratio >= RATIO_MIN, f"first token after the restart {ratio:.0f} times sooner than the "
          f"prefill took (at least {RATIO_MIN})"),

@@ -94,13 +94,26 @@ void SegmentAnswer::Choose() {
     hits.push_back({block, index.HitToken(query, scores, block, question_.scanner)});
   }
   const CorpusChain& chain = question_.corpus.chain;
-  pieces_ = PiecesAround(
-      hits, question_.corpus.block_tokens,
-      [&](uint64_t block) {
-        const CorpusSegment& segment = chain.SegmentOfBlock(block);
-        return segment.first_block == 0 ? UINT64_MAX : segment.source;
-      },
-      question_.budget_tokens, rule_);
+  const auto document_of = [&](uint64_t block) {
+    const CorpusSegment& segment = chain.SegmentOfBlock(block);
+    return segment.first_block == 0 ? UINT64_MAX : segment.source;
+  };
+  pieces_ = PiecesAround(hits, question_.corpus.block_tokens, document_of, question_.budget_tokens,
+                         rule_);
+  // Those of the best hit, which no other takes tokens from, are the last.
+  const size_t best =
+      PiecesAround(std::span(hits).first(std::min<size_t>(1, hits.size())),
+                   question_.corpus.block_tokens, document_of, question_.budget_tokens, rule_)
+          .size();
+  stored_ = pieces_.size() - (rule_.recompute_best ? best : 0);
+  for (size_t i = stored_; i < pieces_.size(); ++i) {
+    const uint64_t first = chain.block(pieces_[i].block).first_token;
+    const auto tokens = std::span(question_.corpus.tokens)
+                            .subspan(first + pieces_[i].first, pieces_[i].end - pieces_[i].first);
+    prompt_.insert(prompt_.end(), tokens.begin(), tokens.end());
+  }
+  recomputed_tokens_ += prompt_.size();
+  prompt_.insert(prompt_.end(), question_.prompt.begin(), question_.prompt.end());
   for (auto piece = pieces_.rbegin(); piece != pieces_.rend(); ++piece) {
     if (std::find(blocks_.begin(), blocks_.end(), piece->block) == blocks_.end()) {
       blocks_.push_back(piece->block);
@@ -111,11 +124,11 @@ void SegmentAnswer::Choose() {
 
 Status SegmentAnswer::Attend() {
   std::vector<uint64_t> order;
-  for (const BlockPiece& piece : pieces_) order.push_back(piece.block);
+  for (size_t i = 0; i < stored_; ++i) order.push_back(pieces_[i].block);
   const SegmentPrefillTask task{question_.context, question_.store, text_, question_.layout,
                                 question_.stop};
   ASSIGN_OR_RETURN(SegmentLease lease, LeaseSegments(task, order, ComputePriority::kQuestion));
-  for (size_t i = 0; i < pieces_.size(); ++i) {
+  for (size_t i = 0; i < stored_; ++i) {
     kv_->AddShared({lease.blocks[i].bytes().data(), pieces_[i].end, pieces_[i].first});
   }
   leases_ = std::move(lease.blocks);
@@ -139,8 +152,7 @@ Status SegmentAnswer::AfterPass(KvSequence& kv) {
 void SegmentAnswer::Report(const Tokenizer& tokenizer, QuestionReport* report) const {
   report->attended_tokens = attended_tokens_;
   report->prompt_tokens = prompt_tokens_;
-  report->cached_tokens =
-      prompt_tokens_ - std::min<uint64_t>(prompt_tokens_, question_.prompt.size());
+  report->cached_tokens = prompt_tokens_ - std::min<uint64_t>(prompt_tokens_, prompt_.size());
   report->recomputed_tokens = recomputed_tokens_;
   report->load_ms = stats_.waited_seconds * 1e3;
   report->device_bytes = stats_.device_bytes;

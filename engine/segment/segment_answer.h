@@ -1,8 +1,8 @@
 // engine/segment/segment_answer.h -- one answer over a segmented corpus: the question is computed
 // over the preamble to see what its retrieval heads look for, pieces of the blocks that they and
-// its words find are put behind the preamble, the best last, and the answer is made over those.
-// What the heads attend to meanwhile says what it rests on. How much is attended to, and that
-// choosing again while answering gains nothing: tests/eval/README.md. One thread.
+// its words find are put behind the preamble, the best last and computed anew, and the answer is
+// made over those. What the heads attend to meanwhile says what it rests on. How much is attended
+// to, and that choosing again while answering gains nothing: tests/eval/README.md. One thread.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +43,8 @@ class SegmentAnswer final : public AnswerWatcher {
   // Chooses pieces and leases their blocks. RETURNS what the prompt is to be computed over; it
   // lives as long as this.
   Result<KvSequence*> Begin();
+  // What is computed behind it: the best piece anew, if the rule says so, and the question.
+  std::span<const TokenId> prompt() const { return prompt_; }
 
   QueryTap& tap() override { return tap_; }
   Status AfterPass(KvSequence& kv) override;
@@ -64,9 +66,11 @@ class SegmentAnswer final : public AnswerWatcher {
   std::vector<float> looked_for_;  // queries of the question's words
   uint32_t looked_for_rows_ = 0;
   std::vector<BlockRef> preamble_;
-  std::vector<BlockPiece> pieces_;  // in the order of their pages
-  std::vector<uint64_t> blocks_;    // of them, each once
-  std::vector<BlockRef> leases_;    // of the pieces
+  std::vector<BlockPiece> pieces_;  // in the order of their places
+  size_t stored_ = 0;               // of them, from the first, are attended as stored
+  std::vector<TokenId> prompt_;
+  std::vector<uint64_t> blocks_;  // of them, each once
+  std::vector<BlockRef> leases_;  // of the stored pieces
   std::unique_ptr<KvSequence> kv_;
   std::vector<double> weights_;   // of blocks_, summed over the answer's tokens
   uint64_t prompt_tokens_ = 0;    // attended by the prompt's last token, itself included

@@ -111,6 +111,7 @@ Result<GenerationReport> SegmentedCorpora::Answer(const SegmentRequest& request,
   ASSIGN_OR_RETURN(KvSequence* const kv, answer.Begin());
   GenerationRequest generation = request.generation;
   generation.watcher = &answer;
+  generation.prompt = answer.prompt();
   const std::chrono::duration<double, std::milli> before = std::chrono::steady_clock::now() - start;
   auto generated =
       Generate(context_, batcher_, tokenizer_, chat_, *kv, generation, request.sink, request.stop);

@@ -86,7 +86,7 @@ TEST_F(SegmentedAnswerTest, ARestartAndDamageChangeNoAnswer) {
   const auto mended = AskFor("Who wears a scarlet hat?");
   ASSERT_TRUE(mended.ok()) << mended.status().ToString();
   EXPECT_EQ(mended->answer, before->answer);
-  EXPECT_GT(mended->recomputed_tokens, 0u);
+  EXPECT_GT(mended->recomputed_tokens, before->recomputed_tokens);
 }
 
 TEST_F(SegmentedAnswerTest, ALostIndexIsMadeAgainFromTheBlocks) {
