@@ -113,8 +113,8 @@ struct Citation {
 struct QuestionReport {
   std::string answer;
   std::string finish_reason;  // "stop", "length", "cancelled"
-  // recomputed_tokens: of the corpus, because blocks were damaged, or (of a segmented corpus) because
-  // they are what the question is about.
+  // recomputed_tokens: of the corpus, because blocks were damaged, or (of a segmented corpus)
+  // because they are what the question is about.
   uint64_t prompt_tokens = 0, cached_tokens = 0, recomputed_tokens = 0, completion_tokens = 0;
   // load_ms: how long the question waited for blocks to arrive; reading goes on while it computes.
   double queue_ms = 0, load_ms = 0, first_token_ms = 0, total_ms = 0, decode_tokens_per_s = 0;
