@@ -31,9 +31,9 @@ install(TARGETS corpusd_wire corpusd_client corpusd_proto corpusd_options
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/client_error.h ${CMAKE_CURRENT_LIST_DIR}/corpus_client.h
               ${CMAKE_CURRENT_LIST_DIR}/token_stream.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/corpusd/client COMPONENT client)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/corpusd/v1/corpusd.pb.h
+install(FILES ${proto_headers}
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/corpusd/corpusd/v1 COMPONENT client)
-install(FILES ${CMAKE_CURRENT_LIST_DIR}/proto/corpusd/v1/corpusd.proto
+install(FILES ${proto_files}
         DESTINATION ${CMAKE_INSTALL_DATADIR}/corpusd/proto/corpusd/v1 COMPONENT client)
 install(EXPORT corpusd_client_targets FILE corpusd-targets.cmake NAMESPACE corpusd::
         DESTINATION ${client_package_dir} COMPONENT client)

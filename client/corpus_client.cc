@@ -261,6 +261,13 @@ ClientResult<v1::ExplainMissReply> CorpusClient::ExplainMiss(const v1::ExplainMi
   CORPUSD_REPLY("explain-miss", explain_miss);
 }
 
+ClientResult<v1::PlanReply> CorpusClient::Plan(const v1::PlanRequest& asked) {
+  if (auto error = CheckText("preamble", asked.preamble())) return *error;
+  v1::Request request;
+  *request.mutable_plan() = asked;
+  CORPUSD_REPLY("plan", plan);
+}
+
 #undef CORPUSD_REPLY
 
 ClientResult<v1::Job> CorpusClient::WatchJob(uint64_t id,
@@ -353,10 +360,12 @@ class CorpusClient::IngestCall : public IngestWriter {
     return !failed();
   }
 
+  void set_skipped_files(uint64_t files) override { skipped_files_ = files; }
+
   void SendEnd() {
     v1::Request request;
     request.set_id(call_.id);
-    request.mutable_ingest_end();
+    request.mutable_ingest_end()->set_skipped_files(skipped_files_);
     auto sent = client_->channel_->Send(request, call_.deadline);
     if (sent.ok()) return;  // what comes now is the answer
     auto last_words = client_->channel_->TryReceive();
@@ -399,6 +408,7 @@ class CorpusClient::IngestCall : public IngestWriter {
   std::string path_;
   bool first_piece_ = false;
   std::string piece_;
+  uint64_t skipped_files_ = 0;
   std::optional<ClientError> error_;
 };
 

@@ -47,6 +47,8 @@ class IngestWriter {
   virtual bool BeginSource(std::string_view path) = 0;
   virtual bool Write(std::string_view bytes) = 0;
   virtual bool EndSource() = 0;
+  // Files that were found inside the sources and left out, on top of those that the begin counts.
+  virtual void set_skipped_files(uint64_t files) = 0;
 };
 // Feeds every source through the writer. RETURNS true to go on, false to give up: the daemon then
 // forgets what it got, and the call returns "cancelled".
@@ -120,6 +122,7 @@ class CorpusClient {
   // Begins to check everything stored, or joins the scrub under way. 0: at the daemon's rate.
   ClientResult<v1::Job> Scrub(uint64_t bytes_per_s);
   ClientResult<v1::ExplainMissReply> ExplainMiss(const v1::ExplainMissRequest& request);
+  ClientResult<v1::PlanReply> Plan(const v1::PlanRequest& request);
 
   // A corpus as one file. on_piece gets its bytes in order and returns false to give up.
   ClientResult<v1::ExportReply> Export(

@@ -106,7 +106,7 @@ void Daemon::ScheduleMaintenance() {
 
 void Daemon::ScheduleWatch() {
   timers_.Schedule(steady_clock::now() + kWatchInterval, [this] {
-    admin_.Submit([this] { WatchStore(*store_, now_ms_()); });
+    admin_.Submit([this] { WatchStore(*store_, jobs_, now_ms_()); });
     ScheduleWatch();
   });
 }

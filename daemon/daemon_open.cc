@@ -1,10 +1,13 @@
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "daemon/daemon.h"
 #include "daemon/log.h"
+#include "engine/backend/device_backend.h"
 #include "engine/calibration/calibration_source.h"
 #include "engine/prefill/prefill_runner.h"
+#include "store/cuda/cuda_device_memory.h"
 
 namespace corpusd {
 namespace {
@@ -35,11 +38,18 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.disk_high_percent = options.disk_high_percent;
   store_options.disk_low_percent = options.disk_low_percent;
   store_options.evict_run_blocks = kRunBlocks;
+  store_options.block_tokens = kBlockTokens;
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
   store_options.on_write_state = LogWriteState;
   store_options.touch_host_memory = options.touch_host_memory;
   store_options.inflight_bytes = options.inflight_bytes;
+  // A device's memory is shared out before the weights come: they are small beside it.
+  ASSIGN_OR_RETURN(const std::optional<int> cuda, ResolveDevice(options.device));
+  if (cuda.has_value()) {
+    ASSIGN_OR_RETURN(store_options.device, MakeCudaDeviceMemory(*cuda, options.device_bytes,
+                                                                &store_options.device_bytes));
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
   EngineOptions engine_options;
   engine_options.model_path = options.model_path;

@@ -212,7 +212,10 @@ Result<Options> BuildOptions(const OptionValues& values) {
     reader.Refuse("http", "HTTP is not in this version; use the Unix socket, and http = \"off\"");
   }
   options.model_path = reader.Text("model");
-  options.device = reader.OneOf("device", {"auto", "cpu"});
+  options.device = reader.Text("device");
+  if (options.device != "auto" && options.device != "cpu" && !options.device.starts_with("cuda:")) {
+    reader.Refuse("device", "must be one of: auto, cpu, cuda:N");
+  }
   options.isa = reader.OneOf("isa", {"auto", "avx2", "avx512", "amx"});
   options.kv_format = reader.Text("kv_format");
   options.calibration_text = reader.Text("calibration_text");
@@ -225,8 +228,9 @@ Result<Options> BuildOptions(const OptionValues& values) {
       reader.Number("disk_low_percent", 1, std::max(options.disk_high_percent, 1U)));
   options.touch_host_memory = reader.OneOf("host_memory", {"grow", "touch"}) == "touch";
   options.inflight_bytes = reader.Bytes("inflight_bytes", uint64_t{1} << 20, UINT64_MAX);
-  if (reader.Bytes("device_bytes", 0, UINT64_MAX) != 0) {
-    reader.Refuse("device_bytes", "must be 0: a CPU has no device tier");
+  options.device_bytes = reader.Bytes("device_bytes", 0, UINT64_MAX);
+  if (options.device_bytes != 0 && !options.device.starts_with("cuda:")) {
+    reader.Refuse("device_bytes", "must be 0 unless device is cuda:N: a CPU has no device tier");
   }
   options.threads = static_cast<unsigned>(reader.Number("threads", 0, kThreadsCeiling));
   options.log_level = reader.OneOf("log_level", {"trace", "debug", "info", "warn", "error", "off"});
@@ -300,7 +304,7 @@ Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
     loaded.output = RenderConfig(values);
   } else if (loaded.options.model_path.empty()) {
     return InvalidArgumentError(
-        "no model: give --model FILE.gguf, CORPUSD_MODEL or model in the file");
+        "no model: give --model FILE.gguf or FOLDER, CORPUSD_MODEL or model in the file");
   }
   return loaded;
 }

@@ -35,7 +35,8 @@ struct Options {
   std::string socket_path;
   unsigned socket_mode = 0660;
   std::string model_path;
-  std::string device;
+  std::string device;         // "auto", "cpu", "cuda:N"
+  uint64_t device_bytes = 0;  // of the device tier; 0: half of what is free there
   std::string isa;
   std::string kv_format;
   std::string calibration_text;  // "": the bundled text

@@ -6,10 +6,13 @@
 namespace corpusd {
 namespace {
 
-class ExactTokenizer final : public CorpusTokenizer {
+class StreamTokenizer final : public CorpusTokenizer {
  public:
-  ExactTokenizer(const Tokenizer& tokenizer, std::vector<TokenId> prefix, uint64_t first_token)
-      : encoder_(tokenizer), tokens_(std::move(prefix)), first_token_(first_token) {}
+  StreamTokenizer(const Tokenizer& tokenizer, std::vector<TokenId> prefix, uint64_t first_token)
+      : tokenizer_(tokenizer),
+        encoder_(tokenizer),
+        tokens_(std::move(prefix)),
+        first_token_(first_token) {}
 
   void BeginSource(std::string_view path) override {
     CorpusSource source;
@@ -37,10 +40,31 @@ class ExactTokenizer final : public CorpusTokenizer {
   }
 
   uint64_t tokens() const override { return tokens_.size(); }
+
+  void NameDocuments() override {
+    CHECK(!open_) << "NameDocuments inside a source";
+    if (sources_.empty()) return;
+    const auto end_of_prefix =
+        tokens_.begin() + static_cast<ptrdiff_t>(sources_.front().first_token - first_token_);
+    std::vector<TokenId> named(tokens_.begin(), end_of_prefix);
+    named.reserve(tokens_.size() + 16 * sources_.size());
+    for (CorpusSource& source : sources_) {
+      const uint64_t first = first_token_ + named.size();
+      tokenizer_.Encode(DocumentHeader(source.path), false, &named);
+      const auto begin =
+          tokens_.begin() + static_cast<ptrdiff_t>(source.first_token - first_token_);
+      named.insert(named.end(), begin, begin + static_cast<ptrdiff_t>(source.tokens));
+      source.first_token = first;
+      source.tokens = first_token_ + named.size() - first;
+    }
+    tokens_ = std::move(named);
+  }
+
   std::vector<TokenId> TakeTokens() override { return std::move(tokens_); }
   std::vector<CorpusSource> TakeSources() override { return std::move(sources_); }
 
  private:
+  const Tokenizer& tokenizer_;
   StreamingEncoder encoder_;  // one for all sources: its cache of words stays warm
   std::vector<TokenId> tokens_;
   const uint64_t first_token_;
@@ -51,10 +75,12 @@ class ExactTokenizer final : public CorpusTokenizer {
 
 }  // namespace
 
-std::unique_ptr<CorpusTokenizer> MakeExactTokenizer(const Tokenizer& tokenizer,
-                                                    std::vector<TokenId> prefix,
-                                                    uint64_t first_token) {
-  return std::make_unique<ExactTokenizer>(tokenizer, std::move(prefix), first_token);
+std::string DocumentHeader(std::string_view path) { return "# " + std::string(path) + "\n\n"; }
+
+std::unique_ptr<CorpusTokenizer> MakeCorpusTokenizer(const Tokenizer& tokenizer,
+                                                     std::vector<TokenId> prefix,
+                                                     uint64_t first_token) {
+  return std::make_unique<StreamTokenizer>(tokenizer, std::move(prefix), first_token);
 }
 
 }  // namespace corpusd

@@ -3,7 +3,6 @@
 #include <chrono>
 
 #include "engine/llama_engine.h"
-#include "engine/model/file_digest.h"
 #include "store/miss_explain.h"
 
 namespace corpusd {
@@ -21,20 +20,20 @@ void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const 
 Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   options_ = options;
   store_ = store;
-  if (options.device != "cpu" && options.device != "auto") {
-    return InvalidArgumentError("device '" + options.device +
-                                "' is not available in this build: use 'cpu'");
-  }
-  ASSIGN_OR_RETURN(file_, GgufFile::Open(options.model_path));
-  ASSIGN_OR_RETURN(tokenizer_, Tokenizer::FromGguf(*file_));
-  ASSIGN_OR_RETURN(auto chat, ChatTemplate::FromGguf(*file_, *tokenizer_));
+  ASSIGN_OR_RETURN(source_, OpenModelSource(options.model_path));
+  ASSIGN_OR_RETURN(tokenizer_, source_->LoadTokenizer());
+  ASSIGN_OR_RETURN(auto chat, source_->LoadChatTemplate(*tokenizer_));
   chat_ = std::make_unique<ChatTemplate>(std::move(chat));
-  ASSIGN_OR_RETURN(backend_, MakeCpuBackend({options.threads, options.isa}));
-  ASSIGN_OR_RETURN(model_, LoadLlamaModel(*file_, *backend_));
-  ASSIGN_OR_RETURN(summary_.digest, FileDigestHex(options.model_path, options.cache_dir));
+  ASSIGN_OR_RETURN(backend_, MakeBackend(options.device, {options.threads, options.isa}));
+  ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
+  ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
+  if (store_ != nullptr) {
+    segmented_ = std::make_unique<SegmentedCorpora>(context(), *store_, *tokenizer_, *chat_,
+                                                    *batcher_, options);
+  }
   calibrations_ = std::make_unique<CalibrationSource>(
-      *file_, *tokenizer_, *model_, *backend_, gate_,
+      *source_, *tokenizer_, *model_, *backend_, gate_,
       CalibrationOptions{options.calibration_dir, options.calibration_cache,
                          options.calibration_text, summary_.digest, options.threads,
                          options.on_calibration});
@@ -52,77 +51,9 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   summary_.context_tokens = config.context_tokens;
   summary_.vocabulary = config.vocabulary;
   summary_.quality_kld_max = options.quality_kld_max;
-  for (const GgufTensor& tensor : file_->tensors()) {
-    uint64_t elements = 1;
-    for (const uint64_t dim : tensor.dims) elements *= dim;
-    summary_.parameters += elements;
-  }
+  summary_.segmented_tokens_max = kSegmentedTokensMax;
+  summary_.parameters = CountParameters(*source_);
   return OkStatus();
-}
-
-Status LlamaEngine::CheckFits(uint64_t tokens) const {
-  const uint64_t limit = summary_.context_tokens - reserved_tokens();
-  if (tokens <= limit) return OkStatus();
-  return InvalidArgumentError(
-      "the corpus has " + std::to_string(tokens) + " tokens; an exact corpus of this model may " +
-      "have at most " + std::to_string(limit) + " (context " +
-      std::to_string(summary_.context_tokens) + ", less " + std::to_string(reserved_tokens()) +
-      " kept for a question and its answer): ingest less text");
-}
-
-Status LlamaEngine::MeasureWhole(uint64_t tokens, CorpusRecord* record) const {
-  ASSIGN_OR_RETURN(const KvFormat bf16, model_->Format("bf16"));
-  record->whole_blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
-  record->bf16_bytes = record->whole_blocks * bf16.BlockBytes();
-  return OkStatus();
-}
-
-Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
-                                               std::unique_ptr<CorpusTokenizer> tokenizer) {
-  if (request.mode != "auto" && request.mode != "exact" && !request.mode.empty()) {
-    return UnimplementedError("mode '" + request.mode +
-                              "' is not in this version: auto and exact are");
-  }
-  RETURN_IF_ERROR(CheckFits(tokenizer->tokens()));
-  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(request.kv_format));
-  CorpusRecord record;
-  record.name = request.name;
-  record.mode = "exact";
-  record.kv_format = KvFormatName(layout.blocks);
-  record.block_bytes = layout.blocks.BlockBytes();
-  record.identity = IdentityOf(layout);
-  record.root = ChainRoot(record.identity);
-  record.skipped_files = request.skipped_files;
-  record.expires_at_ms = request.expires_at_ms;
-  record.priority = request.priority;
-  record.pin = request.pin;
-  const std::vector<TokenId> tokens = tokenizer->TakeTokens();
-  record.sources = tokenizer->TakeSources();
-  RETURN_IF_ERROR(MeasureWhole(tokens.size(), &record));
-  return store_->CreateCorpus(std::move(record), tokens);
-}
-
-Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
-                                               std::unique_ptr<CorpusTokenizer> tokenizer) {
-  ASSIGN_OR_RETURN(CorpusRecord record, store_->GetCorpus(name));
-  if (record.state != CorpusState::kReady) {
-    return NotReadyError("corpus '" + record.name + "' is " +
-                         std::string(CorpusStateText(record.state)) +
-                         ": append to it when it is ready");
-  }
-  RETURN_IF_ERROR(LayoutOfRecord(record).status());
-  ASSIGN_OR_RETURN(std::vector<TokenId> tokens, store_->CorpusTokens(name));
-  RETURN_IF_ERROR(CheckFits(tokens.size() + tokenizer->tokens()));
-  const std::vector<TokenId> added = tokenizer->TakeTokens();
-  // The last run is computed anew unless it is whole, so that the result is that of one ingest.
-  const size_t kept_tokens = tokens.size() / kRunTokens * kRunTokens;
-  record.chain.resize(kept_tokens / kBlockTokens);
-  record.durable_tokens = kept_tokens;
-  record.state = CorpusState::kQueued;
-  for (CorpusSource& source : tokenizer->TakeSources()) record.sources.push_back(std::move(source));
-  tokens.insert(tokens.end(), added.begin(), added.end());
-  RETURN_IF_ERROR(MeasureWhole(tokens.size(), &record));
-  return store_->ReplaceTokens(record, tokens);
 }
 
 Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
@@ -161,14 +92,17 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   // The leases of the runs before stay: only what the last run added is fetched.
   RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, layout, tokens,
                               ComputePriority::kPrefill, stop, history));
-  const auto kv = SequenceOver(history->refs, layout.OfBlocks());
+  PlaceOnDevice(context(), *store_, record->chain, history->refs, stop, &history->placed);
+  const auto kv = SequenceOver(history->refs, layout.OfBlocks(), history->placed);
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(run_tokens.size())));
   RETURN_IF_ERROR(
       ComputeRun(context(), run_tokens, *kv, *scratch, ComputePriority::kPrefill, stop));
   record->prefill_seconds += SecondsSince(start);
-  ASSIGN_OR_RETURN(*record, store_->Publish(*record, BlockWrites(*kv, chain, tokens, first_block)));
+  record->prefill_tokens += run_tokens.size();
+  ASSIGN_OR_RETURN(const auto writes, BlockWrites(*backend_, *kv, chain, tokens, first_block));
+  ASSIGN_OR_RETURN(*record, store_->Publish(*record, writes));
   progress->written_bytes += run_chain.size() * layout.blocks.BlockBytes();
   return OkStatus();
 }
@@ -179,41 +113,64 @@ Status LlamaEngine::Prefill(std::string_view name,
   ASSIGN_OR_RETURN(CorpusRecord record, store_->GetCorpus(name));
   ASSIGN_OR_RETURN(KvLayout layout, LayoutOfRecord(record));
   ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, store_->CorpusTokens(name));
-  const std::vector<Digest> chain = BuildChain(record.root, tokens, kBlockTokens);
-  CountMisses(*store_, record, tokens);
   if (record.state == CorpusState::kPrefilling) ++record.resumed_times;
   record.state = CorpusState::kPrefilling;
   record.error.clear();
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
+  const Status status = IsSegmented(record)
+                            ? PrefillSegmented(&record, &layout, tokens, progress, stop)
+                            : PrefillExact(&record, &layout, tokens, progress, stop);
+  if (!status.ok()) return FailPrefill(std::move(record), status);
+  return FinishPrefill(std::move(record));
+}
+
+Status LlamaEngine::PrefillSegmented(CorpusRecord* record, KvLayout* layout,
+                                     std::span<const TokenId> tokens,
+                                     const std::function<void(const PrefillProgress&)>& progress,
+                                     const std::stop_token& stop) {
+  RETURN_IF_ERROR(CheckSegmented(*record, kBlockTokens));
+  RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
+  RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
+  return segmented_->Prefill(record, *layout, tokens, progress, stop);
+}
+
+Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
+                                 std::span<const TokenId> tokens,
+                                 const std::function<void(const PrefillProgress&)>& progress,
+                                 const std::stop_token& stop) {
+  const std::vector<Digest> chain = BuildChain(record->root, tokens, kBlockTokens);
+  CountMisses(*store_, *record, tokens);
   // Looked up once: a lookup starts at the root, and one a run would cost the square of the length.
   ASSIGN_OR_RETURN(const size_t known_blocks, store_->LongestPrefix(chain, tokens));
-  Status prepared = OkStatus();
   if (!chain.empty()) {
-    prepared = AddSinks(
-        chain.front(), ComputePriority::kPrefill, stop, [&] { return Result(tokens); }, &layout);
+    RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
   }
-  if (prepared.ok()) prepared = RecordQuality(layout, tokens, stop, &record);
-  if (!prepared.ok()) return FailPrefill(record, prepared);
+  RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
   LeasedCorpus history;
   PrefillProgress state;
   state.total_tokens = tokens.size();
-  state.done_tokens = record.durable_tokens;
+  state.done_tokens = record->durable_tokens;
   progress(state);
-  while (record.chain.size() < chain.size()) {
+  while (record->chain.size() < chain.size()) {
     if (stop.stop_requested()) {
-      return CancelledError("the prefill of corpus '" + record.name + "' was stopped after " +
-                            std::to_string(record.durable_tokens) + " tokens, which stay");
+      return CancelledError("the prefill of corpus '" + record->name + "' was stopped after " +
+                            std::to_string(record->durable_tokens) + " tokens, which stay");
     }
     const Status status =
-        PrefillRun(&record, layout, tokens, chain, known_blocks, &history, &state, stop);
+        PrefillRun(record, *layout, tokens, chain, known_blocks, &history, &state, stop);
     if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
-      ASSIGN_OR_RETURN(record, store_->GetCorpus(name));
+      ASSIGN_OR_RETURN(*record, store_->GetCorpus(record->name));
       continue;
     }
-    if (!status.ok()) return FailPrefill(record, status);
-    state.done_tokens = record.durable_tokens;
+    RETURN_IF_ERROR(status);
+    state.done_tokens = record->durable_tokens;
     progress(state);
   }
+  return OkStatus();
+}
+
+Status LlamaEngine::FinishPrefill(CorpusRecord record) {
+  const std::string name = record.name;
   record.state = CorpusState::kReady;
   auto ready = store_->UpdateCorpus(record);
   while (ready.status().code() == StatusCode::kAborted) {
@@ -221,7 +178,8 @@ Status LlamaEngine::Prefill(std::string_view name,
     record.state = CorpusState::kReady;
     ready = store_->UpdateCorpus(record);
   }
-  return ready.status();
+  RETURN_IF_ERROR(ready.status());
+  return ready->replaces.empty() ? OkStatus() : TakePlace(*ready);
 }
 
 Result<Engine::VerifyOutcome> LlamaEngine::Verify(
@@ -239,21 +197,24 @@ Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
   ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(name));
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfChain(record, tokens));
+  if (IsSegmented(record)) return segmented_->Repair(record, layout, tokens);
   return RepairInPieces(context(), *store_, record, layout, tokens, /*stop=*/{});
 }
 
-Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format) const {
+Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format,
+                                         const SegmentRule& rule) const {
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(kv_format));
   const KvFormat& format = layout.blocks;
   CorpusShape shape;
-  shape.identity = IdentityOf(layout);
+  shape.identity = IdentityOf(layout, rule);
   shape.root = ChainRoot(shape.identity);
-  shape.mode = "exact";
+  shape.mode = rule.window_tokens == 0 ? "exact" : "segmented";
   shape.kv_format = KvFormatName(format);
   shape.block_tokens = format.block_tokens;
   shape.sections = format.layers;
   shape.block_bytes = format.BlockBytes();
-  shape.tokens_max = summary_.context_tokens - reserved_tokens();
+  shape.tokens_max =
+      rule.window_tokens == 0 ? summary_.context_tokens - reserved_tokens() : kSegmentedTokensMax;
   shape.vocabulary = summary_.vocabulary;
   return shape;
 }
@@ -266,12 +227,16 @@ Result<LeasedCorpus> LlamaEngine::LeaseCorpus(const CorpusRecord& record) {
 
 Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
+  if (IsSegmented(record)) return segmented_->Warm(record);
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   return leased.stats;
 }
 
 Result<Engine::DeviceWarming> LlamaEngine::WarmDevice(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
+  if (IsSegmented(record)) {
+    return UnimplementedError("segmented corpora cannot be warmed to the device in this version");
+  }
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   DeviceWarming warmed{leased.stats, 0};
   ASSIGN_OR_RETURN(warmed.device_bytes,

@@ -21,8 +21,8 @@
 namespace corpusd {
 
 struct EngineOptions {
-  std::string model_path;          // a GGUF file
-  std::string device = "cpu";      // "auto", "cpu"
+  std::string model_path;          // a GGUF file, or a folder with config.json and safetensors
+  std::string device = "cpu";      // "auto", "cpu", "cuda:0"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
   std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it
   std::string tenant_salt;         // enters every chain root
@@ -39,18 +39,18 @@ struct EngineOptions {
 };
 
 struct ModelSummary {
-  std::string name;    // general.name of the file
-  std::string digest;  // hex SHA-256 of the weights file
+  std::string name;    // general.name of the file, or the folder's name
+  std::string digest;  // hex SHA-256 of the weights
   std::string architecture;
-  std::string backend;  // "cpu-avx2"
+  std::string backend;  // "cpu-avx2", "cuda:0 (NVIDIA H200)"
   uint64_t context_tokens = 0;
   uint64_t parameters = 0;
   uint32_t vocabulary = 0;
-  double quality_kld_max = 0;  // of EngineOptions
+  double quality_kld_max = 0;         // of EngineOptions
+  uint64_t segmented_tokens_max = 0;  // of a segmented corpus; exact ones: the context
 };
 
-// Turns streamed sources into the token ids of one exact corpus: [chat prefix][source 0][source
-// 1]...
+// Turns streamed sources into the token ids of one corpus: [chat prefix][source 0][source 1]...
 class CorpusTokenizer {
  public:
   virtual ~CorpusTokenizer() = default;
@@ -58,6 +58,9 @@ class CorpusTokenizer {
   virtual void Append(std::string_view bytes) = 0;
   virtual void EndSource() = 0;
   virtual uint64_t tokens() const = 0;  // so far, the prefix included
+  // Makes every source begin with a line that names it, as documents of a segmented corpus do. No
+  // other source may follow.
+  virtual void NameDocuments() = 0;
   // Moves the results out. No call may follow.
   virtual std::vector<TokenId> TakeTokens() = 0;
   virtual std::vector<CorpusSource> TakeSources() = 0;
@@ -65,13 +68,17 @@ class CorpusTokenizer {
 
 struct CorpusRequest {
   std::string name;
-  std::string mode = "auto";  // "auto", "exact"
+  std::string mode = "auto";  // "auto": exact if it fits the model's context; "exact", "segmented"
   std::string kv_format;      // "": the engine's default
   std::string preamble;       // system text; "": the model's own
   std::optional<CorpusPin> pin;
   int64_t expires_at_ms = 0;
   RetentionPriority priority = RetentionPriority::kNormal;
   uint64_t skipped_files = 0;
+  std::vector<std::string> roots;  // what the client was told to read: kept for its next update
+  // A segmented corpus that stands, whose sources these now are: the new one is made beside it and
+  // takes its place when it is ready. name is then that of the corpus that stands.
+  bool update = false;
 };
 
 struct PrefillProgress {
@@ -89,16 +96,39 @@ struct QuestionRequest {
   double top_p = 1;
   uint64_t seed = 0;
   bool no_cache = false;  // recompute the corpus, read and write no block
+  // Of a segmented corpus; 0 and "": the engine's choice.
+  uint32_t budget_tokens = 0;  // of the corpus that the question may attend to, preamble included
+  std::string retrieval;       // "fused", "heads", "lexical"
+};
+
+// A stretch of the corpus that an answer rests on.
+struct Citation {
+  std::string source;
+  uint64_t first_token = 0;  // of the corpus
+  uint64_t tokens = 0;
+  uint64_t first_line = 0, last_line = 0;  // of the source, from 1; 0: not text with lines
+  double weight = 0;  // share of the attention that the corpus got from the retrieval heads
 };
 
 struct QuestionReport {
   std::string answer;
   std::string finish_reason;  // "stop", "length", "cancelled"
+  // recomputed_tokens: of the corpus, because blocks were damaged, or (of a segmented corpus)
+  // because they are what the question is about.
   uint64_t prompt_tokens = 0, cached_tokens = 0, recomputed_tokens = 0, completion_tokens = 0;
   // load_ms: how long the question waited for blocks to arrive; reading goes on while it computes.
   double queue_ms = 0, load_ms = 0, first_token_ms = 0, total_ms = 0, decode_tokens_per_s = 0;
   uint64_t device_bytes = 0, host_bytes = 0, disk_bytes = 0;
   uint64_t attended_tokens = 0;
+  // Of a segmented corpus.
+  std::vector<Citation> citations;  // the heaviest first
+  struct Selection {
+    uint64_t candidate_blocks = 0;     // of the corpus
+    std::vector<uint64_t> blocks;      // attended, in part or whole, the best first
+    double select_ms = 0;              // scoring and choosing
+    std::vector<uint64_t> top_blocks;  // the best 48 by score, attended or not
+  };
+  std::optional<Selection> selection;
 };
 
 class Engine {
@@ -116,10 +146,12 @@ class Engine {
                                                                       bool appending,
                                                                       uint64_t first_token) = 0;
   // Registers the corpus (state queued) with its tokens. kInvalidArgument if it is too long for the
-  // model's context: the text gives count and limit. Nothing is computed yet.
+  // model's context: the text gives count and limit. Nothing is computed yet. Of an update the
+  // corpus registered is the one that will take the place of the one named.
   virtual Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
                                             std::unique_ptr<CorpusTokenizer> tokenizer) = 0;
-  // Adds tokens to a ready corpus (state back to queued); the last partial run is computed anew.
+  // Adds tokens to a ready or evicted corpus (state back to queued); the last partial run is
+  // computed anew. kNotReady in any other state.
   virtual Result<CorpusRecord> AppendCorpus(std::string_view name,
                                             std::unique_ptr<CorpusTokenizer> tokenizer) = 0;
   // Computes and publishes what is missing, one run of blocks at a time, until ready. Resumable:
@@ -145,7 +177,10 @@ class Engine {
   virtual Result<uint64_t> Repair(std::string_view name) = 0;
   // What a corpus in this format ("": the default) must be to be served here. kInvalidArgument: the
   // format is unknown.
-  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format) const = 0;
+  // rule: of a segmented corpus; {}: exact.
+  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format,
+                                      const SegmentRule& rule) const = 0;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format) const { return ShapeOf(kv_format, {}); }
   // Loads the corpus's blocks into the host tier.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
   // Loads them into the host tier and copies them to the device tier; kInvalidArgument if there is

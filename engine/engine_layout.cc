@@ -9,11 +9,12 @@ namespace {
 
 constexpr std::string_view kCalibrationField = "kv_calibration";
 
-bool IsCoded(const KvFormat& format) {
-  return IsCoded(format.key_codec) || IsCoded(format.value_codec);
-}
-
 }  // namespace
+
+std::span<const TokenId> FirstTokens(const CorpusRecord& record, std::span<const TokenId> tokens) {
+  const uint64_t common = IsSegmented(record) ? record.sources.front().first_token : tokens.size();
+  return tokens.first(std::min<uint64_t>(common, kBlockTokens));
+}
 
 Result<KvFormat> LlamaEngine::FormatOf(std::string_view kv_format) const {
   if (kv_format.empty()) kv_format = options_.kv_format;
@@ -23,13 +24,8 @@ Result<KvFormat> LlamaEngine::FormatOf(std::string_view kv_format) const {
 }
 
 Result<KvLayout> LlamaEngine::LayoutOfFormat(std::string_view kv_format) const {
-  KvLayout layout;
-  ASSIGN_OR_RETURN(layout.blocks, FormatOf(kv_format));
-  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
-  if (IsCoded(layout.blocks)) {
-    ASSIGN_OR_RETURN(layout.calibration, calibrations_->Current());
-  }
-  return layout;
+  ASSIGN_OR_RETURN(const KvFormat blocks, FormatOf(kv_format));
+  return calibrations_->LayoutOf(blocks);
 }
 
 Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
@@ -45,7 +41,8 @@ Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
     if (!found.ok()) found = calibrations_->Current();
     ASSIGN_OR_RETURN(layout.calibration, std::move(found));
   }
-  const std::string mismatch = DescribeIdentityMismatch(record.identity, IdentityOf(layout));
+  const std::string mismatch =
+      DescribeIdentityMismatch(record.identity, IdentityOf(layout, record.segments));
   if (mismatch.empty()) return layout;
   return FailedPreconditionError("corpus '" + record.name +
                                  "' was made with another identity and is not served: " + mismatch);
@@ -54,11 +51,18 @@ Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
 Result<KvLayout> LlamaEngine::LayoutOfChain(const CorpusRecord& record,
                                             std::span<const TokenId> tokens) {
   ASSIGN_OR_RETURN(KvLayout layout, LayoutOfRecord(record));
-  if (record.chain.empty()) return layout;
-  RETURN_IF_ERROR(AddSinks(
-      record.chain.front(), ComputePriority::kPrefill, {},
-      [&] { return Result(std::vector<TokenId>(tokens.begin(), tokens.end())); }, &layout));
+  if (tokens.empty()) return layout;
+  RETURN_IF_ERROR(AddSinksOf(record, tokens, ComputePriority::kPrefill, {}, &layout));
   return layout;
+}
+
+Status LlamaEngine::AddSinksOf(const CorpusRecord& record, std::span<const TokenId> tokens,
+                               ComputePriority priority, const std::stop_token& stop,
+                               KvLayout* layout) {
+  const auto first = FirstTokens(record, tokens);
+  return AddSinks(
+      ExtendChain(record.root, first), priority, stop,
+      [&] { return Result(std::vector<TokenId>(first.begin(), first.end())); }, layout);
 }
 
 Status LlamaEngine::AddSinks(const Digest& first_block, ComputePriority priority,
@@ -95,11 +99,12 @@ Status LlamaEngine::RecordQuality(const KvLayout& layout, std::span<const TokenI
   }
 }
 
-std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout) const {
+std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout,
+                                                   const SegmentRule& rule) const {
   return CorpusIdentity(
       {summary_.digest, tokenizer_->DigestHex(), options_.tenant_salt,
        layout.calibration == nullptr ? std::string() : layout.calibration->digest()},
-      model_->config(), layout.blocks, "exact");
+      model_->config(), layout.blocks, ModeField(rule));
 }
 
 }  // namespace corpusd

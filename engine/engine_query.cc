@@ -10,14 +10,17 @@ Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& rec
                                                          uint32_t* max_tokens) const {
   std::vector<TokenId> tokens = chat_->QuestionSuffix(request.question);
   const uint64_t context = summary_.context_tokens;
-  if (record.tokens + tokens.size() + 1 > context) {
-    return InvalidArgumentError("the question has " + std::to_string(tokens.size()) +
-                                " tokens; beside the corpus's " + std::to_string(record.tokens) +
-                                " the model's context of " + std::to_string(context) +
-                                " leaves room for " + std::to_string(context - record.tokens - 1));
+  // Of a segmented corpus at least the preamble and one block are attended to.
+  const uint64_t corpus =
+      IsSegmented(record) ? record.sources.front().first_token + kBlockTokens : record.tokens;
+  if (corpus + tokens.size() + 1 > context) {
+    return InvalidArgumentError(
+        "the question has " + std::to_string(tokens.size()) + " tokens; beside the corpus's " +
+        std::to_string(corpus) + " the model's context of " + std::to_string(context) +
+        " leaves room for " + std::to_string(context - std::min(context, corpus + 1)));
   }
   *max_tokens = static_cast<uint32_t>(
-      std::min<uint64_t>(request.max_tokens, context - record.tokens - tokens.size()));
+      std::min<uint64_t>(request.max_tokens, context - corpus - tokens.size()));
   return tokens;
 }
 
@@ -58,9 +61,38 @@ Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question
   return AnswerOver(question, kv, report);
 }
 
+Result<GenerationReport> LlamaEngine::AnswerOnDevice(const Question& question,
+                                                     QuestionReport* report) {
+  const CorpusRecord& record = question.record;
+  report->cached_tokens = record.tokens;
+  std::vector<DeviceRef> placed = store_->OnDevice(record.chain);
+  const auto there = [](const DeviceRef& ref) { return ref.held != nullptr; };
+  if (std::all_of(placed.begin(), placed.end(), there)) {
+    for (const DeviceRef& ref : placed) report->device_bytes += ref.bytes;
+    return AnswerOver(question, *SequenceOnDevice(placed, question.layout), report);
+  }
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+  Result<LeasedCorpus> whole = LeaseWhole(context(), *store_, record, question.layout, tokens,
+                                          ComputePriority::kQuestion, question.stop);
+  if (!whole.ok() && store_->write_gate().state().read_only) {
+    report->cached_tokens = 0;
+    return AnswerFromScratch(question, report);
+  }
+  ASSIGN_OR_RETURN(LeasedCorpus leased, std::move(whole));
+  PlaceOnDevice(context(), *store_, record.chain, leased.refs, question.stop, &leased.placed);
+  report->recomputed_tokens = leased.recomputed_tokens;
+  report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
+  report->load_ms = SecondsSince(question.start) * 1e3;
+  report->host_bytes = leased.stats.host_bytes;
+  report->disk_bytes = leased.stats.disk_bytes;
+  const auto kv = SequenceOver(leased.refs, question.layout, leased.placed);
+  return AnswerOver(question, *kv, report);
+}
+
 Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
                                                       QuestionReport* report) {
   const CorpusRecord& record = question.record;
+  if (!backend_->host_addressable()) return AnswerOnDevice(question, report);
   FetchStats stats;
   report->cached_tokens = record.tokens;
   Result<GenerationReport> generated = CorruptionError("a block is damaged or missing");
@@ -118,7 +150,12 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
   if (!record.chain.empty()) {
     RETURN_IF_ERROR(AddSinks(
         record.chain.front(), ComputePriority::kQuestion, stop,
-        [&] { return store_->CorpusTokens(record.name); }, &layout));
+        [&]() -> Result<std::vector<TokenId>> {
+          ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+          const auto first = FirstTokens(record, tokens);
+          return std::vector<TokenId>(first.begin(), first.end());
+        },
+        &layout));
   }
   GenerationRequest generation;
   ASSIGN_OR_RETURN(const auto prompt, QuestionTokens(record, request, &generation.max_tokens));
@@ -127,10 +164,16 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
 
   QuestionReport report;
   report.prompt_tokens = record.tokens + prompt.size();
-  const auto answer =
-      request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;
-  ASSIGN_OR_RETURN(const GenerationReport generated,
-                   (this->*answer)({record, layout, generation, sink, stop, start}, &report));
+  Result<GenerationReport> answered = InternalError("not answered");
+  if (IsSegmented(record)) {
+    report.first_token_ms = SecondsSince(start) * 1e3;
+    answered = segmented_->Answer({record, layout, request, generation, sink, stop}, &report);
+  } else {
+    const auto answer =
+        request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;
+    answered = (this->*answer)({record, layout, generation, sink, stop, start}, &report);
+  }
+  ASSIGN_OR_RETURN(const GenerationReport generated, std::move(answered));
   // Use is noted at leisure: an answer is not refused for it.
   (void)store_->NoteUse(record.name);
   report.answer = generated.text;

@@ -13,7 +13,7 @@
 namespace corpusd {
 
 struct IdentityInputs {
-  std::string weights_digest;    // hex SHA-256 of the model file
+  std::string weights_digest;    // hex SHA-256 of the model file, or of all shards
   std::string tokenizer_digest;  // vocabulary, merges, specials and chat template
   std::string tenant_salt;
   std::string calibration_digest;  // of coded formats; "" for others, which have no such field

@@ -10,16 +10,17 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/backend/cpu_backend.h"
+#include "engine/backend/device_backend.h"
 #include "engine/calibration/calibration_source.h"
 #include "engine/corpus_tokenizer.h"
 #include "engine/decode/question_runner.h"
 #include "engine/engine.h"
 #include "engine/identity.h"
-#include "engine/model/gguf.h"
+#include "engine/model/model_source.h"
 #include "engine/prefill/block_repair.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
+#include "engine/segment/segmented_corpora.h"
 
 namespace corpusd {
 
@@ -28,6 +29,16 @@ inline constexpr uint64_t kReservedTokens = 512;
 
 // Of new corpora: the smallest that loses no recall (tests/eval/README.md).
 inline constexpr std::string_view kDefaultKvFormat = "cq8";
+
+// Of a segmented corpus: the tokens and the index of more would not fit the memory of a small host.
+inline constexpr uint64_t kSegmentedTokensMax = uint64_t{16} << 20;
+
+// How long a corpus is kept after an update took its place.
+inline constexpr int64_t kPreviousKeptMs = int64_t{24} * 3600 * 1000;
+
+inline bool IsSegmented(const CorpusRecord& record) { return record.segments.window_tokens != 0; }
+// Those that all chains of the corpus begin with, as far as its first block.
+std::span<const TokenId> FirstTokens(const CorpusRecord& record, std::span<const TokenId> tokens);
 
 inline double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -47,7 +58,7 @@ class LlamaEngine final : public Engine {
                                                               uint64_t first_token) override {
     std::vector<TokenId> prefix;
     if (!appending) prefix = chat_->CorpusPrefix(preamble);
-    return MakeExactTokenizer(*tokenizer_, std::move(prefix), first_token);
+    return MakeCorpusTokenizer(*tokenizer_, std::move(prefix), first_token);
   }
 
   Result<CorpusRecord> CreateCorpus(const CorpusRequest& request,
@@ -62,15 +73,21 @@ class LlamaEngine final : public Engine {
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 
  private:
   ComputeContext context() { return {*model_, *backend_, gate_}; }
   Status CheckFits(uint64_t tokens) const;
-  // Fills what the record says of a corpus of so many tokens when it is whole.
-  Status MeasureWhole(uint64_t tokens, CorpusRecord* record) const;
+  // Fills what the record says of the corpus when it is whole.
+  Status MeasureWhole(CorpusRecord* record) const;
+  // How a corpus of so many tokens will be held.
+  Result<SegmentRule> RuleOf(const CorpusRequest& request, uint64_t tokens) const;
+  Status CheckSegmentsFit(const CorpusRecord& record) const;
+  Status BeginUpdate(const CorpusRequest& request, CorpusRecord* record,
+                     std::vector<TokenId>* tokens);
+  Status TakePlace(const CorpusRecord& record);
   // "": of the options; "auto": kDefaultKvFormat, or bf16 if the model's heads do not allow it.
   Result<KvFormat> FormatOf(std::string_view kv_format) const;
   // What new corpora in a format are written in; calibrates if the format needs it and nothing is
@@ -86,7 +103,18 @@ class LlamaEngine final : public Engine {
   Status AddSinks(const Digest& first_block, ComputePriority priority, const std::stop_token& stop,
                   const std::function<Result<std::vector<TokenId>>()>& first_tokens,
                   KvLayout* layout);
-  std::vector<IdentityField> IdentityOf(const KvLayout& layout) const;
+  // AddSinks of a corpus whose tokens these are.
+  Status AddSinksOf(const CorpusRecord& record, std::span<const TokenId> tokens,
+                    ComputePriority priority, const std::stop_token& stop, KvLayout* layout);
+  std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule) const;
+  Status PrefillExact(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
+                      const std::function<void(const PrefillProgress&)>& progress,
+                      const std::stop_token& stop);
+  Status PrefillSegmented(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
+                          const std::function<void(const PrefillProgress&)>& progress,
+                          const std::stop_token& stop);
+  // All blocks are there: the corpus is ready, and takes the place of the one it replaces.
+  Status FinishPrefill(CorpusRecord record);
   // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
   Status PrefillRun(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
                     std::span<const Digest> chain, size_t known_blocks, LeasedCorpus* history,
@@ -113,6 +141,9 @@ class LlamaEngine final : public Engine {
   Result<GenerationReport> AnswerFromScratch(const Question& question, QuestionReport* report);
   // Computes while the blocks arrive, layer by layer; repairs broken ones first.
   Result<GenerationReport> AnswerFromStore(const Question& question, QuestionReport* report);
+  // The same for a backend that does not read host memory: from the device tier, else from leased
+  // blocks that are copied there first.
+  Result<GenerationReport> AnswerOnDevice(const Question& question, QuestionReport* report);
   // All blocks of the corpus, repaired where need be.
   Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
   Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,
@@ -123,7 +154,7 @@ class LlamaEngine final : public Engine {
   BlockStore* store_ = nullptr;
   ModelSummary summary_;
   ComputeGate gate_;
-  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<ModelSource> source_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;
   std::unique_ptr<Backend> backend_;
@@ -131,6 +162,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<CalibrationSource> calibrations_;
   SinkPages sinks_;
   std::unique_ptr<DecodeBatcher> batcher_;
+  std::unique_ptr<SegmentedCorpora> segmented_;  // null without a store
 };
 
 }  // namespace corpusd

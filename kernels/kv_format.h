@@ -64,6 +64,11 @@ struct KvFormat {
   bool operator==(const KvFormat&) const = default;
 };
 
+// Whether blocks need a basis: keys, values or both are in a cq codec.
+constexpr bool IsCoded(const KvFormat& format) {
+  return IsCoded(format.key_codec) || IsCoded(format.value_codec);
+}
+
 std::string_view KvCodecName(KvCodec codec);
 // Bytes of one tile of block_tokens x head_dim in a codec, padded to kTileAlignment.
 uint64_t KvTileBytes(KvCodec codec, uint32_t block_tokens, uint32_t head_dim);

@@ -53,11 +53,16 @@ struct KvPageList {
   std::span<const KvPage> pages;
 };
 
+// Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That
+// cut is fixed, so a decode spread over threads and a prefill give the same bits.
+inline constexpr uint32_t kPartPages = 4;
+
 struct AttentionShape {
   uint32_t q_heads = 0;
   uint32_t kv_heads = 0;  // q head h reads KV head h / (q_heads / kv_heads)
   uint32_t head_dim = 0;
-  float scale = 0;  // multiplies q.k
+  float scale = 0;      // multiplies q.k
+  uint32_t window = 0;  // a query sees so many keys up to its own position; 0: all
 };
 
 }  // namespace corpusd

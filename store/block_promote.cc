@@ -26,6 +26,20 @@ Status DurableBlockStore::CopyToDevice(const BlockRef& block, const ChainEntry& 
   return device_->Put(header, entry.place, block.bytes()).status();
 }
 
+std::vector<DeviceRef> DurableBlockStore::OnDevice(std::span<const Digest> digests) {
+  std::vector<DeviceRef> refs(digests.size());
+  if (device_ == nullptr) return refs;
+  for (size_t i = 0; i < digests.size(); ++i) {
+    std::shared_ptr<DeviceBlock> block = device_->Find(digests[i]);
+    if (block == nullptr) continue;
+    refs[i].address = block->address();
+    refs[i].tokens = block->tokens();
+    refs[i].bytes = block->payload_bytes();
+    refs[i].held = std::move(block);
+  }
+  return refs;
+}
+
 Result<uint64_t> DurableBlockStore::PromoteToDevice(std::span<const Digest> chain,
                                                     std::span<const BlockRef> blocks,
                                                     const std::stop_token& stop) {

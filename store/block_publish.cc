@@ -2,6 +2,8 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "store/base/fault_point.h"
 #include "store/base/units.h"
@@ -19,6 +21,9 @@ constexpr uint64_t kCatalogGrowthBytes = uint64_t{1} << 20;
 constexpr uint64_t kDiskReserveBytes = uint64_t{16} << 20;
 
 constexpr int kRoomAttempts = 4;
+// A publish uses so many of the last blocks, and the whole chain once in so many: what it costs
+// must not grow with the chain.
+constexpr size_t kUsedBlocks = 1024;
 
 std::string ShortName(const Digest& digest) { return "block " + digest.Hex().substr(0, 12); }
 
@@ -32,7 +37,7 @@ uint64_t DurableBlockStore::FreeDiskBytes() const {
 }
 
 uint64_t DurableBlockStore::DiskUsedBytes() const {
-  return payload_->PhysicalBytes() + catalog_->PhysicalBytes();
+  return payload_->PhysicalBytes() + sidecars_->PhysicalBytes() + catalog_->PhysicalBytes();
 }
 
 uint64_t DurableBlockStore::DiskRoomBytes() const {
@@ -123,9 +128,10 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
   std::vector<Digest> digests;
   for (const BlockWrite& block : blocks) digests.push_back(block.digest);
   ASSIGN_OR_RETURN(auto entries, catalog_->Entries(digests));
+  std::unordered_map<Digest, ChainEntry, DigestHash> changed;
   for (size_t i = 0; i < blocks.size(); ++i) {
     const BlockWrite& block = blocks[i];
-    ChainEntry& entry = entries[i];
+    ChainEntry& entry = changed.try_emplace(block.digest, entries[i]).first->second;
     const auto here = std::find(written.begin(), written.end(), &block);
     if (here != written.end() && (entry.references == 0 || entry.quarantined)) {
       entry.location = extent.locations[static_cast<size_t>(here - written.begin())];
@@ -141,8 +147,8 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
                     ShortName(block.digest) + ", shared until now, was removed: retry");
     }
     ++entry.references;
-    change->PutEntry(block.digest, entry);
   }
+  for (const auto& [digest, entry] : changed) change->PutEntry(digest, entry);
   return OkStatus();
 }
 
@@ -156,11 +162,13 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     digests.push_back(block.digest);
     grown.durable_tokens += block.tokens.size();
   }
-  grown.chain.insert(grown.chain.end(), digests.begin(), digests.end());
+  grown.chain.append(digests.begin(), digests.end());
   ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(digests));
   std::vector<const BlockWrite*> fresh;
+  std::unordered_set<Digest, DigestHash> met;  // equal documents have equal blocks
   for (size_t i = 0; i < blocks.size(); ++i) {
-    if (entries[i].references == 0 || entries[i].quarantined) fresh.push_back(&blocks[i]);
+    const bool here = entries[i].references > 0 && !entries[i].quarantined;
+    if (!here && met.insert(digests[i]).second) fresh.push_back(&blocks[i]);
   }
   PayloadStore::Extent extent;
   if (!fresh.empty()) {
@@ -187,14 +195,16 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
   }
   if (!published.ok()) return published;
   KeepInHostTier(blocks, *published);
-  if (published->pin) RefreshPins();
   return published;
 }
 
 void DurableBlockStore::KeepInHostTier(std::span<const BlockWrite> blocks,
                                        const CorpusRecord& record) {
-  const size_t first = record.chain.size() - blocks.size();
-  host_.NoteUse(record.chain, /*correlated_ms=*/60'000);
+  const size_t size = record.chain.size();
+  const size_t first = size - blocks.size();
+  const bool whole = first / kUsedBlocks != size / kUsedBlocks;
+  const size_t used = whole ? 0 : size - std::min(size, kUsedBlocks);
+  host_.NoteUse(std::span(record.chain).subspan(used), /*correlated_ms=*/60'000, used);
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (host_.Contains(blocks[i].digest)) continue;
     const auto block =
@@ -212,18 +222,19 @@ Result<CorpusRecord> DurableBlockStore::AdoptBlocks(const CorpusRecord& record,
   ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
   const CorpusRecord old = *current;
   CHECK(record.chain == old.chain) << "AdoptBlocks appends to the stored chain";
-  ASSIGN_OR_RETURN(auto entries, catalog_->Entries(blocks));
+  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(blocks));
   Catalog::Change change;
   CorpusRecord grown = record;
+  std::unordered_map<Digest, ChainEntry, DigestHash> changed;
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (entries[i].references == 0 || entries[i].quarantined) {
       return NotFoundError(ShortName(blocks[i]) + " was removed meanwhile");
     }
-    ++entries[i].references;
-    change.PutEntry(blocks[i], entries[i]);
-    grown.chain.push_back(blocks[i]);
+    ++changed.try_emplace(blocks[i], entries[i]).first->second.references;
     grown.durable_tokens += entries[i].tokens;
   }
+  for (const auto& [digest, entry] : changed) change.PutEntry(digest, entry);
+  grown.chain.append(blocks.begin(), blocks.end());
   return CommitRecordLocked(std::move(grown), old, &change);
 }
 

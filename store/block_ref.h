@@ -31,4 +31,13 @@ class BlockRef {
   std::shared_ptr<const HostBlock> block_;
 };
 
+// A block's payload in device memory, kept there, unmoved and unchanged, while this lives. The
+// address is for the device. Copyable, cheap; any thread.
+struct DeviceRef {
+  uint64_t address = 0;
+  uint32_t tokens = 0;
+  uint64_t bytes = 0;
+  std::shared_ptr<const void> held;  // null: the block is not there
+};
+
 }  // namespace corpusd

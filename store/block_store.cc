@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "store/base/clock.h"
@@ -17,12 +19,8 @@ namespace {
 // Enough readers to reach a disk's bandwidth with pieces of about 1 MiB; more only fight for cores.
 constexpr unsigned kTransferThreads = 4;
 
-bool IsPrefix(const std::vector<Digest>& part, const std::vector<Digest>& whole) {
-  return part.size() <= whole.size() && std::equal(part.begin(), part.end(), whole.begin());
-}
-
-Status NoSuchCorpus(std::string_view name) {
-  return NotFoundError("corpus '" + std::string(name) + "' does not exist");
+bool IsPrefix(const SharedVector<Digest>& part, const SharedVector<Digest>& whole) {
+  return part.CommonPrefix(whole) == part.size();
 }
 
 bool PinnedNow(const CorpusRecord& record, TierKind tier) {
@@ -42,18 +40,23 @@ Result<std::unique_ptr<BlockStore>> BlockStore::Open(const BlockStoreOptions& op
   ASSIGN_OR_RETURN(auto catalog, Catalog::Open(options.data_dir + "/catalog"));
   // What a crash left between payload and catalogue belongs to nobody.
   ASSIGN_OR_RETURN(auto payload, PayloadStore::Open(options.data_dir, catalog->NamedExtents()));
+  std::set<uint64_t> corpora;
+  for (const auto& [name, record] : catalog->records()) corpora.insert(record.id);
+  ASSIGN_OR_RETURN(auto sidecars, SidecarStore::Open(options.data_dir + "/sidecars", corpora));
   return std::make_unique<DurableBlockStore>(options, std::move(lock), std::move(catalog),
-                                             std::move(payload));
+                                             std::move(payload), std::move(sidecars));
 }
 
 DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
                                      std::unique_ptr<FolderLock> lock,
                                      std::unique_ptr<Catalog> catalog,
-                                     std::unique_ptr<PayloadStore> payload)
+                                     std::unique_ptr<PayloadStore> payload,
+                                     std::unique_ptr<SidecarStore> sidecars)
     : options_(options),
       lock_(std::move(lock)),
       catalog_(std::move(catalog)),
       payload_(std::move(payload)),
+      sidecars_(std::move(sidecars)),
       host_(options.host_bytes,
             [this](std::function<void()> touch) {
               transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
@@ -73,7 +76,7 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
 
 Result<const CorpusRecord*> DurableBlockStore::CurrentLocked(const CorpusRecord& record) const {
   const CorpusRecord* const current = catalog_->Find(record.name);
-  if (current == nullptr || current->id != record.id) return NoSuchCorpus(record.name);
+  if (current == nullptr || current->id != record.id) return NoCorpusError(record.name);
   if (current->generation != record.generation) {
     return Status(StatusCode::kAborted,
                   "corpus '" + record.name + "' changed meanwhile (generation " +
@@ -96,16 +99,20 @@ Status DurableBlockStore::CommitLocked(const Catalog::Change& change, bool sync)
 }
 
 Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change) {
-  ASSIGN_OR_RETURN(auto entries, catalog_->Entries(digests));
+  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(digests));
+  std::unordered_map<Digest, ChainEntry, DigestHash> changed;
   for (size_t i = 0; i < digests.size(); ++i) {
-    if (entries[i].references == 0) continue;
-    if (--entries[i].references == 0) {
-      change->RemoveEntry(digests[i]);
-      host_.Erase(digests[i]);
-      if (device_ != nullptr) device_->table().Erase(digests[i]);
-    } else {
-      change->PutEntry(digests[i], entries[i]);
+    ChainEntry& entry = changed.try_emplace(digests[i], entries[i]).first->second;
+    if (entry.references > 0) --entry.references;
+  }
+  for (const auto& [digest, entry] : changed) {
+    if (entry.references > 0) {
+      change->PutEntry(digest, entry);
+      continue;
     }
+    change->RemoveEntry(digest);
+    host_.Erase(digest);
+    if (device_ != nullptr) device_->table().Erase(digest);
   }
   return OkStatus();
 }
@@ -113,9 +120,8 @@ Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog
 Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
                                                            const CorpusRecord& old,
                                                            Catalog::Change* change) {
-  const auto same =
-      std::mismatch(record.chain.begin(), record.chain.end(), old.chain.begin(), old.chain.end());
-  RETURN_IF_ERROR(ReleaseLocked({same.second, old.chain.end()}, change));
+  const size_t same = record.chain.CommonPrefix(old.chain);
+  RETURN_IF_ERROR(ReleaseLocked(std::span(old.chain).subspan(same), change));
   ++record.generation;
   change->PutRecord(record, &old);
   if (record.chain.size() > old.chain.size()) {
@@ -123,6 +129,7 @@ Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
     published_ms_[record.id] = WallTimeMs();
   }
   RETURN_IF_ERROR(CommitLocked(*change, /*sync=*/true));
+  if (record.pin) PinMoreLocked(record, std::span(record.chain).subspan(same));
   return record;
 }
 
@@ -154,7 +161,7 @@ Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
 Result<CorpusRecord> DurableBlockStore::GetCorpus(std::string_view name) const {
   const std::lock_guard lock(mutex_);
   const CorpusRecord* const record = catalog_->Find(name);
-  if (record == nullptr) return NoSuchCorpus(name);
+  if (record == nullptr) return NoCorpusError(name);
   return *record;
 }
 
@@ -168,7 +175,7 @@ std::vector<CorpusRecord> DurableBlockStore::ListCorpora() const {
 Result<std::vector<TokenId>> DurableBlockStore::CorpusTokens(std::string_view name) const {
   const std::lock_guard lock(mutex_);
   const CorpusRecord* const record = catalog_->Find(name);
-  if (record == nullptr) return NoSuchCorpus(name);
+  if (record == nullptr) return NoCorpusError(name);
   ASSIGN_OR_RETURN(auto tokens, catalog_->Tokens(record->id));
   if (tokens.size() != record->tokens) {
     return CorruptionError("corpus '" + record->name + "' should have " +
@@ -181,6 +188,7 @@ Result<std::vector<TokenId>> DurableBlockStore::CorpusTokens(std::string_view na
 Result<CorpusRecord> DurableBlockStore::UpdateCorpus(const CorpusRecord& record) {
   CorpusRecord updated;
   bool shrunk = false;
+  bool pins = false;
   {
     const std::lock_guard lock(mutex_);
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
@@ -190,8 +198,9 @@ Result<CorpusRecord> DurableBlockStore::UpdateCorpus(const CorpusRecord& record)
     Catalog::Change change;
     ASSIGN_OR_RETURN(updated, CommitRecordLocked(record, old, &change));
     shrunk = updated.chain.size() < old.chain.size();
+    pins = updated.pin != old.pin || (shrunk && updated.pin);
   }
-  RefreshPins();
+  if (pins) RefreshPins();
   if (shrunk) ReclaimSpace();
   return updated;
 }
@@ -207,7 +216,9 @@ Status DurableBlockStore::CheckPinLocked(const CorpusRecord& record,
   }
   if (!PinHolds(record, now_ms)) return OkStatus();
   PinLedger ledger(now_ms);
-  for (const auto& [name, other] : catalog_->records()) ledger.Add(other);
+  for (const auto& [name, other] : catalog_->records()) {
+    if (old == nullptr || other.id != old->id) ledger.Add(other);
+  }
   return ledger.CheckFits(
       record, {options_.pins_owner_bytes, options_.pins_total_bytes, host_.capacity_bytes(),
                options_.disk_bytes, device_ == nullptr ? 0 : options_.device_bytes});
@@ -233,7 +244,7 @@ Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record
 Status DurableBlockStore::NoteUse(std::string_view name) {
   const std::lock_guard lock(mutex_);
   const CorpusRecord* const current = catalog_->Find(name);
-  if (current == nullptr) return NoSuchCorpus(name);
+  if (current == nullptr) return NoCorpusError(name);
   CorpusRecord record = *current;
   record.last_used_at_ms = WallTimeMs();
   Catalog::Change change;
@@ -241,46 +252,17 @@ Status DurableBlockStore::NoteUse(std::string_view name) {
   return CommitLocked(change, /*sync=*/false);
 }
 
-Status DurableBlockStore::RenameCorpus(std::string_view from, std::string_view to) {
-  const std::lock_guard lock(mutex_);
-  const CorpusRecord* const current = catalog_->Find(from);
-  if (current == nullptr) return NoSuchCorpus(from);
-  if (catalog_->Find(to) != nullptr) {
-    return AlreadyExistsError("corpus '" + std::string(to) + "' exists already");
-  }
-  CorpusRecord record = *current;
-  record.name = to;
-  ++record.generation;
-  Catalog::Change change;
-  change.PutRecord(record, current);
-  return CommitLocked(change, /*sync=*/true);
-}
-
-Status DurableBlockStore::RemoveCorpus(std::string_view name) {
-  {
-    const std::lock_guard lock(mutex_);
-    const CorpusRecord* const current = catalog_->Find(name);
-    if (current == nullptr) return NoSuchCorpus(name);
-    const CorpusRecord record = *current;
-    Catalog::Change change;
-    RETURN_IF_ERROR(ReleaseLocked(record.chain, &change));
-    change.RemoveRecord(record);
-    const bool expired = record.expires_at_ms != 0 && record.expires_at_ms <= WallTimeMs();
-    NoteGoneLocked(record, 0, expired ? EvictionReason::kExpired : EvictionReason::kRemoved, "",
-                   &change);
-    RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
-    published_ms_.erase(record.id);
-    seeded_heats_.erase(record.id);
-  }
-  RefreshPins();
-  ReclaimSpace();
-  return OkStatus();
-}
-
 void DurableBlockStore::RefreshPins() {
   const std::lock_guard lock(mutex_);
   host_.SetPins(PinsOfLocked(TierKind::kHost));
   if (device_ != nullptr) device_->table().SetPins(PinsOfLocked(TierKind::kDevice));
+}
+
+void DurableBlockStore::PinMoreLocked(const CorpusRecord& record, std::span<const Digest> blocks) {
+  if (PinnedNow(record, TierKind::kHost)) host_.AddPins(blocks, record.pin->expires_at_ms);
+  if (device_ != nullptr && PinnedNow(record, TierKind::kDevice)) {
+    device_->table().AddPins(blocks, record.pin->expires_at_ms);
+  }
 }
 
 TierTable::Pins DurableBlockStore::PinsOfLocked(TierKind tier) const {
@@ -299,8 +281,7 @@ TierTable::Pins DurableBlockStore::PinsOfLocked(TierKind tier) const {
 std::vector<TierUsage> DurableBlockStore::Usage() const {
   TierUsage host{"host", host_.capacity_bytes(), host_.used_bytes(), host_.PinnedBytes(), 0};
   host.free_bytes = host.capacity_bytes - std::min(host.capacity_bytes, host.used_bytes);
-  TierUsage disk{"disk", options_.disk_bytes, payload_->PhysicalBytes() + catalog_->PhysicalBytes(),
-                 0, 0};
+  TierUsage disk{"disk", options_.disk_bytes, DiskUsedBytes(), 0, 0};
   for (const CorpusRecord& record : ListCorpora()) {
     if (PinnedNow(record, TierKind::kHost) || PinnedNow(record, TierKind::kDisk)) {
       disk.pinned_bytes += record.chain.size() * record.block_bytes;
@@ -321,7 +302,7 @@ std::vector<TierUsage> DurableBlockStore::Usage() const {
 CorpusUsage DurableBlockStore::UsageOf(const CorpusRecord& record) const {
   CorpusUsage usage;
   usage.stored_bytes = record.chain.size() * record.block_bytes;
-  usage.disk_bytes = usage.stored_bytes;
+  usage.disk_bytes = usage.stored_bytes + sidecars_->BytesOf(record.id);
   for (const Digest& digest : record.chain) {
     if (host_.Contains(digest)) usage.host_bytes += record.block_bytes;
     if (device_ != nullptr && device_->table().Contains(digest)) {

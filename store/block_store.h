@@ -30,6 +30,7 @@
 
 namespace corpusd {
 
+class CorpusChain;   // store/corpus_chain.h
 class DeviceMemory;  // store/device_memory.h
 
 struct BlockStoreOptions {
@@ -42,7 +43,9 @@ struct BlockStoreOptions {
   // In percent of disk_bytes: eviction begins above the first, and ends at the second.
   uint32_t disk_high_percent = 95;
   uint32_t disk_low_percent = 90;
-  uint32_t evict_run_blocks = 1;   // chains are cut at multiples of so many blocks
+  // Exact corpora are cut at multiples of so many blocks, segmented ones between segments.
+  uint32_t evict_run_blocks = 1;
+  uint32_t block_tokens = 0;       // of a whole block; 0: segmented corpora are evicted as a whole
   bool touch_host_memory = false;  // all of it from the start on, not a slice ahead of use
   // A device tier, if there is a device.
   std::shared_ptr<DeviceMemory> device;
@@ -93,6 +96,16 @@ struct EvictReport {
   uint64_t shared_blocks = 0;      // left the corpus, but others have them too
 };
 
+// An open sidecar: what it held when it was opened, whatever becomes of it since. Any thread.
+class SidecarReader {
+ public:
+  virtual ~SidecarReader() = default;
+  virtual uint64_t bytes() const = 0;
+  // Fills `bytes` from this offset on, checked. Aligned to pages it is read into directly.
+  // kCorruption: damaged there; kInvalidArgument: it is not so long.
+  virtual Status Read(uint64_t offset, std::span<std::byte> bytes) const = 0;
+};
+
 class BlockStore {
  public:
   static Result<std::unique_ptr<BlockStore>> Open(const BlockStoreOptions& options);
@@ -117,16 +130,35 @@ class BlockStore {
   // Notes that the corpus was asked. Not synced, keeps the generation: losing it in a crash costs
   // nothing.
   virtual Status NoteUse(std::string_view name) = 0;
+  // A corpus that was to replace another is not any more.
   virtual Status RenameCorpus(std::string_view from, std::string_view to) = 0;
+  // Puts the ready corpus `from`, whose record.replaces is `to`, in the place of `to`: it gets that
+  // name, pin, expiry, priority and time of making, and replaces nothing any more. What had the
+  // name is called `previous` from now on, unpinned, of low priority, with the given expiry (Unix
+  // ms; 0: never); a corpus already called so is removed. Ids stay, so leases, jobs and sidecars
+  // do. RETURNS the corpus now called `to`. kNotFound; kFailedPrecondition: `from` is not ready or
+  // not to replace `to`, or the corpus called `previous` is pinned; kResourceExhausted: the pin
+  // does not fit at the new size. After an error everything is as it was.
+  virtual Result<CorpusRecord> ReplaceCorpus(std::string_view from, std::string_view to,
+                                             std::string_view previous,
+                                             int64_t previous_expires_at_ms) = 0;
   // Drops the name and the references; blocks that no corpus names any more give their space back.
   virtual Status RemoveCorpus(std::string_view name) = 0;
 
   // --- blocks
 
   // How many leading digests of the chain, which starts at its root, are stored (not quarantined).
-  // No payload is read. Token ids are compared: a digest stored with other tokens is kCorruption.
+  // Of an exact corpus; others: StoredBlocks. No payload is read. Token ids are compared: a digest
+  // stored with other tokens is kCorruption.
   virtual Result<size_t> LongestPrefix(std::span<const Digest> chain,
                                        std::span<const TokenId> tokens) const = 0;
+  // Which blocks of a corpus are stored, whatever corpora have them and wherever they stand there:
+  // for segmented corpora, whose documents share blocks and no prefix. digests: the first ones of
+  // the chain; tokens: of its corpus. No payload is read. kCorruption: a digest is stored with
+  // other token ids.
+  virtual Result<std::vector<BlockPresence>> StoredBlocks(
+      const CorpusChain& chain, std::span<const Digest> digests,
+      std::span<const TokenId> tokens) const = 0;
   // Makes the blocks durable and appends their digests to record.chain in one publish. REQUIRES:
   // record.chain is the stored one. A block that is stored already is shared, not written again.
   // Blocks also enter the host tier while it has room. kResourceExhausted: the disk cap or the disk
@@ -154,10 +186,38 @@ class BlockStore {
                                            std::span<const BlockRef> blocks,
                                            const std::stop_token& stop) = 0;
 
+  // Leases those of the blocks that are on the device now, in order; the others come back without.
+  virtual std::vector<DeviceRef> OnDevice(std::span<const Digest> digests) {
+    return std::vector<DeviceRef>(digests.size());
+  }
+
   // One block's payload, read past the host tier and checked; sections: as in BlockWrite.
   // kCorruption: damaged, and now quarantined; kNotFound: not stored.
   virtual Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                            uint32_t* sections) = 0;
+
+  // --- sidecars: data made of a corpus, such as an index, kept beside its blocks and gone with it.
+  // Not covered by pins; whoever made one can make it again.
+
+  // Replaces what the corpus of this id had of this kind (1 to 32 of a-z, 0-9 and _): whole and
+  // durable when it returns. The parts are put one behind the other. kNotFound: there is no such
+  // corpus; kResourceExhausted, kIoError: it does not fit or cannot be written, and the one before,
+  // if any, is still there.
+  virtual Status PutSidecarParts(uint64_t corpus_id, std::string_view kind,
+                                 std::span<const std::span<const std::byte>> parts) = 0;
+  // kNotFound; kCorruption: it is damaged.
+  virtual Result<std::shared_ptr<const SidecarReader>> OpenSidecar(uint64_t corpus_id,
+                                                                   std::string_view kind) const = 0;
+  Status PutSidecar(uint64_t corpus_id, std::string_view kind, std::span<const std::byte> bytes) {
+    return PutSidecarParts(corpus_id, kind, {&bytes, 1});
+  }
+  // All of it, in memory of its own. As OpenSidecar and Read.
+  Result<std::vector<std::byte>> Sidecar(uint64_t corpus_id, std::string_view kind) const {
+    ASSIGN_OR_RETURN(const auto reader, OpenSidecar(corpus_id, kind));
+    std::vector<std::byte> bytes(reader->bytes());
+    RETURN_IF_ERROR(reader->Read(0, bytes));
+    return bytes;
+  }
 
   // --- misses (miss_explain.h)
 

@@ -72,6 +72,11 @@ BundleHead HeadFrom(const json& value) {
   head.prefill_seconds = value.at("prefill_seconds").get<double>();
   head.skipped_files = NumberOf(value, "skipped_files");
   for (const json& source : value.at("sources")) head.sources.push_back(SourceFrom(source));
+  head.roots = value.value("roots", std::vector<std::string>{});
+  if (const auto rule = value.find("segments"); rule != value.end()) {
+    head.segments = {Narrow(NumberOf(*rule, "window_tokens")),
+                     Narrow(NumberOf(*rule, "overlap_tokens"))};
+  }
   return head;
 }
 
@@ -86,6 +91,9 @@ Status CheckTexts(const BundleHead& head) {
       return BadHead("a field of identity has over 64 KiB");
     }
   }
+  for (const std::string& root : head.roots) {
+    if (root.size() > kPathBytesMax) return BadHead("a root has over 4096 bytes");
+  }
   for (const CorpusSource& source : head.sources) {
     if (source.path.size() > kPathBytesMax || source.sha256.size() > kNameBytesMax) {
       return BadHead("a source has a path over 4096 bytes or a digest over 128");
@@ -97,6 +105,27 @@ Status CheckTexts(const BundleHead& head) {
   return OkStatus();
 }
 
+// What corpus_chain.h looks at.
+CorpusRecord ShapeOf(const BundleHead& head) {
+  CorpusRecord record;
+  record.name = head.name;
+  record.tokens = head.tokens;
+  record.segments = head.segments;
+  record.sources = head.sources;
+  return record;
+}
+
+// Without making a list of segments: the numbers are a stranger's.
+uint64_t BlocksOf(const BundleHead& head) {
+  const auto blocks = [&](uint64_t tokens) {
+    return tokens / head.block_tokens + (tokens % head.block_tokens != 0 ? 1 : 0);
+  };
+  if (head.segments.window_tokens == 0) return blocks(head.tokens);
+  uint64_t count = blocks(head.sources.front().first_token);
+  for (const CorpusSource& source : head.sources) count += blocks(source.tokens);
+  return count;  // windows are whole blocks
+}
+
 Status CheckNumbers(const BundleHead& head) {
   if (head.block_tokens < 1 || head.block_tokens > kBlockTokensMax) {
     return BadHead(std::to_string(head.block_tokens) + " tokens a block");
@@ -106,8 +135,10 @@ Status CheckNumbers(const BundleHead& head) {
     return BadHead("blocks of " + std::to_string(head.block_bytes) + " bytes in " +
                    std::to_string(head.sections) + " sections");
   }
-  if (head.tokens < 1 || head.tokens > kBundleTokensMax ||
-      head.blocks != (head.tokens + head.block_tokens - 1) / head.block_tokens) {
+  if (const Status segmented = CheckSegmented(ShapeOf(head), head.block_tokens); !segmented.ok()) {
+    return BadHead(segmented.message());
+  }
+  if (head.tokens < 1 || head.tokens > kBundleTokensMax || head.blocks != BlocksOf(head)) {
     return BadHead(std::to_string(head.tokens) + " tokens in " + std::to_string(head.blocks) +
                    " blocks");
   }
@@ -127,9 +158,11 @@ std::vector<IdentityField> WithoutTenant(std::span<const IdentityField> identity
   return fields;
 }
 
-std::string EncodeBundlePrelude() {
+CorpusChain ChainOf(const BundleHead& head) { return {ShapeOf(head), head.block_tokens}; }
+
+std::string EncodeBundlePrelude(uint32_t version) {
   std::string bytes(reinterpret_cast<const char*>(kMagic.data()), kMagic.size());
-  Append(&bytes, kBundleVersion);
+  Append(&bytes, version);
   Append(&bytes, kStoreSchema);
   return bytes;
 }
@@ -140,9 +173,10 @@ Status CheckBundlePrelude(std::span<const std::byte> bytes) {
     return CorruptionError("this is no bundle of corpusd: it does not begin like one");
   }
   const auto version = Read<uint32_t>(bytes, 8);
-  if (version != kBundleVersion) {
+  if (version < kBundleVersion || version > kSegmentedBundleVersion) {
     return InvalidArgumentError("the bundle has version " + std::to_string(version) +
-                                ", this corpusd reads version " + std::to_string(kBundleVersion) +
+                                ", this corpusd reads versions " + std::to_string(kBundleVersion) +
+                                " and " + std::to_string(kSegmentedBundleVersion) +
                                 ": export it with a corpusd of this version");
   }
   const auto schema = Read<uint32_t>(bytes, 12);
@@ -219,6 +253,11 @@ std::string EncodeBundleHead(const BundleHead& head) {
                                 {"bytes", source.bytes},
                                 {"sha256", source.sha256}});
   }
+  if (head.segments != SegmentRule{}) {
+    value["segments"] = {{"window_tokens", head.segments.window_tokens},
+                         {"overlap_tokens", head.segments.overlap_tokens}};
+  }
+  if (!head.roots.empty()) value["roots"] = head.roots;
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 

@@ -13,16 +13,18 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/corpus_chain.h"
 #include "store/corpus_record.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
 
-inline constexpr uint32_t kBundleVersion = 1;
+inline constexpr uint32_t kBundleVersion = 1;           // of an exact corpus
+inline constexpr uint32_t kSegmentedBundleVersion = 2;  // what reads 1 alone would misread it
 inline constexpr size_t kBundlePreludeBytes = 16;
 inline constexpr size_t kBundleRecordHeaderBytes = 32;
-// A head is JSON of a few hundred bytes and the sources: room for about 80,000 of them.
-inline constexpr uint64_t kBundleHeadBytesMax = uint64_t{16} << 20;
+// A head is JSON of a few hundred bytes and the sources: room for about 160,000 of them.
+inline constexpr uint64_t kBundleHeadBytesMax = uint64_t{32} << 20;
 inline constexpr uint64_t kBundleTokensMax = uint64_t{1} << 32;
 inline constexpr size_t kBundleEndBytes = 40;  // SHA-256, then the number of blocks
 
@@ -60,13 +62,18 @@ struct BundleHead {
   double prefill_seconds = 0;
   uint64_t skipped_files = 0;
   std::vector<CorpusSource> sources;
+  SegmentRule segments;            // of a segmented corpus; else zeros
+  std::vector<std::string> roots;  // what the client was told to read
 };
+
+// Which tokens each block holds. REQUIRES: a head that DecodeBundleHead or OpenExport made.
+CorpusChain ChainOf(const BundleHead& head);
 
 // The identity of a corpus as a bundle carries it.
 std::vector<IdentityField> WithoutTenant(std::span<const IdentityField> identity);
 
-std::string EncodeBundlePrelude();
-// kCorruption: no bundle. kInvalidArgument: a bundle of another version, with both numbers.
+std::string EncodeBundlePrelude(uint32_t version = kBundleVersion);
+// kCorruption: no bundle. kInvalidArgument: a bundle of another version, with the numbers.
 Status CheckBundlePrelude(std::span<const std::byte> bytes);
 
 std::string EncodeBundleRecord(const BundleRecord& record);

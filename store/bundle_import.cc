@@ -96,7 +96,7 @@ void BundleImporter::DropWhatCame() {
   (void)Update([&](CorpusRecord& record) {
     record.chain.resize(std::min<size_t>(record.chain.size(), first_blocks_));
     record.durable_tokens =
-        std::min<uint64_t>(record.tokens, record.chain.size() * uint64_t{head_.block_tokens});
+        std::min<uint64_t>(record.tokens, layout_->TokensOfBlocks(record.chain.size()));
   });
 }
 
@@ -128,7 +128,7 @@ Status BundleImporter::CheckFits(const BundleHead& head) const {
 }
 
 Status BundleImporter::OnHead(const BundleHead& head) {
-  const auto shape = shape_of_(head.kv_format);
+  const auto shape = shape_of_(head);
   if (!shape.ok()) {
     return Status(
         shape.status().code(),
@@ -148,6 +148,8 @@ Result<std::optional<CorpusRecord>> BundleImporter::FindUnfinished() const {
   const Status other = AlreadyExistsError(
       "corpus '" + name_ + "' exists already: remove it, or import under another name with --name");
   if (existing->root != shape_.root || existing->tokens != head_.tokens) return other;
+  // The same tokens cut into other documents are other blocks.
+  if (head_.segments != SegmentRule{} && existing->sources != head_.sources) return other;
   ASSIGN_OR_RETURN(const auto tokens, store_.CorpusTokens(name_));
   if (tokens != tokens_) return other;
   if (existing->state == CorpusState::kReady) {
@@ -172,6 +174,8 @@ Result<CorpusRecord> BundleImporter::Create() {
   record.sources = head_.sources;
   record.prefill_seconds = head_.prefill_seconds;  // what it cost to compute, wherever
   record.skipped_files = head_.skipped_files;
+  record.segments = head_.segments;
+  record.roots = head_.roots;
   return store_.CreateCorpus(std::move(record), tokens_);
 }
 
@@ -182,7 +186,7 @@ Status BundleImporter::OnTokens(std::vector<TokenId> tokens) {
     return CorruptionError("token id " + std::to_string(id) + " is outside the model's " +
                            std::to_string(shape_.vocabulary));
   }
-  chain_ = BuildChain(shape_.root, tokens_, shape_.block_tokens);
+  chain_ = layout_.emplace(ChainOf(head_)).Digests(shape_.root, tokens_);
   ASSIGN_OR_RETURN(const auto unfinished, FindUnfinished());
   if (unfinished) {
     record_ = *unfinished;
@@ -210,13 +214,10 @@ Status BundleImporter::Flush() {
     std::vector<BlockWrite> writes;
     const size_t first = record_.chain.size();
     for (size_t i = 0; i < waiting_.size(); ++i) {
-      const size_t begin = (first + i) * shape_.block_tokens;
-      const size_t end = std::min<size_t>(begin + shape_.block_tokens, tokens_.size());
-      writes.push_back({chain_[first + i],
-                        {tokens_.begin() + static_cast<ptrdiff_t>(begin),
-                         tokens_.begin() + static_cast<ptrdiff_t>(end)},
-                        waiting_[i],
-                        shape_.sections});
+      const BlockSpan span = layout_->block(first + i);
+      const auto begin = tokens_.begin() + static_cast<ptrdiff_t>(span.first_token);
+      writes.push_back(
+          {chain_[first + i], {begin, begin + span.tokens}, waiting_[i], shape_.sections});
     }
     auto published = store_.Publish(record_, writes);
     if (published.ok()) {

@@ -21,8 +21,9 @@ namespace corpusd {
 
 class BundleImporter : private BundleSink {
  public:
-  // What the model at hand serves in this format; kInvalidArgument if it does not know it.
-  using ShapeOf = std::function<Result<CorpusShape>(std::string_view kv_format)>;
+  // What the model at hand serves in the bundle's format, by its rule of segments;
+  // kInvalidArgument if it does not know them.
+  using ShapeOf = std::function<Result<CorpusShape>(const BundleHead& head)>;
   // Called with the corpus's name before anything is stored; an error refuses the bundle.
   using CheckName = std::function<Status(const std::string& name)>;
 
@@ -69,7 +70,8 @@ class BundleImporter : private BundleSink {
   BundleHead head_;
   CorpusShape shape_;
   std::vector<TokenId> tokens_;
-  std::vector<Digest> chain_;  // under the root of shape_
+  std::optional<CorpusChain> layout_;  // once the tokens are here
+  std::vector<Digest> chain_;          // under the root of shape_
   CorpusRecord record_;
   bool created_ = false;  // by this import
   bool opened_ = false;   // record_ is stored

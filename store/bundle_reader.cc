@@ -174,7 +174,7 @@ Status BundleReader::TakeTokens(std::span<const std::byte> content) {
   tokens_.resize(first + content.size() / sizeof(TokenId));
   std::memcpy(tokens_.data() + first, content.data(), content.size());
   if (tokens_.size() < head_.tokens) return OkStatus();
-  chain_ = BuildChain(head_.root, tokens_, head_.block_tokens);
+  chain_ = layout_.emplace(ChainOf(head_)).Digests(head_.root, tokens_);
   CHECK(chain_.size() == head_.blocks) << chain_.size();
   return sink_.OnTokens(std::move(tokens_));
 }
@@ -183,9 +183,8 @@ Status BundleReader::TakeBlock(std::span<const std::byte> content) {
   const std::string what = "block " + std::to_string(next_block_) + ": ";
   const auto header = DecodeBlockHeader(content);
   if (!header.ok()) return CorruptionError(what + header.status().message());
-  const uint64_t first = next_block_ * head_.block_tokens;
   if (header->digest != chain_[next_block_] ||
-      header->tokens != std::min<uint64_t>(head_.block_tokens, head_.tokens - first)) {
+      header->tokens != layout_->block(next_block_).tokens) {
     return CorruptionError(what + "it is not the block that its tokens give");
   }
   if (header->payload_bytes != head_.block_bytes || header->section_crcs.size() != head_.sections) {

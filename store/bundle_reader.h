@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -69,6 +70,7 @@ class BundleReader {
   bool has_head_ = false;
   BundleHead head_;
   std::vector<TokenId> tokens_;
+  std::optional<CorpusChain> layout_;  // once all tokens are here
   std::vector<Digest> chain_;
   uint64_t next_block_ = 0;
   bool forged_ = false;

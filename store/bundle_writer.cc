@@ -33,7 +33,8 @@ std::string Compress(std::string_view content, int level) {
 BundleWriter::BundleWriter(BundleHead head, std::vector<TokenId> tokens, ReadBlock read_block)
     : head_(std::move(head)),
       tokens_(std::move(tokens)),
-      chain_(BuildChain(head_.root, tokens_, head_.block_tokens)),
+      layout_(ChainOf(head_)),
+      chain_(layout_.Digests(head_.root, tokens_)),
       read_block_(std::move(read_block)) {
   CHECK(tokens_.size() == head_.tokens && chain_.size() == head_.blocks) << head_.name;
 }
@@ -64,9 +65,7 @@ Status BundleWriter::EmitBlock(std::string* out) {
                            "' has " + std::to_string(payload.size()) + " bytes, " +
                            std::to_string(head_.block_bytes) + " expected");
   }
-  const uint64_t first = next_block_ * head_.block_tokens;
-  const auto count =
-      static_cast<uint32_t>(std::min<uint64_t>(head_.block_tokens, head_.tokens - first));
+  const uint32_t count = layout_.block(next_block_).tokens;
   std::vector<std::byte> content;
   EncodeBlockHeader(MakeBlockHeader(chain_[next_block_], count, payload, head_.sections), &content);
   content.insert(content.end(), payload.begin(), payload.end());
@@ -87,7 +86,8 @@ void BundleWriter::EmitEnd(std::string* out) {
 Result<bool> BundleWriter::Next(std::string* out) {
   if (!sha256_.empty()) return false;
   if (!std::exchange(head_out_, true)) {
-    const std::string prelude = EncodeBundlePrelude();
+    const std::string prelude = EncodeBundlePrelude(
+        head_.segments == SegmentRule{} ? kBundleVersion : kSegmentedBundleVersion);
     hash_.Update(prelude);
     bytes_ += prelude.size();
     out->append(prelude);
@@ -116,8 +116,9 @@ Result<std::unique_ptr<BundleWriter>> OpenExport(BlockStore& store, std::string_
                          ": export it when it is ready");
   }
   ASSIGN_OR_RETURN(std::vector<TokenId> tokens, store.CorpusTokens(name));
-  const std::vector<Digest> chain = record.chain;
-  if (BuildChain(record.root, tokens, block_tokens) != chain) {
+  const SharedVector<Digest> chain = record.chain;
+  RETURN_IF_ERROR(CheckSegmented(record, block_tokens));
+  if (CorpusChain(record, block_tokens).Digests(record.root, tokens) != chain) {
     return CorruptionError("the chain of corpus '" + record.name +
                            "' does not follow from its tokens: run corpusctl verify");
   }
@@ -140,6 +141,8 @@ Result<std::unique_ptr<BundleWriter>> OpenExport(BlockStore& store, std::string_
   head.prefill_seconds = record.prefill_seconds;
   head.skipped_files = record.skipped_files;
   head.sources = record.sources;
+  head.segments = record.segments;
+  head.roots = record.roots;
   if (EncodeBundleHead(head).size() > kBundleHeadBytesMax) {
     return ResourceExhaustedError("corpus '" + record.name + "' has " +
                                   std::to_string(head.sources.size()) +

@@ -40,6 +40,7 @@ class BundleWriter {
 
   const BundleHead head_;
   const std::vector<TokenId> tokens_;
+  const CorpusChain layout_;
   const std::vector<Digest> chain_;  // without tenant
   const ReadBlock read_block_;
   Sha256 hash_;

@@ -141,14 +141,12 @@ void Catalog::Change::PutRecord(const CorpusRecord& record, const CorpusRecord* 
   static const CorpusRecord kNone;
   const CorpusRecord& before = old != nullptr ? *old : kNone;
   batch_.Put(kCorpora, KeyOf(record.id), EncodeRecord(record));
-  if (record.sources != before.sources) {
+  if (!(record.sources == before.sources)) {
     batch_.Put(kSources, KeyOf(record.id), EncodeSources(record.sources));
   }
-  const auto [same, same_before] = std::mismatch(record.chain.begin(), record.chain.end(),
-                                                 before.chain.begin(), before.chain.end());
-  if (same != record.chain.end() || same_before != before.chain.end()) {
-    PutChain(record.id, record.chain, static_cast<size_t>(same - record.chain.begin()),
-             before.chain.size());
+  const size_t same = record.chain.CommonPrefix(before.chain);
+  if (same != record.chain.size() || same != before.chain.size()) {
+    PutChain(record.id, record.chain, same, before.chain.size());
   }
   put_.push_back(record);
 }
@@ -313,12 +311,13 @@ Result<std::vector<uint64_t>> Catalog::Commit(const Change& change, bool sync) {
     return written;
   }
   (void)FaultPoint("catalog.written");  // for crashes: an error here would be a lie
-  // Memory follows what is durable.
+  // Memory follows what is durable. A name that one corpus leaves may be another's by the same
+  // change.
+  for (const std::string& name : change.removed_) records_.erase(name);
   for (const CorpusRecord& record : change.put_) {
     std::erase_if(records_, [&](const auto& item) { return item.second.id == record.id; });
     records_.insert_or_assign(record.name, record);
   }
-  for (const std::string& name : change.removed_) records_.erase(name);
   for (const auto& [id, heat] : change.heats_) heats_[id] = heat;
   for (const uint64_t id : change.removed_ids_) heats_.erase(id);
   if (change.changes_tokens_ || !change.removed_.empty()) ForgetSums();

@@ -40,9 +40,13 @@ Status Catalog::CheckSchema() {
   if (schema.ok()) {
     older_ = std::find(std::begin(kOlderSchemas), std::end(kOlderSchemas), *schema) !=
              std::end(kOlderSchemas);
-    return older_ || *schema == kSchema ? OkStatus() : UnknownSchema(*schema);
+    if (older_ || *schema == kSchema) return OkStatus();
+    // What schema 3 wrote reads the same now; its version must not read what is written from now
+    // on.
+    if (*schema != kLastSchema) return UnknownSchema(*schema);
+  } else if (schema.status().code() != StatusCode::kNotFound) {
+    return schema.status();
   }
-  if (schema.status().code() != StatusCode::kNotFound) return schema.status();
   RocksBatch batch;
   batch.Put(kMeta, "schema", kSchema);
   return database_->Write(batch, /*sync=*/true);
@@ -92,18 +96,22 @@ Status Catalog::LoadRecords() {
 
 // One pass over all rows; schemas 1 and 2 had a row for each block.
 Status Catalog::LoadChains() {
-  std::unordered_map<uint64_t, CorpusRecord*> by_id;
-  for (auto& [name, record] : records_) by_id[record.id] = &record;
+  struct Loading {
+    CorpusRecord* record = nullptr;
+    std::vector<Digest> chain;
+  };
+  std::unordered_map<uint64_t, Loading> by_id;
+  for (auto& [name, record] : records_) by_id[record.id].record = &record;
   Status bad;
   const auto add = [&](std::string_view key, std::string_view value) {
     uint64_t id = 0;
     ReadBigEndian(key, 0, &id);
-    const auto record = by_id.find(id);
-    if (record == by_id.end()) return true;  // of a corpus whose record went
-    std::vector<Digest>& chain = record->second->chain;
+    const auto loading = by_id.find(id);
+    if (loading == by_id.end()) return true;  // of a corpus whose record went
+    std::vector<Digest>& chain = loading->second.chain;
     const size_t first = chain.size();
     if (value.empty() || value.size() % sizeof(Digest) != 0) {
-      bad = BadChain(record->second->name);
+      bad = BadChain(loading->second.record->name);
       return false;
     }
     chain.resize(first + value.size() / sizeof(Digest));
@@ -111,6 +119,7 @@ Status Catalog::LoadChains() {
     return true;
   };
   RETURN_IF_ERROR(database_->Scan(older_ ? kManifests : kChainRows, "", add));
+  for (auto& [id, loading] : by_id) loading.record->chain = std::move(loading.chain);
   return bad;
 }
 

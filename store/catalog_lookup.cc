@@ -13,11 +13,13 @@ uint32_t CrcOf(std::span<const TokenId> tokens) { return Crc32c(std::as_bytes(to
 
 }  // namespace
 
-// A stored block is named by some corpus together with all before it, and a digest commits to its
-// whole prefix: so the longest prefix is one that some corpus's chain begins with.
+// A stored block of an exact corpus is named by one together with all before it, and a digest
+// commits to its whole prefix: so the longest prefix is one that some exact corpus's chain begins
+// with. (Segmented corpora are of other roots, and share documents that stand elsewhere.)
 Catalog::CommonChain Catalog::LongestCommonChain(std::span<const Digest> chain) const {
   CommonChain best;
   for (const auto& [name, record] : records_) {
+    if (record.segments.window_tokens > 0) continue;
     if (chain.empty() || record.chain.empty() || record.chain.front() != chain.front()) continue;
     const auto end =
         std::mismatch(chain.begin(), chain.end(), record.chain.begin(), record.chain.end()).first;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/base/shared_vector.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
@@ -58,32 +59,44 @@ struct CorpusQuality {
   bool operator==(const CorpusQuality&) const = default;
 };
 
+// How the documents (sources) of a segmented corpus are cut into chains: corpus_chain.h.
+struct SegmentRule {
+  uint32_t window_tokens = 0;   // own tokens of one segment, a multiple of the block; 0: exact
+  uint32_t overlap_tokens = 0;  // of the document before it that a later segment sees, too
+  bool operator==(const SegmentRule&) const = default;
+};
+
 struct CorpusRecord {
   uint64_t id = 0;          // given by the catalogue, never reused
   uint64_t generation = 0;  // grows by one with every update
   std::string name;
-  std::string mode;  // "exact"
+  std::string mode;  // "exact", "segmented"
   CorpusState state = CorpusState::kQueued;
   std::string error;            // why, if failed
   uint64_t tokens = 0;          // of the whole corpus
   uint64_t durable_tokens = 0;  // of them in published blocks
-  std::vector<Digest> chain;    // published blocks, in order
+  SharedVector<Digest> chain;   // published blocks, in order
   uint64_t whole_blocks = 0;    // of the whole corpus, published or not; 0: not known
   std::string kv_format;        // KvFormatName
   uint64_t block_bytes = 0;
   uint64_t bf16_bytes = 0;  // what the corpus would take in bf16
   std::vector<IdentityField> identity;
   Digest root;
-  std::vector<CorpusSource> sources;
+  SharedVector<CorpusSource> sources;
   std::optional<CorpusPin> pin;
   int64_t expires_at_ms = 0;  // 0: never
   RetentionPriority priority = RetentionPriority::kNormal;
   int64_t created_at_ms = 0;
   int64_t last_used_at_ms = 0;
-  double prefill_seconds = 0;  // summed over runs
+  double prefill_seconds = 0;   // summed over runs
+  uint64_t prefill_tokens = 0;  // computed in them; 0: not counted (older records)
   uint32_t resumed_times = 0;
   uint64_t skipped_files = 0;            // binaries and unreadable files left out
   std::optional<CorpusQuality> quality;  // none: exact, or not measured
+  SegmentRule segments;                  // of a segmented corpus; else zeros
+  std::vector<std::string> roots;        // what the client was told to read, for updates
+  // The corpus that this one is to take the place of as soon as it is ready; "": none.
+  std::string replaces;
 };
 
 }  // namespace corpusd

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -162,6 +163,12 @@ Status RemoveFile(const std::string& path) {
   if (FileWatcher* const watcher = Watcher()) RETURN_IF_ERROR(watcher->BeforeRemove(path));
   if (unlink(path.c_str()) == 0 || errno == ENOENT) return OkStatus();
   return ErrnoStatus("removing " + path, errno);
+}
+
+Status RenameFile(const std::string& from, const std::string& to) {
+  if (FileWatcher* const watcher = Watcher()) RETURN_IF_ERROR(watcher->BeforeRename(from, to));
+  if (rename(from.c_str(), to.c_str()) == 0) return OkStatus();
+  return ErrnoStatus("renaming " + from, errno);
 }
 
 void SetFileWatcherForTests(FileWatcher* watcher) { Watcher() = watcher; }

@@ -70,6 +70,8 @@ class DirectFile {
 // Makes names created in the folder, and removals from it, durable.
 Status SyncFolder(const std::string& folder);
 Status RemoveFile(const std::string& path);
+// Replaces what is there. The name is durable after SyncFolder.
+Status RenameFile(const std::string& from, const std::string& to);
 
 // For tests: told before each change of a file, and may refuse it; null: nobody.
 class FileWatcher {
@@ -81,6 +83,7 @@ class FileWatcher {
   virtual Status BeforeSync(const std::string& path) = 0;
   virtual Status BeforeSyncFolder(const std::string& folder) = 0;
   virtual Status BeforeRemove(const std::string& path) = 0;
+  virtual Status BeforeRename(const std::string& from, const std::string& to) = 0;
 };
 void SetFileWatcherForTests(FileWatcher* watcher);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "store/corpus_chain.h"
 #include "store/eviction_policy.h"
 
 namespace corpusd {
@@ -11,14 +12,48 @@ namespace {
 // Chain entries looked up at once.
 constexpr uint64_t kPieceBlocks = 1024;
 
+// The places where one corpus may be cut: 0 and its whole length among them.
+class CutPlaces {
+ public:
+  CutPlaces(const CorpusRecord& record, const CutRule& rule)
+      : blocks_(record.chain.size()), run_blocks_(std::max<uint32_t>(rule.run_blocks, 1)) {
+    if (record.segments.window_tokens == 0) return;
+    run_blocks_ = 0;
+    if (rule.block_tokens == 0) return;
+    for (const CorpusSegment& segment : CorpusChain(record, rule.block_tokens).segments()) {
+      borders_.push_back(segment.first_block);
+    }
+  }
+  // The last one below `end`. REQUIRES: end > 0.
+  uint64_t Before(uint64_t end) const {
+    if (run_blocks_ > 0) return (end - 1) / run_blocks_ * run_blocks_;
+    const auto after = std::lower_bound(borders_.begin(), borders_.end(), end);
+    return after == borders_.begin() ? 0 : *std::prev(after);
+  }
+  // The first one from `begin` on, or the whole length.
+  uint64_t AtLeast(uint64_t begin) const {
+    if (begin == 0) return 0;
+    if (run_blocks_ > 0) {
+      return std::min(blocks_, (begin + run_blocks_ - 1) / run_blocks_ * run_blocks_);
+    }
+    const auto next = std::lower_bound(borders_.begin(), borders_.end(), begin);
+    return next == borders_.end() ? blocks_ : std::min(blocks_, *next);
+  }
+
+ private:
+  const uint64_t blocks_;
+  uint64_t run_blocks_;  // 0: at the borders
+  std::vector<uint64_t> borders_;
+};
+
 class Planner {
  public:
   Planner(std::span<const EvictableCorpus> corpora, const ChainReader& entries,
-          uint64_t needed_bytes, uint32_t run_blocks)
+          uint64_t needed_bytes, const CutRule& rule)
       : corpora_(corpora),
         entries_(entries),
         needed_bytes_(needed_bytes),
-        run_blocks_(std::max<uint32_t>(run_blocks, 1)),
+        rule_(rule),
         cuts_(corpora.size()) {
     for (size_t c = 0; c < corpora.size(); ++c) {
       cuts_[c].keep = corpora[c].record->chain.size();
@@ -53,24 +88,19 @@ class Planner {
 
   bool Enough() const { return freed_bytes_ >= needed_bytes_; }
 
-  uint64_t RunBefore(uint64_t end) const { return (end - 1) / run_blocks_ * run_blocks_; }
-
-  // The lowest place where the corpus may be cut.
-  uint64_t LowestCut(const EvictableCorpus& corpus) const {
-    return (corpus.keep_blocks + run_blocks_ - 1) / run_blocks_ * run_blocks_;
-  }
-
-  // From the end, run by run. Of a chain no block is named by fewer corpora than those behind it,
-  // so the first run that nobody gives up with it ends what the corpus has for itself.
+  // From the end, run by run. Of an exact chain no block is named by fewer corpora than those
+  // behind it, so the first run that nobody gives up with it ends what the corpus has for itself.
   Status Cut(size_t c, bool shared_too) {
     const EvictableCorpus& corpus = corpora_[c];
-    const std::vector<Digest>& chain = corpus.record->chain;
+    const SharedVector<Digest>& chain = corpus.record->chain;
     CutAt& cut = cuts_[c];
-    const uint64_t lowest = LowestCut(corpus);
+    const CutPlaces places(*corpus.record, rule_);
+    const uint64_t lowest = places.AtLeast(corpus.keep_blocks);
+    shared_too = shared_too || corpus.record->segments.window_tokens > 0;
     std::vector<ChainEntry> piece;
     uint64_t piece_first = cut.keep;
     while (cut.keep > lowest && !Enough()) {
-      const uint64_t first = std::max(RunBefore(cut.keep), lowest);
+      const uint64_t first = std::max(places.Before(cut.keep), lowest);
       if (first < piece_first) {
         piece_first = std::max(lowest, first - std::min(first, kPieceBlocks));
         ASSIGN_OR_RETURN(piece,
@@ -92,10 +122,12 @@ class Planner {
 
   // Blocks that somebody keeps all the same need not be missed here.
   Status GiveBackWhatFreesNothing(size_t c) {
-    const std::vector<Digest>& chain = corpora_[c].record->chain;
+    const SharedVector<Digest>& chain = corpora_[c].record->chain;
     CutAt& cut = cuts_[c];
+    if (cut.keep == chain.size()) return OkStatus();
+    const CutPlaces places(*corpora_[c].record, rule_);
     while (cut.keep < chain.size()) {
-      const uint64_t end = std::min<uint64_t>(cut.keep + run_blocks_, chain.size());
+      const uint64_t end = places.AtLeast(cut.keep + 1);
       const auto run = std::span(chain).subspan(cut.keep, end - cut.keep);
       ASSIGN_OR_RETURN(const auto entries, entries_(run));
       for (size_t i = 0; i < run.size(); ++i) {
@@ -109,7 +141,7 @@ class Planner {
   const std::span<const EvictableCorpus> corpora_;
   const ChainReader& entries_;
   const uint64_t needed_bytes_;
-  const uint32_t run_blocks_;
+  const CutRule rule_;
   std::vector<CutAt> cuts_;
   std::unordered_map<Digest, uint32_t, DigestHash> dropped_;  // references that the plan takes
   uint64_t freed_bytes_ = 0;
@@ -119,7 +151,7 @@ class Planner {
 
 Result<EvictPlan> PlanDiskEviction(std::span<const EvictableCorpus> corpora,
                                    const ChainReader& entries, uint64_t needed_bytes,
-                                   uint32_t run_blocks) {
+                                   const CutRule& rule) {
   std::vector<EvictionCandidate> candidates;
   for (const EvictableCorpus& corpus : corpora) {
     EvictionCandidate candidate;
@@ -127,7 +159,7 @@ Result<EvictPlan> PlanDiskEviction(std::span<const EvictableCorpus> corpora,
     candidate.priority = corpus.expired ? -1 : static_cast<int32_t>(corpus.record->priority);
     candidates.push_back(candidate);
   }
-  return Planner(corpora, entries, needed_bytes, run_blocks).Run(LeavingOrder(candidates));
+  return Planner(corpora, entries, needed_bytes, rule).Run(LeavingOrder(candidates));
 }
 
 std::string AgeText(int64_t milliseconds) {

@@ -59,13 +59,20 @@ struct EvictableCorpus {
 // In order; an absent one has references == 0.
 using ChainReader = std::function<Result<std::vector<ChainEntry>>(std::span<const Digest>)>;
 
-// Cuts tails, expired corpora first, then by priority, then by rank, each at a multiple of
-// run_blocks, until so many bytes go or no more can. A block goes when the last corpus that names
-// it is cut; a shared beginning is cut only if what all others own is too little. RETURNS steps
+// Where chains may be cut.
+struct CutRule {
+  uint32_t run_blocks = 1;    // exact corpora: at multiples of so many blocks
+  uint32_t block_tokens = 0;  // segmented ones: between segments of such blocks; 0: as a whole
+};
+
+// Cuts tails, expired corpora first, then by priority, then by rank, until so many bytes go or no
+// more can. A block goes when the last corpus that names it is cut. The beginning that an exact
+// corpus shares is cut only if what all others own is too little; a segmented one shares documents
+// that may stand anywhere, and what it gives up of them is adopted again for nothing. RETURNS steps
 // without any that would give nothing back.
 Result<EvictPlan> PlanDiskEviction(std::span<const EvictableCorpus> corpora,
                                    const ChainReader& entries, uint64_t needed_bytes,
-                                   uint32_t run_blocks);
+                                   const CutRule& rule);
 
 // "40 s", "12 min", "3 h", "9 days".
 std::string AgeText(int64_t milliseconds);

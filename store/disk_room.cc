@@ -95,7 +95,7 @@ std::vector<EvictableCorpus> DurableBlockStore::EvictableLocked(uint64_t for_cor
   const std::unordered_set<Digest, DigestHash> leased(held.begin(), held.end());
   std::vector<EvictableCorpus> corpora;
   for (const auto& [name, record] : catalog_->records()) {
-    const std::vector<Digest>& chain = record.chain;
+    const SharedVector<Digest>& chain = record.chain;
     if (chain.empty()) continue;
     const auto published = published_ms_.find(record.id);
     const bool importing =
@@ -131,7 +131,8 @@ Result<EvictPlan> DurableBlockStore::PlanEvictionLocked(uint64_t bytes, uint64_t
     return catalog_->Entries(digests);
   };
   ASSIGN_OR_RETURN(EvictPlan plan,
-                   PlanDiskEviction(corpora, entries, bytes, options_.evict_run_blocks));
+                   PlanDiskEviction(corpora, entries, bytes,
+                                    {options_.evict_run_blocks, options_.block_tokens}));
   plan.pinned_bytes = held.pinned_bytes;
   plan.busy_bytes = held.busy_bytes;
   plan.leased_bytes = held.leased_bytes;

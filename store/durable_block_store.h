@@ -10,6 +10,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "store/block_loader.h"
@@ -21,13 +22,19 @@
 #include "store/folder_lock.h"
 #include "store/host_tier.h"
 #include "store/payload_store.h"
+#include "store/sidecar_store.h"
 
 namespace corpusd {
+
+inline Status NoCorpusError(std::string_view name) {
+  return NotFoundError("corpus '" + std::string(name) + "' does not exist");
+}
 
 class DurableBlockStore final : public BlockStore, private BlockSource {
  public:
   DurableBlockStore(const BlockStoreOptions& options, std::unique_ptr<FolderLock> lock,
-                    std::unique_ptr<Catalog> catalog, std::unique_ptr<PayloadStore> payload);
+                    std::unique_ptr<Catalog> catalog, std::unique_ptr<PayloadStore> payload,
+                    std::unique_ptr<SidecarStore> sidecars);
 
   Result<CorpusRecord> CreateCorpus(CorpusRecord record, std::span<const TokenId> tokens) override;
   Result<CorpusRecord> GetCorpus(std::string_view name) const override;
@@ -38,10 +45,16 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
                                      std::span<const TokenId> tokens) override;
   Status NoteUse(std::string_view name) override;
   Status RenameCorpus(std::string_view from, std::string_view to) override;
+  Result<CorpusRecord> ReplaceCorpus(std::string_view from, std::string_view to,
+                                     std::string_view previous,
+                                     int64_t previous_expires_at_ms) override;
   Status RemoveCorpus(std::string_view name) override;
 
   Result<size_t> LongestPrefix(std::span<const Digest> chain,
                                std::span<const TokenId> tokens) const override;
+  Result<std::vector<BlockPresence>> StoredBlocks(const CorpusChain& chain,
+                                                  std::span<const Digest> digests,
+                                                  std::span<const TokenId> tokens) const override;
   Result<CorpusRecord> Publish(const CorpusRecord& record,
                                std::span<const BlockWrite> blocks) override;
   Result<CorpusRecord> AdoptBlocks(const CorpusRecord& record,
@@ -52,8 +65,13 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
                                                   const PrefetchOptions& options) override;
   Result<uint64_t> PromoteToDevice(std::span<const Digest> chain, std::span<const BlockRef> blocks,
                                    const std::stop_token& stop) override;
+  std::vector<DeviceRef> OnDevice(std::span<const Digest> digests) override;
   Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                    uint32_t* sections) override;
+  Status PutSidecarParts(uint64_t corpus_id, std::string_view kind,
+                         std::span<const std::span<const std::byte>> parts) override;
+  Result<std::shared_ptr<const SidecarReader>> OpenSidecar(uint64_t corpus_id,
+                                                           std::string_view kind) const override;
   Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
   std::vector<RootRecord> Roots() const override;
 
@@ -82,6 +100,14 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // Commits a changed record (generation + 1), releasing blocks that its chain lost.
   Result<CorpusRecord> CommitRecordLocked(CorpusRecord record, const CorpusRecord& old,
                                           Catalog::Change* change);
+  // Adds to the change that the corpus goes: its name, references and tokens, and a note of why.
+  Status RemoveLocked(const CorpusRecord& record, Catalog::Change* change);
+  // What is known outside the catalogue of a corpus that has gone. Holds mutex_.
+  void ForgetLocked(uint64_t corpus_id);
+  Result<CorpusRecord> RecordOf(uint64_t corpus_id) const;
+  // Room for a sidecar of so many bytes, within the cap.
+  Result<std::unique_ptr<SidecarStore::Draft>> BeginSidecar(const CorpusRecord& record,
+                                                            std::string_view kind, uint64_t bytes);
   // Adds to the change what the catalogue remembers of a corpus's blocks from first_block on.
   void NoteGoneLocked(const CorpusRecord& record, size_t first_block, EvictionReason reason,
                       std::string detail, Catalog::Change* change);
@@ -103,8 +129,8 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // Whether the disk takes writes, and has room for so many bytes.
   Status ProbeDisk(uint64_t needed_bytes) const;
   uint64_t FreeDiskBytes() const;  // less a reserve for the catalogue
-  // kResourceExhausted if the record promises more than `old` (null: it is new) and that does not
-  // fit. Holds mutex_.
+  // kResourceExhausted if the record promises more than `old`, whose pin it has or takes over
+  // (null: it is new), and that does not fit. Holds mutex_.
   Status CheckPinLocked(const CorpusRecord& record, const CorpusRecord* old) const;
   // What the cap leaves to payload and catalogue together, less what the catalogue may grow by.
   uint64_t DiskRoomBytes() const;
@@ -134,9 +160,16 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // The extent was written for a change that did not happen, or did not need it.
   void DiscardExtentLocked(uint64_t extent);
   void KeepInHostTier(std::span<const BlockWrite> blocks, const CorpusRecord& record);
+  // By the corpus's token ids and the rule of its segments; of what does not follow: zeros.
+  Result<std::vector<Digest>> ExpectedDigests(
+      const CorpusRecord& record, std::span<const std::vector<TokenId>> block_tokens) const;
+  // Reads one block for Verify; damaged ones are quarantined.
+  Status VerifyBlock(const Digest& digest, bool tokens_agree, VerifyReport* report);
   // Marks the block as damaged if it still is where it was read.
   void Quarantine(const Digest& digest, const BlockLocation& location) override;
   void RefreshPins();
+  // Pins blocks that the corpus just got, if it is pinned.
+  void PinMoreLocked(const CorpusRecord& record, std::span<const Digest> blocks);
   TierTable::Pins PinsOfLocked(TierKind tier) const;
   // Rewrites extents of which less than half is still in use.
   void ReclaimSpace();
@@ -156,6 +189,7 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   const std::unique_ptr<FolderLock> lock_;
   const std::unique_ptr<Catalog> catalog_;
   const std::unique_ptr<PayloadStore> payload_;
+  const std::unique_ptr<SidecarStore> sidecars_;
   HostTier host_;
   const std::unique_ptr<DeviceTier> device_;  // null: there is none
   WriteGate gate_;

@@ -52,8 +52,8 @@ class HostTier {
   // A lease, or an invalid ref. Does not count as a use.
   BlockRef Find(const Digest& digest);
   // As TierTable::NoteUse.
-  void NoteUse(std::span<const Digest> chain, int64_t correlated_ms) {
-    table_.NoteUse(chain, correlated_ms);
+  void NoteUse(std::span<const Digest> chain, int64_t correlated_ms, size_t first = 0) {
+    table_.NoteUse(chain, correlated_ms, first);
   }
   // Memory for all the blocks or none, evicting as needed. kResourceExhausted, with the numbers, if
   // leases and pins leave no room.
@@ -69,6 +69,9 @@ class HostTier {
     return table_.Drop(digests, dry_run);
   }
   void SetPins(Pins pins) { table_.SetPins(std::move(pins)); }
+  void AddPins(std::span<const Digest> digests, int64_t until_ms) {
+    table_.AddPins(digests, until_ms);
+  }
   // Has all memory up to the cap touched, in slices, while the tier is in use already.
   void TouchAll();
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "store/block_store.h"
+#include "store/corpus_chain.h"
 
 namespace corpusd {
 namespace {
@@ -61,12 +62,31 @@ std::string CorpusOf(const std::vector<CorpusRecord>& corpora, const Digest& fir
   return root.corpus;
 }
 
+// Blocks that are absent before one that is there and builds upon them: in an exact corpus any
+// later one, in a segmented one those of the segment; all build upon the preamble.
+std::vector<bool> Holes(std::span<const BlockPresence> presence, const CorpusChain* segments) {
+  std::vector<bool> holes(presence.size());
+  bool later = false;  // in the whole corpus
+  bool in_segment = false;
+  for (size_t i = presence.size(); i-- > 0;) {
+    const CorpusSegment* const segment =
+        segments == nullptr ? nullptr : &segments->SegmentOfBlock(i);
+    const bool leads = segment == nullptr || segment->first_block == 0;
+    const bool stored = presence[i] == BlockPresence::kStored;
+    holes[i] = !stored && (leads ? later : in_segment);
+    later = later || stored;
+    in_segment = (in_segment || stored) && (segment == nullptr || segment->first_block != i);
+  }
+  return holes;
+}
+
 // The same tokens under another root that the store knows.
 Status FindUnderOtherRoot(const BlockStore& store, const MissQuestion& question,
                           const std::vector<CorpusRecord>& corpora, MissReport* report) {
   const Digest own = ChainRoot(question.identity);
-  const auto ids =
-      question.tokens.first(std::min<size_t>(question.tokens.size(), question.block_tokens));
+  const size_t first_tokens =
+      question.chain == nullptr ? question.block_tokens : question.chain->block(0).tokens;
+  const auto ids = question.tokens.first(std::min<size_t>(question.tokens.size(), first_tokens));
   for (const RootRecord& root : store.Roots()) {
     if (root.root == own) continue;
     const Digest first = ExtendChain(root.root, ids);
@@ -127,11 +147,10 @@ MissReason MissReport::reason() const {
 
 std::vector<MissRun> ClassifyBlocks(std::span<const Digest> chain,
                                     std::span<const BlockPresence> presence,
-                                    std::span<const EvictionNote> notes) {
+                                    std::span<const EvictionNote> notes,
+                                    const CorpusChain* segments) {
   std::vector<MissRun> runs;
-  const auto last_stored =
-      std::find(presence.rbegin(), presence.rend(), BlockPresence::kStored).base();
-  const auto stored_end = static_cast<size_t>(last_stored - presence.begin());
+  const std::vector<bool> holes = Holes(presence, segments);
   // Of two notes on a block the later one counts.
   std::vector<const EvictionNote*> left(chain.size(), nullptr);
   for (const EvictionNote& note : notes) {
@@ -149,7 +168,7 @@ std::vector<MissRun> ClassifyBlocks(std::span<const Digest> chain,
     } else if (presence[i] == BlockPresence::kAbsent && left[i] != nullptr) {
       run = RunOf(*left[i]);
     } else if (presence[i] == BlockPresence::kAbsent) {
-      run.reason = i < stored_end ? MissReason::kHole : MissReason::kNeverSeen;
+      run.reason = holes[i] ? MissReason::kHole : MissReason::kNeverSeen;
     }
     const bool joins = !runs.empty() && runs.back().reason == run.reason &&
                        runs.back().when_ms == run.when_ms && runs.back().detail == run.detail;
@@ -163,14 +182,16 @@ std::vector<MissRun> ClassifyBlocks(std::span<const Digest> chain,
 }
 
 Result<MissReport> ExplainMiss(const BlockStore& store, const MissQuestion& question) {
-  const auto chain =
-      BuildChain(ChainRoot(question.identity), question.tokens, question.block_tokens);
+  const Digest root = ChainRoot(question.identity);
+  const auto chain = question.chain == nullptr
+                         ? BuildChain(root, question.tokens, question.block_tokens)
+                         : question.chain->Digests(root, question.tokens);
   ASSIGN_OR_RETURN(const auto presence, store.Presence(chain));
   MissReport report;
   report.blocks = chain.size();
   report.present =
       static_cast<uint64_t>(std::count(presence.begin(), presence.end(), BlockPresence::kStored));
-  report.runs = ClassifyBlocks(chain, presence, store.EvictionNotes());
+  report.runs = ClassifyBlocks(chain, presence, store.EvictionNotes(), question.chain);
   if (chain.empty() || report.runs.front().reason != MissReason::kNeverSeen) return report;
   // Nothing of it was ever here under this identity. Under another?
   const std::vector<CorpusRecord> corpora = store.ListCorpora();

@@ -19,6 +19,7 @@
 namespace corpusd {
 
 class BlockStore;
+class CorpusChain;
 
 enum class MissReason : uint8_t {
   kNone,       // the block is there
@@ -67,7 +68,8 @@ struct MissQuestion {
   std::span<const IdentityField> identity;  // of the root
   std::span<const TokenId> tokens;
   uint32_t block_tokens = 0;
-  std::string text_sha256;  // of the source, hex; "": not known
+  std::string text_sha256;             // of the source, hex; "": not known
+  const CorpusChain* chain = nullptr;  // of a segmented corpus; null: exact
 };
 
 // Neighbouring blocks that miss for one reason.
@@ -97,8 +99,10 @@ struct MissReport {
 Result<MissReport> ExplainMiss(const BlockStore& store, const MissQuestion& question);
 
 // The chain's blocks by presence and by the notes of what left: all of ExplainMiss but identity.
+// segments: of a segmented corpus, where a hole is one of its segment; null: exact.
 std::vector<MissRun> ClassifyBlocks(std::span<const Digest> chain,
                                     std::span<const BlockPresence> presence,
-                                    std::span<const EvictionNote> notes);
+                                    std::span<const EvictionNote> notes,
+                                    const CorpusChain* segments = nullptr);
 
 }  // namespace corpusd

@@ -51,8 +51,15 @@ void DecodeFields(const json& value, CorpusRecord* record) {
   record->created_at_ms = value.value("created_at_ms", int64_t{0});
   record->last_used_at_ms = value.value("last_used_at_ms", int64_t{0});
   record->prefill_seconds = value.value("prefill_seconds", 0.0);
+  record->prefill_tokens = value.value("prefill_tokens", uint64_t{0});
   record->resumed_times = value.value("resumed_times", 0U);
   record->skipped_files = value.value("skipped_files", uint64_t{0});
+  record->roots = value.value("roots", std::vector<std::string>{});
+  record->replaces = value.value("replaces", "");
+  if (const auto rule = value.find("segments"); rule != value.end()) {
+    record->segments = {rule->at("window_tokens").get<uint32_t>(),
+                        rule->at("overlap_tokens").get<uint32_t>()};
+  }
 }
 
 }  // namespace
@@ -116,6 +123,7 @@ std::string EncodeRecord(const CorpusRecord& r) {
                 {"created_at_ms", r.created_at_ms},
                 {"last_used_at_ms", r.last_used_at_ms},
                 {"prefill_seconds", r.prefill_seconds},
+                {"prefill_tokens", r.prefill_tokens},
                 {"resumed_times", r.resumed_times},
                 {"skipped_files", r.skipped_files}};
   for (const IdentityField& f : r.identity) value["identity"].push_back({f.name, f.value});
@@ -131,6 +139,12 @@ std::string EncodeRecord(const CorpusRecord& r) {
                         {"mean_kld", r.quality->mean_kld},
                         {"same_top", r.quality->same_top}};
   }
+  if (r.segments != SegmentRule{}) {
+    value["segments"] = {{"window_tokens", r.segments.window_tokens},
+                         {"overlap_tokens", r.segments.overlap_tokens}};
+  }
+  if (!r.roots.empty()) value["roots"] = r.roots;
+  if (!r.replaces.empty()) value["replaces"] = r.replaces;
   // Paths may hold any bytes; those that are not UTF-8 are kept as replacement characters.
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -162,7 +176,7 @@ Result<CorpusRecord> DecodeRecord(std::string_view bytes) {
   }
 }
 
-std::string EncodeSources(const std::vector<CorpusSource>& sources) {
+std::string EncodeSources(std::span<const CorpusSource> sources) {
   json value = json::array();
   for (const CorpusSource& source : sources) value.push_back(EncodeSource(source));
   return value.dump(-1, ' ', false, json::error_handler_t::replace);

@@ -21,7 +21,7 @@ namespace corpusd {
 std::string EncodeRecord(const CorpusRecord& record);
 Result<CorpusRecord> DecodeRecord(std::string_view bytes);
 // Apart from the record, which is written with every publish: a corpus may have 100,000 of them.
-std::string EncodeSources(const std::vector<CorpusSource>& sources);
+std::string EncodeSources(std::span<const CorpusSource> sources);
 Result<std::vector<CorpusSource>> DecodeSources(std::string_view bytes);
 
 // What the catalogue knows of one stored block.

@@ -20,14 +20,14 @@ std::shared_ptr<TierBlock> TierTable::Find(const Digest& digest) {
   return it->second.block;
 }
 
-void TierTable::NoteUse(std::span<const Digest> chain, int64_t correlated_ms) {
+void TierTable::NoteUse(std::span<const Digest> chain, int64_t correlated_ms, size_t first) {
   const std::lock_guard lock(mutex_);
   const int64_t now_ms = WallTimeMs();
   for (size_t i = 0; i < chain.size(); ++i) {
     const auto it = entries_.find(chain[i]);
     const uint64_t item = DigestHash()(chain[i]);
-    const EvictionPolicy::ItemUse use = {item,          i,     block_bytes_, /*weight=*/1,
-                                         correlated_ms, now_ms};
+    const EvictionPolicy::ItemUse use = {item,         first + i,     block_bytes_,
+                                         /*weight=*/1, correlated_ms, now_ms};
     if (it != entries_.end()) {
       it->second.heat = policy_.Use(use, it->second.heat);
     } else {  // on its way, or too much to come: remembered either way
@@ -130,6 +130,15 @@ std::pair<uint64_t, uint64_t> TierTable::Drop(std::span<const Digest> digests, b
 void TierTable::SetPins(Pins pins) {
   const std::lock_guard lock(mutex_);
   pins_ = std::move(pins);
+}
+
+void TierTable::AddPins(std::span<const Digest> digests, int64_t until_ms) {
+  const std::lock_guard lock(mutex_);
+  for (const Digest& digest : digests) {
+    const auto [it, inserted] = pins_.try_emplace(digest, until_ms);
+    if (!inserted)
+      it->second = it->second == 0 || until_ms == 0 ? 0 : std::max(it->second, until_ms);
+  }
 }
 
 std::vector<Digest> TierTable::HeldDigests() const {

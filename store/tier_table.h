@@ -57,7 +57,8 @@ class TierTable {
   std::shared_ptr<TierBlock> Find(const Digest& digest);
   // A chain, or the beginning of one, is used now: its blocks count alike, be they here or not yet;
   // but not those of which a use counted less than correlated_ms ago.
-  void NoteUse(std::span<const Digest> chain, int64_t correlated_ms);
+  // first: the position of the first of them.
+  void NoteUse(std::span<const Digest> chain, int64_t correlated_ms, size_t first = 0);
   // Charges so many bytes, of `blocks` blocks, evicting as needed. kResourceExhausted, with the
   // numbers, if leases and pins leave no room.
   Status Charge(uint64_t bytes, size_t blocks);
@@ -70,6 +71,8 @@ class TierTable {
   // Erases unleased blocks among digests. RETURNS blocks and payload bytes; dry_run only counts.
   std::pair<uint64_t, uint64_t> Drop(std::span<const Digest> digests, bool dry_run);
   void SetPins(Pins pins);
+  // Pins more digests, until the same time (Unix ms; 0: for good).
+  void AddPins(std::span<const Digest> digests, int64_t until_ms);
 
   bool Contains(const Digest& digest) const;
   // Blocks that someone besides the tier holds.

@@ -30,13 +30,17 @@ struct Arguments {
   std::vector<std::string> paths;
   std::string question;
 
-  // ingest, append
+  // ingest, append, update
   std::string mode = "auto";
   std::string kv_format;
   std::string preamble_path;
   bool pin = false;
   bool detach = false;
   bool read_stdin = false;
+  std::string stdin_name = "stdin";
+  std::string json_text_field;      // empty: the whole object
+  uint64_t unpacked_bytes_max = 0;  // 0: the default
+  bool verbose = false;             // list what is skipped
 
   // ask
   uint32_t max_tokens = 128;
@@ -46,6 +50,12 @@ struct Arguments {
   bool no_stream = false;
   bool cite = false;
   bool no_cache = false;
+  uint32_t budget_tokens = 0;  // 0: the daemon's choice
+  std::string retrieval;       // empty: the daemon's choice
+
+  // plan
+  std::string model;     // that the daemon must serve; empty: whatever it serves
+  bool measure = false;  // prefill a sample
 
   // pin, evict, warm, touch, wait, verify
   std::string tier;  // of --tier, --from and --to; empty: the daemon's choice

@@ -14,8 +14,8 @@
 #include "client/ctl/commands.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
-#include "client/ctl/source_walker.h"
 #include "client/ctl/units.h"
+#include "client/sources/file_reader.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -120,10 +120,11 @@ ClientResult<Done> FeedBundle(const CommandContext& context, const PieceSender& 
     }
   }
   bool accepted = true;
-  auto read = ReadDescriptor(file, path, context.console.interrupted, [&](std::string_view piece) {
-    accepted = send(piece);
-    return accepted;
-  });
+  auto read =
+      sources::ReadDescriptor(file, path, context.console.interrupted, [&](std::string_view piece) {
+        accepted = send(piece);
+        return accepted;
+      });
   if (path != kStream) close(file);
   if (!read.ok()) return read.error();
   return Done{};

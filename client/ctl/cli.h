@@ -1,5 +1,5 @@
-// client/ctl/cli.h -- the grammar of corpusctl's command line: verbs, flags, help. The only user of
-// CLI11, whose exceptions end here. One thread.
+// client/ctl/cli.h -- the grammar of corpusctl's command line: verbs, flags, help. CLI11 is
+// known to cli.cc and its grammar.h alone, and its exceptions end here. One thread.
 #pragma once
 
 #include <string>

@@ -118,7 +118,8 @@ ClientResult<Done> CheckJobEnd(const v1::Job& job) {
       job.kind() + " job " + std::to_string(job.id()) + " of corpus " + Quoted(job.corpus());
   if (job.state() == "failed") {
     return ClientError{0, std::string(CodeTextOfJobError(job.error())),
-                       what + " failed: " + job.error()};
+                       what + " failed: " + job.error() +
+                           (job.retry_at_ms() == 0 ? "" : "; it is tried again by itself")};
   }
   if (job.state() == "cancelled") return ClientError{10, "cancelled", what + " was cancelled"};
   return ClientError{kClientProtocol, "protocol", what + " ended in state " + Quoted(job.state())};

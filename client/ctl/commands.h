@@ -27,7 +27,7 @@ struct CommandContext {
 int RunCorpusctl(const std::vector<std::string>& words, Console& console);
 
 // ingest_command.cc
-int RunIngest(const CommandContext& context);  // append too
+int RunIngest(const CommandContext& context);  // append and update too
 // query_command.cc
 int RunAsk(const CommandContext& context);
 // corpus_command.cc
@@ -58,6 +58,8 @@ int RunExport(const CommandContext& context);
 int RunImport(const CommandContext& context);
 // explain_command.cc
 int RunExplainMiss(const CommandContext& context);
+// plan_command.cc
+int RunPlan(const CommandContext& context);
 // admin_command.cc, too
 int RunVersion(const CommandContext& context);
 int RunCompletion(const CommandContext& context);

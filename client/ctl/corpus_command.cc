@@ -79,6 +79,7 @@ Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
                    {"state", StateCell(corpus)},
                    {"mode", corpus.mode()},
                    {"tokens", FormatCount(corpus.tokens())},
+                   {"segments", FormatCount(corpus.segments())},
                    {"blocks", FormatCount(corpus.blocks())},
                    {"format", corpus.kv_format()},
                    {"model", corpus.model_name()},
@@ -106,6 +107,8 @@ Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
   if (corpus.skipped_files() > 0) {
     fields.emplace_back("skipped files", FormatCount(corpus.skipped_files()));
   }
+  for (const std::string& root : corpus.roots()) fields.emplace_back("made of", root);
+  if (!corpus.replaces().empty()) fields.emplace_back("replaces", corpus.replaces());
   if (corpus.job_id() != 0) fields.emplace_back("job", std::to_string(corpus.job_id()));
   if (!corpus.error().empty()) fields.emplace_back("error", corpus.error());
   return fields;

@@ -16,6 +16,7 @@ struct Verb {
 constexpr std::array kVerbs = {
     Verb{"ingest", RunIngest},
     Verb{"append", RunIngest},
+    Verb{"update", RunIngest},
     Verb{"ask", RunAsk},
     Verb{"ls", RunList},
     Verb{"show", RunShow},
@@ -36,6 +37,7 @@ constexpr std::array kVerbs = {
     Verb{"export", RunExport},
     Verb{"import", RunImport},
     Verb{"explain-miss", RunExplainMiss},
+    Verb{"plan", RunPlan},
     Verb{"doctor", RunDoctor},
     Verb{"version", RunVersion},
     Verb{"completion", RunCompletion},

@@ -5,8 +5,8 @@
 #include "client/ctl/commands.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
-#include "client/ctl/source_walker.h"
 #include "client/ctl/units.h"
+#include "client/sources/file_reader.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -89,12 +89,12 @@ int RunExplainMiss(const CommandContext& context) {
   request.set_name(arguments.name);
   request.set_kv_format(arguments.kv_format);
   if (!arguments.file.empty()) {
-    auto text = ReadSmallFile(arguments.file, kTextBytesMax);
+    auto text = sources::ReadSmallFile(arguments.file, kTextBytesMax);
     if (!text.ok()) return Fail(context, text.error());
     request.set_text(*std::move(text));
   }
   if (!arguments.preamble_path.empty()) {
-    auto preamble = ReadSmallFile(arguments.preamble_path, uint64_t{1} << 20);
+    auto preamble = sources::ReadSmallFile(arguments.preamble_path, uint64_t{1} << 20);
     if (!preamble.ok()) return Fail(context, preamble.error());
     request.set_preamble(*std::move(preamble));
   }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -6,173 +7,139 @@
 #include "client/ctl/commands.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
-#include "client/ctl/source_walker.h"
-#include "client/ctl/text.h"
+#include "client/ctl/source_gathering.h"
 #include "client/ctl/units.h"
+#include "client/sources/file_reader.h"
+#include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
 namespace {
 
 constexpr uint64_t kPreambleBytesMax = uint64_t{1} << 20;
-constexpr std::string_view kStdinName = "stdin";
 
-// What an ingest is about to send.
-struct Sources {
-  SourceList list;
-  bool has_stdin = false;
-  std::string stdin_start;  // its first piece, read early to see whether there is text at all
-  std::string preamble;
-};
-
-bool Interrupted(const CommandContext& context) {
-  return context.console.interrupted != nullptr && context.console.interrupted->load();
+// What an update without paths reads: the roots that the corpus remembers.
+ClientResult<std::vector<std::string>> RootsOf(CorpusClient& client, const std::string& name) {
+  auto corpus = client.Show(name);
+  if (!corpus.ok()) return corpus.error();
+  if (corpus->roots().empty()) {
+    return UsageError("corpus " + Quoted(name) +
+                      " does not remember what it was made of; name the paths");
+  }
+  std::vector<std::string> roots(corpus->roots().begin(), corpus->roots().end());
+  if (std::find(roots.begin(), roots.end(), kStdinRoot) != roots.end()) {
+    return UsageError("a part of corpus " + Quoted(name) +
+                      " came from stdin; pipe it in again with --stdin and name the other paths");
+  }
+  return roots;
 }
 
-ClientResult<Done> ReadStdinStart(const CommandContext& context, Sources& sources) {
-  auto read = ReadDescriptor(context.console.in_file, std::string(kStdinName),
-                             context.console.interrupted, [&](std::string_view piece) {
-                               sources.stdin_start = piece;
-                               return false;
-                             });
-  if (!read.ok()) return read.error();
-  sources.has_stdin = !sources.stdin_start.empty();
-  if (LooksBinary(std::string_view(sources.stdin_start).substr(0, 8192))) {
-    return UsageError("stdin is not text");
-  }
-  return Done{};
+ClientResult<std::string> ReadPreamble(const std::string& path) {
+  if (path.empty()) return std::string();
+  auto preamble = sources::ReadSmallFile(path, kPreambleBytesMax);
+  if (!preamble.ok()) return preamble.error();
+  if (!IsUtf8(*preamble)) return UsageError("preamble " + Quoted(path) + " is not UTF-8");
+  return preamble;
 }
 
-// Everything that can be refused is refused here, before anything is sent.
-ClientResult<Sources> GatherSources(const CommandContext& context) {
-  const Arguments& arguments = context.arguments;
-  Sources sources;
-  if (arguments.mode == "segmented") {
-    return ClientError{0, "not_in_this_version",
-                       "segmented corpora are not in this version of corpusd; use --mode exact"};
-  }
-  auto list = ListSources(arguments.paths);
-  if (!list.ok()) return list.error();
-  sources.list = *std::move(list);
-  if (!arguments.preamble_path.empty()) {
-    auto preamble = ReadSmallFile(arguments.preamble_path, kPreambleBytesMax);
-    if (!preamble.ok()) return preamble.error();
-    if (!IsValidUtf8(*preamble)) {
-      return UsageError("preamble " + Quoted(arguments.preamble_path) + " is not UTF-8");
-    }
-    sources.preamble = *std::move(preamble);
-  }
-  if (arguments.read_stdin) {
-    auto start = ReadStdinStart(context, sources);
-    if (!start.ok()) return start.error();
-  }
-  for (const std::string& warning : sources.list.warnings) Note(context, warning);
-  const std::string skipped = DescribeSkipped(sources.list);
-  if (sources.list.files.empty() && !sources.has_stdin) {
-    return NothingToDo("there is no text to ingest" +
-                       (skipped.empty() ? std::string() : ": " + skipped));
-  }
-  if (!skipped.empty()) Note(context, skipped);
-  return sources;
-}
-
-v1::IngestBegin MakeBegin(const Arguments& arguments, const Sources& sources) {
+v1::IngestBegin MakeBegin(const Arguments& arguments, const GatheredSources& gathered,
+                          std::string preamble) {
   v1::IngestBegin begin;
   begin.set_name(arguments.name);
-  begin.set_mode(arguments.mode);
+  begin.set_update(arguments.verb == "update");
+  if (!begin.update()) begin.set_mode(arguments.mode);
+  for (const std::string& root : gathered.roots) {
+    // Protobuf takes no other text; such a root must be named again by whoever updates.
+    if (IsUtf8(root)) begin.add_roots(root);
+  }
   begin.set_kv_format(arguments.kv_format);
-  begin.set_preamble(sources.preamble);
+  begin.set_preamble(std::move(preamble));
   begin.set_pin(arguments.pin);
   begin.set_priority(arguments.priority);
   if (arguments.ttl) begin.set_ttl_ms(static_cast<uint64_t>(arguments.ttl->count()));
-  begin.set_skipped_files(sources.list.skipped_files());
+  begin.set_skipped_files(gathered.list.skipped.files());
   return begin;
 }
 
-// Feeds the sources through a writer and shows how far it is.
-class Feeder {
+// Feeds the documents of the sources through a writer and shows how far it is.
+class Feeder : public sources::DocumentSink {
  public:
-  Feeder(const CommandContext& context, const Sources& sources)
+  Feeder(const CommandContext& context, const GatheredSources& gathered)
       : context_(context),
-        sources_(sources),
+        gathered_(gathered),
+        skipped_(gathered.list.skipped),
+        reader_(ReadOptionsOf(context), *this, skipped_),
         line_(context.console.err, ProgressModeOf(context), context.console.width),
         started_ms_(context.console.now_ms()) {}
 
   bool Feed(IngestWriter& writer) {
-    for (const SourceFile& source : sources_.list.files) {
-      if (!FeedFile(writer, source)) return false;
-    }
-    if (sources_.has_stdin && !FeedStdin(writer)) return false;
+    writer_ = &writer;
+    auto read = ReadAll(context_, gathered_, reader_);
     line_.Clear();
-    return true;
+    if (!read.ok()) {
+      error_ = read.error();
+    } else if (*read && reader_.documents() == 0) {
+      error_ = NothingToDo("there is no text to ingest: " + skipped_.Describe());
+    }
+    writer.set_skipped_files(skipped_.files() - gathered_.list.skipped.files());
+    return !error_ && *read;
   }
+
+  bool Begin(std::string_view label) override { return writer_->BeginSource(label); }
+  bool Write(std::string_view text) override {
+    ShowProgress();
+    return writer_->Write(text);
+  }
+  bool End() override { return writer_->EndSource(); }
 
   // Why Feed gave up, if the reason lies on this side.
   const std::optional<ClientError>& error() const { return error_; }
+  const sources::SkipLog& skipped() const { return skipped_; }
+  uint64_t converted() const { return reader_.converted(); }
 
  private:
-  bool FeedFile(IngestWriter& writer, const SourceFile& source) {
-    if (!writer.BeginSource(source.name)) return false;
-    bool accepted = true;
-    auto read = ReadSource(source, [&](std::string_view piece) {
-      accepted = Send(writer, piece);
-      return accepted;
-    });
-    if (!read.ok()) error_ = read.error();
-    return read.ok() && accepted && writer.EndSource();
-  }
-
-  bool FeedStdin(IngestWriter& writer) {
-    if (!writer.BeginSource(kStdinName) || !Send(writer, sources_.stdin_start)) return false;
-    bool accepted = true;
-    auto read = ReadDescriptor(context_.console.in_file, std::string(kStdinName),
-                               context_.console.interrupted, [&](std::string_view piece) {
-                                 accepted = Send(writer, piece);
-                                 return accepted;
-                               });
-    if (!read.ok()) error_ = read.error();
-    return read.ok() && accepted && writer.EndSource();
-  }
-
-  bool Send(IngestWriter& writer, std::string_view piece) {
-    if (Interrupted(context_)) {
-      error_ = ClientError{kClientInterrupted, "interrupted", "interrupted while sending"};
-      return false;
-    }
-    sent_bytes_ += piece.size();
+  void ShowProgress() {
+    const int64_t now_ms = context_.console.now_ms();
+    // A small corpus is sent before a line about it could be read.
+    if (now_ms - started_ms_ < kQuietMs) return;
     ProgressSample sample;
     sample.label = context_.arguments.name;
     sample.state = "sending";
     sample.unit = "B";
-    sample.done = sent_bytes_;
+    sample.done = reader_.read_bytes();
     // The length of a pipe is not known.
-    sample.total = sources_.has_stdin ? 0 : sources_.list.bytes;
-    const int64_t now_ms = context_.console.now_ms();
-    if (now_ms > started_ms_) {
-      sample.per_second =
-          static_cast<double>(sent_bytes_) * 1000 / static_cast<double>(now_ms - started_ms_);
+    sample.total = gathered_.has_stdin ? 0 : gathered_.list.bytes;
+    sample.documents = reader_.documents();
+    const double seconds = static_cast<double>(now_ms - started_ms_) / 1000;
+    sample.per_second = static_cast<double>(sample.done) / seconds;
+    if (sample.total > sample.done && sample.per_second > 0) {
+      sample.eta_s = static_cast<double>(sample.total - sample.done) / sample.per_second;
     }
-    // A small corpus is sent before a line about it could be read.
-    if (now_ms - started_ms_ >= kQuietMs) line_.Update(sample, now_ms);
-    return writer.Write(piece);
+    line_.Update(sample, now_ms);
   }
 
   static constexpr int64_t kQuietMs = 500;
 
   const CommandContext& context_;
-  const Sources& sources_;
+  const GatheredSources& gathered_;
+  sources::SkipLog skipped_;
+  sources::SourceReader reader_;
   ProgressLine line_;
   int64_t started_ms_;
-  uint64_t sent_bytes_ = 0;
+  IngestWriter* writer_ = nullptr;
   std::optional<ClientError> error_;
 };
 
 ClientResult<v1::IngestReply> SendSources(const CommandContext& context, CorpusClient& client,
-                                          const Sources& sources) {
-  const v1::IngestBegin begin = MakeBegin(context.arguments, sources);
-  Feeder feeder(context, sources);
+                                          const v1::IngestBegin& begin, Feeder& feeder) {
   const IngestFeeder feed = [&](IngestWriter& writer) { return feeder.Feed(writer); };
   auto reply =
       context.arguments.verb == "append" ? client.Append(begin, feed) : client.Ingest(begin, feed);
+  NoteSkipped(context, feeder.skipped());
+  if (feeder.converted() > 0) {
+    const bool one = feeder.converted() == 1;
+    Note(context, FormatCount(feeder.converted()) + (one ? " source was" : " sources were") +
+                      " converted to UTF-8");
+  }
   if (reply.ok()) return reply;
   ClientError error = feeder.error().value_or(reply.error());
   if (error.code_text == "interrupted" || feeder.error()) {
@@ -181,19 +148,21 @@ ClientResult<v1::IngestReply> SendSources(const CommandContext& context, CorpusC
   return error;
 }
 
-int PrintDetached(const CommandContext& context, const v1::Job& job) {
-  const OutputMode mode = context.arguments.output;
-  if (IsStructured(mode)) {
-    PrintStructured(context.console.out, mode, JobToJson(job));
-  } else {
-    context.console.out << job.id() << '\n';
-  }
-  return kExitOk;
+// object: of the job or the corpus.
+void PrintObject(const CommandContext& context, Json object, const Feeder& feeder) {
+  object["skipped"] = SkippedToJson(feeder.skipped());
+  object["converted_sources"] = feeder.converted();
+  PrintStructured(context.console.out, context.arguments.output, object);
 }
 
-std::string Summary(const v1::Job& job, const v1::Corpus& corpus) {
-  std::string text =
-      Quoted(corpus.name()) + " is ready: " + FormatCount(corpus.tokens()) + " tokens";
+std::string Summary(const v1::Job& job, const v1::Corpus& corpus, bool updated) {
+  std::string text = Quoted(corpus.name()) + (updated ? " is up to date: " : " is ready: ") +
+                     FormatCount(corpus.tokens()) + " tokens";
+  if (updated) {
+    const uint64_t computed =
+        job.total_tokens() - std::min(job.reused_tokens(), job.total_tokens());
+    text += computed == 0 ? ", none of them new" : ", " + FormatCount(computed) + " of them new";
+  }
   if (job.started_at_ms() > 0 && job.finished_at_ms() >= job.started_at_ms()) {
     const double seconds = static_cast<double>(job.finished_at_ms() - job.started_at_ms()) / 1000;
     text += " in " + FormatDuration(seconds);
@@ -214,26 +183,61 @@ void WarnOfQuality(const CommandContext& context, const v1::Corpus& corpus) {
                          "--kv-format, such as cq8\n";
 }
 
-}  // namespace
-
-int RunIngest(const CommandContext& context) {
-  auto sources = GatherSources(context);
-  if (!sources.ok()) return Fail(context, sources.error());
-  auto client = ConnectToDaemon(context, CallLength::kLong);
-  if (!client.ok()) return Fail(context, client.error());
-  auto reply = SendSources(context, **client, *sources);
+// Sends what was gathered and waits for its prefill. RETURNS the exit code.
+int SendAndFollow(const CommandContext& context, CorpusClient& client,
+                  const GatheredSources& gathered, std::string preamble) {
+  const Arguments& arguments = context.arguments;
+  const bool structured = IsStructured(arguments.output);
+  Feeder feeder(context, gathered);
+  auto reply =
+      SendSources(context, client, MakeBegin(arguments, gathered, std::move(preamble)), feeder);
   if (!reply.ok()) return Fail(context, reply.error());
-  if (context.arguments.detach) return PrintDetached(context, reply->job());
-
-  auto job = FollowJob(context, **client, reply->job().id());
+  if (arguments.detach) {
+    if (structured) {
+      PrintObject(context, JobToJson(reply->job()), feeder);
+    } else {
+      context.console.out << reply->job().id() << '\n';
+    }
+    return kExitOk;
+  }
+  auto job = FollowJob(context, client, reply->job().id());
   if (!job.ok()) return Fail(context, job.error());
   auto ended = CheckJobEnd(*job);
   if (!ended.ok()) return Fail(context, ended.error());
-  auto corpus = (*client)->Show(context.arguments.name);
+  auto corpus = client.Show(arguments.name);
   if (!corpus.ok()) return Fail(context, corpus.error());
-  PrintChanged(context, *corpus, Summary(*job, *corpus));
+  if (structured) {
+    PrintObject(context, CorpusToJson(*corpus), feeder);
+  } else {
+    PrintChanged(context, *corpus, Summary(*job, *corpus, arguments.verb == "update"));
+  }
   WarnOfQuality(context, *corpus);
   return kExitOk;
+}
+
+}  // namespace
+
+int RunIngest(const CommandContext& context) {
+  const Arguments& arguments = context.arguments;
+  // Everything that can be refused is refused before the daemon is asked.
+  auto preamble = ReadPreamble(arguments.preamble_path);
+  if (!preamble.ok()) return Fail(context, preamble.error());
+  const bool remembered =
+      arguments.verb == "update" && arguments.paths.empty() && !arguments.read_stdin;
+  if (!remembered) {
+    auto gathered = GatherSources(context, arguments.paths);
+    if (!gathered.ok()) return Fail(context, gathered.error());
+    auto client = ConnectToDaemon(context, CallLength::kLong);
+    if (!client.ok()) return Fail(context, client.error());
+    return SendAndFollow(context, **client, *gathered, *std::move(preamble));
+  }
+  auto client = ConnectToDaemon(context, CallLength::kLong);
+  if (!client.ok()) return Fail(context, client.error());
+  auto roots = RootsOf(**client, arguments.name);
+  if (!roots.ok()) return Fail(context, roots.error());
+  auto gathered = GatherSources(context, *roots);
+  if (!gathered.ok()) return Fail(context, gathered.error());
+  return SendAndFollow(context, **client, *gathered, "");
 }
 
 }  // namespace corpusd::ctl

@@ -39,17 +39,26 @@ std::string ProgressCell(const v1::Job& job) {
   return FormatCount(job.done_tokens()) + "/" + FormatCount(job.total_tokens());
 }
 
+// "failed (again in 20s)" of one that is tried again.
+std::string StateCell(const v1::Job& job, int64_t now_ms) {
+  if (job.retry_at_ms() == 0) return job.state();
+  const std::string when = job.retry_at_ms() > now_ms ? FormatAge(job.retry_at_ms(), now_ms)
+                                                      : "when the store takes blocks";
+  return job.state() + " (again " + when + ")";
+}
+
 Fields FieldsOf(const v1::Job& job, int64_t now_ms) {
   Fields fields = {{"id", std::to_string(job.id())},
                    {"kind", job.kind()},
                    {"corpus", job.corpus()},
-                   {"state", job.state()},
+                   {"state", StateCell(job, now_ms)},
                    {"tokens", ProgressCell(job)},
                    {"reused", FormatCount(job.reused_tokens())},
                    {"speed", FormatRate(job.tokens_per_s()) + " tok/s"},
                    {"eta", FormatDuration(job.eta_s())},
                    {"written", FormatBytes(job.written_bytes())},
                    {"resumed", std::to_string(job.resumed_times()) + " times"},
+                   {"failed", std::to_string(job.failed_times()) + " times"},
                    {"created", FormatAge(job.created_at_ms(), now_ms)},
                    {"started", FormatAge(job.started_at_ms(), now_ms)},
                    {"finished", FormatAge(job.finished_at_ms(), now_ms)}};
@@ -175,7 +184,7 @@ int RunJobs(const CommandContext& context) {
     std::vector<std::string> cells = {std::to_string(job.id()),
                                       job.kind(),
                                       job.corpus(),
-                                      job.state(),
+                                      StateCell(job, now_ms),
                                       ProgressCell(job),
                                       FormatRate(job.tokens_per_s()),
                                       FormatDuration(job.eta_s()),

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "client/ctl/units.h"
+#include "client/sources/line_label.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -43,6 +44,15 @@ Json EvictionsToJson(const v1::Evictions& evictions) {
           {"refusals", evictions.refusals()},
           {"last", TimeOrNull(evictions.last_ms())},
           {"last_text", TextOrNull(evictions.last_text())}};
+}
+
+Json LineOrNull(uint64_t line) { return line == 0 ? Json(nullptr) : Json(line); }
+
+Json SelectionToJson(const v1::AskReply& reply) {
+  if (!reply.has_selection()) return nullptr;
+  return {{"candidate_blocks", reply.selection().candidate_blocks()},
+          {"chosen_blocks", reply.selection().chosen_blocks()},
+          {"select_ms", reply.selection().select_ms()}};
 }
 
 Json QualityToJson(const v1::Corpus& corpus) {
@@ -92,6 +102,9 @@ Json CorpusToJson(const v1::Corpus& corpus) {
         {"resumed_times", corpus.prefill_resumed_times()}}},
       {"quality", QualityToJson(corpus)},
       {"sources", std::move(sources)},
+      {"roots", corpus.roots()},
+      {"replaces", TextOrNull(corpus.replaces())},
+      {"skipped_files", corpus.skipped_files()},
       {"error", TextOrNull(corpus.error())},
   };
 }
@@ -99,10 +112,15 @@ Json CorpusToJson(const v1::Corpus& corpus) {
 Json AskToJson(const v1::AskReply& reply) {
   Json citations = Json::array();
   for (const v1::Citation& citation : reply.citations()) {
+    const sources::FileLines lines =
+        sources::LinesInFile(citation.source(), citation.first_line(), citation.last_line());
     citations.push_back({{"source", citation.source()},
                          {"first_token", citation.first_token()},
                          {"tokens", citation.tokens()},
-                         {"weight", citation.weight()}});
+                         {"weight", citation.weight()},
+                         {"path", lines.path},
+                         {"first_line", LineOrNull(lines.first)},
+                         {"last_line", LineOrNull(lines.last)}});
   }
   return {
       {"answer", reply.answer()},
@@ -125,6 +143,7 @@ Json AskToJson(const v1::AskReply& reply) {
         {"remote_bytes", reply.read().remote_bytes()}}},
       {"attended_tokens", reply.attended_tokens()},
       {"citations", std::move(citations)},
+      {"selection", SelectionToJson(reply)},
   };
 }
 
@@ -141,6 +160,8 @@ Json JobToJson(const v1::Job& job) {
       {"eta_s", job.eta_s() < 0 ? Json(nullptr) : Json(job.eta_s())},
       {"written_bytes", job.written_bytes()},
       {"resumed_times", job.resumed_times()},
+      {"failed_times", job.failed_times()},
+      {"retry_at", TimeOrNull(job.retry_at_ms())},
       {"error", TextOrNull(job.error())},
       {"created_at", TimeOrNull(job.created_at_ms())},
       {"started_at", TimeOrNull(job.started_at_ms())},

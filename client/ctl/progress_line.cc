@@ -36,6 +36,7 @@ std::string Speed(const ProgressSample& sample) {
 // What follows the bar, each part after the separator.
 std::string Details(const ProgressSample& sample, const std::string& separator) {
   std::string text;
+  if (sample.documents > 0) text += separator + FormatCount(sample.documents) + " documents";
   if (sample.per_second > 0) text += separator + Speed(sample);
   if (sample.eta_s >= 0) text += separator + "ETA " + FormatDuration(sample.eta_s);
   if (sample.written_bytes > 0) text += separator + FormatBytes(sample.written_bytes) + " written";

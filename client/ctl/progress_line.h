@@ -18,6 +18,7 @@ struct ProgressSample {
   double per_second = 0;
   double eta_s = -1;  // < 0: unknown
   uint64_t written_bytes = 0;
+  uint64_t documents = 0;  // 0: not counted
 };
 
 // At most width columns; the bar gives way first, then the line is cut.

@@ -5,9 +5,11 @@
 #include "client/ctl/commands.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
-#include "client/ctl/source_walker.h"
 #include "client/ctl/text.h"
 #include "client/ctl/units.h"
+#include "client/sources/file_reader.h"
+#include "client/sources/line_label.h"
+#include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -18,18 +20,18 @@ constexpr uint64_t kQuestionBytesMax = uint64_t{4} << 20;
 ClientResult<std::string> ReadQuestion(const CommandContext& context) {
   if (context.arguments.question != "-") return context.arguments.question;
   std::string question;
-  auto read = ReadDescriptor(context.console.in_file, "the question from stdin",
-                             context.console.interrupted, [&](std::string_view piece) {
-                               question += piece;
-                               return question.size() <= kQuestionBytesMax;
-                             });
+  auto read = sources::ReadDescriptor(context.console.in_file, "the question from stdin",
+                                      context.console.interrupted, [&](std::string_view piece) {
+                                        question += piece;
+                                        return question.size() <= kQuestionBytesMax;
+                                      });
   if (!read.ok()) return read.error();
   if (question.size() > kQuestionBytesMax) {
     return UsageError("the question on stdin is longer than " + FormatBytes(kQuestionBytesMax));
   }
   while (question.ends_with('\n') || question.ends_with('\r')) question.pop_back();
   if (question.empty()) return UsageError("the question on stdin is empty");
-  if (!IsValidUtf8(question)) return UsageError("the question on stdin is not UTF-8");
+  if (!IsUtf8(question)) return UsageError("the question on stdin is not UTF-8");
   return question;
 }
 
@@ -64,11 +66,32 @@ class AnswerPrinter {
 std::string StatsLine(const v1::AskReply& reply) {
   const v1::Usage& usage = reply.usage();
   const v1::Timing& timing = reply.timing();
-  return FormatCount(usage.prompt_tokens()) + " prompt tokens (" +
+  std::string chosen;
+  if (reply.has_selection()) {
+    const v1::Selection& selection = reply.selection();
+    chosen = "attended " + FormatCount(reply.attended_tokens()) + " tokens in " +
+             FormatCount(selection.chosen_blocks()) + " of " +
+             FormatCount(selection.candidate_blocks()) + " blocks, ";
+  }
+  return chosen + FormatCount(usage.prompt_tokens()) + " prompt tokens (" +
          FormatCount(usage.cached_tokens()) + " cached, " + FormatCount(usage.recomputed_tokens()) +
          " recomputed), first token " + FormatMilliseconds(timing.first_token_ms()) + ", " +
          FormatCount(usage.completion_tokens()) + " tokens at " +
          FormatRate(timing.decode_tokens_per_s()) + " tok/s";
+}
+
+// "path:12-40", lines of the file that the source is or is a part of; or the tokens where lines are
+// not known.
+std::string PlaceOf(const v1::Citation& citation) {
+  if (citation.first_line() == 0) {
+    return citation.source() + " tokens " + FormatCount(citation.first_token()) + " to " +
+           FormatCount(citation.first_token() + citation.tokens());
+  }
+  const sources::FileLines lines =
+      sources::LinesInFile(citation.source(), citation.first_line(), citation.last_line());
+  std::string place = std::string(lines.path) + ":" + std::to_string(lines.first);
+  if (lines.last > lines.first) place += "-" + std::to_string(lines.last);
+  return place;
 }
 
 void PrintCitations(std::ostream& out, const v1::AskReply& reply) {
@@ -77,10 +100,8 @@ void PrintCitations(std::ostream& out, const v1::AskReply& reply) {
   int number = 0;
   for (const v1::Citation& citation : reply.citations()) {
     char weight[32];
-    std::snprintf(weight, sizeof weight, "%.2f", citation.weight());
-    out << '[' << ++number << "] " << EscapeForCell(citation.source()) << " tokens "
-        << FormatCount(citation.first_token()) << " to "
-        << FormatCount(citation.first_token() + citation.tokens()) << ", weight " << weight << '\n';
+    std::snprintf(weight, sizeof weight, "%.0f %%", 100 * citation.weight());
+    out << '[' << ++number << "] " << EscapeForCell(PlaceOf(citation)) << ", " << weight << '\n';
   }
 }
 
@@ -94,6 +115,8 @@ v1::AskRequest MakeRequest(const Arguments& arguments, std::string question) {
   request.set_top_p(arguments.top_p);
   request.set_cite(arguments.cite);
   request.set_no_cache(arguments.no_cache);
+  request.set_budget_tokens(arguments.budget_tokens);
+  request.set_retrieval(arguments.retrieval);
   return request;
 }
 

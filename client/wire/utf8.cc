@@ -7,16 +7,23 @@
 namespace corpusd {
 namespace {
 
-// RETURNS the bytes of the well-formed character that text begins with, or 0. REQUIRES:
-// !text.empty().
-size_t CharacterBytes(std::string_view text) {
+constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+
+// The length that a lead byte announces, or 0 for a byte that leads nothing.
+size_t AnnouncedBytes(uint8_t lead) {
+  if (lead < 0x80) return 1;
+  if (lead >= 0xC2 && lead < 0xE0) return 2;
+  if (lead >= 0xE0 && lead < 0xF0) return 3;
+  return lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+}
+
+}  // namespace
+
+size_t Utf8CharacterBytes(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t lead = byte(0);
   if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xC2 && lead < 0xE0   ? 2
-                        : lead >= 0xE0 && lead < 0xF0 ? 3
-                        : lead >= 0xF0 && lead < 0xF5 ? 4
-                                                      : 0;
+  const size_t length = AnnouncedBytes(lead);
   if (length == 0 || length > text.size()) return 0;
   for (size_t i = 1; i < length; ++i) {
     if ((byte(i) & 0xC0) != 0x80) return 0;
@@ -28,7 +35,34 @@ size_t CharacterBytes(std::string_view text) {
   return overlong || surrogate || beyond ? 0 : length;
 }
 
-}  // namespace
+bool IsUtf8CutOff(std::string_view text) {
+  if (AnnouncedBytes(static_cast<uint8_t>(text[0])) <= text.size()) return false;
+  for (size_t i = 1; i < text.size(); ++i) {
+    if ((static_cast<uint8_t>(text[i]) & 0xC0) != 0x80) return false;
+  }
+  return true;
+}
+
+void AppendUtf8(uint32_t code_point, std::string* text) {
+  const auto continuation = [&](int shift) {
+    *text += static_cast<char>(0x80 | ((code_point >> shift) & 0x3F));
+  };
+  if (code_point < 0x80) {
+    *text += static_cast<char>(code_point);
+  } else if (code_point < 0x800) {
+    *text += static_cast<char>(0xC0 | (code_point >> 6));
+    continuation(0);
+  } else if (code_point < 0x10000) {
+    *text += static_cast<char>(0xE0 | (code_point >> 12));
+    continuation(6);
+    continuation(0);
+  } else {
+    *text += static_cast<char>(0xF0 | (code_point >> 18));
+    continuation(12);
+    continuation(6);
+    continuation(0);
+  }
+}
 
 bool IsUtf8(std::string_view text) {
   while (!text.empty()) {
@@ -40,7 +74,7 @@ bool IsUtf8(std::string_view text) {
       text.remove_prefix(sizeof(word));
     }
     if (text.empty()) break;
-    const size_t bytes = CharacterBytes(text);
+    const size_t bytes = Utf8CharacterBytes(text);
     if (bytes == 0) return false;
     text.remove_prefix(bytes);
   }
@@ -52,7 +86,7 @@ std::string ToUtf8(std::string_view text) {
   std::string clean;
   clean.reserve(text.size());
   while (!text.empty()) {
-    const size_t bytes = CharacterBytes(text);
+    const size_t bytes = Utf8CharacterBytes(text);
     if (bytes == 0) {
       clean += '?';
       text.remove_prefix(1);
@@ -62,6 +96,17 @@ std::string ToUtf8(std::string_view text) {
     }
   }
   return clean;
+}
+
+std::string ReplaceInvalidUtf8(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const size_t bytes = Utf8CharacterBytes(text);
+    out += bytes == 0 ? kReplacementCharacter : text.substr(0, bytes);
+    text.remove_prefix(bytes == 0 ? 1 : bytes);
+  }
+  return out;
 }
 
 }  // namespace corpusd

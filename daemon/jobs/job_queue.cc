@@ -76,7 +76,7 @@ void JobQueue::LoadStored() {
       continue;
     }
     decoded->id = id;
-    if (!IsFinished(decoded->state)) unfinished.push_back(*decoded);
+    if (!IsFinished(decoded->state) || MayRetry(*decoded)) unfinished.push_back(*decoded);
     jobs_[id].record = *std::move(decoded);
   }
   for (JobRecord& record : unfinished) {
@@ -101,8 +101,11 @@ void JobQueue::LoadStored() {
       entry.record.done_tokens = corpus->tokens;
       Finish(entry, JobState::kDone, "");
     } else {
-      if (record.started_at_ms != 0) ++record.resumed_times;
+      const bool cut_off = record.state != JobState::kFailed && record.started_at_ms != 0;
+      if (cut_off) ++record.resumed_times;
       record.state = JobState::kQueued;
+      record.retry_at_ms = 0;
+      record.finished_at_ms = 0;
       record.done_tokens = corpus->durable_tokens;
       Enqueue(std::move(record));
     }
@@ -125,6 +128,7 @@ void JobQueue::LoadStored() {
 
 void JobQueue::Enqueue(JobRecord record) {
   const uint64_t id = record.id;
+  if (!record.scrub) DropRetries(record.corpus);
   Entry& entry = jobs_[id];
   entry.record = std::move(record);
   (entry.record.scrub ? scrubs_ : queue_).push_back(id);
@@ -133,11 +137,16 @@ void JobQueue::Enqueue(JobRecord record) {
   changed_.notify_all();
 }
 
+size_t JobQueue::OpenJobs() const {
+  size_t open = reserved_;
+  for (const auto& [id, entry] : jobs_) open += IsFinished(entry.record.state) ? 0 : 1;
+  return open;
+}
+
 Result<JobQueue::Place> JobQueue::Reserve() {
   std::lock_guard lock(mutex_);
   if (stopping_) return UnavailableError("the daemon is stopping; try again when it runs");
-  size_t open = reserved_;
-  for (const auto& [id, entry] : jobs_) open += IsFinished(entry.record.state) ? 0 : 1;
+  const size_t open = OpenJobs();
   if (open >= options_.queued_max) {
     return UnavailableError(std::to_string(open) + " jobs wait already, the limit is " +
                             std::to_string(options_.queued_max) + "; try again later");
@@ -198,7 +207,7 @@ Result<JobRecord> JobQueue::Cancel(uint64_t id) {
   const auto job = jobs_.find(id);
   if (job == jobs_.end()) return NotFoundError("job " + std::to_string(id) + " does not exist");
   Entry& entry = job->second;
-  if (IsFinished(entry.record.state)) {
+  if (IsFinished(entry.record.state) && !MayRetry(entry.record)) {
     return FailedPreconditionError("job " + std::to_string(id) + " is " +
                                    std::string(JobStateText(entry.record.state)) + " already");
   }
@@ -272,6 +281,7 @@ void JobQueue::Persist(const JobRecord& record) {
 void JobQueue::Finish(Entry& entry, JobState state, const std::string& error) {
   entry.record.state = state;
   entry.record.error = error;
+  if (state != JobState::kFailed) entry.record.retry_at_ms = 0;
   entry.record.eta_s = state == JobState::kDone ? 0 : -1;
   entry.record.finished_at_ms = now_ms_();
   Persist(entry.record);
@@ -287,7 +297,8 @@ void JobQueue::Prune() {
   for (const auto& [id, entry] : jobs_) finished += IsFinished(entry.record.state) ? 1 : 0;
   const Entry* const last_scrub = LastDoneScrub();  // doctor tells of it
   for (auto job = jobs_.begin(); job != jobs_.end() && finished > options_.finished_max;) {
-    if (!IsFinished(job->second.record.state) || &job->second == last_scrub) {
+    const JobRecord& record = job->second.record;
+    if (!IsFinished(record.state) || record.retry_at_ms != 0 || &job->second == last_scrub) {
       ++job;
       continue;
     }
@@ -385,6 +396,7 @@ void JobQueue::RunOne(std::unique_lock<std::mutex>& lock, uint64_t id) {
     Tell(entry, true);
   } else {
     MarkCorpus(corpus, CorpusState::kFailed, status.ToString());
+    SetRetry(entry.record, status);
     Finish(entry, JobState::kFailed, status.ToString());
   }
 }

@@ -1,7 +1,7 @@
 // daemon/jobs/job_queue.h -- JobQueue: prefills, one after the other on one thread of its own, each
 // known by an id, persistent through the store: what a restart cut off is queued again at the next
-// Start. Bounded. Knows no socket. Every call may come from any thread. Owns its thread; engine and
-// store are borrowed.
+// Start, what a full or broken disk cut off when RetryFailed says so. Bounded. Knows no socket.
+// Every call may come from any thread. Owns its thread; engine and store are borrowed.
 #pragma once
 
 #include <chrono>
@@ -71,6 +71,10 @@ class JobQueue {
   Result<Place> Reserve();
   // RETURNS the corpus's unfinished job if it has one. REQUIRES: the corpus is in the store.
   JobRecord SubmitPrefill(std::string_view corpus, Place place);
+  // Queues failed prefills again, under their ids, whose cause may have passed (kResourceExhausted,
+  // kIoError) and whose time has come: 5 s after the first failure, then twice as long each time,
+  // 10 minutes at most. To be called every few seconds while the store takes blocks.
+  void RetryFailed();
 
   // Scrubs run beside prefills, one at a time: RETURNS the one under way if there is one.
   // kUnavailable when the daemon stops.
@@ -82,8 +86,8 @@ class JobQueue {
   std::vector<JobRecord> List() const;  // by id
   // The unfinished job of a corpus.
   std::optional<JobRecord> ActiveJob(std::string_view corpus) const;
-  // A queued job is cancelled at once, a running one at its next checkpoint. kFailedPrecondition if
-  // it has finished.
+  // A queued job and one that waits to be tried again are cancelled at once, a running one at its
+  // next checkpoint. kFailedPrecondition if it has finished.
   Result<JobRecord> Cancel(uint64_t id);
   // Cancels the corpus's job, if it has one, and waits for its end. kCancelled if stop came first.
   Status CancelAndWait(std::string_view corpus, const std::stop_token& stop);
@@ -114,6 +118,12 @@ class JobQueue {
   void Finish(Entry& entry, JobState state, const std::string& error);
   void MarkCorpus(const std::string& name, CorpusState state, const std::string& error);
   void Enqueue(JobRecord record);
+  size_t OpenJobs() const;
+  // The corpus has a new job: what failed before need not be tried again.
+  void DropRetries(std::string_view corpus);
+  void SetRetry(JobRecord& record, const Status& failure) const;
+  // Whether the corpus still is as the failed job left it.
+  bool MayRetry(const JobRecord& record) const;
   void LoadStored();
   void Persist(const JobRecord& record);
   void Tell(Entry& entry, bool always);

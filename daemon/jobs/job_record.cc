@@ -49,6 +49,8 @@ std::string EncodeJob(const JobRecord& job) {
       {"started_at_ms", job.started_at_ms},
       {"finished_at_ms", job.finished_at_ms},
       {"resumed_times", job.resumed_times},
+      {"failed_times", job.failed_times},
+      {"retry_at_ms", job.retry_at_ms},
       {"cancel_asked", job.cancel_asked},
   };
   if (job.scrub) object["scrub"] = EncodeScrub(*job.scrub);
@@ -75,6 +77,8 @@ Result<JobRecord> DecodeJob(std::string_view text) {
   reader.Number("started_at_ms", &job.started_at_ms);
   reader.Number("finished_at_ms", &job.finished_at_ms);
   reader.Number("resumed_times", &job.resumed_times);
+  reader.Number("failed_times", &job.failed_times);
+  reader.Number("retry_at_ms", &job.retry_at_ms);
   const auto cancel = object.find("cancel_asked");
   job.cancel_asked = cancel != object.end() && cancel->is_boolean() && cancel->get<bool>();
   if (job.kind == "scrub") job.scrub = DecodeScrub(object.value("scrub", nlohmann::json()));

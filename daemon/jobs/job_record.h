@@ -35,6 +35,8 @@ struct JobRecord {
   int64_t started_at_ms = 0;  // of the latest run; 0: never ran
   int64_t finished_at_ms = 0;
   uint32_t resumed_times = 0;       // runs that a restart cut off
+  uint32_t failed_times = 0;        // runs that failed for a cause that may pass
+  int64_t retry_at_ms = 0;          // of a failed one: tried again then at the earliest; 0: not
   bool cancel_asked = false;        // by a user: a restart does not take it up again
   std::optional<ScrubState> scrub;  // of a scrub
 };

@@ -20,13 +20,13 @@ std::chrono::milliseconds UntilNextExpiry(const BlockStore& store, int64_t now_m
   return std::chrono::milliseconds(std::max<int64_t>(wait_ms, 1000));
 }
 
-void WatchStore(BlockStore& store, int64_t now_ms) {
-  (void)store.write_gate().TryOpen();
+void WatchStore(BlockStore& store, JobQueue& jobs, int64_t now_ms) {
+  const bool can_write = store.write_gate().TryOpen();
   const uint64_t passes = store.evictions().passes;
-  const bool read_only = store.write_gate().state().read_only;
-  if (const Status trimmed = read_only ? OkStatus() : store.TrimDisk(); !trimmed.ok()) {
+  if (const Status trimmed = can_write ? store.TrimDisk() : OkStatus(); !trimmed.ok()) {
     Log(LogLevel::kWarn, "disk_not_trimmed", {{"error", trimmed.message()}});
   }
+  if (can_write) jobs.RetryFailed();
   if (const EvictionCounts evictions = store.evictions(); evictions.passes != passes) {
     Log(LogLevel::kInfo, "disk_evicted", {{"what", evictions.last_text}});
   }

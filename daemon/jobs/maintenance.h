@@ -23,9 +23,10 @@ struct MaintenanceReport {
 std::chrono::milliseconds UntilNextExpiry(const BlockStore& store, int64_t now_ms,
                                           std::chrono::milliseconds at_most);
 
-// Lets a read-only store look whether it can write again, evicts what is above the disk tier's high
-// watermark, and asks readers whose time is over to let their blocks go.
-void WatchStore(BlockStore& store, int64_t now_ms);
+// Lets a read-only store look whether it can write again; if it can, evicts what is above the disk
+// tier's high watermark and lets failed prefills be tried again. Asks readers whose time is over to
+// let their blocks go.
+void WatchStore(BlockStore& store, JobQueue& jobs, int64_t now_ms);
 
 // A pinned corpus and one with an unfinished job stay, whatever their time.
 MaintenanceReport ExpireCorpora(BlockStore& store, const JobQueue& jobs, int64_t now_ms);

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <unordered_set>
 #include <utility>
+
+#include "store/corpus_chain.h"
 
 namespace corpusd {
 namespace {
@@ -20,15 +23,21 @@ std::string BlockText(const CorpusRecord& record, size_t index) {
 
 }  // namespace
 
-size_t SharedWithEarlier(const std::vector<CorpusRecord>& by_id, size_t index) {
-  const std::vector<Digest>& chain = by_id[index].chain;
-  size_t shared = 0;
-  for (size_t i = 0; i < index; ++i) {
-    const std::vector<Digest>& other = by_id[i].chain;
-    const auto differs = std::mismatch(chain.begin(), chain.end(), other.begin(), other.end());
-    shared = std::max(shared, static_cast<size_t>(differs.first - chain.begin()));
+std::vector<std::vector<size_t>> OwnBlocks(const std::vector<CorpusRecord>& by_id) {
+  std::vector<std::vector<size_t>> own(by_id.size());
+  std::unordered_set<Digest, DigestHash> met;  // of segmented corpora
+  for (size_t c = 0; c < by_id.size(); ++c) {
+    const CorpusRecord& record = by_id[c];
+    const bool segmented = record.segments.window_tokens > 0;
+    size_t first = 0;
+    for (size_t earlier = 0; !segmented && earlier < c; ++earlier) {
+      first = std::max(first, record.chain.CommonPrefix(by_id[earlier].chain));
+    }
+    for (size_t i = first; i < record.chain.size(); ++i) {
+      if (!segmented || met.insert(record.chain[i]).second) own[c].push_back(i);
+    }
   }
-  return shared;
+  return own;
 }
 
 ScrubPass::ScrubPass(BlockStore& store, Engine& engine,
@@ -43,12 +52,16 @@ Status ScrubPass::Run(ScrubState* state, const std::function<void()>& on_progres
   std::vector<CorpusRecord> corpora = store_.ListCorpora();
   std::sort(corpora.begin(), corpora.end(),
             [](const CorpusRecord& a, const CorpusRecord& b) { return a.id < b.id; });
+  const auto own = OwnBlocks(corpora);
+  // What is left of a corpus: a pass that was stopped goes on within it.
+  const auto left_of = [&](size_t c) {
+    const size_t done = corpora[c].id == state->corpus_id ? state->block : 0;
+    const auto first = std::lower_bound(own[c].begin(), own[c].end(), done);
+    return std::span(own[c]).subspan(static_cast<size_t>(first - own[c].begin()));
+  };
   uint64_t left = 0;
   for (size_t i = 0; i < corpora.size(); ++i) {
-    if (corpora[i].id < state->corpus_id) continue;
-    const size_t first = std::max<size_t>(SharedWithEarlier(corpora, i),
-                                          corpora[i].id == state->corpus_id ? state->block : 0);
-    left += corpora[i].chain.size() - std::min(first, corpora[i].chain.size());
+    if (corpora[i].id >= state->corpus_id) left += left_of(i).size();
   }
   state->total_blocks = state->blocks + left;
   for (size_t i = 0; i < corpora.size(); ++i) {
@@ -58,8 +71,7 @@ Status ScrubPass::Run(ScrubState* state, const std::function<void()>& on_progres
       state->block = 0;
       state->repair_due = false;
     }
-    const size_t first = std::max<size_t>(SharedWithEarlier(corpora, i), state->block);
-    RETURN_IF_ERROR(ScrubCorpus(corpora[i], first, on_progress));
+    RETURN_IF_ERROR(ScrubCorpus(corpora[i], left_of(i), on_progress));
     state->corpus_id = corpora[i].id + 1;
     state->block = 0;
     state->repair_due = false;
@@ -69,11 +81,11 @@ Status ScrubPass::Run(ScrubState* state, const std::function<void()>& on_progres
   return OkStatus();
 }
 
-Status ScrubPass::ScrubCorpus(const CorpusRecord& record, size_t first,
+Status ScrubPass::ScrubCorpus(const CorpusRecord& record, std::span<const size_t> blocks,
                               const std::function<void()>& done) {
   if (!store_.GetCorpus(record.name).ok()) return OkStatus();  // removed since
   CheckMetadata(record);
-  for (size_t i = first; i < record.chain.size(); ++i) {
+  for (const size_t i : blocks) {
     if (yield_) yield_(stop_);
     if (!Pace(record.block_bytes)) return CancelledError("the scrub was stopped");
     ASSIGN_OR_RETURN(const bool same, ScrubBlock(record, i));
@@ -99,13 +111,21 @@ void ScrubPass::CheckMetadata(const CorpusRecord& record) {
     if (tokens.status().code() == StatusCode::kCorruption) wrong(tokens.status().message());
     return;
   }
-  const auto shape = engine_.ShapeOf(record.kv_format);
+  const auto shape = engine_.ShapeOf(record.kv_format, record.segments);
   if (!shape.ok()) return;  // of a format that this daemon does not know
-  std::vector<Digest> chain = BuildChain(record.root, *tokens, shape->block_tokens);
+  if (const Status segmented = CheckSegmented(record, shape->block_tokens); !segmented.ok()) {
+    return wrong(segmented.message());
+  }
+  const CorpusChain segments(record, shape->block_tokens);
+  std::vector<Digest> chain = segments.Digests(record.root, *tokens);
   chain.resize(std::min(chain.size(), record.chain.size()));
-  if (chain != record.chain) wrong("its chain does not follow from its token ids");
-  const auto stored = store_.LongestPrefix(record.chain, *tokens);
-  if (stored.status().code() == StatusCode::kCorruption) wrong(stored.status().message());
+  const bool follows = chain == record.chain;
+  if (!follows) wrong("its chain does not follow from its token ids");
+  const bool exact = record.segments.window_tokens == 0;
+  if (!exact && !follows) return;
+  const Status stored = exact ? store_.LongestPrefix(record.chain, *tokens).status()
+                              : store_.StoredBlocks(segments, record.chain, *tokens).status();
+  if (stored.code() == StatusCode::kCorruption) wrong(stored.message());
 }
 
 Result<bool> ScrubPass::ScrubBlock(const CorpusRecord& record, size_t index) {

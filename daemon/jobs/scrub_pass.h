@@ -5,7 +5,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -27,7 +29,9 @@ class ScrubPass {
              const std::stop_token& stop);
 
  private:
-  Status ScrubCorpus(const CorpusRecord& record, size_t first, const std::function<void()>& done);
+  // blocks: indices in its chain, ascending.
+  Status ScrubCorpus(const CorpusRecord& record, std::span<const size_t> blocks,
+                     const std::function<void()>& done);
   // Everything that can be said without reading payload.
   void CheckMetadata(const CorpusRecord& record);
   // RETURNS false if the corpus is not what it was: the rest is left to the next scrub.
@@ -46,8 +50,8 @@ class ScrubPass {
   std::chrono::steady_clock::time_point next_read_{};
 };
 
-// How many leading blocks of the corpus an earlier one (by id) has as well: blocks are shared only
-// as whole prefixes, so those were checked with it.
-size_t SharedWithEarlier(const std::vector<CorpusRecord>& by_id, size_t index);
+// For each corpus the blocks that no earlier one (by id) has as well, which were checked with it:
+// exact corpora share whole prefixes, segmented ones documents wherever they stand.
+std::vector<std::vector<size_t>> OwnBlocks(const std::vector<CorpusRecord>& by_id);
 
 }  // namespace corpusd

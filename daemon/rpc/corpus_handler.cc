@@ -6,6 +6,7 @@
 #include "daemon/evicted_corpus.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_message.h"
+#include "engine/segment/companions.h"
 
 namespace corpusd {
 
@@ -43,11 +44,27 @@ Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest&
   return response;
 }
 
+namespace {
+
+// What an update left beside a corpus goes with it.
+Status RemoveCompanions(const Services& services, const std::string& name,
+                        const std::stop_token& stop) {
+  for (const std::string& companion : {UpdateName(name), PreviousName(name)}) {
+    RETURN_IF_ERROR(services.jobs.CancelAndWait(companion, stop));
+    const Status removed = services.store.RemoveCorpus(companion);
+    if (!removed.ok() && removed.code() != StatusCode::kNotFound) return removed;
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
 Result<v1::Response> HandleRemove(const Services& services, const Peer& peer,
                                   const v1::RemoveRequest& request, const std::stop_token& stop) {
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
   RETURN_IF_ERROR(CheckMayChangePin(record, peer, services.now_ms()));
   RETURN_IF_ERROR(services.jobs.CancelAndWait(record.name, stop));
+  RETURN_IF_ERROR(RemoveCompanions(services, record.name, stop));
   RETURN_IF_ERROR(services.store.RemoveCorpus(record.name));
   Log(LogLevel::kInfo, "corpus_removed", {{"corpus", record.name}});
   v1::Response response;

@@ -11,6 +11,16 @@ namespace {
 
 constexpr size_t kNameBytesMax = 128;
 
+// Chains: of an exact corpus one, of a segmented one those behind its preamble.
+uint64_t SegmentsOf(const CorpusRecord& record) {
+  if (record.segments.window_tokens == 0) return 1;
+  uint64_t segments = 0;
+  for (const CorpusSource& source : record.sources) {
+    segments += (source.tokens + record.segments.window_tokens - 1) / record.segments.window_tokens;
+  }
+  return segments;
+}
+
 bool IsNameCharacter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
          c == '_' || c == '-';
@@ -60,7 +70,7 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   message.set_state(std::string(CorpusStateText(record.state)));
   message.set_mode(record.mode);
   message.set_tokens(record.tokens);
-  message.set_segments(1);  // an exact corpus is one chain
+  message.set_segments(SegmentsOf(record));
   message.set_blocks(record.chain.size());
   message.set_kv_format(record.kv_format);
   message.set_model_name(model.name);
@@ -86,8 +96,9 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   message.set_last_used_at_ms(record.last_used_at_ms);
   message.set_prefill_seconds(record.prefill_seconds);
   if (record.prefill_seconds > 0) {
-    message.set_prefill_tokens_per_s(static_cast<double>(record.durable_tokens) /
-                                     record.prefill_seconds);
+    const uint64_t computed =
+        record.prefill_tokens == 0 ? record.durable_tokens : record.prefill_tokens;
+    message.set_prefill_tokens_per_s(static_cast<double>(computed) / record.prefill_seconds);
   }
   message.set_prefill_resumed_times(record.resumed_times);
   for (const CorpusSource& source : record.sources) {
@@ -105,6 +116,8 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
     quality->set_same_top(record.quality->same_top);
     quality->set_limit(model.quality_kld_max);
   }
+  for (const std::string& root : record.roots) message.add_roots(ToUtf8(root));
+  message.set_replaces(record.replaces);
   message.set_error(record.error);
   message.set_durable_tokens(record.durable_tokens);
   message.set_skipped_files(record.skipped_files);
@@ -129,6 +142,8 @@ v1::Job ToMessage(const JobRecord& job) {
   message.set_finished_at_ms(job.finished_at_ms);
   message.set_reused_tokens(job.reused_tokens);
   message.set_resumed_times(job.resumed_times);
+  message.set_failed_times(job.failed_times);
+  message.set_retry_at_ms(job.retry_at_ms);
   if (!job.scrub) return message;
   v1::Scrub* scrub = message.mutable_scrub();
   scrub->set_blocks(job.scrub->blocks);

@@ -12,7 +12,9 @@
 
 namespace corpusd {
 
-// 1 to 128 of A-Z a-z 0-9 . _ -, not beginning with . or -.
+// Whether a user may give a corpus this name: 1 to 128 of A-Z a-z 0-9 . _ -, not beginning with .
+// or -. Never with '~', which marks what an update makes; verbs on what is there already take any
+// name.
 Status CheckCorpusName(std::string_view name);
 
 v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,

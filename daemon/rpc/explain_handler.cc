@@ -1,9 +1,11 @@
 #include "daemon/rpc/explain_handler.h"
 
+#include <optional>
 #include <string>
 
 #include "client/wire/utf8.h"
 #include "store/base/sha256.h"
+#include "store/corpus_chain.h"
 #include "store/miss_explain.h"
 
 namespace corpusd {
@@ -56,7 +58,7 @@ Result<v1::Response> HandleExplainMiss(const Services& services,
     question.text_sha256 = Sha256Text(request.text());
   } else {
     ASSIGN_OR_RETURN(record, services.store.GetCorpus(request.name()));
-    ASSIGN_OR_RETURN(shape, services.engine.ShapeOf(record.kv_format));
+    ASSIGN_OR_RETURN(shape, services.engine.ShapeOf(record.kv_format, record.segments));
     ASSIGN_OR_RETURN(tokens, services.store.CorpusTokens(request.name()));
     // As the corpus was made: if this daemon's model is another, its questions are refused with the
     // fields, but its blocks are where they are.
@@ -65,6 +67,11 @@ Result<v1::Response> HandleExplainMiss(const Services& services,
   if (tokens.empty()) return InvalidArgumentError("there is no text to explain");
   question.tokens = tokens;
   question.block_tokens = shape.block_tokens;
+  std::optional<CorpusChain> segments;
+  if (record.segments.window_tokens > 0) {
+    RETURN_IF_ERROR(CheckSegmented(record, shape.block_tokens));
+    question.chain = &segments.emplace(record, shape.block_tokens);
+  }
   ASSIGN_OR_RETURN(const MissReport report, ExplainMiss(services.store, question));
   v1::Response response;
   v1::ExplainMissReply* reply = response.mutable_explain_miss();

@@ -33,7 +33,8 @@ Status ExportCall::Handle(v1::Request& request) {
 Status ExportCall::Begin(const std::string& name) {
   if (!call().Begin()) return CancelledError("the call has ended");
   ASSIGN_OR_RETURN(const CorpusRecord record, services_.store.GetCorpus(name));
-  ASSIGN_OR_RETURN(const CorpusShape shape, services_.engine.ShapeOf(record.kv_format));
+  ASSIGN_OR_RETURN(const CorpusShape shape,
+                   services_.engine.ShapeOf(record.kv_format, record.segments));
   const ModelSummary& model = services_.engine.model();
   const bool of_this_model = ValueOf(record.identity, "weights") == model.digest;
   const auto open = [&] {

@@ -42,12 +42,15 @@ Status ImportCall::Handle(v1::Request& request) {
 }
 
 Status ImportCall::Begin(const v1::ImportBegin& begin) {
-  if (!call().Begin()) return CancelledError("the call has ended");
+  // Not refused when the call has ended before a worker was free: what its client has sent is kept
+  // then, too.
   RETURN_IF_ERROR(CheckMayImport(peer_));
   if (!begin.name().empty()) RETURN_IF_ERROR(CheckTarget(services_, begin.name()));
   importer_ = std::make_unique<BundleImporter>(
       services_.store,
-      [this](std::string_view kv_format) { return services_.engine.ShapeOf(kv_format); },
+      [this](const BundleHead& head) {
+        return services_.engine.ShapeOf(head.kv_format, head.segments);
+      },
       [this](const std::string& name) { return CheckTarget(services_, name); }, begin.name());
   return OkStatus();
 }

@@ -1,6 +1,6 @@
 // daemon/rpc/import_call.h -- ImportCall: a bundle being received. The client sends the file as it
 // is; everything in it is checked here. Blocks are published as they come, so that a transfer that
-// breaks off is gone on with by the next one.
+// breaks off, at whatever moment, is gone on with by the next one.
 #pragma once
 
 #include <chrono>

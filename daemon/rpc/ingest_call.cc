@@ -7,6 +7,7 @@
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/retention_handler.h"
+#include "engine/segment/companions.h"
 
 namespace corpusd {
 namespace {
@@ -17,6 +18,8 @@ constexpr uint64_t kSourcesMax = uint64_t{1} << 20;
 // A corpus longer than the model's context is counted to its end, so that the refusal can say how
 // long it is; beyond this many contexts (4 bytes a token) not even that.
 constexpr uint64_t kCountedContexts = 64;
+constexpr int kRootsMax = 1024;
+constexpr uint64_t kRootBytesMax = uint64_t{1} << 18;
 
 }  // namespace
 
@@ -35,7 +38,9 @@ void IngestCall::Data(v1::IngestData data) {
   Post({Piece::Kind::kData, std::move(data), bytes});
 }
 
-void IngestCall::End() { Post({Piece::Kind::kEnd, {}, 0}); }
+void IngestCall::End(const v1::IngestEnd& end) {
+  Post({Piece::Kind::kEnd, {}, 0, end.skipped_files()});
+}
 
 void IngestCall::Post(Piece piece) {
   const uint64_t bytes = piece.bytes;
@@ -85,6 +90,7 @@ Status IngestCall::Handle(Piece& piece) {
     case Piece::Kind::kData:
       return AddPiece(piece.data);
     case Piece::Kind::kEnd:
+      skipped_inside_ = piece.skipped_files;
       return CloseCorpus();
   }
   return InternalError("unknown piece");
@@ -93,17 +99,17 @@ Status IngestCall::Handle(Piece& piece) {
 Status IngestCall::OpenCorpus() {
   if (!call_->Begin()) return CancelledError("the call has ended");
   RETURN_IF_ERROR(CheckCorpusName(begin_.name()));
-  if (begin_.mode() == "segmented") {
-    return UnimplementedError("mode 'segmented' is not in this version; use exact");
-  }
-  if (!begin_.mode().empty() && begin_.mode() != "auto" && begin_.mode() != "exact") {
+  if (!begin_.mode().empty() && begin_.mode() != "auto" && begin_.mode() != "exact" &&
+      begin_.mode() != "segmented") {
     return InvalidArgumentError("mode '" + begin_.mode() + "' is none of auto, exact, segmented");
   }
   // Now, not after gigabytes of text have come.
   RETURN_IF_ERROR(services_.store.write_gate().Admit("ingest of '" + begin_.name() + "'"));
   ASSIGN_OR_RETURN(JobQueue::Place place, services_.jobs.Reserve());
   place_.emplace(std::move(place));
+  RETURN_IF_ERROR(CheckRoots());
   if (begin_.append()) return OpenAppend();
+  if (begin_.update()) return OpenUpdate();
   const Result<CorpusRecord> existing = services_.store.GetCorpus(begin_.name());
   if (existing.ok()) {
     return AlreadyExistsError("corpus '" + begin_.name() +
@@ -125,8 +131,35 @@ Status IngestCall::OpenAppend() {
   return OkStatus();
 }
 
+Status IngestCall::OpenUpdate() {
+  ASSIGN_OR_RETURN(const CorpusRecord record, services_.store.GetCorpus(begin_.name()));
+  for (const std::string& name : {record.name, UpdateName(record.name)}) {
+    const std::optional<JobRecord> job = services_.jobs.ActiveJob(name);
+    if (!job) continue;
+    return NotReadyError("corpus '" + record.name + "' is being prefilled by job " +
+                         std::to_string(job->id) + "; update it when that is done");
+  }
+  ASSIGN_OR_RETURN(tokenizer_, services_.engine.NewCorpusTokenizer("", false, 0));
+  return OkStatus();
+}
+
+Status IngestCall::CheckRoots() const {
+  uint64_t bytes = 0;
+  for (const std::string& root : begin_.roots()) bytes += root.size();
+  if (bytes <= kRootBytesMax && begin_.roots_size() <= kRootsMax) return OkStatus();
+  return InvalidArgumentError("a corpus keeps at most " + std::to_string(kRootsMax) + " roots of " +
+                              std::to_string(kRootBytesMax) + " bytes together");
+}
+
 Status IngestCall::CheckSize() const {
-  const uint64_t limit = services_.engine.model().context_tokens;
+  const ModelSummary& model = services_.engine.model();
+  if (begin_.mode() != "exact" && !begin_.append()) {
+    if (tokenizer_->tokens() <= model.segmented_tokens_max) return OkStatus();
+    return InvalidArgumentError("corpus '" + begin_.name() + "' has more than " +
+                                std::to_string(model.segmented_tokens_max) +
+                                " tokens, the most that a corpus may have");
+  }
+  const uint64_t limit = model.context_tokens;
   if (tokenizer_->tokens() / kCountedContexts <= limit) return OkStatus();
   return InvalidArgumentError("corpus '" + begin_.name() + "' has more than " +
                               std::to_string(tokenizer_->tokens()) +
@@ -166,6 +199,8 @@ Result<CorpusRequest> IngestCall::NewCorpusRequest() const {
   request.kv_format = begin_.kv_format();
   request.preamble = begin_.preamble();
   request.skipped_files = begin_.skipped_files();
+  request.roots.assign(begin_.roots().begin(), begin_.roots().end());
+  request.update = begin_.update();
   request.expires_at_ms = ExpiryOf(services_, begin_.ttl_ms());
   if (!begin_.priority().empty()) {
     ASSIGN_OR_RETURN(request.priority, ParsePriority(begin_.priority()));
@@ -193,15 +228,17 @@ Status IngestCall::CloseCorpus() {
     record = services_.engine.AppendCorpus(begin_.name(), std::move(tokenizer_));
   } else {
     if (sources_ == 0) return InvalidArgumentError("a corpus needs at least one source");
-    ASSIGN_OR_RETURN(const CorpusRequest request, NewCorpusRequest());
+    ASSIGN_OR_RETURN(CorpusRequest request, NewCorpusRequest());
+    request.skipped_files += skipped_inside_;
     record = services_.engine.CreateCorpus(request, std::move(tokenizer_));
   }
   RETURN_IF_ERROR(record.status());
-  const JobRecord job = services_.jobs.SubmitPrefill(begin_.name(), *std::move(place_));
+  const JobRecord job = services_.jobs.SubmitPrefill(record->name, *std::move(place_));
   place_.reset();
   Log(LogLevel::kInfo, "ingest",
       {{"corpus", record->name},
        {"append", begin_.append()},
+       {"update", begin_.update()},
        {"tokens", record->tokens},
        {"sources", record->sources.size()},
        {"job", job.id}});

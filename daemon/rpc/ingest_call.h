@@ -29,13 +29,14 @@ class IngestCall : public std::enable_shared_from_this<IngestCall> {
   // From the I/O thread; none of them blocks. Begin first, once.
   void Begin();
   void Data(v1::IngestData data);
-  void End();
+  void End(const v1::IngestEnd& end);
 
  private:
   struct Piece {
     enum class Kind : uint8_t { kBegin, kData, kEnd } kind = Kind::kData;
     v1::IngestData data;
     uint64_t bytes = 0;
+    uint64_t skipped_files = 0;  // of kEnd
   };
 
   void Post(Piece piece);
@@ -43,6 +44,8 @@ class IngestCall : public std::enable_shared_from_this<IngestCall> {
   Status Handle(Piece& piece);
   Status OpenCorpus();
   Status OpenAppend();
+  Status OpenUpdate();
+  Status CheckRoots() const;
   Status AddPiece(const v1::IngestData& data);
   Status CloseCorpus();
   Result<CorpusRequest> NewCorpusRequest() const;
@@ -63,6 +66,7 @@ class IngestCall : public std::enable_shared_from_this<IngestCall> {
   std::unique_ptr<CorpusTokenizer> tokenizer_;
   bool inside_source_ = false;
   uint64_t sources_ = 0;
+  uint64_t skipped_inside_ = 0;  // files that the client found inside its sources and left out
 };
 
 }  // namespace corpusd

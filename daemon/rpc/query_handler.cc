@@ -14,7 +14,6 @@ constexpr uint32_t kAnswerTokensDefault = 128;
 
 Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
   if (request.question().empty()) return InvalidArgumentError("the question is empty");
-  if (request.cite()) return UnimplementedError("citations are not in this version");
   if (!std::isfinite(request.temperature()) || request.temperature() < 0) {
     return InvalidArgumentError("temperature must be 0 or more");
   }
@@ -29,6 +28,8 @@ Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
   question.top_p = request.top_p() == 0 ? 1.0 : request.top_p();
   question.seed = request.seed();
   question.no_cache = request.no_cache();
+  question.budget_tokens = request.budget_tokens();
+  question.retrieval = request.retrieval();
   return question;
 }
 
@@ -50,6 +51,23 @@ void FillReply(const QuestionReport& report, v1::AskReply* reply) {
   reply->mutable_read()->set_host_bytes(report.host_bytes);
   reply->mutable_read()->set_disk_bytes(report.disk_bytes);
   reply->set_attended_tokens(report.attended_tokens);
+  if (!report.selection) return;
+  v1::Selection* selection = reply->mutable_selection();
+  selection->set_candidate_blocks(report.selection->candidate_blocks);
+  selection->set_chosen_blocks(report.selection->blocks.size());
+  selection->set_select_ms(report.selection->select_ms);
+}
+
+void FillCitations(const QuestionReport& report, v1::AskReply* reply) {
+  for (const Citation& citation : report.citations) {
+    v1::Citation* const out = reply->add_citations();
+    out->set_source(ToUtf8(citation.source));
+    out->set_first_token(citation.first_token);
+    out->set_tokens(citation.tokens);
+    out->set_weight(citation.weight);
+    out->set_first_line(citation.first_line);
+    out->set_last_line(citation.last_line);
+  }
 }
 
 void LogQuery(const std::string& corpus, const Result<QuestionReport>& result, double waited_ms) {
@@ -111,6 +129,7 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
   }
   v1::Response response;
   FillReply(*report, response.mutable_ask());
+  if (request.cite()) FillCitations(*report, response.mutable_ask());
   call->Finish(std::move(response));
 }
 

@@ -12,6 +12,7 @@
 #include "daemon/rpc/explain_handler.h"
 #include "daemon/rpc/export_call.h"
 #include "daemon/rpc/import_call.h"
+#include "daemon/rpc/plan_handler.h"
 #include "daemon/rpc/query_handler.h"
 #include "daemon/rpc/retention_handler.h"
 #include "daemon/rpc/status_mapping.h"
@@ -40,6 +41,22 @@ bool AllowedWhileStopping(v1::Request::BodyCase body) {
       return true;
     default:
       return false;
+  }
+}
+
+// What asks of the daemon as a whole and changes nothing.
+Result<v1::Response> Inquire(const Services& services, const v1::Request& request) {
+  switch (request.body_case()) {
+    case v1::Request::kDiskUsage:
+      return HandleDiskUsage(services);
+    case v1::Request::kDoctor:
+      return HandleDoctor(services);
+    case v1::Request::kExplainMiss:
+      return HandleExplainMiss(services, request.explain_miss());
+    case v1::Request::kPlan:
+      return HandlePlan(services, request.plan());
+    default:
+      return UnimplementedError("this daemon does not know the request");
   }
 }
 
@@ -150,7 +167,7 @@ void RpcSession::OnIngest(v1::Request& request) {
     waiting_bytes_ += data.content().size() + data.path().size();
     ingest->Data(std::move(*request.mutable_ingest_data()));
   } else if (ingest != nullptr) {
-    ingest->End();
+    ingest->End(request.ingest_end());
   } else if (request.has_ingest_end() && !answered) {
     // Pieces without an ingest are dropped in silence; its end is not, so that a client which never
     // began one learns it.
@@ -369,16 +386,10 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
         return HandleJob(services, request.job());
       case v1::Request::kCancelJob:
         return HandleCancelJob(services, request.cancel_job());
-      case v1::Request::kDiskUsage:
-        return HandleDiskUsage(services);
-      case v1::Request::kDoctor:
-        return HandleDoctor(services);
       case v1::Request::kScrub:
         return HandleScrub(services, request.scrub());
-      case v1::Request::kExplainMiss:
-        return HandleExplainMiss(services, request.explain_miss());
       default:
-        return UnimplementedError("this daemon does not know the request");
+        return Inquire(services, request);
     }
   });
 }

@@ -1,14 +1,15 @@
-// engine/backend/backend.h -- one device as the operations a transformer needs. Models are written
-// once over this interface. Calls come from one thread at a time per Backend (the compute gate sees
-// to it); they may return before the work is done, Synchronize waits and reports device errors.
-// Results are a pure function of the arguments: row r of every output depends on row r of the input
-// alone, never on how many rows came with it, nor on the thread count; that is what makes resumed
-// prefills and batched queries byte-identical. The exception: a backend may use other arithmetic in
-// MatMul and Attention for calls of at most few_rows() rows. The choice depends on the row count of
-// the call alone, so the same calls give the same bits.
+// engine/backend/backend.h -- one device as the operations a transformer needs; models are written
+// once over it. One caller at a time per Backend (the compute gate sees to it); calls may return
+// before the work is done, Synchronize waits and reports device errors. Row r of an output depends
+// on row r of the input alone, never on how many rows came with it, nor on the thread count: that
+// makes resumed prefills and batched queries byte-identical. But MatMul and Attention of at most
+// few_rows() rows may use other arithmetic; the row count of the call alone decides. Matrices and
+// pages are the backend's memory, pages of a store may be the host's. Gains, rope tables and bases
+// are host arrays that a backend may keep a copy of: they must not change while they are in use.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -40,13 +41,47 @@ struct AttentionInput {
   const KvBasis* basis = nullptr;     // [kv_heads], of this layer: all pages hold its coordinates
 };
 
+// A feed-forward part that some tokens go through: down * SwiGlu(gate_up * x).
+struct Expert {
+  std::unique_ptr<Weight> gate_up;  // [2 f, hidden]
+  std::unique_ptr<Weight> down;     // [hidden, f]
+};
+
+struct ExpertInput {
+  MatrixView x;                     // [n, hidden]
+  MatrixView logits;                // [n, experts]
+  std::span<const Expert> experts;  // all of one f
+  uint32_t used = 1;                // experts of a row
+  // Lent, of at least n rows: gathered and result [hidden], gate_up [2 f], activated [f].
+  MatrixView gathered, result, gate_up, activated;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;       // such as "cpu-avx2"
   virtual uint32_t few_rows() const { return 0; }  // 0: one arithmetic for all calls
+  // kUnimplemented if the device has no attention for these heads.
+  virtual Status Supports(const AttentionShape& shape) const {
+    (void)shape;
+    return OkStatus();
+  }
 
   virtual Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) = 0;
+  // Memory, zeroed, that the CPU reads and writes as well, between Synchronize and the next call;
+  // for what is small or read on the CPU anyway. On a CPU all memory is such.
+  virtual Result<std::unique_ptr<Buffer>> AllocateShared(uint64_t bytes, std::string_view purpose) {
+    return Allocate(bytes, purpose);
+  }
+  // Zeroes memory of a buffer, in the order of the calls. Any thread.
+  virtual void Clear(std::byte* data, uint64_t bytes) { std::memset(data, 0, bytes); }
+  // Copies between memories of either kind, and waits for it. Any thread.
+  virtual Status Copy(std::byte* target, const std::byte* source, uint64_t bytes) {
+    std::memcpy(target, source, bytes);
+    return OkStatus();
+  }
+  // Whether the CPU can read what Allocate gave.
+  virtual bool host_addressable() const { return true; }
   // Repacks the sources, stacked by rows, into one weight. REQUIRES: equal cols.
   virtual Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) = 0;
 
@@ -72,6 +107,24 @@ class Backend {
     for (uint32_t r = 0; r < q.rows; ++r) Attention(out.Rows(r, 1), q.Rows(r, 1), rows[r]);
   }
   virtual Status Synchronize() = 0;
+
+  // What follows has default implementations over the operations above, for memory that the host
+  // can address.
+
+  // Each head of each row of x, in place: head / rms(head) * gain; gain has head_dim elements.
+  virtual void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon);
+  // x[r, :] *= factors[r]
+  virtual void ScaleRows(MatrixView x, std::span<const float> factors);
+  // x[r, :] += bias; bias has x.cols elements.
+  virtual void AddBias(MatrixView x, const float* bias);
+  // x += y
+  virtual void Add(MatrixView x, MatrixView y);
+  // out[n, f] = gelu(gate_up[n, f]) * gate_up[n, out.cols + f], with gelu by the tanh formula.
+  virtual void GeGlu(MatrixView out, MatrixView gate_up);
+  // out[r, :] += the sum, over the `used` experts of row r with the largest logits (the first ones,
+  // if they are equal), of that expert's output for sigmoid(logit) * x[r, :]. The choice of
+  // arithmetic depends on x.rows, as everywhere, not on how many rows an expert gets.
+  virtual void MixExperts(MatrixView out, const ExpertInput& input);
 };
 
 }  // namespace corpusd

@@ -54,6 +54,14 @@ class CpuBackend : public Backend {
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
   Status Synchronize() override { return OkStatus(); }
+  void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override {
+    ForEachRows(x.rows, [&](uint32_t first, uint32_t rows) {
+      for (uint32_t r = first; r < first + rows; ++r) {
+        const MatrixView heads{x.row(r), x.cols / head_dim, head_dim, head_dim};
+        kernels_.rms_norm(heads, heads, gain, epsilon);
+      }
+    });
+  }
 
  private:
   // Calls body(first_row, rows) for slices of rows, in parallel where there are enough.
@@ -235,9 +243,8 @@ void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVie
   const KvFormat& format = *target.format;
   CHECK(target.first_slot + keys.rows <= format.block_tokens)
       << target.first_slot << " + " << keys.rows << " of " << format.block_tokens;
-  const bool coded = IsCoded(format.key_codec) || IsCoded(format.value_codec);
-  CHECK(!coded || (target.basis != nullptr && target.first_slot == 0 && format.head_dim % 64 == 0 &&
-                   format.block_tokens == kBlockTokens))
+  CHECK(!IsCoded(format) || (target.basis != nullptr && target.first_slot == 0 &&
+                             format.head_dim % 64 == 0 && format.block_tokens == kBlockTokens))
       << format.Canonical() << " from slot " << target.first_slot;
   if (keys.rows == 0) return;
   const uint64_t scratch_bytes = kernels_.encode_scratch_bytes(format.head_dim);
@@ -292,8 +299,7 @@ void CpuBackend::ResolvePages(const AttentionInput& input, std::vector<PageTiles
     CHECK(format.block_tokens == kBlockTokens && format.head_dim == input.shape.head_dim &&
           format.kv_heads == input.shape.kv_heads)
         << format.Canonical();
-    CHECK(input.basis != nullptr || (!IsCoded(format.key_codec) && !IsCoded(format.value_codec)))
-        << format.Canonical();
+    CHECK(input.basis != nullptr || !IsCoded(format)) << format.Canonical();
     for (const KvPage& page : list.pages) {
       pages->push_back({.keys = page.bytes + format.KeyTileOffset(input.layer, 0),
                         .values = page.bytes + format.ValueTileOffset(input.layer, 0),

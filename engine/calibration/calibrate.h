@@ -8,7 +8,7 @@
 #include <span>
 
 #include "engine/calibration/kv_calibration.h"
-#include "engine/model/gguf.h"
+#include "engine/model/model_source.h"
 #include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
@@ -17,11 +17,11 @@ namespace corpusd {
 // text of another kind (tests/eval/README.md).
 inline constexpr uint32_t kCalibrationTokens = 32768;
 
-// file: of the model, for its W_o. Each window takes a turn at the gate and offers it between
+// source: of the model, for its W_o. Each window takes a turn at the gate and offers it between
 // layers. progress: windows done, of how many; may be empty. kInvalidArgument: fewer than 1,024
 // tokens, or a head_dim that the cq formats do not take.
 Result<std::unique_ptr<KvCalibration>> CalibrateKv(
-    const GgufFile& file, const ComputeContext& context, std::span<const TokenId> tokens,
+    const ModelSource& source, const ComputeContext& context, std::span<const TokenId> tokens,
     unsigned threads, const std::function<void(size_t done, size_t windows)>& progress);
 
 }  // namespace corpusd

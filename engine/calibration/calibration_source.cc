@@ -1,17 +1,12 @@
 #include "engine/calibration/calibration_source.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
-#include <filesystem>
 #include <vector>
 
 #include "engine/calibration/bundled_text.h"
 #include "engine/calibration/calibrate.h"
+#include "engine/calibration/kept_file.h"
 #include "engine/model/mapped_file.h"
 #include "store/base/sha256.h"
 
@@ -29,37 +24,8 @@ std::string DigestOf(std::string_view text) {
   return HexText(hash.Finish());
 }
 
-Status WriteDurably(const std::string& path, std::string_view bytes) {
-  const auto fail = [&](const char* what) {
-    return IoError(path + ": cannot be " + what + ": " + std::strerror(errno));
-  };
-  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-  if (descriptor < 0) return fail("created");
-  Status status = OkStatus();
-  while (!bytes.empty() && status.ok()) {
-    const ssize_t written = write(descriptor, bytes.data(), bytes.size());
-    if (written < 0 && errno != EINTR) status = fail("written");
-    if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
-  }
-  if (status.ok() && fsync(descriptor) != 0) status = fail("made durable");
-  if (close(descriptor) != 0 && status.ok()) status = fail("closed");
-  return status;
-}
-
-// Written beside its place, then renamed, so that a reader finds a whole file or none.
 Status Keep(const std::string& folder, const KvCalibration& calibration, const std::string& name) {
-  if (folder.empty()) return OkStatus();
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  const std::string path = folder + "/" + name + calibration.digest() + std::string(kSuffix);
-  const std::string draft = path + "." + std::to_string(getpid());
-  Status status = WriteDurably(draft, calibration.Bytes());
-  if (status.ok()) {
-    std::filesystem::rename(draft, path, error);
-    if (error) status = IoError(path + ": cannot be put in place: " + error.message());
-  }
-  if (!status.ok()) std::filesystem::remove(draft, error);
-  return status;
+  return KeepFile(folder, name + calibration.digest() + std::string(kSuffix), calibration.Bytes());
 }
 
 }  // namespace
@@ -71,10 +37,10 @@ std::string UserCacheFolder() {
   return home == nullptr || *home == '\0' ? "" : std::string(home) + "/.cache/corpusd";
 }
 
-CalibrationSource::CalibrationSource(const GgufFile& file, const Tokenizer& tokenizer,
+CalibrationSource::CalibrationSource(const ModelSource& source, const Tokenizer& tokenizer,
                                      const Model& model, Backend& backend, ComputeGate& gate,
                                      CalibrationOptions options)
-    : file_(file),
+    : source_(source),
       tokenizer_(tokenizer),
       model_(model),
       backend_(backend),
@@ -90,19 +56,9 @@ Result<std::string> CalibrationSource::Text() const {
 
 std::unique_ptr<KvCalibration> CalibrationSource::Find(const std::string& folder,
                                                        const std::string& part) const {
-  if (folder.empty()) return nullptr;
   const ModelConfig& config = model_.config();
   const KvCalibrationShape shape{config.layers, config.kv_heads, config.head_dim};
-  std::error_code error;
-  std::vector<std::string> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.ends_with(kSuffix) && name.find(part) != std::string::npos) {
-      paths.push_back(entry.path().string());
-    }
-  }
-  std::sort(paths.begin(), paths.end());
-  for (const std::string& path : paths) {
+  for (const std::string& path : KeptFiles(folder, part, kSuffix)) {
     const auto file = MappedFile::Open(path);
     if (!file.ok()) continue;
     auto calibration = KvCalibration::Parse((*file)->bytes());
@@ -116,7 +72,7 @@ Result<std::unique_ptr<KvCalibration>> CalibrationSource::FetchOrMake(
   if (auto found = Find(options_.cache_folder, name)) return found;
   std::vector<TokenId> tokens;
   tokenizer_.Encode(text, /*parse_special=*/false, &tokens);
-  ASSIGN_OR_RETURN(auto made, CalibrateKv(file_, {model_, backend_, gate_}, tokens,
+  ASSIGN_OR_RETURN(auto made, CalibrateKv(source_, {model_, backend_, gate_}, tokens,
                                           options_.threads, options_.progress));
   // The cache is a convenience: what it cannot hold is made again another time.
   (void)Keep(options_.cache_folder, *made, name);
@@ -152,6 +108,16 @@ Result<const KvCalibration*> CalibrationSource::WithDigest(const std::string& di
     return NotFoundError("the calibration " + digest + " is not in " + options_.folder);
   }
   return Adopt(std::move(found));
+}
+
+Result<KvLayout> CalibrationSource::LayoutOf(const KvFormat& blocks) {
+  KvLayout layout;
+  layout.blocks = blocks;
+  ASSIGN_OR_RETURN(layout.own, model_.Format("bf16"));
+  if (IsCoded(blocks)) {
+    ASSIGN_OR_RETURN(layout.calibration, Current());
+  }
+  return layout;
 }
 
 }  // namespace corpusd

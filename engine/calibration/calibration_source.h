@@ -12,8 +12,9 @@
 
 #include "engine/calibration/kv_calibration.h"
 #include "engine/compute_gate.h"
-#include "engine/model/gguf.h"
+#include "engine/kv/kv_layout.h"
 #include "engine/model/model.h"
+#include "engine/model/model_source.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace corpusd {
@@ -35,7 +36,7 @@ struct CalibrationOptions {
 class CalibrationSource {
  public:
   // The references must outlive it.
-  CalibrationSource(const GgufFile& file, const Tokenizer& tokenizer, const Model& model,
+  CalibrationSource(const ModelSource& source, const Tokenizer& tokenizer, const Model& model,
                     Backend& backend, ComputeGate& gate, CalibrationOptions options);
 
   // Of new corpora: from the folder, else made now, which takes tens of seconds of turns at the
@@ -45,6 +46,9 @@ class CalibrationSource {
   // The one with this digest, for a corpus that was coded by it. kNotFound: it is not in the
   // folder.
   Result<const KvCalibration*> WithDigest(const std::string& digest);
+  // Of a new corpus in this format, with Current() if it is coded; without exact first tokens,
+  // which are the corpus's own.
+  Result<KvLayout> LayoutOf(const KvFormat& blocks);
 
  private:
   Result<std::string> Text() const;
@@ -55,7 +59,7 @@ class CalibrationSource {
                                                      const std::string& name) const;
   Result<const KvCalibration*> Adopt(std::unique_ptr<KvCalibration> calibration);
 
-  const GgufFile& file_;
+  const ModelSource& source_;
   const Tokenizer& tokenizer_;
   const Model& model_;
   Backend& backend_;

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <string>
 
+#include "store/base/split_mix.h"
+
 namespace corpusd {
 namespace {
 
@@ -26,17 +28,14 @@ void AddRidge(Matrix& matrix) {
   matrix.diagonal().array() += kRidge * mean + 1e-30;
 }
 
-// Sylvester's Hadamard matrix with the signs of its columns drawn from SplitMix64 (Steele, Lea,
-// Flood 2014): the same on every host.
+// Sylvester's Hadamard matrix with the signs of its columns drawn by SplitMix64: the same on
+// every host.
 Matrix SignedHadamard(uint32_t size) {
   Matrix h(size, size);
   const double unit = 1 / std::sqrt(static_cast<double>(size));
-  uint64_t state = 0;
+  SplitMix random(0);
   for (uint32_t column = 0; column < size; ++column) {
-    uint64_t z = (state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    const double sign = ((z ^ (z >> 31)) & 1) != 0 ? unit : -unit;
+    const double sign = (random.Next() & 1) != 0 ? unit : -unit;
     for (uint32_t row = 0; row < size; ++row) {
       h(row, column) = std::popcount(row & column) % 2 == 0 ? sign : -sign;
     }

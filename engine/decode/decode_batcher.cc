@@ -41,8 +41,9 @@ DecodeBatcher::Counts DecodeBatcher::counts() const {
   return counts_;
 }
 
-Status DecodeBatcher::Step(TokenId token, KvSequence& kv, MatrixView logits) {
-  Request request{token, &kv, logits};
+Status DecodeBatcher::Step(TokenId token, KvSequence& kv, MatrixView logits, QueryTap* tap) {
+  Request request{token, &kv, logits, tap};
+  if (tap != nullptr) tap->Begin(1);
   std::unique_lock<std::mutex> lock(mutex_);
   waiting_.push_back(&request);
   changed_.notify_all();
@@ -88,9 +89,9 @@ void DecodeBatcher::RunBatch(std::unique_lock<std::mutex>& lock) {
 Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
   const uint32_t vocabulary = context_.model.config().vocabulary;
   if (scratch_ == nullptr) {
-    ASSIGN_OR_RETURN(logits_,
-                     context_.backend.Allocate(uint64_t{vocabulary} * rows_max_ * sizeof(float),
-                                               "logits of a batch"));
+    ASSIGN_OR_RETURN(
+        logits_, context_.backend.AllocateShared(uint64_t{vocabulary} * rows_max_ * sizeof(float),
+                                                 "logits of a batch"));
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(context_.backend, context_.model.config(), rows_max_));
   }
@@ -100,8 +101,17 @@ Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
     tokens.push_back(request->token);
     sequences.push_back(request->kv);
   }
-  RETURN_IF_ERROR(context_.model.ForwardEach(tokens, sequences, *scratch_, [] { return true; }));
   const auto rows = static_cast<uint32_t>(batch.size());
+  uint32_t layer = 0;
+  RETURN_IF_ERROR(context_.model.ForwardEach(tokens, sequences, *scratch_, [&] {
+    const MatrixView qkv = scratch_->Qkv(rows, context_.model.config());
+    for (uint32_t r = 0; r < rows; ++r) {
+      QueryTap* const tap = batch[r]->tap;
+      if (tap != nullptr && !tap->Take(context_.backend, layer, qkv, r)) return false;
+    }
+    ++layer;
+    return true;
+  }));
   const MatrixView logits = logits_->Matrix(rows, vocabulary);
   RETURN_IF_ERROR(context_.model.Logits(*scratch_, 0, logits));
   for (uint32_t r = 0; r < rows; ++r) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/prefill/prefill_runner.h"
+#include "engine/retrieval/query_tap.h"
 
 namespace corpusd {
 
@@ -32,8 +33,9 @@ class DecodeBatcher {
   };
 
   // Computes token behind kv, together with others, and its logits [1, vocabulary] into `logits`.
-  // Blocks until that is done. kv belongs to the call. All layers of its pages must be there.
-  Status Step(TokenId token, KvSequence& kv, MatrixView logits);
+  // Blocks until that is done. kv belongs to the call. All layers of its pages must be there. tap,
+  // if not null, gets the token's queries.
+  Status Step(TokenId token, KvSequence& kv, MatrixView logits, QueryTap* tap = nullptr);
 
   struct Counts {
     uint64_t steps = 0;    // tokens
@@ -46,6 +48,7 @@ class DecodeBatcher {
     TokenId token;
     KvSequence* kv;
     MatrixView logits;
+    QueryTap* tap;
     Status status = OkStatus();
     bool done = false;
   };

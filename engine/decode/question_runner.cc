@@ -32,7 +32,7 @@ class Generation {
     const auto rows = static_cast<uint32_t>(std::min<size_t>(request_.prompt.size(), kRunTokens));
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(context_.backend, context_.model.config(), rows));
-    ASSIGN_OR_RETURN(logits_, context_.backend.Allocate(
+    ASSIGN_OR_RETURN(logits_, context_.backend.AllocateShared(
                                   context_.model.config().vocabulary * sizeof(float), "logits"));
     uint32_t last_rows = 0;
     for (size_t first = 0; first < request_.prompt.size(); first += rows) {
@@ -46,16 +46,20 @@ class Generation {
       RETURN_IF_ERROR(Forward(chunk, turn, stop));
       last_rows = static_cast<uint32_t>(chunk.size());
     }
-    ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
     const MatrixView logits = Logits();
-    RETURN_IF_ERROR(context_.model.Logits(*scratch_, last_rows - 1, logits));
+    {
+      const ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
+      RETURN_IF_ERROR(context_.model.Logits(*scratch_, last_rows - 1, logits));
+    }
+    RETURN_IF_ERROR(AfterPass());
     member_.emplace(batcher_);
     return sampler_.Next({logits.data, logits.cols});
   }
 
   Result<TokenId> Next(TokenId previous) {
     const MatrixView logits = Logits();
-    RETURN_IF_ERROR(batcher_.Step(previous, kv_, logits));
+    RETURN_IF_ERROR(batcher_.Step(previous, kv_, logits, Tap()));
+    RETURN_IF_ERROR(AfterPass());
     return sampler_.Next({logits.data, logits.cols});
   }
 
@@ -63,12 +67,22 @@ class Generation {
   Status Forward(std::span<const TokenId> tokens, ComputeGate::Turn& turn,
                  const std::stop_token& stop) {
     uint32_t layer = 0;
+    const auto rows = static_cast<uint32_t>(tokens.size());
+    if (Tap() != nullptr) Tap()->Begin(rows);
     return context_.model.Forward(tokens, kv_, *scratch_, [&] {
+      if (Tap() != nullptr &&
+          !Tap()->Take(context_.backend, layer, scratch_->Qkv(rows, context_.model.config()), 0)) {
+        return false;
+      }
       AwaitLayer(kv_, ++layer, turn);
       return !stop.stop_requested();
     });
   }
 
+  QueryTap* Tap() { return request_.watcher == nullptr ? nullptr : &request_.watcher->tap(); }
+  Status AfterPass() {
+    return request_.watcher == nullptr ? OkStatus() : request_.watcher->AfterPass(kv_);
+  }
   MatrixView Logits() { return logits_->Matrix(1, context_.model.config().vocabulary); }
 
   const ComputeContext& context_;

@@ -18,10 +18,23 @@
 
 namespace corpusd {
 
+// Looks over an answer's shoulder, and may change what it attends to. Called by the answer's
+// thread.
+class AnswerWatcher {
+ public:
+  virtual ~AnswerWatcher() = default;
+  // Gets the queries of every pass: of the prompt's last piece, then of each token.
+  virtual QueryTap& tap() = 0;
+  // A pass is done, and its queries are in the tap. kv may get other shared pages. Ends the answer
+  // if it fails.
+  virtual Status AfterPass(KvSequence& kv) = 0;
+};
+
 struct GenerationRequest {
   std::span<const TokenId> prompt;  // follows what the sequence holds
   uint32_t max_tokens = 128;
   SamplerOptions sampler;
+  AnswerWatcher* watcher = nullptr;
 };
 
 struct GenerationReport {

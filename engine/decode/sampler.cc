@@ -5,15 +5,7 @@
 
 namespace corpusd {
 
-// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, the same on every host.
-double Sampler::NextUniform() {
-  state_ += 0x9e3779b97f4a7c15u;
-  uint64_t z = state_;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  z ^= z >> 31;
-  return static_cast<double>(z >> 11) * 0x1.0p-53;
-}
+double Sampler::NextUniform() { return static_cast<double>(random_.Next() >> 11) * 0x1.0p-53; }
 
 TokenId Sampler::Next(std::span<const float> logits) {
   if (options_.temperature <= 0) {

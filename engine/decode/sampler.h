@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "store/base/split_mix.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
@@ -18,7 +19,7 @@ struct SamplerOptions {
 
 class Sampler {
  public:
-  explicit Sampler(const SamplerOptions& options) : options_(options), state_(options.seed) {}
+  explicit Sampler(const SamplerOptions& options) : options_(options), random_(options.seed) {}
   // REQUIRES: !logits.empty().
   TokenId Next(std::span<const float> logits);
 
@@ -26,7 +27,7 @@ class Sampler {
   double NextUniform();  // in [0, 1)
 
   SamplerOptions options_;
-  uint64_t state_;
+  SplitMix random_;
   std::vector<std::pair<float, TokenId>> sorted_;  // reused between calls
 };
 

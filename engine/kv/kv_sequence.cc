@@ -1,7 +1,6 @@
 #include "engine/kv/kv_sequence.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace corpusd {
 
@@ -15,12 +14,15 @@ uint32_t KvSequence::HiddenOfNext() const {
   return tokens_ == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
 }
 
-void KvSequence::AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens) {
+void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
   CHECK(own_.empty()) << "shared pages come before own ones";
-  CHECK(tokens >= 1 && tokens <= format.block_tokens) << tokens;
+  CHECK(page.tokens >= 1 && page.tokens <= format.block_tokens) << page.tokens;
   if (shared_.empty() || !(shared_.back().format == format)) shared_.push_back({format, {}});
-  shared_.back().pages.push_back({bytes, tokens_, tokens, std::min(HiddenOfNext(), tokens)});
-  tokens_ += tokens;
+  // A page whose slot 0 would come before position 0 begins there, and leaves a gap.
+  const uint64_t first = tokens_ - std::min<uint64_t>(tokens_, page.hidden);
+  const uint32_t hidden = std::min(std::max(page.hidden, HiddenOfNext()), page.tokens);
+  shared_.back().pages.push_back({page.bytes, first, page.tokens, hidden});
+  tokens_ = first + page.tokens;
   RebuildLists();
 }
 
@@ -28,7 +30,7 @@ Status KvSequence::Extend(Backend& backend, uint32_t count) {
   while (count > 0) {
     if (own_.empty() || own_.back().tokens == layout_.own.block_tokens) {
       ASSIGN_OR_RETURN(auto buffer, backend.Allocate(layout_.own.BlockBytes(), "KV page"));
-      std::memset(buffer->data(), 0, buffer->bytes());
+      backend.Clear(buffer->data(), buffer->bytes());
       own_.push_back({buffer->data(), tokens_, 0, HiddenOfNext()});
       buffers_.push_back(std::move(buffer));
     }
@@ -71,6 +73,27 @@ std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
     blocks.push_back({{page.bytes, layout_.own.BlockBytes()}, page.tokens});
   }
   return blocks;
+}
+
+Result<std::vector<KvSequence::OwnBlock>> KvSequence::HostBlocks(Backend& backend) {
+  std::vector<OwnBlock> blocks = OwnBlocks();
+  if (backend.host_addressable()) return blocks;
+  host_.clear();
+  for (OwnBlock& block : blocks) {
+    ASSIGN_OR_RETURN(auto copy, backend.AllocateShared(block.bytes.size(), "blocks to store"));
+    RETURN_IF_ERROR(backend.Copy(copy->data(), block.bytes.data(), block.bytes.size()));
+    block.bytes = {copy->data(), block.bytes.size()};
+    host_.push_back(std::move(copy));
+  }
+  return blocks;
+}
+
+uint64_t KvSequence::attended_tokens() const {
+  uint64_t count = 0;
+  for (const KvPageList& list : lists_) {
+    for (const KvPage& page : list.pages) count += page.tokens - page.hidden;
+  }
+  return count;
 }
 
 void KvSequence::RebuildLists() {

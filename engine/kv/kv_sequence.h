@@ -27,12 +27,18 @@ class KvSequence {
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
-  // REQUIRES: no own page yet; bytes of shared_format's BlockBytes().
+  // REQUIRES: no own page yet; bytes of layout.blocks' BlockBytes().
   void AddShared(const std::byte* bytes, uint32_t tokens) {
-    AddShared(layout_.blocks, bytes, tokens);
+    AddShared(layout_.blocks, {bytes, tokens});
   }
+  struct SharedPage {
+    const std::byte* bytes = nullptr;
+    uint32_t tokens = 0;  // slots, from the first, that are read or hidden
+    uint32_t hidden = 0;  // of them, from the first, that are not read and take no positions
+  };
+  void AddShared(const SharedPage& page) { AddShared(layout_.blocks, page); }
   // The same for a page of another format, such as exact first tokens before a coded history.
-  void AddShared(const KvFormat& format, const std::byte* bytes, uint32_t tokens);
+  void AddShared(const KvFormat& format, const SharedPage& page);
   // The shared pages are still on their way: section i of their blocks is layer i. Null: all there.
   void Follow(BlockPrefetch* arriving) { arriving_ = arriving; }
   // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
@@ -56,6 +62,8 @@ class KvSequence {
   // For AttentionInput; valid until the next AddShared or Extend.
   std::span<const KvPageList> lists() const { return lists_; }
   uint64_t tokens() const { return tokens_; }
+  // Of them, those that the next token can attend to.
+  uint64_t attended_tokens() const;
   const KvFormat& own_format() const { return layout_.own; }
   // [kv_heads], for AttentionInput and KvWriteTarget; null if the pages are not coded.
   const KvBasis* basis(uint32_t layer) const {
@@ -72,8 +80,10 @@ class KvSequence {
     std::span<const std::byte> bytes;
     uint32_t tokens;
   };
-  // The pages grown here, in order.
+  // The pages grown here, in order, in the backend's memory.
   std::vector<OwnBlock> OwnBlocks() const;
+  // The same where the CPU can read them; valid as long as this, or until the next call.
+  Result<std::vector<OwnBlock>> HostBlocks(Backend& backend);
 
  private:
   void RebuildLists();
@@ -91,6 +101,7 @@ class KvSequence {
   std::vector<SharedRun> shared_;
   std::vector<KvPage> own_;
   std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
+  std::vector<std::unique_ptr<Buffer>> host_;     // of HostBlocks
   std::vector<KvPageList> lists_;
   uint64_t tokens_ = 0;
 };

@@ -1,108 +1,42 @@
 // The llama family: RMSNorm, grouped-query attention with RoPE, SwiGLU, residuals (Touvron et al.
-// 2023, arXiv 2302.13971; GQA: Ainslie et al. 2023, arXiv 2305.13245).
+// 2023, arXiv 2302.13971; GQA: Ainslie et al. 2023, arXiv 2305.13245). Llama 4 adds layers that
+// attend within chunks, layers without positions whose queries grow with theirs (Nakanishi 2025,
+// arXiv 2501.19399), and mixtures of experts; which layer does what is in its LayerConfig.
 #include <bit>
 #include <cmath>
-#include <cstring>
+#include <map>
 #include <vector>
 
-#include "engine/model/gguf.h"
+#include "engine/kv/visible_pages.h"
+#include "engine/model/layer_weights.h"
 #include "engine/model/model.h"
-#include "kernels/reference/dequantize.h"
+#include "engine/model/model_source.h"
 
 namespace corpusd {
 namespace {
-
-struct LayerWeights {
-  std::unique_ptr<Weight> qkv;      // [(q_heads + 2 kv_heads) * head_dim, hidden]
-  std::unique_ptr<Weight> output;   // [hidden, q_heads * head_dim]
-  std::unique_ptr<Weight> gate_up;  // [2 feed_forward, hidden]
-  std::unique_ptr<Weight> down;     // [hidden, feed_forward]
-  std::vector<float> attention_norm, feed_forward_norm;  // [hidden]
-};
-
-class WeightReader {
- public:
-  WeightReader(const GgufFile& file, Backend& backend) : file_(file), backend_(backend) {}
-
-  Result<WeightSource> Matrix(const std::string& name, uint32_t rows, uint32_t cols) const {
-    const GgufTensor* const tensor = file_.FindTensor(name);
-    if (tensor == nullptr) return InvalidArgumentError("tensor '" + name + "' is missing");
-    if (tensor->dims.size() != 2 || tensor->dims[0] != cols || tensor->dims[1] != rows) {
-      std::string shape;
-      for (const uint64_t dim : tensor->dims)
-        shape += (shape.empty() ? "" : " x ") + std::to_string(dim);
-      return InvalidArgumentError("tensor '" + name + "' is " + shape + ", expected " +
-                                  std::to_string(cols) + " x " + std::to_string(rows));
-    }
-    return WeightSource{name, tensor->type, rows, cols, tensor->bytes};
-  }
-
-  Result<std::unique_ptr<Weight>> Load(std::span<const WeightSource> sources) const {
-    return backend_.LoadWeight(sources);
-  }
-
-  Result<std::vector<float>> Vector(const std::string& name, uint32_t count) const {
-    const GgufTensor* const tensor = file_.FindTensor(name);
-    if (tensor == nullptr) return InvalidArgumentError("tensor '" + name + "' is missing");
-    if (tensor->dims.size() != 1 || tensor->dims[0] != count) {
-      return InvalidArgumentError("tensor '" + name + "' should hold " + std::to_string(count) +
-                                  " numbers");
-    }
-    std::vector<float> values(count);
-    DequantizeRow(tensor->type, tensor->bytes.data(), values.data(), count);
-    return values;
-  }
-
- private:
-  const GgufFile& file_;
-  Backend& backend_;
-};
-
-Result<LayerWeights> LoadLayer(const WeightReader& reader, const ModelConfig& c, uint32_t index) {
-  const std::string prefix = "blk." + std::to_string(index) + ".";
-  const uint32_t q_rows = c.q_heads * c.head_dim;
-  const uint32_t kv_rows = c.kv_heads * c.head_dim;
-  LayerWeights layer;
-  ASSIGN_OR_RETURN(const auto q, reader.Matrix(prefix + "attn_q.weight", q_rows, c.hidden));
-  ASSIGN_OR_RETURN(const auto k, reader.Matrix(prefix + "attn_k.weight", kv_rows, c.hidden));
-  ASSIGN_OR_RETURN(const auto v, reader.Matrix(prefix + "attn_v.weight", kv_rows, c.hidden));
-  ASSIGN_OR_RETURN(layer.qkv, reader.Load(std::vector{q, k, v}));
-  ASSIGN_OR_RETURN(const auto o, reader.Matrix(prefix + "attn_output.weight", c.hidden, q_rows));
-  ASSIGN_OR_RETURN(layer.output, reader.Load(std::vector{o}));
-  ASSIGN_OR_RETURN(const auto gate,
-                   reader.Matrix(prefix + "ffn_gate.weight", c.feed_forward, c.hidden));
-  ASSIGN_OR_RETURN(const auto up,
-                   reader.Matrix(prefix + "ffn_up.weight", c.feed_forward, c.hidden));
-  ASSIGN_OR_RETURN(layer.gate_up, reader.Load(std::vector{gate, up}));
-  ASSIGN_OR_RETURN(const auto down,
-                   reader.Matrix(prefix + "ffn_down.weight", c.hidden, c.feed_forward));
-  ASSIGN_OR_RETURN(layer.down, reader.Load(std::vector{down}));
-  ASSIGN_OR_RETURN(layer.attention_norm, reader.Vector(prefix + "attn_norm.weight", c.hidden));
-  ASSIGN_OR_RETURN(layer.feed_forward_norm, reader.Vector(prefix + "ffn_norm.weight", c.hidden));
-  return layer;
-}
 
 class LlamaModel final : public Model {
  public:
   LlamaModel(ModelConfig config, Backend& backend)
       : config_(std::move(config)),
         backend_(backend),
-        angles_(config_.rope, config_.context_tokens),
-        rope_(angles_.table()) {}
+        angles_(config_.rope, config_.RopePositions()),
+        rope_(angles_.table()),
+        local_angles_(config_.local_rope,
+                      config_.local_rope.dimensions == 0 ? 0 : config_.RopePositions()),
+        local_rope_(local_angles_.table()),
+        unit_gain_(config_.head_dim, 1.0F) {}
 
-  Status LoadWeights(const GgufFile& file) {
-    const WeightReader reader(file, backend_);
-    ASSIGN_OR_RETURN(const auto table,
-                     reader.Matrix("token_embd.weight", config_.vocabulary, config_.hidden));
-    ASSIGN_OR_RETURN(embedding_, reader.Load(std::vector{table}));
-    if (file.FindTensor("output.weight") != nullptr) {
-      ASSIGN_OR_RETURN(const auto head,
-                       reader.Matrix("output.weight", config_.vocabulary, config_.hidden));
-      ASSIGN_OR_RETURN(head_, reader.Load(std::vector{head}));
+  Status LoadWeights(const ModelSource& source) {
+    ASSIGN_OR_RETURN(embedding_, LoadMatrix(source, backend_, "token_embd.weight",
+                                            config_.vocabulary, config_.hidden));
+    if (source.Has("output.weight")) {
+      ASSIGN_OR_RETURN(
+          head_, LoadMatrix(source, backend_, "output.weight", config_.vocabulary, config_.hidden));
     }
-    ASSIGN_OR_RETURN(output_norm_, reader.Vector("output_norm.weight", config_.hidden));
+    ASSIGN_OR_RETURN(output_norm_, source.Vector("output_norm.weight", config_.hidden));
     for (uint32_t i = 0; i < config_.layers; ++i) {
-      ASSIGN_OR_RETURN(auto layer, LoadLayer(reader, config_, i));
+      ASSIGN_OR_RETURN(auto layer, LoadLayer(source, backend_, i));
       layers_.push_back(std::move(layer));
     }
     return OkStatus();
@@ -117,8 +51,7 @@ class LlamaModel final : public Model {
                                   "' is not known: bf16, int8, cq8, cq4, cq3, cq2 and mixtures "
                                   "such as cq4k3v are");
     }
-    const bool coded = IsCoded(format.key_codec) || IsCoded(format.value_codec);
-    if (coded && (config_.head_dim % 64 != 0 || !std::has_single_bit(config_.head_dim))) {
+    if (IsCoded(format) && (config_.head_dim % 64 != 0 || !std::has_single_bit(config_.head_dim))) {
       return InvalidArgumentError("KV format '" + std::string(name) +
                                   "' needs heads of 64, 128 or 256 numbers; this model's have " +
                                   std::to_string(config_.head_dim) + ": use bf16 or int8");
@@ -136,21 +69,30 @@ class LlamaModel final : public Model {
     const uint64_t first_position = kv.tokens();
     RETURN_IF_ERROR(kv.Extend(backend_, n));
     const auto targets = kv.TargetsOfLast(n);
-    const MatrixView x = scratch.hidden->Matrix(n, config_.hidden);
-    backend_.Embed(x, *embedding_, tokens);
+    const MatrixView x = EmbedTokens(tokens, scratch);
+    RunsBySpan runs;
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
       RETURN_IF_ERROR(kv.WaitLayer(layer));
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
+      ScaleQueries(layer, qkv, [&](uint32_t r) { return first_position + r; });
       uint32_t row = 0;
       for (const KvSequence::Target& target : targets) {
         WriteKv(layer, kv, target, qkv.Rows(row, target.rows));
         row += target.rows;
       }
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
-      backend_.Attention(attention, qkv.Cols(0, QueryCols()), InputOf(layer, kv, first_position));
-      backend_.MatMul(x, attention, *layers_[layer].output, /*accumulate=*/true);
-      FeedForwardPart(layers_[layer], x, scratch);
-      if (!between_layers()) return CancelledError("the computation was stopped");
+      const LayerConfig& c = config_.layer_configs[layer];
+      for (const AttentionRun& run : RunsOf(layer, kv, first_position, n, &runs)) {
+        AttentionInput input = InputOf(layer, kv, first_position + run.first_row);
+        input.lists = run.pages.lists();
+        // A row alone sees what its pages show.
+        if (n > 1 && c.span == AttentionSpan::kWindow) input.shape.window = c.span_tokens;
+        backend_.Attention(attention.Rows(run.first_row, run.rows),
+                           qkv.Cols(0, QueryCols()).Rows(run.first_row, run.rows), input);
+      }
+      OutputPart(layers_[layer], x, attention, scratch);
+      FeedForwardPart(layer, x, scratch);
+      if (!between_layers()) return Stopped();
     }
     return backend_.Synchronize();
   }
@@ -166,22 +108,24 @@ class LlamaModel final : public Model {
       RETURN_IF_ERROR(sequences[r]->Extend(backend_, 1));
       targets.push_back(sequences[r]->TargetsOfLast(1).front());
     }
-    const MatrixView x = scratch.hidden->Matrix(n, config_.hidden);
-    backend_.Embed(x, *embedding_, tokens);
+    const MatrixView x = EmbedTokens(tokens, scratch);
     std::vector<AttentionInput> inputs(n);
+    std::vector<RunsBySpan> runs(n);
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
+      ScaleQueries(layer, qkv, [&](uint32_t r) { return sequences[r]->tokens() - 1; });
       for (uint32_t r = 0; r < n; ++r) {
         const KvSequence& kv = *sequences[r];
         RETURN_IF_ERROR(kv.WaitLayer(layer));
         WriteKv(layer, kv, targets[r], qkv.Rows(r, 1));
         inputs[r] = InputOf(layer, kv, kv.tokens() - 1);
+        inputs[r].lists = RunsOf(layer, kv, kv.tokens() - 1, 1, &runs[r]).front().pages.lists();
       }
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
       backend_.AttentionEach(attention, qkv.Cols(0, QueryCols()), inputs);
-      backend_.MatMul(x, attention, *layers_[layer].output, /*accumulate=*/true);
-      FeedForwardPart(layers_[layer], x, scratch);
-      if (!between_layers()) return CancelledError("the computation was stopped");
+      OutputPart(layers_[layer], x, attention, scratch);
+      FeedForwardPart(layer, x, scratch);
+      if (!between_layers()) return Stopped();
     }
     return backend_.Synchronize();
   }
@@ -197,6 +141,12 @@ class LlamaModel final : public Model {
 
  private:
   uint32_t QueryCols() const { return config_.q_heads * config_.head_dim; }
+
+  // What is under way still reads pages that the caller may let go now.
+  Status Stopped() const {
+    RETURN_IF_ERROR(backend_.Synchronize());
+    return CancelledError("the computation was stopped");
+  }
 
   // kInvalidArgument unless `count` more tokens fit behind kv and all ids are known.
   Status CheckTokens(std::span<const TokenId> tokens, const KvSequence& kv, uint32_t count,
@@ -221,7 +171,65 @@ class LlamaModel final : public Model {
     const MatrixView qkv = scratch.qkv->Matrix(x.rows, QueryCols() + 2 * kv_cols);
     backend_.RmsNorm(normed, x, layers_[layer].attention_norm.data(), config_.norm_epsilon);
     backend_.MatMul(qkv, normed, *layers_[layer].qkv, /*accumulate=*/false);
+    if (!layers_[layer].qkv_bias.empty()) backend_.AddBias(qkv, layers_[layer].qkv_bias.data());
+    if (config_.head_norm == HeadNorm::kUnitOnRope && config_.layer_configs[layer].rope) {
+      backend_.HeadNorm(qkv.Cols(0, QueryCols() + kv_cols), config_.head_dim, unit_gain_.data(),
+                        config_.norm_epsilon);
+    }
+    if (config_.head_norm == HeadNorm::kGain) {
+      backend_.HeadNorm(qkv.Cols(0, QueryCols()), config_.head_dim,
+                        layers_[layer].query_norm.data(), config_.norm_epsilon);
+      backend_.HeadNorm(qkv.Cols(QueryCols(), kv_cols), config_.head_dim,
+                        layers_[layer].key_norm.data(), config_.norm_epsilon);
+    }
     return qkv;
+  }
+
+  MatrixView EmbedTokens(std::span<const TokenId> tokens, ForwardScratch& scratch) const {
+    const MatrixView x =
+        scratch.hidden->Matrix(static_cast<uint32_t>(tokens.size()), config_.hidden);
+    backend_.Embed(x, *embedding_, tokens);
+    if (config_.embedding_scale != 1) {
+      backend_.ScaleRows(x, std::vector<float>(x.rows, config_.embedding_scale));
+    }
+    return x;
+  }
+
+  // Lengthens the queries of layers with temperature; position_of: of a row.
+  template <typename PositionOf>
+  void ScaleQueries(uint32_t layer, MatrixView qkv, const PositionOf& position_of) const {
+    if (!config_.layer_configs[layer].temperature) return;
+    std::vector<float> factors(qkv.rows);
+    for (uint32_t r = 0; r < qkv.rows; ++r) {
+      const double steps =
+          std::floor(static_cast<double>(position_of(r) + 1) / config_.temperature_floor);
+      factors[r] = static_cast<float>(1 + config_.temperature_scale * std::log1p(steps));
+    }
+    backend_.ScaleRows(qkv.Cols(0, QueryCols()), factors);
+  }
+
+  // How a call's rows are cut, the same for all layers of a span.
+  using RunsBySpan = std::map<std::pair<AttentionSpan, uint32_t>, std::vector<AttentionRun>>;
+  const std::vector<AttentionRun>& RunsOf(uint32_t layer, const KvSequence& kv,
+                                          uint64_t first_position, uint32_t rows,
+                                          RunsBySpan* runs) const {
+    const LayerConfig& c = config_.layer_configs[layer];
+    const auto [found, added] = runs->try_emplace({c.span, c.span_tokens});
+    if (!added) return found->second;
+    if (c.span == AttentionSpan::kChunk) {
+      found->second = CutAtChunks(kv.lists(), first_position, rows, c.span_tokens);
+      return found->second;
+    }
+    const bool cut = c.span == AttentionSpan::kWindow && first_position >= c.span_tokens;
+    const uint64_t first_seen = cut ? first_position + 1 - c.span_tokens : 0;
+    found->second.push_back({0, rows, VisiblePages(kv.lists(), first_seen, kPartPages)});
+    return found->second;
+  }
+
+  const RopeTable* RopeOf(uint32_t layer) const {
+    const LayerConfig& c = config_.layer_configs[layer];
+    if (!c.rope) return nullptr;
+    return c.local_rope ? &local_rope_ : &rope_;
   }
 
   void WriteKv(uint32_t layer, const KvSequence& kv, const KvSequence::Target& target,
@@ -229,36 +237,75 @@ class LlamaModel final : public Model {
     const uint32_t kv_cols = config_.kv_heads * config_.head_dim;
     backend_.WriteKv({&kv.own_format(), target.block, layer, target.first_slot, kv.basis(layer)},
                      qkv.Cols(QueryCols(), kv_cols), qkv.Cols(QueryCols() + kv_cols, kv_cols),
-                     &rope_);
+                     RopeOf(layer));
   }
 
   AttentionInput InputOf(uint32_t layer, const KvSequence& kv, uint64_t first_position) const {
     AttentionInput input;
     input.shape = {config_.q_heads, config_.kv_heads, config_.head_dim,
                    static_cast<float>(RopeAttentionFactor(config_.rope) /
-                                      std::sqrt(static_cast<double>(config_.head_dim)))};
+                                      std::sqrt(config_.query_scalar > 0 ? config_.query_scalar
+                                                                         : config_.head_dim))};
     input.layer = layer;
     input.first_position = first_position;
     input.lists = kv.lists();
-    input.rope = &rope_;
+    input.rope = RopeOf(layer);
     input.basis = kv.basis(layer);
     return input;
   }
 
-  void FeedForwardPart(const LayerWeights& w, MatrixView x, ForwardScratch& scratch) const {
+  // x += the product, normed first if the model does so.
+  void AddBranch(MatrixView x, MatrixView inner, const Weight& weight,
+                 const std::vector<float>& norm, ForwardScratch& scratch) const {
+    if (norm.empty()) return backend_.MatMul(x, inner, weight, /*accumulate=*/true);
+    const MatrixView branch = scratch.normed->Matrix(x.rows, config_.hidden);
+    backend_.MatMul(branch, inner, weight, /*accumulate=*/false);
+    backend_.RmsNorm(branch, branch, norm.data(), config_.norm_epsilon);
+    backend_.Add(x, branch);
+  }
+
+  void OutputPart(const LayerWeights& w, MatrixView x, MatrixView attention,
+                  ForwardScratch& scratch) const {
+    AddBranch(x, attention, *w.output, w.attention_branch_norm, scratch);
+    if (!w.output_bias.empty()) backend_.AddBias(x, w.output_bias.data());
+  }
+
+  void FeedForwardPart(uint32_t layer, MatrixView x, ForwardScratch& scratch) const {
+    const LayerWeights& w = layers_[layer];
+    const uint32_t inner = config_.layer_configs[layer].feed_forward;
     const MatrixView normed = scratch.normed->Matrix(x.rows, config_.hidden);
-    const MatrixView gate_up = scratch.gate_up->Matrix(x.rows, 2 * config_.feed_forward);
-    const MatrixView activated = scratch.activated->Matrix(x.rows, config_.feed_forward);
+    const MatrixView gate_up = scratch.gate_up->Matrix(x.rows, 2 * inner);
+    const MatrixView activated = scratch.activated->Matrix(x.rows, inner);
     backend_.RmsNorm(normed, x, w.feed_forward_norm.data(), config_.norm_epsilon);
     backend_.MatMul(gate_up, normed, *w.gate_up, /*accumulate=*/false);
-    backend_.SwiGlu(activated, gate_up);
-    backend_.MatMul(x, activated, *w.down, /*accumulate=*/true);
+    if (config_.gelu) {
+      backend_.GeGlu(activated, gate_up);
+    } else {
+      backend_.SwiGlu(activated, gate_up);
+    }
+    AddBranch(x, activated, *w.down, w.feed_forward_branch_norm, scratch);
+    if (!config_.layer_configs[layer].experts) return;
+    const uint32_t expert_inner = config_.expert_feed_forward;
+    ExpertInput input;
+    input.x = normed;
+    input.logits = scratch.router->Matrix(x.rows, config_.experts);
+    input.experts = w.experts;
+    input.used = config_.experts_used;
+    input.gathered = scratch.gathered->Matrix(x.rows, config_.hidden);
+    input.result = scratch.expert_result->Matrix(x.rows, config_.hidden);
+    input.gate_up = scratch.gate_up->Matrix(x.rows, 2 * expert_inner);
+    input.activated = scratch.activated->Matrix(x.rows, expert_inner);
+    backend_.MatMul(input.logits, normed, *w.router, /*accumulate=*/false);
+    backend_.MixExperts(x, input);
   }
 
   const ModelConfig config_;
   Backend& backend_;
   const RopeAngles angles_;
   const RopeTable rope_;
+  const RopeAngles local_angles_;  // empty unless the model has them
+  const RopeTable local_rope_;
+  const std::vector<float> unit_gain_;        // [head_dim]
   std::unique_ptr<Weight> embedding_, head_;  // head_ null: tied to the embedding
   std::vector<float> output_norm_;
   std::vector<LayerWeights> layers_;
@@ -267,12 +314,14 @@ class LlamaModel final : public Model {
 }  // namespace
 
 Result<std::unique_ptr<ForwardScratch>> ForwardScratch::Create(Backend& backend,
-                                                               const ModelConfig& c,
-                                                               uint32_t rows) {
+                                                               const ModelConfig& c, uint32_t rows,
+                                                               bool shared) {
   auto scratch = std::make_unique<ForwardScratch>();
   scratch->rows_ = rows;
   const auto allocate = [&](uint32_t cols) {
-    return backend.Allocate(uint64_t{rows} * cols * sizeof(float), "activations");
+    const uint64_t bytes = uint64_t{rows} * cols * sizeof(float);
+    return shared ? backend.AllocateShared(bytes, "activations")
+                  : backend.Allocate(bytes, "activations");
   };
   const uint32_t q_cols = c.q_heads * c.head_dim;
   const uint32_t kv_cols = c.kv_heads * c.head_dim;
@@ -280,16 +329,30 @@ Result<std::unique_ptr<ForwardScratch>> ForwardScratch::Create(Backend& backend,
   ASSIGN_OR_RETURN(scratch->normed, allocate(c.hidden));
   ASSIGN_OR_RETURN(scratch->qkv, allocate(q_cols + 2 * kv_cols));
   ASSIGN_OR_RETURN(scratch->attention, allocate(q_cols));
-  ASSIGN_OR_RETURN(scratch->gate_up, allocate(2 * c.feed_forward));
-  ASSIGN_OR_RETURN(scratch->activated, allocate(c.feed_forward));
+  ASSIGN_OR_RETURN(scratch->gate_up, allocate(2 * c.FeedForwardMax()));
+  ASSIGN_OR_RETURN(scratch->activated, allocate(c.FeedForwardMax()));
+  if (c.experts == 0) return scratch;
+  ASSIGN_OR_RETURN(scratch->router, allocate(c.experts));
+  ASSIGN_OR_RETURN(scratch->gathered, allocate(c.hidden));
+  ASSIGN_OR_RETURN(scratch->expert_result, allocate(c.hidden));
   return scratch;
 }
 
-Result<std::unique_ptr<Model>> LoadLlamaModel(const GgufFile& file, Backend& backend) {
-  ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(file));
-  auto model = std::make_unique<LlamaModel>(std::move(config), backend);
-  RETURN_IF_ERROR(model->LoadWeights(file));
+Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend) {
+  const ModelConfig& config = source.config();
+  RETURN_IF_ERROR(backend.Supports({config.q_heads, config.kv_heads, config.head_dim, 1}));
+  if (!backend.host_addressable() && !config.IsPlain()) {
+    return UnimplementedError("models of '" + config.architecture +
+                              "' run on the CPU only: --device cpu");
+  }
+  auto model = std::make_unique<LlamaModel>(config, backend);
+  RETURN_IF_ERROR(model->LoadWeights(source));
   return model;
+}
+
+Result<std::unique_ptr<Model>> LoadLlamaModel(const GgufFile& file, Backend& backend) {
+  ASSIGN_OR_RETURN(const auto source, MakeGgufSource(file));
+  return LoadModel(*source, backend);
 }
 
 }  // namespace corpusd

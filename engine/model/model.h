@@ -19,14 +19,21 @@
 
 namespace corpusd {
 
-// Activations of one Forward of at most `rows` tokens.
+// Activations of one Forward of at most `rows` tokens; shared: for the CPU to look at between
+// layers, after Backend::Synchronize.
 class ForwardScratch {
  public:
   static Result<std::unique_ptr<ForwardScratch>> Create(Backend& backend, const ModelConfig& config,
-                                                        uint32_t rows);
+                                                        uint32_t rows, bool shared = false);
   uint32_t rows() const { return rows_; }
+  // Queries, keys and values of the layer that was computed last, none of them rotated:
+  // [rows, (q_heads + 2 kv_heads) * head_dim].
+  MatrixView Qkv(uint32_t rows, const ModelConfig& config) const {
+    return qkv->Matrix(rows, (config.q_heads + 2 * config.kv_heads) * config.head_dim);
+  }
 
   std::unique_ptr<Buffer> hidden, normed, qkv, attention, gate_up, activated;
+  std::unique_ptr<Buffer> router, gathered, expert_result;  // of models with experts
 
  private:
   uint32_t rows_ = 0;
@@ -54,14 +61,18 @@ class Model {
   virtual Status ForwardEach(std::span<const TokenId> tokens,
                              std::span<KvSequence* const> sequences, ForwardScratch& scratch,
                              const std::function<bool()>& between_layers) const = 0;
-  // logits [count, vocabulary] of rows [first_row, first_row + count) of scratch.hidden.
+  // logits [count, vocabulary] of rows [first_row, first_row + count) of scratch.hidden, into
+  // memory of Backend::AllocateShared.
   virtual Status Logits(ForwardScratch& scratch, uint32_t first_row, MatrixView logits) const = 0;
 };
 
 class GgufFile;
+class ModelSource;
 
-// Loads a llama-family GGUF ("llama" architecture). kUnimplemented for others, kInvalidArgument for
-// a file whose tensors do not fit its own metadata.
+// Loads the weights, layer by layer. kInvalidArgument for files whose tensors do not fit their own
+// metadata; the source need not outlive the model.
+Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend);
+// The same of a GGUF file. kUnimplemented for an architecture that is not known.
 Result<std::unique_ptr<Model>> LoadLlamaModel(const GgufFile& file, Backend& backend);
 
 }  // namespace corpusd

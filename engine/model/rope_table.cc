@@ -95,6 +95,25 @@ double RopeAttentionFactor(const RopeConfig& c) {
   return temperature * temperature;
 }
 
+std::vector<float> Llama3FrequencyFactors(double base, uint32_t dimensions,
+                                          const Llama3Scaling& scaling) {
+  std::vector<float> factors(dimensions / 2);
+  const double low = scaling.low_frequency_factor, high = scaling.high_frequency_factor;
+  for (uint32_t j = 0; j < factors.size(); ++j) {
+    const double wavelength = 2 * std::numbers::pi * std::pow(base, 2.0 * j / dimensions);
+    const double turns = scaling.original_context / wavelength;
+    double slowing = 1;  // what the frequency is multiplied by
+    if (turns < low) {
+      slowing = 1 / scaling.factor;
+    } else if (turns <= high && high > low) {  // models with low == high have no ramp
+      const double keep = (turns - low) / (high - low);
+      slowing = (1 - keep) / scaling.factor + keep;
+    }
+    factors[j] = static_cast<float>(1 / slowing);
+  }
+  return factors;
+}
+
 RopeAngles::RopeAngles(const RopeConfig& config, uint32_t positions)
     : positions_(positions), half_dim_(config.dimensions / 2) {
   const std::vector<double> frequencies = RopeFrequencies(config);

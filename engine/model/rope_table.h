@@ -36,6 +36,15 @@ std::vector<double> RopeFrequencies(const RopeConfig& config);
 double RopeAttentionFactor(const RopeConfig& config);
 Status ValidateRope(const RopeConfig& config, uint32_t head_dim);
 
+// The divisors of "llama3" scaling (Llama 3.1 models): pairs whose wavelength is beyond
+// original_context / low turn slower by `factor`, those within original_context / high as before, a
+// ramp between. REQUIRES: base > 1, dimensions even, all others above 0.
+struct Llama3Scaling {
+  double factor = 1, low_frequency_factor = 1, high_frequency_factor = 1, original_context = 0;
+};
+std::vector<float> Llama3FrequencyFactors(double base, uint32_t dimensions,
+                                          const Llama3Scaling& scaling);
+
 class RopeAngles {
  public:
   // Rows for deltas [0, positions).

@@ -31,7 +31,7 @@ Status MendRun(const ComputeContext& context, BlockStore& store, const CorpusRec
                                           static_cast<uint32_t>(run_tokens.size())));
   RETURN_IF_ERROR(ComputeRun(context, run_tokens, *kv, *scratch, priority, stop));
   leased->recomputed_tokens += run_tokens.size();
-  const auto writes = BlockWrites(*kv, record.chain, tokens, run);
+  ASSIGN_OR_RETURN(const auto writes, BlockWrites(context.backend, *kv, record.chain, tokens, run));
   for (const size_t i : broken) {
     if (i >= run + writes.size()) break;
     RETURN_IF_ERROR(store.Repair(writes[i - run]));

@@ -12,6 +12,7 @@ namespace corpusd {
 
 struct LeasedCorpus {
   std::vector<BlockRef> refs;      // all valid, in chain order
+  std::vector<DeviceRef> placed;   // of a prefix of refs: those on the device (PlaceOnDevice)
   FetchStats stats;                // of the fetches
   uint64_t recomputed_tokens = 0;  // of damaged blocks
   uint64_t repaired_blocks = 0;

@@ -1,17 +1,53 @@
 #include "engine/prefill/prefill_runner.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace corpusd {
 
-std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout) {
+namespace {
+
+const std::byte* DeviceAddress(const DeviceRef& ref) {
+  return reinterpret_cast<const std::byte*>(ref.address);
+}
+
+}  // namespace
+
+std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout,
+                                         std::span<const DeviceRef> placed) {
   auto kv = std::make_unique<KvSequence>(layout);
-  for (const BlockRef& ref : refs) {
+  for (size_t i = 0; i < refs.size(); ++i) {
+    const BlockRef& ref = refs[i];
     CHECK(ref.valid() && ref.bytes().size() == layout.blocks.BlockBytes()) << "block of a lease";
-    kv->AddShared(ref.bytes().data(), ref.tokens());
+    const bool on_device = i < placed.size() && placed[i].held != nullptr;
+    kv->AddShared(on_device ? DeviceAddress(placed[i]) : ref.bytes().data(), ref.tokens());
   }
   return kv;
+}
+
+std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,
+                                             const KvLayout& layout) {
+  auto kv = std::make_unique<KvSequence>(layout);
+  for (const DeviceRef& ref : placed) {
+    CHECK(ref.held != nullptr && ref.bytes == layout.blocks.BlockBytes()) << "block on the device";
+    kv->AddShared(DeviceAddress(ref), ref.tokens);
+  }
+  return kv;
+}
+
+void PlaceOnDevice(const ComputeContext& context, BlockStore& store, std::span<const Digest> chain,
+                   std::span<const BlockRef> refs, const std::stop_token& stop,
+                   std::vector<DeviceRef>* placed) {
+  if (context.backend.host_addressable() || refs.size() <= placed->size()) return;
+  const size_t first = placed->size();
+  const auto wanted = chain.subspan(first, refs.size() - first);
+  std::vector<DeviceRef> found = store.OnDevice(wanted);
+  const auto there = [](const DeviceRef& ref) { return ref.held != nullptr; };
+  if (!std::all_of(found.begin(), found.end(), there)) {
+    // A tier that is full or failing costs copies, not the answer.
+    (void)store.PromoteToDevice(wanted, refs.subspan(first), stop);
+    found = store.OnDevice(wanted);
+  }
+  placed->insert(placed->end(), found.begin(), found.end());
 }
 
 std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvLayout& layout) {
@@ -39,7 +75,7 @@ Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& conte
   page->tokens = static_cast<uint32_t>(first.size());
   const auto source = kv.OwnBlocks().front().bytes;
   ASSIGN_OR_RETURN(page->bytes, context.backend.Allocate(source.size(), "exact first tokens"));
-  std::memcpy(page->bytes->data(), source.data(), source.size());
+  RETURN_IF_ERROR(context.backend.Copy(page->bytes->data(), source.data(), source.size()));
   return std::shared_ptr<const SinkPage>(std::move(page));
 }
 
@@ -58,11 +94,13 @@ Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_to
   });
 }
 
-std::vector<BlockWrite> BlockWrites(const KvSequence& kv, std::span<const Digest> digests,
-                                    std::span<const TokenId> tokens, size_t first_block) {
+Result<std::vector<BlockWrite>> BlockWrites(Backend& backend, KvSequence& kv,
+                                            std::span<const Digest> digests,
+                                            std::span<const TokenId> tokens, size_t first_block) {
   std::vector<BlockWrite> writes;
   size_t block = first_block;
-  for (const KvSequence::OwnBlock& own : kv.OwnBlocks()) {
+  ASSIGN_OR_RETURN(const auto blocks, kv.HostBlocks(backend));
+  for (const KvSequence::OwnBlock& own : blocks) {
     const auto ids = tokens.subspan(block * kBlockTokens, own.tokens);
     writes.push_back({digests[block], {ids.begin(), ids.end()}, own.bytes, kv.own_format().layers});
     ++block;

@@ -29,9 +29,21 @@ struct ComputeContext {
   ComputeGate& gate;
 };
 
-// Leased blocks of a corpus as the start of a sequence.
-// REQUIRES: every ref valid; they must outlive the sequence.
-std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout);
+// Leased blocks of a corpus as the start of a sequence; block i is read on the device if placed[i]
+// is there. REQUIRES: every ref valid; they and `placed` must outlive the sequence.
+std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout,
+                                         std::span<const DeviceRef> placed = {});
+
+// The same over blocks that are all on the device.
+std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,
+                                             const KvLayout& layout);
+
+// If the backend does not read host memory: copies blocks refs[placed->size() ..] of the chain to
+// the store's device tier, as far as it takes them, and leases them there. What it does not take is
+// copied anew for every pass. The chain may be longer.
+void PlaceOnDevice(const ComputeContext& context, BlockStore& store, std::span<const Digest> chain,
+                   std::span<const BlockRef> refs, const std::stop_token& stop,
+                   std::vector<DeviceRef>* placed);
 
 // The same over blocks that are still on their way: layer i can be read when section i is there.
 // REQUIRES: no block is known to be damaged or missing; `arriving` must outlive the sequence.
@@ -58,7 +70,8 @@ Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_to
 
 // The own blocks of a computed run, ready to publish. Payload spans point into kv.
 // digests, tokens: of the whole corpus; first_block: of the run.
-std::vector<BlockWrite> BlockWrites(const KvSequence& kv, std::span<const Digest> digests,
-                                    std::span<const TokenId> tokens, size_t first_block);
+Result<std::vector<BlockWrite>> BlockWrites(Backend& backend, KvSequence& kv,
+                                            std::span<const Digest> digests,
+                                            std::span<const TokenId> tokens, size_t first_block);
 
 }  // namespace corpusd

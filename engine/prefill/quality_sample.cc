@@ -23,7 +23,7 @@ class Pass {
         ComputeRun(context, tokens, kv, *pass->scratch_, ComputePriority::kPrefill, stop));
     ASSIGN_OR_RETURN(
         pass->logits_,
-        context.backend.Allocate(
+        context.backend.AllocateShared(
             uint64_t{context.model.config().vocabulary} * kLogitRows * sizeof(float), "logits"));
     return pass;
   }

@@ -1,5 +1,7 @@
 #include "engine/tokenizer/chat_template.h"
 
+#include <algorithm>
+
 #include "engine/model/gguf.h"
 
 namespace corpusd {
@@ -7,6 +9,7 @@ namespace {
 
 constexpr std::string_view kMessageStart = "<|im_start|>";
 constexpr std::string_view kMessageEnd = "<|im_end|>";
+constexpr const char* kBeforeQuestion = "\n\n";
 
 // One spelling for the same template: no white space outside of string literals, single quotes,
 // newlines inside of literals as they are instead of escaped.
@@ -73,18 +76,26 @@ Result<std::string> ParseChatMlTemplate(std::string_view text) {
 }
 
 Result<ChatTemplate> ChatTemplate::FromGguf(const GgufFile& file, const Tokenizer& tokenizer) {
-  ChatTemplate chat(tokenizer);
+  std::string text;
   constexpr std::string_view kKey = "tokenizer.chat_template";
   if (file.Has(kKey)) {
-    ASSIGN_OR_RETURN(const std::string text, file.GetString(kKey));
+    ASSIGN_OR_RETURN(text, file.GetString(kKey));
+  }
+  return FromText(text, file.path(), tokenizer);
+}
+
+Result<ChatTemplate> ChatTemplate::FromText(const std::string& text, const std::string& where,
+                                            const Tokenizer& tokenizer) {
+  ChatTemplate chat(tokenizer);
+  if (!text.empty()) {
     auto system_text = ParseChatMlTemplate(text);
-    if (!system_text.ok()) return system_text.status().WithContext(file.path());
+    if (!system_text.ok()) return system_text.status().WithContext(where);
     chat.default_system_text_ = *system_text;
   }
   const auto start = tokenizer.FindSpecial(kMessageStart);
   const auto end = tokenizer.FindSpecial(kMessageEnd);
   if (!start || !end) {
-    return InvalidArgumentError(file.path() + ": the vocabulary lacks the special tokens " +
+    return InvalidArgumentError(where + ": the vocabulary lacks the special tokens " +
                                 std::string(kMessageStart) + " and " + std::string(kMessageEnd) +
                                 " that ChatML needs");
   }
@@ -113,12 +124,21 @@ std::vector<TokenId> ChatTemplate::CorpusPrefix(std::string_view system_text) co
 
 std::vector<TokenId> ChatTemplate::QuestionSuffix(std::string_view question) const {
   std::vector<TokenId> ids;
-  tokenizer_->Encode("\n\n" + std::string(question), false, &ids);
+  tokenizer_->Encode(kBeforeQuestion + std::string(question), false, &ids);
   ids.push_back(message_end_);
   tokenizer_->Encode("\n", false, &ids);
   ids.push_back(message_start_);
   tokenizer_->Encode("assistant\n", false, &ids);
   return ids;
+}
+
+std::span<const TokenId> ChatTemplate::QuestionWords(std::span<const TokenId> suffix) const {
+  // A question's text is never taken for special tokens, so this is where it ends.
+  const auto end = std::find(suffix.begin(), suffix.end(), message_end_) - suffix.begin();
+  std::vector<TokenId> before;
+  tokenizer_->Encode(kBeforeQuestion, false, &before);
+  const size_t first = std::min(before.size(), static_cast<size_t>(end));
+  return suffix.subspan(first, static_cast<size_t>(end) - first);
 }
 
 bool ChatTemplate::IsStop(TokenId id) const {

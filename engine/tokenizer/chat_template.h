@@ -8,6 +8,7 @@
 // it.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,11 +26,16 @@ class ChatTemplate {
   // vocabulary lacks ChatML's tokens. A file without a template but with those tokens is taken as
   // ChatML.
   static Result<ChatTemplate> FromGguf(const GgufFile& file, const Tokenizer& tokenizer);
+  // The same of a template's text; "": there is none. where: the file, for messages.
+  static Result<ChatTemplate> FromText(const std::string& text, const std::string& where,
+                                       const Tokenizer& tokenizer);
 
   // What comes before the corpus. system_text: "" for the template's default, if it has one.
   std::vector<TokenId> CorpusPrefix(std::string_view system_text) const;
   // What comes after the corpus, up to where the model answers.
   std::vector<TokenId> QuestionSuffix(std::string_view question) const;
+  // Of a QuestionSuffix the tokens of the question itself.
+  std::span<const TokenId> QuestionWords(std::span<const TokenId> suffix) const;
   // True for the tokens that end an answer.
   bool IsStop(TokenId id) const;
 

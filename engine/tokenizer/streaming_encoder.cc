@@ -12,7 +12,12 @@ constexpr size_t kCacheFromBytes = size_t{64} << 10;
 
 }  // namespace
 
-StreamingEncoder::StreamingEncoder(const Tokenizer& tokenizer) : merges_(tokenizer.merges()) {}
+StreamingEncoder::StreamingEncoder(const Tokenizer& tokenizer)
+    : tokenizer_(tokenizer),
+      merges_(tokenizer.merges()),
+      scanner_(tokenizer.word_rule() == WordRule::kSmolLm
+                   ? std::nullopt
+                   : std::make_optional<WordScanner>(tokenizer.word_rule())) {}
 
 void StreamingEncoder::Append(std::string_view bytes, std::vector<TokenId>* out) {
   seen_bytes_ += bytes.size();
@@ -49,7 +54,9 @@ void StreamingEncoder::EncodeWords(bool last, std::vector<TokenId>* out) {
   const std::string_view text = text_;
   size_t at = 0;
   while (at < text.size()) {
-    const size_t size = pretokenizer_.FirstWord(text.substr(at), last);
+    const std::string_view rest = text.substr(at);
+    const size_t size =
+        scanner_ ? scanner_->FirstWord(rest, last) : pretokenizer_.FirstWord(rest, last);
     if (size == 0) break;
     EncodeWord(at, size, out);
     at += size;
@@ -59,6 +66,10 @@ void StreamingEncoder::EncodeWords(bool last, std::vector<TokenId>* out) {
 
 // Long words are encoded in parts where no merge can cross.
 void StreamingEncoder::EncodeWord(size_t at, size_t size, std::vector<TokenId>* out) {
+  if (!tokenizer_.whole_words().empty()) {
+    const auto found = tokenizer_.whole_words().find(std::string_view(text_).substr(at, size));
+    if (found != tokenizer_.whole_words().end()) return out->push_back(found->second);
+  }
   if (size <= WordCache::kWordBytesMax) return EncodeCached(at, size, out);
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text_[i]); };
   size_t start = at;

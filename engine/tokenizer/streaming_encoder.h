@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,8 +33,10 @@ class StreamingEncoder {
   void EncodeWord(size_t at, size_t size, std::vector<TokenId>* out);
   void EncodeCached(size_t at, size_t size, std::vector<TokenId>* out);
 
+  const Tokenizer& tokenizer_;
   const MergeTable& merges_;
   const Pretokenizer pretokenizer_;
+  const std::optional<WordScanner> scanner_;  // of rules that pretokenizer_ does not have
   MergeScratch scratch_;
   WordCache cache_;
   uint64_t seen_bytes_ = 0;

@@ -1,5 +1,5 @@
 // engine/tokenizer/tokenizer.h -- text to token ids and back: byte-level BPE as GPT-2 introduced
-// it, with the vocabulary, merges and pre-tokenizer that a GGUF file names. Ids equal those of
+// it, with the vocabulary, merges and pre-tokenizer that a model's files name. Ids equal those of
 // llama.cpp. Immutable after loading; any thread. Long texts go through StreamingEncoder
 // (streaming_encoder.h).
 #pragma once
@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "engine/tokenizer/merge_table.h"
+#include "engine/tokenizer/tokenizer_tables.h"
+#include "engine/tokenizer/word_rules.h"
 #include "store/base/result.h"
 #include "store/prefix_hash.h"
 
@@ -27,6 +29,7 @@ class Tokenizer {
   // Copies what it needs out of the file. kUnimplemented for a tokenizer or pre-tokenizer of
   // another kind, kInvalidArgument for contradictory tables.
   static Result<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
+  static Result<std::unique_ptr<Tokenizer>> FromTables(TokenizerTables tables);
 
   // Appends the ids of text, which may be any bytes: what is not UTF-8 counts as U+FFFD, byte by
   // byte. parse_special: occurrences of special tokens' texts become those tokens. Never for users'
@@ -47,6 +50,9 @@ class Tokenizer {
   const std::string& DigestHex() const { return digest_hex_; }
 
   const MergeTable& merges() const { return merges_; }
+  WordRule word_rule() const { return word_rule_; }
+  // Words that are tokens at once, not by their merges; empty for most vocabularies.
+  const std::unordered_map<std::string_view, TokenId>& whole_words() const { return whole_words_; }
 
  private:
   friend class TokenizerLoader;
@@ -66,6 +72,8 @@ class Tokenizer {
   std::optional<TokenId> end_token_;
   std::string digest_hex_;
   MergeTable merges_;
+  WordRule word_rule_ = WordRule::kSmolLm;
+  std::unordered_map<std::string_view, TokenId> whole_words_;  // views into pieces_
 };
 
 }  // namespace corpusd

@@ -3,11 +3,43 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/model/gguf.h"
 #include "engine/tokenizer/utf8_repair.h"
 #include "store/base/sha256.h"
 
 namespace corpusd {
 namespace {
+
+// The tables as the file has them; of the metadata's own kinds of trouble only.
+Result<TokenizerTables> ReadGgufTables(const GgufFile& file) {
+  TokenizerTables tables;
+  tables.where = file.path();
+  ASSIGN_OR_RETURN(const std::string model, file.GetString("tokenizer.ggml.model"));
+  if (model != "gpt2") {
+    return UnimplementedError(file.path() + ": tokenizer '" + model +
+                              "' is not supported: byte-level BPE ('gpt2') is");
+  }
+  ASSIGN_OR_RETURN(tables.pre, file.GetString("tokenizer.ggml.pre"));
+  // The other rules are known from folders only: what else GGUF files of theirs ask for is not.
+  if (FindWordRule(tables.pre) != WordRule::kSmolLm) {
+    return UnimplementedError(file.path() + ": pre-tokenizer '" + tables.pre +
+                              "' is not supported: 'smollm', 'starcoder' and 'refact' are");
+  }
+  ASSIGN_OR_RETURN(const auto texts, file.GetStringArray("tokenizer.ggml.tokens"));
+  tables.texts.assign(texts.begin(), texts.end());
+  tables.kinds.assign(texts.size(), 1);
+  if (file.Has("tokenizer.ggml.token_type")) {
+    ASSIGN_OR_RETURN(tables.kinds, file.GetIntArray("tokenizer.ggml.token_type"));
+  }
+  ASSIGN_OR_RETURN(const auto merges, file.GetStringArray("tokenizer.ggml.merges"));
+  tables.merges.assign(merges.begin(), merges.end());
+  if (file.Has("tokenizer.ggml.eos_token_id")) {
+    ASSIGN_OR_RETURN(tables.end_token, file.GetUint("tokenizer.ggml.eos_token_id"));
+  }
+  const auto chat_template = file.GetString("tokenizer.chat_template");
+  if (chat_template.ok()) tables.chat_template = *chat_template;
+  return tables;
+}
 
 // tokenizer.ggml.token_type
 constexpr int64_t kKindUnknown = 2;
@@ -62,11 +94,16 @@ void UpdateSized(Sha256* hash, std::string_view text) {
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
-  return TokenizerLoader(file).Load();
+  ASSIGN_OR_RETURN(TokenizerTables tables, ReadGgufTables(file));
+  return FromTables(std::move(tables));
+}
+
+Result<std::unique_ptr<Tokenizer>> Tokenizer::FromTables(TokenizerTables tables) {
+  return TokenizerLoader(std::move(tables)).Load();
 }
 
 Status TokenizerLoader::Wrong(const std::string& what) const {
-  return InvalidArgumentError(file_.path() + ": " + what);
+  return InvalidArgumentError(tables_.where + ": " + what);
 }
 
 Result<std::unique_ptr<Tokenizer>> TokenizerLoader::Load() {
@@ -80,73 +117,64 @@ Result<std::unique_ptr<Tokenizer>> TokenizerLoader::Load() {
 }
 
 Status TokenizerLoader::CheckKind() {
-  ASSIGN_OR_RETURN(const std::string model, file_.GetString("tokenizer.ggml.model"));
-  if (model != "gpt2") {
-    return UnimplementedError(file_.path() + ": tokenizer '" + model +
-                              "' is not supported: byte-level BPE ('gpt2') is");
+  const auto rule = FindWordRule(tables_.pre);
+  if (!rule) {
+    return UnimplementedError(tables_.where + ": pre-tokenizer '" + tables_.pre +
+                              "' is not supported");
   }
-  ASSIGN_OR_RETURN(pre_, file_.GetString("tokenizer.ggml.pre"));
-  // These three name one rule: numbers one by one, then GPT-2's expression.
-  if (pre_ != "smollm" && pre_ != "starcoder" && pre_ != "refact") {
-    return UnimplementedError(file_.path() + ": pre-tokenizer '" + pre_ +
-                              "' is not supported: 'smollm', 'starcoder' and 'refact' are");
-  }
+  tokenizer_->word_rule_ = *rule;
   return OkStatus();
 }
 
 Status TokenizerLoader::ReadVocabulary() {
-  ASSIGN_OR_RETURN(texts_, file_.GetStringArray("tokenizer.ggml.tokens"));
-  if (texts_.empty() || texts_.size() > MergeTable::kVocabularyMax) {
-    return Wrong("has a vocabulary of " + std::to_string(texts_.size()) +
-                 " tokens, expected 1 to " + std::to_string(MergeTable::kVocabularyMax));
+  const auto& texts = tables_.texts;
+  const auto& kinds = tables_.kinds;
+  if (texts.empty() || texts.size() > MergeTable::kVocabularyMax) {
+    return Wrong("has a vocabulary of " + std::to_string(texts.size()) + " tokens, expected 1 to " +
+                 std::to_string(MergeTable::kVocabularyMax));
   }
-  kinds_.assign(texts_.size(), 1);
-  if (file_.Has("tokenizer.ggml.token_type")) {
-    ASSIGN_OR_RETURN(kinds_, file_.GetIntArray("tokenizer.ggml.token_type"));
-  }
-  if (kinds_.size() != texts_.size()) {
-    return Wrong("has " + std::to_string(texts_.size()) + " tokens but " +
-                 std::to_string(kinds_.size()) + " token types");
+  if (kinds.size() != texts.size()) {
+    return Wrong("has " + std::to_string(texts.size()) + " tokens but " +
+                 std::to_string(kinds.size()) + " token types");
   }
   const ByteMap map;
   Tokenizer& t = *tokenizer_;
-  t.pieces_.resize(texts_.size());
-  t.special_.resize(texts_.size());
-  ids_.reserve(texts_.size());
-  for (size_t i = 0; i < texts_.size(); ++i) {
+  t.pieces_.resize(texts.size());
+  t.special_.resize(texts.size());
+  ids_.reserve(texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
     t.special_[i] =
-        kinds_[i] == kKindControl || kinds_[i] == kKindUserDefined || kinds_[i] == kKindUnknown;
-    if (!ids_.emplace(texts_[i], id).second) {
+        kinds[i] == kKindControl || kinds[i] == kKindUserDefined || kinds[i] == kKindUnknown;
+    if (!ids_.emplace(texts[i], id).second) {
       return Wrong("has token " + std::to_string(i) + " in its vocabulary twice");
     }
     // Padding and byte tokens of other vocabularies may hold characters that stand for no byte.
-    if (t.special_[i] || !map.Bytes(texts_[i], &t.pieces_[i])) t.pieces_[i] = texts_[i];
-    if (!t.special_[i] || texts_[i].empty()) continue;
+    if (t.special_[i] || !map.Bytes(texts[i], &t.pieces_[i])) t.pieces_[i] = texts[i];
+    if (!t.special_[i] || texts[i].empty()) continue;
     t.special_ids_.emplace(t.pieces_[i], id);
     t.specials_by_length_.push_back(id);
-    if (t.special_starts_.find(texts_[i][0]) == std::string::npos) {
-      t.special_starts_.push_back(texts_[i][0]);
+    if (t.special_starts_.find(texts[i][0]) == std::string::npos) {
+      t.special_starts_.push_back(texts[i][0]);
     }
   }
   std::stable_sort(t.specials_by_length_.begin(), t.specials_by_length_.end(),
-                   [&](TokenId a, TokenId b) { return texts_[a].size() > texts_[b].size(); });
+                   [&](TokenId a, TokenId b) { return texts[a].size() > texts[b].size(); });
   return OkStatus();
 }
 
 Status TokenizerLoader::ReadMerges() {
-  ASSIGN_OR_RETURN(merge_texts_, file_.GetStringArray("tokenizer.ggml.merges"));
-  if (merge_texts_.size() > MergeTable::kMergesMax) {
-    return Wrong("has " + std::to_string(merge_texts_.size()) + " merges, beyond " +
+  if (tables_.merges.size() > MergeTable::kMergesMax) {
+    return Wrong("has " + std::to_string(tables_.merges.size()) + " merges, beyond " +
                  std::to_string(MergeTable::kMergesMax));
   }
   const ByteMap map;
   std::vector<MergeTable::Merge> merges;
   std::vector<std::string_view> pieces;
-  merges.reserve(merge_texts_.size());
-  pieces.reserve(merge_texts_.size());
-  for (size_t rank = 0; rank < merge_texts_.size(); ++rank) {
-    const std::string_view text = merge_texts_[rank];
+  merges.reserve(tables_.merges.size());
+  pieces.reserve(tables_.merges.size());
+  for (size_t rank = 0; rank < tables_.merges.size(); ++rank) {
+    const std::string_view text = tables_.merges[rank];
     const size_t space = text.find(' ');
     const std::string merge = "merge " + std::to_string(rank);
     if (space == std::string_view::npos) return Wrong(merge + " is not two tokens and a space");
@@ -171,35 +199,38 @@ Status TokenizerLoader::ReadMerges() {
     byte_ids[byte] = found == ids_.end() ? MergeTable::kNoToken : found->second;
   }
   tokenizer_->merges_.Build(byte_ids, merges, pieces);
+  if (!tables_.whole_words) return OkStatus();
+  for (size_t id = 0; id < tokenizer_->pieces_.size(); ++id) {
+    if (tokenizer_->special_[id]) continue;
+    tokenizer_->whole_words_.emplace(tokenizer_->pieces_[id], static_cast<TokenId>(id));
+  }
   return OkStatus();
 }
 
 Status TokenizerLoader::ReadEndToken() {
-  constexpr std::string_view kKey = "tokenizer.ggml.eos_token_id";
-  if (!file_.Has(kKey)) return OkStatus();
-  ASSIGN_OR_RETURN(const uint64_t id, file_.GetUint(kKey));
-  if (id >= texts_.size()) {
-    return Wrong(std::string(kKey) + " " + std::to_string(id) + " is beyond the vocabulary of " +
-                 std::to_string(texts_.size()));
+  if (!tables_.end_token) return OkStatus();
+  if (*tables_.end_token >= tables_.texts.size()) {
+    return Wrong("eos_token_id " + std::to_string(*tables_.end_token) +
+                 " is beyond the vocabulary of " + std::to_string(tables_.texts.size()));
   }
-  tokenizer_->end_token_ = static_cast<TokenId>(id);
+  tokenizer_->end_token_ = static_cast<TokenId>(*tables_.end_token);
   return OkStatus();
 }
 
 void TokenizerLoader::ComputeDigest() {
   Sha256 hash;
   UpdateSized(&hash, "corpusd tokenizer 1");
-  UpdateSized(&hash, pre_);
-  UpdateSized(&hash, std::to_string(texts_.size()));
-  for (size_t i = 0; i < texts_.size(); ++i) {
-    UpdateSized(&hash, texts_[i]);
-    UpdateSized(&hash, std::to_string(kinds_[i]));
+  UpdateSized(&hash, tables_.pre);
+  if (tables_.whole_words) UpdateSized(&hash, "whole words");
+  UpdateSized(&hash, std::to_string(tables_.texts.size()));
+  for (size_t i = 0; i < tables_.texts.size(); ++i) {
+    UpdateSized(&hash, tables_.texts[i]);
+    UpdateSized(&hash, std::to_string(tables_.kinds[i]));
   }
-  UpdateSized(&hash, std::to_string(merge_texts_.size()));
-  for (const std::string_view merge : merge_texts_) UpdateSized(&hash, merge);
+  UpdateSized(&hash, std::to_string(tables_.merges.size()));
+  for (const std::string& merge : tables_.merges) UpdateSized(&hash, merge);
   UpdateSized(&hash, tokenizer_->end_token_ ? std::to_string(*tokenizer_->end_token_) : "");
-  const auto chat_template = file_.GetString("tokenizer.chat_template");
-  UpdateSized(&hash, chat_template.ok() ? std::string_view(*chat_template) : std::string_view());
+  UpdateSized(&hash, tables_.chat_template);
   tokenizer_->digest_hex_ = HexText(hash.Finish());
 }
 

@@ -1,5 +1,5 @@
-// engine/tokenizer/tokenizer_loader.h -- builds a Tokenizer from a GGUF file's metadata, checking
-// every table against the others. Only Tokenizer::FromGguf uses it; lives for one load.
+// engine/tokenizer/tokenizer_loader.h -- builds a Tokenizer from its tables, checking each against
+// the others. Only Tokenizer::FromGguf and FromTables use it; lives for one load.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "engine/model/gguf.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "store/base/status.h"
 
@@ -16,7 +15,7 @@ namespace corpusd {
 
 class TokenizerLoader {
  public:
-  explicit TokenizerLoader(const GgufFile& file) : file_(file) {}
+  explicit TokenizerLoader(TokenizerTables tables) : tables_(std::move(tables)) {}
   Result<std::unique_ptr<Tokenizer>> Load();
 
  private:
@@ -27,12 +26,8 @@ class TokenizerLoader {
   void ComputeDigest();
   Status Wrong(const std::string& what) const;
 
-  const GgufFile& file_;
+  const TokenizerTables tables_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::string pre_;
-  std::vector<std::string_view> texts_;  // as the file writes them, byte-mapped
-  std::vector<int64_t> kinds_;
-  std::vector<std::string_view> merge_texts_;
   std::unordered_map<std::string_view, TokenId> ids_;
 };
 

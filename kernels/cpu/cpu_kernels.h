@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/index_tile.h"
 #include "kernels/kv_rows.h"
 #include "kernels/shapes.h"
 
@@ -34,10 +35,6 @@ struct MatMulTask {
   std::byte* scratch = nullptr;          // matmul_scratch_bytes, 64-byte aligned, one per thread
 };
 
-// Keys are taken in parts of so many pages; each part has its own softmax, merged in order. That
-// cut is fixed, so a decode spread over threads and a prefill give the same bits.
-inline constexpr uint32_t kPartPages = 4;
-
 // One layer of one KvPage, resolved: tiles of KV head h at h * stride.
 struct PageTiles {
   const std::byte* keys = nullptr;
@@ -55,8 +52,8 @@ struct PageTiles {
 struct AttentionTask {
   AttentionShape shape;
   uint64_t first_position = 0;  // of row 0 of q
-  // [call_rows], in place of first_position + row, for rows that each see all tokens of the pages;
-  // or null.
+  // [call_rows], in place of first_position + row, for rows that each see all tokens of the pages
+  // (shape.window is 0); or null.
   const uint64_t* positions = nullptr;
   const PageTiles* pages = nullptr;
   uint32_t page_count = 0;
@@ -135,6 +132,9 @@ struct CpuKernels {
   void (*to_coordinates)(float* y, const KvRows& rows) noexcept = nullptr;
   void (*encode_tile)(const EncodeTask& task) noexcept = nullptr;
   uint64_t (*encode_scratch_bytes)(uint32_t head_dim) noexcept = nullptr;
+  // The products of queries with an index tile: the bits of reference/index_tile_codec.h; masses
+  // are the same on all tables, and within their precision of the reference.
+  void (*scan_index)(const IndexScanTask& task) noexcept = nullptr;
   void (*rms_norm)(MatrixView out, MatrixView x, const float* gain,
                    float epsilon) noexcept = nullptr;
   void (*swiglu)(MatrixView out, MatrixView gate_up) noexcept = nullptr;

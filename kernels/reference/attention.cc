@@ -18,6 +18,13 @@ uint32_t VisibleTokens(const KvPage& page, uint64_t position) {
   return static_cast<uint32_t>(std::min<uint64_t>(page.tokens, position - page.first_position + 1));
 }
 
+// Where they begin: at page.hidden, or where the query's window does.
+uint32_t HiddenTokens(const KvPage& page, uint64_t position, uint32_t window) {
+  if (window == 0 || position + 1 < page.first_position + window) return page.hidden;
+  const uint64_t before = position + 1 - window - page.first_position;
+  return std::max(page.hidden, static_cast<uint32_t>(std::min<uint64_t>(before, page.tokens)));
+}
+
 // One key or value as the page holds it, in double.
 void ReadRow(double* out, const std::byte* tile, bool is_key, const KvFormat& format,
              uint32_t token) {
@@ -64,11 +71,13 @@ void ToValues(double* sums, double total, uint32_t head_dim, const KvBasis* basi
   }
 }
 
-// Calls visit(page, format, visible tokens) for every page in order.
+// Calls visit(page, format, visible tokens) for every page in order; the page hides what the window
+// leaves out.
 template <typename Visit>
 void ForEachPage(const ReferenceAttentionTask& task, uint64_t position, Visit visit) {
   for (const KvPageList& list : task.lists) {
-    for (const KvPage& page : list.pages) {
+    for (KvPage page : list.pages) {
+      page.hidden = HiddenTokens(page, position, task.shape.window);
       visit(page, *list.format, VisibleTokens(page, position));
     }
   }

@@ -22,9 +22,11 @@ void AddReplayCommands(CLI::App& app, Status* status);  // replay
 void AddDiskTierCommand(CLI::App& app, Status* status);
 void AddHostTierCommand(CLI::App& app, Status* status);
 void AddChainCommand(CLI::App& app, Status* status);
+void AddIndexScanCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
-    AddModelCommands, AddReplayCommands, AddDiskTierCommand, AddHostTierCommand, AddChainCommand,
+    AddModelCommands,   AddReplayCommands, AddDiskTierCommand,
+    AddHostTierCommand, AddChainCommand,   AddIndexScanCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.

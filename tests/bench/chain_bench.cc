@@ -1,5 +1,7 @@
 // corpus-bench chain: a large catalogue: opening it, finding a long prefix in it, the memory of its
-// index; beside the rate of SHA-256, which no lookup of a new chain can beat.
+// index; beside the rate of SHA-256, which no lookup of a new chain can beat. Then a corpus of very
+// many documents: finding its blocks wherever they stand, and publishing into it, beside publishing
+// the same into a small one.
 #include <fcntl.h>
 #include <malloc.h>
 #include <unistd.h>
@@ -13,6 +15,7 @@
 
 #include "store/block_store.h"
 #include "store/catalog.h"
+#include "store/corpus_chain.h"
 #include "tests/bench/bench_command.h"
 #include "tests/bench/raw_disk.h"
 
@@ -29,6 +32,9 @@ struct Arguments {
   uint64_t blocks = 1'000'000;
   uint64_t chain_tokens = 10'000'000;
   uint32_t rounds = 5;
+  uint64_t documents = 100'000;
+  uint64_t document_blocks = 78'000;  // of one block each; what is more has no tokens
+  uint64_t publishes = 2'000;
   bool smoke = false;
   std::string format = "table";
 };
@@ -59,14 +65,12 @@ std::vector<TokenId> RandomTokens(uint64_t seed, uint64_t count) {
   return tokens;
 }
 
-// A corpus as Publish leaves it, but for the payload, which no lookup reads.
-Status AddCorpus(Catalog& catalog, const std::string& name, std::span<const TokenId> tokens,
+// A corpus as Publish leaves it after these blocks, but for the payload, which no lookup reads.
+Status AddCorpus(Catalog& catalog, CorpusRecord record, std::span<const TokenId> tokens,
                  std::span<const Digest> chain, uint64_t* extent) {
-  CorpusRecord record;
+  const CorpusChain layout(record, kBlockTokens);
   record.id = catalog.NextCorpusId();
-  record.name = name;
-  record.tokens = record.durable_tokens = tokens.size();
-  record.block_bytes = 819'200;
+  record.durable_tokens = layout.TokensOfBlocks(chain.size());
   {
     Catalog::Change change;
     change.PutTokens(record.id, tokens, 0);
@@ -84,12 +88,12 @@ Status AddCorpus(Catalog& catalog, const std::string& name, std::span<const Toke
       entry.location = {number, static_cast<uint32_t>(i % kPublishBlocks * 201)};
       entry.place = {chain.front(), i};
       entry.payload_bytes = record.block_bytes;
-      entry.tokens =
-          static_cast<uint32_t>(std::min<size_t>(kBlockTokens, tokens.size() - i * kBlockTokens));
+      const BlockSpan span = layout.block(i);
+      entry.tokens = span.tokens;
       entry.sections = 30;
       entry.references = 1;
       change.PutEntry(chain[i], entry);
-      change.PutBlockTokens(chain[i], tokens.subspan(i * kBlockTokens, entry.tokens));
+      change.PutBlockTokens(chain[i], tokens.subspan(span.first_token, span.tokens));
       record.chain.push_back(chain[i]);
     }
     change.PutRecord(record, &old);
@@ -97,6 +101,51 @@ Status AddCorpus(Catalog& catalog, const std::string& name, std::span<const Toke
   }
   return OkStatus();
 }
+
+CorpusRecord NewRecord(const std::string& name, uint64_t tokens) {
+  CorpusRecord record;
+  record.name = name;
+  record.tokens = tokens;
+  record.block_bytes = 819'200;
+  return record;
+}
+
+// A preamble and documents of one block, and after them some without tokens.
+CorpusRecord NewSegmented(const Arguments& a, uint64_t blocks) {
+  CorpusRecord record = NewRecord("documents", (blocks + 1) * kBlockTokens);
+  record.segments = {8 * kBlockTokens, kBlockTokens};
+  for (uint64_t i = 0; i < std::max(a.documents, blocks); ++i) {
+    record.sources.push_back({"a/folder/of/documents/" + std::to_string(i) + ".txt",
+                              (1 + std::min(i, blocks)) * kBlockTokens,
+                              i < blocks ? kBlockTokens : 0, 4 * kBlockTokens,
+                              std::string(64, 'a')});
+  }
+  return record;
+}
+
+struct Growing {
+  CorpusRecord record;
+  std::vector<TokenId> tokens;
+  std::vector<Digest> chain;
+  std::vector<double> publish_ms;
+
+  // Publishes the next blocks, of a page each: what is measured is not the disk's bandwidth.
+  Status Publish(BlockStore& store) {
+    static const std::vector<std::byte> payload(4096);
+    const CorpusChain layout(record, kBlockTokens);
+    std::vector<BlockWrite> writes;
+    const size_t first = record.chain.size();
+    for (size_t i = first; i < std::min<size_t>(first + 8, chain.size()); ++i) {
+      const BlockSpan span = layout.block(i);
+      const auto begin = tokens.begin() + static_cast<ptrdiff_t>(span.first_token);
+      writes.push_back({chain[i], {begin, begin + span.tokens}, payload, 1});
+    }
+    const auto start = BenchClock::now();
+    ASSIGN_OR_RETURN(record, store.Publish(record, writes));
+    publish_ms.push_back(SecondsSince(start) * 1e3);
+    return OkStatus();
+  }
+};
 
 struct Measured {
   std::vector<double> open_ms, cold_ms, warm_ms, hash_ms;
@@ -139,6 +188,56 @@ json AsJson(const std::vector<double>& values) {
   return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}};
 }
 
+// The median of the first tenth and of the last: what grows with the chain shows between them.
+json Growth(const std::vector<double>& values) {
+  const size_t part = std::max<size_t>(values.size() / 10, 1);
+  json both = AsJson(values);
+  both["first_tenth"] =
+      SpreadOf({values.begin(), values.begin() + static_cast<ptrdiff_t>(part)}).median;
+  both["last_tenth"] = SpreadOf({values.end() - static_cast<ptrdiff_t>(part), values.end()}).median;
+  return both;
+}
+
+Status MeasurePublishes(const std::string& folder, const Arguments& a, uint64_t* extent,
+                        json* report) {
+  const uint64_t blocks = a.document_blocks + 8 * a.publishes;
+  Growing large, small;
+  large.record = NewSegmented(a, blocks);
+  large.tokens = RandomTokens(1001, large.record.tokens);
+  large.chain = CorpusChain(large.record, kBlockTokens).Digests({}, large.tokens);
+  {
+    ASSIGN_OR_RETURN(const auto catalog, Catalog::Open(folder + "/catalog"));
+    RETURN_IF_ERROR(AddCorpus(*catalog, large.record, large.tokens,
+                              std::span(large.chain).first(1 + a.document_blocks), extent));
+  }
+  BlockStoreOptions options;
+  options.data_dir = folder;
+  ASSIGN_OR_RETURN(const auto store, BlockStore::Open(options));
+  ASSIGN_OR_RETURN(large.record, store->GetCorpus("documents"));
+  small.tokens = RandomTokens(1002, 8 * a.publishes * kBlockTokens);
+  small.chain = BuildChain({}, small.tokens, kBlockTokens);
+  ASSIGN_OR_RETURN(small.record,
+                   store->CreateCorpus(NewRecord("small", small.tokens.size()), small.tokens));
+  const CorpusChain layout(large.record, kBlockTokens);
+  std::vector<double> lookup_ms;
+  for (uint32_t round = 0; round < a.rounds; ++round) {
+    const auto start = BenchClock::now();
+    RETURN_IF_ERROR(store->StoredBlocks(layout, large.chain, large.tokens).status());
+    lookup_ms.push_back(SecondsSince(start) * 1e3);
+  }
+  for (uint64_t i = 0; i < a.publishes; ++i) {
+    RETURN_IF_ERROR(large.Publish(*store));
+    RETURN_IF_ERROR(small.Publish(*store));
+  }
+  (*report)["documents"] = large.record.sources.size();
+  (*report)["document_blocks"] = a.document_blocks;
+  (*report)["publishes"] = a.publishes;
+  (*report)["stored_blocks_ms"] = AsJson(lookup_ms);
+  (*report)["publish_large_ms"] = Growth(large.publish_ms);
+  (*report)["publish_small_ms"] = Growth(small.publish_ms);
+  return OkStatus();
+}
+
 void Print(const json& report, const std::string& format) {
   if (format == "json") {
     std::cout << report.dump(1) << "\n";
@@ -157,6 +256,19 @@ void Print(const json& report, const std::string& format) {
   }
   std::printf("%-32s %8.0f bytes a block\n", "memory of the open catalogue",
               report["index_bytes_per_block"].get<double>());
+  std::printf("%lu documents, %lu blocks, then %lu publishes of 8 blocks of a page\n",
+              report["documents"].get<uint64_t>(), report["document_blocks"].get<uint64_t>(),
+              report["publishes"].get<uint64_t>());
+  std::printf("%-32s %8.1f ms\n", "which of its blocks are stored",
+              report["stored_blocks_ms"]["median"].get<double>());
+  for (const char* const which : {"publish_large_ms", "publish_small_ms"}) {
+    const json& row = report[which];
+    std::printf("%-32s %8.2f ms (%.2f..%.2f), first tenth %.2f, last %.2f\n",
+                which == std::string("publish_large_ms") ? "publish into it"
+                                                         : "the same into a small corpus",
+                row["median"].get<double>(), row["min"].get<double>(), row["max"].get<double>(),
+                row["first_tenth"].get<double>(), row["last_tenth"].get<double>());
+  }
 }
 
 Status BenchIn(const std::string& folder, const Arguments& a) {
@@ -169,8 +281,9 @@ Status BenchIn(const std::string& folder, const Arguments& a) {
     for (uint64_t corpus = 0; blocks < a.blocks; ++corpus) {
       const auto other = corpus == 0 ? tokens : RandomTokens(corpus + 1, a.chain_tokens);
       const auto other_chain = corpus == 0 ? chain : BuildChain({}, other, kBlockTokens);
-      RETURN_IF_ERROR(
-          AddCorpus(*catalog, "corpus" + std::to_string(corpus), other, other_chain, &extent));
+      RETURN_IF_ERROR(AddCorpus(*catalog,
+                                NewRecord("corpus" + std::to_string(corpus), other.size()), other,
+                                other_chain, &extent));
       blocks += other_chain.size();
     }
   }
@@ -178,16 +291,17 @@ Status BenchIn(const std::string& folder, const Arguments& a) {
   for (uint32_t round = 0; round < a.rounds; ++round) {
     RETURN_IF_ERROR(MeasureRound(folder, tokens, chain, blocks, &measured));
   }
-  Print({{"command", "corpus-bench chain"},
-         {"blocks", blocks},
-         {"chain_tokens", a.chain_tokens},
-         {"rounds", a.rounds},
-         {"open_ms", AsJson(measured.open_ms)},
-         {"cold_ms", AsJson(measured.cold_ms)},
-         {"warm_ms", AsJson(measured.warm_ms)},
-         {"hash_ms", AsJson(measured.hash_ms)},
-         {"index_bytes_per_block", measured.index_bytes_per_block}},
-        a.format);
+  json report = {{"command", "corpus-bench chain"},
+                 {"blocks", blocks},
+                 {"chain_tokens", a.chain_tokens},
+                 {"rounds", a.rounds},
+                 {"open_ms", AsJson(measured.open_ms)},
+                 {"cold_ms", AsJson(measured.cold_ms)},
+                 {"warm_ms", AsJson(measured.warm_ms)},
+                 {"hash_ms", AsJson(measured.hash_ms)},
+                 {"index_bytes_per_block", measured.index_bytes_per_block}};
+  RETURN_IF_ERROR(MeasurePublishes(folder, a, &extent, &report));
+  Print(report, a.format);
   return OkStatus();
 }
 
@@ -196,6 +310,9 @@ Status Bench(Arguments a) {
     a.blocks = 2000;
     a.chain_tokens = 130'000;
     a.rounds = 1;
+    a.documents = 500;
+    a.document_blocks = 300;
+    a.publishes = 10;
   }
   std::string folder = a.folder + "/corpus-bench-XXXXXX";
   if (mkdtemp(folder.data()) == nullptr) return IoError("cannot make a folder in " + a.folder);
@@ -213,6 +330,10 @@ void AddChainCommand(CLI::App& app, Status* status) {
   command->add_option("--folder", a->folder, "where the catalogue is made (the temporary folder)");
   command->add_option("--blocks", a->blocks, "in the catalogue");
   command->add_option("--tokens", a->chain_tokens, "of the chain that is looked up");
+  command->add_option("--documents", a->documents, "of the corpus that is published into");
+  command->add_option("--document-blocks", a->document_blocks, "that it has before");
+  command->add_option("--publishes", a->publishes, "of 8 blocks each")
+      ->check(CLI::Range(1, 1'000'000));
   command->add_option("--rounds", a->rounds, "the median is reported")->check(CLI::Range(1, 100));
   AddCommonOptions(command, &a->smoke, &a->format);
   command->callback([a, status] { *status = Bench(*a); });

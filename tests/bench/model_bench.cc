@@ -57,11 +57,10 @@ struct Work {
 Work WorkOf(const ModelSession& session, const KvFormat& format) {
   const ModelConfig& c = session.model().config();
   Work work;
-  for (const GgufTensor& tensor : session.file().tensors()) {
-    if (tensor.dims.size() != 2) continue;
-    const bool table = tensor.name == "token_embd.weight";
-    if (!table) work.weight_macs += static_cast<double>(tensor.dims[0] * tensor.dims[1]);
-    work.weight_bytes += static_cast<double>(tensor.bytes.size());
+  for (const TensorSize& tensor : session.source().TensorSizes()) {
+    if (!tensor.matrix) continue;
+    if (!tensor.embedding) work.weight_macs += static_cast<double>(tensor.elements);
+    work.weight_bytes += static_cast<double>(tensor.bytes);
   }
   work.attention_macs = 2.0 * c.layers * c.q_heads * c.head_dim;
   work.kv_bytes = static_cast<double>(format.BlockBytes()) / format.block_tokens;
@@ -109,9 +108,9 @@ Status BenchPrefill(ModelSession& session, const Arguments& a, std::span<const T
 
 Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
                    const Work& work, double read_gbytes, json* results) {
-  ASSIGN_OR_RETURN(
-      const auto logits,
-      session.backend().Allocate(uint64_t{session.model().config().vocabulary} * 4, "logits"));
+  ASSIGN_OR_RETURN(const auto logits,
+                   session.backend().AllocateShared(
+                       uint64_t{session.model().config().vocabulary} * 4, "logits"));
   for (const uint32_t depth : a.depths) {
     const uint32_t start =
         std::min(depth, session.model().config().context_tokens - a.decode_tokens * a.repeats);
@@ -153,8 +152,8 @@ Result<double> TogetherSeconds(ModelSession& session, std::span<KvSequence* cons
   const auto rows = static_cast<uint32_t>(sequences.size());
   const ModelConfig& config = session.model().config();
   ASSIGN_OR_RETURN(const auto scratch, ForwardScratch::Create(session.backend(), config, rows));
-  ASSIGN_OR_RETURN(const auto logits,
-                   session.backend().Allocate(uint64_t{config.vocabulary} * rows * 4, "logits"));
+  ASSIGN_OR_RETURN(const auto logits, session.backend().AllocateShared(
+                                          uint64_t{config.vocabulary} * rows * 4, "logits"));
   const auto begin = BenchClock::now();
   for (uint32_t step = 0; step < steps; ++step) {
     std::vector<TokenId> tokens;
@@ -271,6 +270,7 @@ void AddOptions(CLI::App* command, Arguments* a) {
   command->add_option("--kv-format", a->kv_format, "bf16 (default), int8, cq8, cq4, cq4k3v, ...");
   command->add_option("--calibration-dir", a->session.calibration_dir,
                       "where calibrations of cq formats are kept");
+  command->add_option("--device", a->session.device, "cpu (default), auto, cuda:N");
   command->add_option("--isa", a->session.isa, "auto, avx2, avx512, amx");
   command->add_option("--threads", a->session.threads, "0: all");
   command->add_option("--tokens", a->prefill, "prefill lengths")->delimiter(',');

@@ -40,8 +40,8 @@ Result<std::vector<TokenId>> ReadIds(const std::string& path, uint32_t vocabular
 }  // namespace
 
 Status TokenizeCommand(const EvalArguments& arguments) {
-  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(arguments.session.model_path));
-  ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::FromGguf(*file));
+  ASSIGN_OR_RETURN(const auto source, OpenModelSource(arguments.session.model_path));
+  ASSIGN_OR_RETURN(const auto tokenizer, source->LoadTokenizer());
   ASSIGN_OR_RETURN(const auto ids,
                    EncodeFile(*tokenizer, arguments.text_path, arguments.parse_special));
   if (arguments.format == "json") {
@@ -53,7 +53,9 @@ Status TokenizeCommand(const EvalArguments& arguments) {
 }
 
 Status LogitsCommand(const EvalArguments& arguments) {
-  ASSIGN_OR_RETURN(const auto session, ModelSession::Open(arguments.session));
+  ModelSessionOptions options = arguments.session;
+  options.needs_tokenizer = false;
+  ASSIGN_OR_RETURN(const auto session, ModelSession::Open(options));
   ASSIGN_OR_RETURN(const auto ids,
                    ReadIds(arguments.ids_path, session->model().config().vocabulary));
   ASSIGN_OR_RETURN(const auto kv, session->NewSequence(arguments.perplexity.readback.format));
@@ -73,7 +75,10 @@ Status LogitsCommand(const EvalArguments& arguments) {
 namespace {
 
 void AddModel(CLI::App* command, EvalArguments* a) {
-  command->add_option("--model", a->session.model_path, "GGUF file")->required();
+  command
+      ->add_option("--model", a->session.model_path,
+                   "GGUF file, or a folder with config.json and safetensors")
+      ->required();
   command->add_option("-o,--output", a->format, "table or json")
       ->check(CLI::IsMember({"table", "json"}));
 }
@@ -83,7 +88,7 @@ void AddDevice(CLI::App* command, EvalArguments* a) {
                       "where calibrations of cq formats are kept");
   command->add_option("--calibration-text", a->session.calibration_text,
                       "a text to calibrate on; default: the bundled one");
-  command->add_option("--device", a->device, "cpu")->check(CLI::IsMember({"cpu", "auto"}));
+  command->add_option("--device", a->session.device, "cpu (default), auto, cuda:N");
   command->add_option("--isa", a->session.isa,
                       "auto, avx2, avx512, amx, or reference (plain loops, slow)");
   command->add_option("--threads", a->session.threads, "0: all");
@@ -110,26 +115,83 @@ void AddWindows(CLI::App* command, EvalArguments* a) {
 void AddRecall(CLI::App* command, EvalArguments* a) {
   AddModel(command, a);
   AddDevice(command, a);
+  command->add_option("--mode", a->long_recall.mode, "exact (default) or segmented")
+      ->check(CLI::IsMember({"exact", "segmented"}));
   command
-      ->add_option("--tasks", a->recall_tasks,
-                   "passkey, multikey2, multikey3, records, with commas between (all)")
+      ->add_option("--lengths", a->recall_lengths,
+                   "tokens, with commas between, K and M of 1024. exact: of prompt and answer "
+                   "(1K, doubled up to the model's context); segmented: of a corpus (8K,32K,128K)")
       ->delimiter(',');
   command
-      ->add_option("--lengths", a->recall.lengths,
-                   "tokens of prompt and answer (1024, doubled up to the model's context)")
+      ->add_option("--kv-format,--formats", a->recall.formats,
+                   "KV formats (exact: bf16,int8; segmented: cq4)")
       ->delimiter(',');
-  command->add_option("--formats", a->recall.formats, "KV formats (bf16,int8)")->delimiter(',');
-  command->add_option("--samples", a->recall.samples, "texts a task and length (10)");
+  command->add_option("--samples", a->recall.samples,
+                      "texts a task and length (exact: 10; segmented: 1)");
   command->add_option("--seed", a->recall.seed, "of the texts (1)");
-  command->add_option("--file", a->text_path, "filler of passkey (plain sentences made for it)");
   command->add_option("--plot", a->plot_path, "write a heat map as SVG");
   command->add_option("--answers", a->answers_path, "write each question and its answers as JSON");
+}
+
+void AddSegmented(CLI::App* command, LongRecallArguments* a) {
+  command->add_option("--text", a->texts,
+                      "NAME=FILE or NAME=FOLDER to hide facts in; may be repeated");
+  command->add_option("--split", a->split, "test (default): two thirds of a folder's files; dev")
+      ->check(CLI::IsMember({"test", "dev"}));
+  command
+      ->add_option("--retrieval", a->retrievals,
+                   "fused, heads, lexical, default (the engine's), or none: baselines only")
+      ->delimiter(',');
+  command->add_option("--budget", a->budgets, "tokens a question may attend to; 0: the engine's")
+      ->delimiter(',');
+  command->add_option("--questions", a->questions, "of a corpus (20)");
+  command->add_option("--answer-tokens", a->answer_tokens, "at most (32)");
+  command->add_option("--baselines", a->baselines, "full, last, block, rag (all), or none")
+      ->delimiter(',');
+  command->add_option("--rag-chunk-tokens", a->rag_chunk_tokens, "(128,256,512)")->delimiter(',');
+  command->add_option("--rag-chunks", a->rag_chunks, "chunks before the question (1,4,16)")
+      ->delimiter(',');
+  command->add_option("--rag-questions", a->rag_questions, "of a corpus, for each of them (10)");
+  command->add_option("--work", a->work_dir, "folder where prefilled corpora are kept");
+  command->add_option("--host-bytes", a->host_bytes, "of the store (2GiB)");
+  command->add_option("--disk-bytes", a->disk_bytes, "of the store (40GiB)");
+}
+
+void AddRecallCommands(CLI::App* app, EvalArguments* a, Status* status) {
+  auto* recall = app->add_subcommand(
+      "recall",
+      "values hidden in texts, asked for by depth and KV format, as RULER's needle tests; in the "
+      "mode segmented beside full attention, the end of the corpus, and Micro-RAG");
+  AddRecall(recall, a);
+  recall
+      ->add_option("--tasks", a->recall_tasks,
+                   "exact: passkey, multikey2, multikey3, records; segmented: multikey, records, "
+                   "facts; with commas between (all)")
+      ->delimiter(',');
+  recall->add_option("--file", a->text_path,
+                     "filler of passkey (plain sentences made for it); exact");
+  AddSegmented(recall, &a->long_recall);
+  recall->callback([=] {
+    a->samples_given = recall->count("--samples") > 0;
+    *status = RecallCommand(*a);
+  });
+
+  auto* needle = app->add_subcommand("needle", "as recall, with facts that nothing resembles");
+  AddRecall(needle, a);
+  needle->add_option("--file", a->text_path, "filler; exact");
+  AddSegmented(needle, &a->long_recall);
+  needle->callback([=] {
+    a->samples_given = needle->count("--samples") > 0;
+    a->long_recall.needle = true;
+    *status = RecallCommand(*a);
+  });
 }
 
 int Main(int argc, char** argv) {
   CLI::App app("Offline quality of models and KV formats, with the engine's own code.\n");
   app.require_subcommand(1);
   EvalArguments a;
+  a.recall.formats.clear();  // each command has its own
   Status status;
   auto* tokenize = app.add_subcommand("tokenize", "print a text's token ids, one a line");
   AddModel(tokenize, &a);
@@ -169,11 +231,7 @@ int Main(int argc, char** argv) {
   AddModel(calibrate, &a);
   AddCompute(calibrate, &a);
   calibrate->callback([&] { status = CalibrateCommand(a); });
-  auto* recall = app.add_subcommand(
-      "recall",
-      "values hidden in texts, asked for by depth and KV format, as RULER's needle tests");
-  AddRecall(recall, &a);
-  recall->callback([&] { status = RecallCommand(a); });
+  AddRecallCommands(&app, &a, &status);
 
   auto* formats = app.add_subcommand("formats", "bytes and bits of a model's KV formats");
   AddModel(formats, &a);

@@ -11,17 +11,36 @@
 
 namespace corpusd {
 
+// Of needle and recall over long corpora, which share recall's other options.
+struct LongRecallArguments {
+  std::string mode = "exact";  // or segmented
+  bool needle = false;
+  std::vector<std::string> texts;  // NAME=PATH
+  std::string split = "test";      // or dev
+  std::vector<std::string> retrievals = {"default"};
+  std::vector<uint32_t> budgets = {0};
+  uint32_t questions = 20, answer_tokens = 32;
+  std::vector<std::string> baselines = {"full", "last", "block", "rag"};
+  std::vector<uint32_t> rag_chunk_tokens = {128, 256, 512};
+  std::vector<uint32_t> rag_chunks = {1, 4, 16};
+  size_t rag_questions = 10;
+  std::string work_dir;  // "": in the user's cache folder
+  std::string host_bytes = "2GiB", disk_bytes = "40GiB";
+};
+
 struct EvalArguments {
   ModelSessionOptions session;
   std::string text_path, ids_path, output_path, base_path;
   std::string positions = "all";
-  std::string device = "cpu";
   PerplexityOptions perplexity;
   bool context_given = false;
   bool parse_special = true;
   std::string format = "table";  // or json
   RecallOptions recall;
-  std::vector<std::string> recall_tasks;  // names; empty: all
+  std::vector<std::string> recall_tasks;    // names; empty: all
+  std::vector<std::string> recall_lengths;  // as ParseTokenCount; empty: as the mode has it
+  bool samples_given = false;
+  LongRecallArguments long_recall;
   std::string plot_path, answers_path;
 };
 
@@ -34,5 +53,9 @@ Status CalibrateCommand(const EvalArguments& arguments);
 // What blocks in each of recall.formats cost.
 Status FormatsCommand(const EvalArguments& arguments);
 Status RecallCommand(const EvalArguments& arguments);
+// Needle and recall in the mode segmented.
+Status LongRecallCommand(const EvalArguments& arguments);
+// "4096", "32K", "1M": K is 1024. kInvalidArgument otherwise.
+Result<uint64_t> ParseTokenCount(const std::string& text);
 
 }  // namespace corpusd

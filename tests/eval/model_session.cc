@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "engine/backend/cpu_backend.h"
+#include "engine/backend/device_backend.h"
 #include "engine/backend/reference_backend.h"
-#include "engine/model/file_digest.h"
 #include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
@@ -22,39 +21,44 @@ void ShowCalibration(size_t done, size_t windows) {
 
 Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptions& options) {
   auto session = std::make_unique<ModelSession>();
-  ASSIGN_OR_RETURN(session->file_, GgufFile::Open(options.model_path));
-  ASSIGN_OR_RETURN(session->tokenizer_, Tokenizer::FromGguf(*session->file_));
+  ASSIGN_OR_RETURN(session->source_, OpenModelSource(options.model_path));
+  auto tokenizer = session->source_->LoadTokenizer();
+  if (!tokenizer.ok() && options.needs_tokenizer) return tokenizer.status();
+  if (tokenizer.ok()) session->tokenizer_ = *std::move(tokenizer);
   if (options.isa == "reference") {
     session->backend_ = MakeReferenceBackend();
   } else {
-    ASSIGN_OR_RETURN(session->backend_, MakeCpuBackend({options.threads, options.isa}));
+    ASSIGN_OR_RETURN(session->backend_,
+                     MakeBackend(options.device, {options.threads, options.isa}));
   }
-  ASSIGN_OR_RETURN(session->model_, LoadLlamaModel(*session->file_, *session->backend_));
+  ASSIGN_OR_RETURN(session->model_, LoadModel(*session->source_, *session->backend_));
   ASSIGN_OR_RETURN(
       session->scratch_,
       ForwardScratch::Create(*session->backend_, session->model_->config(), kRunTokens));
   ASSIGN_OR_RETURN(
       session->logits_,
-      session->backend_->Allocate(
+      session->backend_->AllocateShared(
           uint64_t{session->model_->config().vocabulary} * kLogitRows * sizeof(float), "logits"));
+  if (session->tokenizer_ == nullptr) return session;
   // Only a calibration needs it: the name of one begins with it.
   ASSIGN_OR_RETURN(const std::string digest,
-                   FileDigestHex(options.model_path, options.calibration_dir));
+                   session->source_->WeightsDigestHex(options.calibration_dir));
   session->calibrations_ = std::make_unique<CalibrationSource>(
-      *session->file_, *session->tokenizer_, *session->model_, *session->backend_, session->gate_,
+      *session->source_, *session->tokenizer_, *session->model_, *session->backend_, session->gate_,
       CalibrationOptions{options.calibration_dir, "", options.calibration_text, digest,
                          options.threads, ShowCalibration});
   return session;
 }
 
 Result<KvLayout> ModelSession::Layout(const std::string& kv_format) {
-  KvLayout layout;
-  ASSIGN_OR_RETURN(layout.blocks, model_->Format(kv_format));
-  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
-  if (IsCoded(layout.blocks.key_codec) || IsCoded(layout.blocks.value_codec)) {
-    ASSIGN_OR_RETURN(layout.calibration, calibrations_->Current());
+  ASSIGN_OR_RETURN(const KvFormat blocks, model_->Format(kv_format));
+  if (calibrations_ != nullptr) return calibrations_->LayoutOf(blocks);
+  if (IsCoded(blocks)) {
+    return FailedPreconditionError(source_->path() + ": '" + kv_format +
+                                   "' needs a calibration, and that a tokenizer");
   }
-  return layout;
+  ASSIGN_OR_RETURN(const KvFormat own, model_->Format("bf16"));
+  return KvLayout{blocks, own, nullptr, nullptr};
 }
 
 Result<std::unique_ptr<KvSequence>> ModelSession::NewSequence(const std::string& kv_format) {

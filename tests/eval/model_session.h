@@ -11,19 +11,21 @@
 #include "engine/backend/backend.h"
 #include "engine/calibration/calibration_source.h"
 #include "engine/compute_gate.h"
-#include "engine/model/gguf.h"
 #include "engine/model/model.h"
+#include "engine/model/model_source.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace corpusd {
 
 struct ModelSessionOptions {
   std::string model_path;
+  std::string device = "cpu";
   std::string isa = "auto";  // or "reference": plain loops in double, the oracle
   unsigned threads = 0;
   // Where calibrations of coded formats are kept; "": nowhere.
   std::string calibration_dir = UserCacheFolder();
   std::string calibration_text;  // a text file to calibrate on; "": the bundled one
+  bool needs_tokenizer = true;   // false: a model without one will do
 };
 
 class ModelSession {
@@ -31,8 +33,9 @@ class ModelSession {
   static Result<std::unique_ptr<ModelSession>> Open(const ModelSessionOptions& options);
 
   const Model& model() const { return *model_; }
+  // REQUIRES: options.needs_tokenizer.
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  const GgufFile& file() const { return *file_; }
+  const ModelSource& source() const { return *source_; }
   Backend& backend() { return *backend_; }
   std::string backend_name() const { return std::string(backend_->name()); }
 
@@ -48,12 +51,12 @@ class ModelSession {
              const std::function<void(size_t row, std::span<const float> logits)>& rows);
 
  private:
-  std::unique_ptr<GgufFile> file_;
-  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ModelSource> source_;
+  std::unique_ptr<Tokenizer> tokenizer_;  // null: none
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
   ComputeGate gate_;
-  std::unique_ptr<CalibrationSource> calibrations_;
+  std::unique_ptr<CalibrationSource> calibrations_;  // null: no tokenizer
   std::unique_ptr<ForwardScratch> scratch_;
   std::unique_ptr<Buffer> logits_;
 };

@@ -7,18 +7,11 @@
 namespace corpusd {
 namespace {
 
-// The token that stands at the start of every window while it is computed, if the model wants one.
-std::optional<TokenId> BeginToken(const ModelSession& session) {
-  const auto wanted = session.file().GetBool("tokenizer.ggml.add_bos_token");
-  const auto token = session.file().GetUint("tokenizer.ggml.bos_token_id");
-  if (!wanted.ok() || !*wanted || !token.ok()) return std::nullopt;
-  if (*token >= session.model().config().vocabulary) return std::nullopt;
-  return static_cast<TokenId>(*token);
-}
-
+// With the token that stands at the start of every window while it is computed, if the model wants
+// one.
 std::vector<TokenId> Computed(const ModelSession& session, std::span<const TokenId> window) {
   std::vector<TokenId> tokens(window.begin(), window.end());
-  if (const auto begin = BeginToken(session)) tokens.front() = *begin;
+  if (const auto begin = session.source().StartToken()) tokens.front() = *begin;
   return tokens;
 }
 
@@ -34,7 +27,7 @@ Status CheckContext(const ModelSession& session, size_t context) {
 std::vector<TokenId> PerplexityIds(const ModelSession& session, std::string text) {
   if (text.ends_with('\n')) text.pop_back();
   std::vector<TokenId> ids;
-  if (const auto begin = BeginToken(session)) ids.push_back(*begin);
+  if (const auto begin = session.source().StartToken()) ids.push_back(*begin);
   session.tokenizer().Encode(text, false, &ids);
   return ids;
 }

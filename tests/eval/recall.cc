@@ -113,7 +113,7 @@ Status Ask(RecallAnswerer& answerer, const RecallCase& recall, RecallStatistics*
 }  // namespace
 
 Result<std::unique_ptr<RecallAnswerer>> MakeModelAnswerer(ModelSession& session) {
-  ASSIGN_OR_RETURN(auto chat, ChatTemplate::FromGguf(session.file(), session.tokenizer()));
+  ASSIGN_OR_RETURN(auto chat, session.source().LoadChatTemplate(session.tokenizer()));
   return std::make_unique<ModelAnswerer>(session, std::move(chat));
 }
 

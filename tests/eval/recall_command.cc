@@ -1,4 +1,5 @@
 // corpus-eval recall and corpus-eval formats: what is printed, as a table or as JSON.
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -107,7 +108,13 @@ Status WriteFile(const std::string& path, const std::string& text) {
 
 Result<RecallOptions> OptionsOf(const EvalArguments& a) {
   RecallOptions options = a.recall;
+  if (options.formats.empty()) options.formats = RecallOptions().formats;
   if (!a.recall_tasks.empty()) options.tasks.clear();
+  if (a.long_recall.needle) options.tasks = {RecallTask::kPasskey};
+  for (const std::string& text : a.recall_lengths) {
+    ASSIGN_OR_RETURN(const uint64_t length, ParseTokenCount(text));
+    options.lengths.push_back(static_cast<uint32_t>(std::min<uint64_t>(length, UINT32_MAX)));
+  }
   for (const std::string& name : a.recall_tasks) {
     ASSIGN_OR_RETURN(options.tasks.emplace_back(), ParseRecallTask(name));
   }
@@ -120,6 +127,7 @@ Result<RecallOptions> OptionsOf(const EvalArguments& a) {
 }  // namespace
 
 Status RecallCommand(const EvalArguments& a) {
+  if (a.long_recall.mode == "segmented") return LongRecallCommand(a);
   ASSIGN_OR_RETURN(const RecallOptions options, OptionsOf(a));
   ASSIGN_OR_RETURN(const auto session, ModelSession::Open(a.session));
   ASSIGN_OR_RETURN(const auto answerer, MakeModelAnswerer(*session));
@@ -161,7 +169,8 @@ Status RecallCommand(const EvalArguments& a) {
 Status FormatsCommand(const EvalArguments& a) {
   ASSIGN_OR_RETURN(const auto session, ModelSession::Open(a.session));
   json list = json::array();
-  for (const std::string& name : a.recall.formats) {
+  const auto names = a.recall.formats.empty() ? RecallOptions().formats : a.recall.formats;
+  for (const std::string& name : names) {
     ASSIGN_OR_RETURN(const KvFormat format, session->model().Format(name));
     const double elements =
         2.0 * format.layers * format.kv_heads * format.head_dim * format.block_tokens;

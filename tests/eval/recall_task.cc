@@ -1,7 +1,6 @@
 #include "tests/eval/recall_task.h"
 
 #include <algorithm>
-#include <cctype>
 #include <iterator>
 #include <unordered_set>
 
@@ -16,69 +15,19 @@ constexpr size_t kShots = 4;
 constexpr std::array<std::string_view, kRecallTasks.size()> kNames = {"passkey", "multikey2",
                                                                       "multikey3", "records"};
 
-constexpr std::array kAdjectives = {
-    "amber",  "ancient", "bitter",  "bold",   "brave", "bright", "broken",  "calm",  "clever",
-    "cold",   "crimson", "curious", "dark",   "deep",  "dusty",  "eager",   "early", "fierce",
-    "gentle", "golden",  "green",   "happy",  "heavy", "hollow", "humble",  "icy",   "jolly",
-    "kind",   "late",    "lively",  "lonely", "loud",  "misty",  "narrow",  "noble", "old",
-    "pale",   "plain",   "proud",   "quiet",  "rapid", "red",    "rough",   "round", "silent",
-    "silver", "sleepy",  "small",   "smooth", "soft",  "steep",  "strange", "sunny", "swift",
-    "tall",   "warm",    "white",   "wild",   "wise",  "young"};
-constexpr std::array kNouns = {
-    "anchor", "apple",  "barn",   "basket", "bear",   "bell",     "bird",   "boat",     "book",
-    "bottle", "bridge", "candle", "castle", "cloud",  "coat",     "corner", "desert",   "door",
-    "farmer", "field",  "fire",   "forest", "fox",    "garden",   "gate",   "glass",    "hammer",
-    "harbor", "hill",   "horse",  "house",  "island", "kettle",   "ladder", "lake",     "lamp",
-    "letter", "market", "meadow", "mirror", "moon",   "mountain", "needle", "ocean",    "orchard",
-    "owl",    "paper",  "pencil", "river",  "road",   "sailor",   "shadow", "shepherd", "ship",
-    "stone",  "table",  "tower",  "valley", "window", "wolf"};
 constexpr std::array kVerbs = {"watches", "follows", "finds",     "passes", "remembers",
                                "carries", "likes",   "visits",    "paints", "hears",
                                "guards",  "repairs", "discovers", "leaves", "describes"};
 constexpr std::array kPlaces = {"near", "behind", "above", "beside", "under", "beyond", "before"};
 
-// SplitMix64 (Steele, Lea and Flood 2014): the same numbers on every platform, unlike <random>'s
-// distributions.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  // In [0, limit); the bias of a remainder is below 2^-40 for the limits here.
-  size_t Below(size_t limit) { return Next() % limit; }
-  template <typename Words>
-  std::string Pick(const Words& words) {
-    return words[Below(words.size())];
-  }
-
- private:
-  uint64_t state_;
-};
-
 // Every case has its own numbers, whichever other cases are made.
-Random RandomOf(const RecallCaseOptions& options) {
-  Random mixed(options.seed);
+SeededRandom RandomOf(const RecallCaseOptions& options) {
+  SeededRandom mixed(options.seed);
   for (const uint64_t part :
        {static_cast<uint64_t>(options.task), uint64_t{options.length}, uint64_t{options.sample}}) {
-    mixed = Random(mixed.Next() ^ part);
+    mixed = SeededRandom(mixed.Next() ^ part);
   }
   return mixed;
-}
-
-std::string Digits(Random& random, size_t count) {
-  std::string text(1, static_cast<char>('1' + random.Below(9)));
-  while (text.size() < count) text += static_cast<char>('0' + random.Below(10));
-  return text;
-}
-
-std::string HexDigits(Random& random, size_t count) {
-  std::string text;
-  while (text.size() < count) text += "0123456789abcdef"[random.Below(16)];
-  return text;
 }
 
 // A needle's line is start + " " + value + "."; start is also how its answer starts.
@@ -87,7 +36,7 @@ struct Needle {
   std::string Line() const { return start + " " + value + ".\n"; }
 };
 
-Needle MakeNeedle(RecallTask task, size_t number, Random& random) {
+Needle MakeNeedle(RecallTask task, size_t number, SeededRandom& random) {
   // Two words make 3600 keys: enough for 1000, not for the lines of a very long text.
   const auto words = [&] {
     const std::string more = number < 1000 ? "" : random.Pick(kAdjectives) + "-";
@@ -95,18 +44,18 @@ Needle MakeNeedle(RecallTask task, size_t number, Random& random) {
   };
   switch (task) {
     case RecallTask::kPasskey:
-      return {"", "The pass key is:", Digits(random, 5)};
+      return {"", "The pass key is:", RandomDigits(random, 5)};
     case RecallTask::kMultikey2: {
       const std::string key = words();
-      return {key, "The special magic number for " + key + " is:", Digits(random, 5)};
+      return {key, "The special magic number for " + key + " is:", RandomDigits(random, 5)};
     }
     case RecallTask::kMultikey3: {
-      const std::string key = HexDigits(random, 4);
-      return {key, "The special magic code for " + key + " is:", HexDigits(random, 4)};
+      const std::string key = RandomHexDigits(random, 4);
+      return {key, "The special magic code for " + key + " is:", RandomHexDigits(random, 4)};
     }
     case RecallTask::kRecords: {
       const std::string key = words();
-      return {key, "Status active, region north, code of " + key + ":", Digits(random, 5)};
+      return {key, "Status active, region north, code of " + key + ":", RandomDigits(random, 5)};
     }
   }
   return {};
@@ -134,7 +83,7 @@ Status NoRoom(const RecallCaseOptions& options) {
 }
 
 // Lines of needles with keys and values of their own, as many as fit.
-std::vector<Needle> MakeNeedles(const RecallCaseOptions& options, Random& random) {
+std::vector<Needle> MakeNeedles(const RecallCaseOptions& options, SeededRandom& random) {
   std::vector<Needle> needles;
   std::unordered_set<std::string> used;
   std::string text;
@@ -155,7 +104,7 @@ std::vector<Needle> MakeNeedles(const RecallCaseOptions& options, Random& random
   return needles;
 }
 
-Status AddNeedles(const RecallCaseOptions& options, Random& random, RecallCase* made) {
+Status AddNeedles(const RecallCaseOptions& options, SeededRandom& random, RecallCase* made) {
   const std::vector<Needle> needles = MakeNeedles(options, random);
   if (needles.empty()) return NoRoom(options);
   for (const Needle& needle : needles) {
@@ -192,7 +141,7 @@ std::vector<std::string_view> Pieces(std::string_view filler) {
   return pieces;
 }
 
-Status AddPasskey(const RecallCaseOptions& options, Random& random, RecallCase* made) {
+Status AddPasskey(const RecallCaseOptions& options, SeededRandom& random, RecallCase* made) {
   const Needle needle = MakeNeedle(options.task, 0, random);
   const std::string line = "\n" + needle.start + " " + needle.value + ". Remember it. " +
                            needle.value + " is the pass key.\n";
@@ -232,16 +181,6 @@ Status AddPasskey(const RecallCaseOptions& options, Random& random, RecallCase* 
   return OkStatus();
 }
 
-bool HoldsWord(std::string_view text, std::string_view word) {
-  const auto inside = [&](size_t at) {
-    return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at])) != 0;
-  };
-  for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {
-    if (!(at > 0 && inside(at - 1)) && !inside(at + word.size())) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 std::string_view RecallTaskName(RecallTask task) { return kNames[static_cast<size_t>(task)]; }
@@ -259,14 +198,14 @@ Result<RecallCase> MakeRecallCase(const RecallCaseOptions& options) {
   made.task = options.task;
   made.length = options.length;
   made.sample = options.sample;
-  Random random = RandomOf(options);
+  SeededRandom random = RandomOf(options);
   RETURN_IF_ERROR(options.task == RecallTask::kPasskey ? AddPasskey(options, random, &made)
                                                        : AddNeedles(options, random, &made));
   return made;
 }
 
 std::string RecallFiller(uint64_t seed, size_t bytes) {
-  Random random(seed);
+  SeededRandom random(seed);
   std::string text;
   for (size_t sentence = 0; text.size() < bytes; ++sentence) {
     text += "The " + random.Pick(kAdjectives) + " " + random.Pick(kNouns) + " " +

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "tests/eval/seeded_words.h"
 
 namespace corpusd {
 
@@ -19,7 +20,6 @@ enum class RecallTask : uint8_t { kPasskey, kMultikey2, kMultikey3, kRecords };
 
 inline constexpr std::array kRecallTasks = {RecallTask::kPasskey, RecallTask::kMultikey2,
                                             RecallTask::kMultikey3, RecallTask::kRecords};
-inline constexpr uint32_t kDeciles = 10;
 
 std::string_view RecallTaskName(RecallTask task);
 // kInvalidArgument, with the names there are.

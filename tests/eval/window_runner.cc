@@ -107,7 +107,8 @@ class WindowRunner {
   Status Piece(std::span<const TokenId> tokens, const KvFormat& own, bool encode,
                const RowFunction& rows) {
     KvSequence kv({layout_.blocks, own, layout_.calibration, nullptr});
-    for (const KeptPage& page : pages_) kv.AddShared(*page.format, page.bytes->data(), page.tokens);
+    for (const KeptPage& page : pages_)
+      kv.AddShared(*page.format, {page.bytes->data(), page.tokens});
     const auto before = static_cast<size_t>(kv.tokens());
     RETURN_IF_ERROR(session_.Run(tokens, kv, [&](size_t row, std::span<const float> logits) {
       rows(before + row, logits);

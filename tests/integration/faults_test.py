@@ -161,7 +161,8 @@ class FaultsTest(IntegrationTest):
 
     def test_a_corpus_too_long_is_refused_with_count_and_limit(self):
         daemon = self.daemon()
-        run = daemon.ctl("ingest", "a", self.write("a.txt", prose(1, 5000)), "-q")
+        run = daemon.ctl("ingest", "a", self.write("a.txt", prose(1, 5000)), "-q",
+                         "--mode", "exact")
         self.assertEqual(run.code, 2, run.err)
         self.assertIn("tokens", run.err)
         self.assertIn("at most", run.err)

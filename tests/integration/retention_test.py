@@ -101,6 +101,22 @@ class RetentionTest(IntegrationTest):
         self.assertEqual(self.ask(daemon, "a")["answer"], before)
         self.assertEqual(daemon.ctl("rm", "b", "--yes").code, 0)
 
+    def test_a_prefill_that_a_full_disk_cut_off_is_tried_again_when_there_is_room(self):
+        daemon = self.daemon(start=False)
+        daemon.start(env={"CORPUSD_FAULT": "payload.write=enospc:times=3"})
+        failed = daemon.ctl("ingest", "a", self.write("a.txt", prose(1, 100)), "-q")
+        self.assertEqual(failed.code, 8, failed.err)
+        self.assertIn("tried again by itself", failed.err)
+        self.assertIn("again", daemon.ctl("jobs").out)
+
+        def job():
+            return daemon.ctl("jobs", "-o", "json").json()[0]
+
+        self.wait_for("the second try", lambda: job()["state"] == "done")
+        self.assertEqual(job()["failed_times"], 1)
+        self.assertIsNone(job()["retry_at"])
+        self.ask(daemon, "a")
+
     def test_leases_are_listed_and_end_with_their_connection(self):
         daemon = self.daemon()
         self.ingest(daemon, "a", prose(1, 100))

@@ -86,6 +86,23 @@ class BlockStoreModelTest : public StoreFixture {
     model_.erase(from);
   }
 
+  // `from` takes the place of `to`, which is `previous` from then on.
+  void Replace(const std::string& from, const std::string& to, const std::string& previous) {
+    if (from == to || from == previous || to == previous) return;
+    if (const auto made = model_.find(from); made != model_.end()) {
+      auto record = *store_->GetCorpus(from);
+      record.replaces = to;
+      record.state = CorpusState::kReady;
+      ASSERT_TRUE(store_->UpdateCorpus(record).ok());
+    }
+    const bool possible = model_.contains(from) && model_.contains(to);
+    ASSERT_EQ(store_->ReplaceCorpus(from, to, previous, 0).ok(), possible);
+    if (!possible) return;
+    model_[previous] = model_[to];
+    model_[to] = model_[from];
+    model_.erase(from);
+  }
+
   // By policy: what the plan says is what happens, and no one else loses a block.
   void EvictSome(uint64_t bytes, bool dry_run) {
     const uint64_t before = store_->evictions().bytes;
@@ -117,7 +134,7 @@ class BlockStoreModelTest : public StoreFixture {
     const std::string name(1, static_cast<char>('a' + random() % 6));
     const auto it = model_.find(name);
     const bool filled = it != model_.end() && it->second.published > 0;
-    switch (random() % 14) {
+    switch (random() % 15) {
       case 0:
       case 1:
         Make(name, random);
@@ -172,6 +189,10 @@ class BlockStoreModelTest : public StoreFixture {
       }
       case 12:
         EvictSome(random() % (12 * kTestBlockBytes), random() % 3 == 0);
+        break;
+      case 13:
+        Replace(name, std::string(1, static_cast<char>('a' + random() % 6)),
+                std::string(1, static_cast<char>('a' + random() % 6)));
         break;
       default:
         if (random() % 4 == 0) Reopen();

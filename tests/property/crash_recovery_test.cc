@@ -15,6 +15,7 @@ constexpr const char* kFolderVariable = "CORPUSD_CRASH_FOLDER";
 constexpr const char* kWorkSeedVariable = "CORPUSD_CRASH_SEED";
 constexpr const char* kEvictVariable = "CORPUSD_CRASH_EVICT";
 constexpr size_t kRunBlocks = 4;
+constexpr int64_t kFarMs = 4'000'000'000'000;  // an expiry that does not come
 constexpr uint64_t kSmallDiskBytes = uint64_t{16} << 20;
 
 class CrashRecoveryTest : public StoreFixture {
@@ -57,8 +58,25 @@ class CrashRecoveryTest : public StoreFixture {
     for (const CorpusRecord& record : store_->ListCorpora()) {
       EXPECT_EQ(record.chain.size() % kRunBlocks, 0u) << "part of a publish became visible";
       if (!record.chain.empty()) ExpectWhole(record.chain);
+      // An update takes the whole place of what it replaces, or nothing of it.
+      const bool beside = record.name.ends_with("~update");
+      EXPECT_TRUE(record.replaces.empty() || beside) << record.name;
+      const bool left = record.name.ends_with("~previous");
+      EXPECT_EQ(left, record.priority == RetentionPriority::kLow) << record.name;
+      EXPECT_EQ(left, record.expires_at_ms != 0) << record.name;
     }
     ExpectInvariants(*store_);
+    size_t sidecars = 0;
+    for (const CorpusRecord& record : store_->ListCorpora()) {
+      const auto sidecar = store_->Sidecar(record.id, "index");
+      if (sidecar.status().code() == StatusCode::kNotFound) continue;
+      ASSERT_TRUE(sidecar.ok()) << sidecar.status().ToString();
+      EXPECT_FALSE(sidecar->empty());
+      ++sidecars;
+    }
+    const std::filesystem::directory_iterator files(folder_ + "/sidecars");
+    EXPECT_EQ(std::distance(begin(files), end(files)), static_cast<ptrdiff_t>(sidecars))
+        << "what nobody owns, or a draft";
   }
 
   // With all corpora gone nothing of them is left, orphans of crashes included.
@@ -67,6 +85,7 @@ class CrashRecoveryTest : public StoreFixture {
       ASSERT_TRUE(store_->RemoveCorpus(record.name).ok());
     }
     EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/segments"));
+    EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/sidecars"));
   }
 };
 
@@ -92,8 +111,8 @@ TEST_F(CrashRecoveryTest, KillAtAnyMomentLeavesWholeBlocks) {
 
 // The same at the places where a crash is worst.
 TEST_F(CrashRecoveryTest, CrashAroundPayloadAndCatalogue) {
-  for (const char* const point :
-       {"payload.write", "payload.written", "catalog.write", "catalog.written"}) {
+  for (const char* const point : {"payload.write", "payload.written", "catalog.write",
+                                  "catalog.written", "sidecar.write", "sidecar.written"}) {
     for (const int after : {0, 1, 2, 5}) {
       store_.reset();
       int events = -1;
@@ -174,9 +193,11 @@ TEST_F(CrashWorker, DISABLED_Work) {
     const std::string name = "c" + std::to_string(random() % 4);
     const TestCorpus content =
         MakeCorpus(static_cast<uint32_t>(random() % 5), 3 * kRunBlocks, random() % 6);
-    auto record = Create(name, content);
+    const bool updates = store_->GetCorpus(name).ok() && random() % 2 == 0;
+    const std::string made = updates ? name + "~update" : name;
+    auto record = Create(made, content);
     if (!record.ok()) {
-      ASSERT_TRUE(store_->RemoveCorpus(name).ok());
+      ASSERT_TRUE(store_->RemoveCorpus(made).ok());
       continue;
     }
     for (size_t run = 1; run <= 3; ++run) {
@@ -185,7 +206,12 @@ TEST_F(CrashWorker, DISABLED_Work) {
       ASSERT_EQ(write(STDOUT_FILENO, "+", 1), 1);
     }
     record->state = CorpusState::kReady;
+    if (updates) record->replaces = name;
     ASSERT_TRUE(store_->UpdateCorpus(*record).ok());
+    ASSERT_TRUE(store_->PutSidecar(record->id, "index", PayloadOf(record->chain[0])).ok());
+    if (!updates) continue;
+    const auto replaced = store_->ReplaceCorpus(made, name, name + "~previous", kFarMs);
+    ASSERT_TRUE(replaced.ok()) << replaced.status().ToString();
   }
 }
 

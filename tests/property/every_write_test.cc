@@ -44,7 +44,8 @@ class EveryWriteTest : public StoreFixture {
     });
   }
 
-  // Two corpora that share their first blocks; growth, repair, removal. Stops at the first failure.
+  // Two corpora that share their first blocks; growth, removal, eviction, updates. Stops at the
+  // first failure.
   void Script() {
     const TestCorpus first = MakeCorpus(1, 8, 3);
     const TestCorpus second = MakeCorpus(2, 6, 3);
@@ -69,10 +70,31 @@ class EveryWriteTest : public StoreFixture {
                record.state = CorpusState::kReady;
                return store_->UpdateCorpus(record).ok();
              }) &&
-        Step({{"first", 3}, {"second", 6}}, [&] {
-          return store_->EvictByPolicy(TierKind::kDisk, 5 * kTestBlockBytes, false).ok();
-        });
+        Step({{"first", 3}, {"second", 6}},
+             [&] {
+               return store_->EvictByPolicy(TierKind::kDisk, 5 * kTestBlockBytes, false).ok();
+             }) &&
+        Update({{"second", 6}, {"first", 4}, {"first~previous", 3}}, MakeCorpus(3, 4, 2)) &&
+        Update({{"second", 6}, {"first", 5}, {"first~previous", 4}}, MakeCorpus(4, 5, 2));
     finished_ = done;
+  }
+
+  // Makes the content beside corpus "first", then puts it in its place: from one state to the next.
+  bool Update(const State& after, const TestCorpus& content) {
+    State beside = reached_;
+    beside["first~update"] = 0;
+    return Step(beside, [&] { return Create("first~update", content).ok(); }) &&
+           Publish("first~update", content, content.chain.size()) &&
+           Step(reached_,
+                [&] {
+                  auto record = *store_->GetCorpus("first~update");
+                  record.state = CorpusState::kReady;
+                  record.replaces = "first";
+                  return store_->UpdateCorpus(record).ok();
+                }) &&
+           Step(after, [&] {
+             return store_->ReplaceCorpus("first~update", "first", "first~previous", 0).ok();
+           });
   }
 
   void ExpectOldOrNew() {

@@ -25,6 +25,7 @@ DaemonTest::DaemonTest() {
 
 DaemonTest::~DaemonTest() {
   controls_.ReleasePrefill();
+  controls_.ReleaseTokenizers();
   daemon_.reset();
   std::error_code ignored;
   std::filesystem::remove_all(folder_, ignored);

@@ -1,5 +1,7 @@
 #include "tests/support/fake_block_store.h"
 
+#include <algorithm>
+
 #include "store/base/clock.h"
 #include "store/pin_ledger.h"
 
@@ -9,6 +11,20 @@ namespace {
 // One block a corpus, which takes one page of the host tier.
 constexpr uint64_t kHostBytes = 4096;
 constexpr uint64_t kDiskBytes = 1 << 20;
+
+class BytesReader : public SidecarReader {
+ public:
+  explicit BytesReader(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
+  uint64_t bytes() const override { return bytes_.size(); }
+  Status Read(uint64_t offset, std::span<std::byte> bytes) const override {
+    if (offset + bytes.size() > bytes_.size()) return InvalidArgumentError("behind its end");
+    std::copy_n(bytes_.begin() + static_cast<ptrdiff_t>(offset), bytes.size(), bytes.begin());
+    return OkStatus();
+  }
+
+ private:
+  const std::vector<std::byte> bytes_;
+};
 
 Status NoCorpus(std::string_view name) {
   return NotFoundError("corpus '" + std::string(name) + "' does not exist");
@@ -83,8 +99,48 @@ Status FakeBlockStore::RenameCorpus(std::string_view from, std::string_view to) 
   CorpusRecord record = entry->second;
   disk_->corpora.erase(entry);
   record.name = to;
+  record.replaces.clear();
   disk_->corpora[record.name] = record;
   return OkStatus();
+}
+
+Result<CorpusRecord> FakeBlockStore::ReplaceCorpus(std::string_view from, std::string_view to,
+                                                   std::string_view previous,
+                                                   int64_t previous_expires_at_ms) {
+  std::lock_guard lock(disk_->mutex);
+  const auto made = disk_->corpora.find(from);
+  if (made == disk_->corpora.end()) return NoCorpus(from);
+  const auto old = disk_->corpora.find(to);
+  if (old == disk_->corpora.end()) return NoCorpus(to);
+  if (made->second.state != CorpusState::kReady || made->second.replaces != to) {
+    return FailedPreconditionError("corpus '" + made->first + "' cannot take the place of '" +
+                                   old->first + "'");
+  }
+  const auto oldest = disk_->corpora.find(previous);
+  if (oldest != disk_->corpora.end() && PinHolds(oldest->second, WallTimeMs())) {
+    return FailedPreconditionError("corpus '" + oldest->first + "' is pinned");
+  }
+  CorpusRecord next = made->second, before = old->second;
+  next.name = before.name;
+  next.pin = before.pin;
+  next.expires_at_ms = before.expires_at_ms;
+  next.priority = before.priority;
+  next.created_at_ms = before.created_at_ms;
+  next.replaces.clear();
+  ++next.generation;
+  PinLedger ledger(WallTimeMs());
+  for (const auto& [name, other] : disk_->corpora) {
+    if (name != to) ledger.Add(other);
+  }
+  RETURN_IF_ERROR(ledger.CheckFits(next, {0, 0, kHostBytes, kDiskBytes}));
+  before.name = previous;
+  before.pin.reset();
+  before.priority = RetentionPriority::kLow;
+  before.expires_at_ms = previous_expires_at_ms;
+  ++before.generation;
+  disk_->corpora.erase(made);
+  disk_->corpora[before.name] = before;
+  return disk_->corpora[next.name] = next;
 }
 
 Status FakeBlockStore::RemoveCorpus(std::string_view name) {
@@ -97,6 +153,30 @@ Result<size_t> FakeBlockStore::LongestPrefix(std::span<const Digest> /*chain*/,
   return size_t{0};
 }
 
+Result<std::vector<BlockPresence>> FakeBlockStore::StoredBlocks(
+    const CorpusChain& /*chain*/, std::span<const Digest> digests,
+    std::span<const TokenId> /*tokens*/) const {
+  return Presence(digests);
+}
+
+Status FakeBlockStore::PutSidecarParts(uint64_t corpus_id, std::string_view kind,
+                                       std::span<const std::span<const std::byte>> parts) {
+  RETURN_IF_ERROR(gate_.Observe(TryDisk(), 0));
+  std::vector<std::byte> bytes;
+  for (const auto& part : parts) bytes.insert(bytes.end(), part.begin(), part.end());
+  std::lock_guard lock(disk_->mutex);
+  disk_->sidecars[{corpus_id, std::string(kind)}] = std::move(bytes);
+  return OkStatus();
+}
+
+Result<std::shared_ptr<const SidecarReader>> FakeBlockStore::OpenSidecar(
+    uint64_t corpus_id, std::string_view kind) const {
+  std::lock_guard lock(disk_->mutex);
+  const auto sidecar = disk_->sidecars.find({corpus_id, std::string(kind)});
+  if (sidecar == disk_->sidecars.end()) return NotFoundError("no such sidecar");
+  return std::make_shared<const BytesReader>(sidecar->second);
+}
+
 Result<CorpusRecord> FakeBlockStore::Publish(const CorpusRecord& record,
                                              std::span<const BlockWrite> blocks) {
   CorpusRecord grown = record;
@@ -107,7 +187,7 @@ Result<CorpusRecord> FakeBlockStore::Publish(const CorpusRecord& record,
 Result<CorpusRecord> FakeBlockStore::AdoptBlocks(const CorpusRecord& record,
                                                  std::span<const Digest> blocks) {
   CorpusRecord grown = record;
-  grown.chain.insert(grown.chain.end(), blocks.begin(), blocks.end());
+  grown.chain.append(blocks.begin(), blocks.end());
   return UpdateCorpus(grown);
 }
 

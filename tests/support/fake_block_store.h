@@ -7,6 +7,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "store/block_store.h"
 
@@ -16,6 +18,7 @@ struct FakeDisk {
   std::mutex mutex;
   std::map<std::string, CorpusRecord, std::less<>> corpora;
   std::map<uint64_t, std::string> jobs;
+  std::map<std::pair<uint64_t, std::string>, std::vector<std::byte>> sidecars;
   uint64_t next_id = 1;
   bool full = false;  // writes are refused until it is false again
 };
@@ -32,9 +35,15 @@ class FakeBlockStore : public BlockStore {
   Result<CorpusRecord> ReplaceTokens(const CorpusRecord& record,
                                      std::span<const TokenId> tokens) override;
   Status RenameCorpus(std::string_view from, std::string_view to) override;
+  Result<CorpusRecord> ReplaceCorpus(std::string_view from, std::string_view to,
+                                     std::string_view previous,
+                                     int64_t previous_expires_at_ms) override;
   Status RemoveCorpus(std::string_view name) override;
   Result<size_t> LongestPrefix(std::span<const Digest> chain,
                                std::span<const TokenId> tokens) const override;
+  Result<std::vector<BlockPresence>> StoredBlocks(const CorpusChain& chain,
+                                                  std::span<const Digest> digests,
+                                                  std::span<const TokenId> tokens) const override;
   Result<CorpusRecord> Publish(const CorpusRecord& record,
                                std::span<const BlockWrite> blocks) override;
   Result<CorpusRecord> AdoptBlocks(const CorpusRecord& record,
@@ -46,6 +55,10 @@ class FakeBlockStore : public BlockStore {
   Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                    uint32_t* sections) override;
   Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
+  Status PutSidecarParts(uint64_t corpus_id, std::string_view kind,
+                         std::span<const std::span<const std::byte>> parts) override;
+  Result<std::shared_ptr<const SidecarReader>> OpenSidecar(uint64_t corpus_id,
+                                                           std::string_view kind) const override;
   std::vector<RootRecord> Roots() const override { return {}; }
   Result<uint64_t> PromoteToDevice(std::span<const Digest> chain, std::span<const BlockRef> blocks,
                                    const std::stop_token& stop) override;

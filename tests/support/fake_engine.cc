@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "daemon/corpus_update.h"
+#include "engine/segment/companions.h"
 
 namespace corpusd {
 namespace {
@@ -22,6 +23,7 @@ class ByteTokenizer : public CorpusTokenizer {
   }
   void EndSource() override { sources_.back().tokens = sources_.back().bytes; }
   uint64_t tokens() const override { return next_token_; }
+  void NameDocuments() override {}
   std::vector<TokenId> TakeTokens() override { return std::move(tokens_); }
   std::vector<CorpusSource> TakeSources() override { return std::move(sources_); }
 
@@ -46,6 +48,24 @@ void FakeEngineControls::PermitRuns(int permitted) {
 
 void FakeEngineControls::ReleasePrefill() { PermitRuns(1 << 20); }
 
+void FakeEngineControls::HoldTokenizers() {
+  std::lock_guard lock(mutex_);
+  tokenizers_held_ = true;
+}
+
+void FakeEngineControls::ReleaseTokenizers() {
+  std::lock_guard lock(mutex_);
+  tokenizers_held_ = false;
+  changed_.notify_all();
+}
+
+void FakeEngineControls::WaitForTokenizer() {
+  std::unique_lock lock(mutex_);
+  ++tokenizers_waiting;
+  changed_.wait(lock, [&] { return !tokenizers_held_; });
+  --tokenizers_waiting;
+}
+
 bool FakeEngineControls::TakePermit(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   if (!changed_.wait(lock, stop, [&] { return permits_ > 0; })) return false;
@@ -61,6 +81,7 @@ FakeEngine::FakeEngine(BlockStore& store, FakeEngineControls& controls)
   model_.architecture = "none";
   model_.backend = "cpu-fake";
   model_.context_tokens = FakeEngineControls::kContextTokens;
+  model_.segmented_tokens_max = 64 * model_.context_tokens;
 }
 
 Status FakeEngine::CheckFits(uint64_t tokens) const {
@@ -71,6 +92,7 @@ Status FakeEngine::CheckFits(uint64_t tokens) const {
 
 Result<std::unique_ptr<CorpusTokenizer>> FakeEngine::NewCorpusTokenizer(
     std::string_view /*preamble*/, bool /*appending*/, uint64_t first_token) {
+  controls_.WaitForTokenizer();
   return std::make_unique<ByteTokenizer>(first_token);
 }
 
@@ -89,6 +111,11 @@ Result<CorpusRecord> FakeEngine::CreateCorpus(const CorpusRequest& request,
   record.block_bytes = record.tokens;
   record.whole_blocks = 1;
   record.skipped_files = request.skipped_files;
+  record.roots = request.roots;
+  if (request.update) {
+    record.name = UpdateName(request.name);
+    record.replaces = request.name;
+  }
   return store_.CreateCorpus(record, tokenizer->TakeTokens());
 }
 
@@ -109,12 +136,12 @@ Status FakeEngine::Prefill(std::string_view name,
   for (;;) {
     ASSIGN_OR_RETURN(CorpusRecord record, store_.GetCorpus(name));
     if (record.durable_tokens == record.tokens) {
-      return UpdateCorpusRecord(store_, name,
-                                [](CorpusRecord& ready) {
-                                  ready.state = CorpusState::kReady;
-                                  return OkStatus();
-                                })
-          .status();
+      RETURN_IF_ERROR(UpdateCorpusRecord(store_, name, [](CorpusRecord& ready) {
+                        ready.state = CorpusState::kReady;
+                        return OkStatus();
+                      }).status());
+      if (record.replaces.empty()) return OkStatus();
+      return store_.ReplaceCorpus(name, record.replaces, PreviousName(record.replaces), 0).status();
     }
     if (!controls_.TakePermit(stop)) return CancelledError("prefill stopped");
     const auto updated = UpdateCorpusRecord(store_, name, [](CorpusRecord& grown) {
@@ -126,7 +153,7 @@ Status FakeEngine::Prefill(std::string_view name,
     RETURN_IF_ERROR(updated.status());
     progress({updated->durable_tokens, updated->tokens, 0, updated->durable_tokens * 2});
     if (!controls_.prefill_error.empty()) {
-      return ResourceExhaustedError(controls_.prefill_error);
+      return {controls_.prefill_code, controls_.prefill_error};
     }
   }
 }
@@ -155,6 +182,11 @@ Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request,
   --controls_.asks_running;
   report.cached_tokens = record.tokens;
   report.prompt_tokens = record.tokens + request.question.size();
+  if (request.question != "cite") return report;
+  report.citations.push_back({"docs/a.txt", 10, 20, 3, 5, 0.5});
+  report.selection.emplace();
+  report.selection->candidate_blocks = 9;
+  report.selection->blocks = {4, 7};
   return report;
 }
 
@@ -176,7 +208,8 @@ Result<uint64_t> FakeEngine::Repair(std::string_view name) {
   return store_.GetCorpus(name).ok() ? 1 : 0;
 }
 
-Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format) const {
+Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format,
+                                        const SegmentRule& /*rule*/) const {
   CorpusShape shape;
   shape.identity = {{"weights", model_.digest}};
   shape.root = ChainRoot(shape.identity);

@@ -21,19 +21,26 @@ struct FakeEngineControls {
   void HoldPrefill();
   void PermitRuns(int runs);
   void ReleasePrefill();
-  // Prefill fails with this text after its first run, if set before.
+  // Who asks for a tokenizer waits, and holds the worker it is on; never at first.
+  void HoldTokenizers();
+  void ReleaseTokenizers();
+  // Prefill fails with this text and code after its first run, if set before.
   std::string prefill_error;
+  StatusCode prefill_code = StatusCode::kResourceExhausted;
 
   std::atomic<int> runs{0};  // made, over all prefills
+  std::atomic<int> tokenizers_waiting{0};
   std::atomic<int> asks_running{0};
   std::atomic<int> asks_stopped{0};  // ended by their stop token or sink
 
   bool TakePermit(const std::stop_token& stop);
+  void WaitForTokenizer();
 
  private:
   std::mutex mutex_;
   std::condition_variable_any changed_;
   int permits_ = 1 << 30;
+  bool tokenizers_held_ = false;
 };
 
 // Ask answers "w w w ..." of max_tokens pieces at once, but for these questions:
@@ -61,7 +68,7 @@ class FakeEngine : public Engine {
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format) const override;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 

@@ -92,6 +92,15 @@ class FaultyFileSystem::Watcher : public FileWatcher {
     disk_->unsynced_writes.erase(path);
     return OkStatus();
   }
+  Status BeforeRename(const std::string& from, const std::string& to) override {
+    RETURN_IF_ERROR(Check());
+    // As of RenameFile below: a journal orders names; contents are the risk.
+    const std::lock_guard lock(disk_->mutex);
+    disk_->unsynced_names.erase(from);
+    disk_->unsynced_writes[to] = std::move(disk_->unsynced_writes[from]);
+    disk_->unsynced_writes.erase(from);
+    return OkStatus();
+  }
 
  private:
   Status Check() {

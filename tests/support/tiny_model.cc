@@ -3,31 +3,19 @@
 #include <algorithm>
 #include <bit>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <vector>
 
 #include "kernels/weight_types.h"
 #include "store/base/check.h"
+#include "store/base/split_mix.h"
 #include "tests/support/gguf_writer.h"
 
 namespace corpusd {
 namespace {
 
-// SplitMix64 (Steele, Lea and Flood 2014): the same numbers on every platform, unlike <random>'s
-// distributions.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-
- private:
-  uint64_t state_;
-};
+using Random = SplitMix;
 
 // REQUIRES: a normal binary16 in range. Rounds towards zero, which is all that scales need.
 std::string Half(float value) {
@@ -200,6 +188,33 @@ std::string TinyModelBytes(const TinyModelOptions& o) {
   }
   add("output_norm", WeightType::kF32, {o.hidden}, RandomNorm(&random, o.hidden));
   return writer.Finish();
+}
+
+std::string TinyTokenizerJson() {
+  const Vocabulary vocabulary = MakeVocabulary();
+  CHECK(vocabulary.tokens.size() == kTinyVocabulary) << vocabulary.tokens.size();
+  nlohmann::json ids, added, merges;
+  for (uint32_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    if (id >= kSpecials) {
+      ids[vocabulary.tokens[id]] = id;
+    } else {
+      added.push_back({{"id", id}, {"content", vocabulary.tokens[id]}, {"special", true}});
+    }
+  }
+  for (const auto& [left, right] : kMerges) merges.push_back({left, right});
+  const nlohmann::json digits = {{"type", "Digits"}, {"individual_digits", true}};
+  const nlohmann::json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+  return nlohmann::json{
+      {"added_tokens", added},
+      {"normalizer", nullptr},
+      {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {digits, bytes}}}},
+      {"decoder", bytes},
+      {"model", {{"type", "BPE"}, {"vocab", ids}, {"merges", merges}}}}
+      .dump();
+}
+
+std::string TinyTokenizerConfigJson() {
+  return nlohmann::json{{"chat_template", kChatTemplate}}.dump();
 }
 
 void WriteTinyModel(const std::string& path, const TinyModelOptions& options) {

@@ -25,6 +25,12 @@ struct TinyModelOptions {
 // English.
 std::string TinyModelBytes(const TinyModelOptions& options = {});
 
+// The tokenizer of the same vocabulary as a folder has it: tokenizer.json, and the
+// tokenizer_config.json with the chat template. Tokens of the vocabulary: kTinyVocabulary.
+inline constexpr uint32_t kTinyVocabulary = 281;
+std::string TinyTokenizerJson();
+std::string TinyTokenizerConfigJson();
+
 // The same, written to a file. Aborts the test program if it cannot.
 void WriteTinyModel(const std::string& path, const TinyModelOptions& options = {});
 

@@ -37,6 +37,10 @@
 #include "kernels/cpu/isa/amx_coded.h"
 // (the policy of both)
 #include "kernels/cpu/isa/amx_attention.h"
+// and the index of retrieval
+#include "kernels/cpu/isa/index_bytes_vnni.h"
+// (the scan over them)
+#include "kernels/cpu/isa/index_scan.h"
 
 namespace corpusd {
 
@@ -55,6 +59,7 @@ extern const CpuKernels kAmxKernels = {
     .to_coordinates = ToCoordinates,
     .encode_tile = EncodeTile,
     .encode_scratch_bytes = EncodeScratchBytes,
+    .scan_index = ScanIndex,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,
 };

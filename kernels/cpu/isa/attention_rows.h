@@ -252,7 +252,9 @@ struct PageView {
   uint64_t first_seen;  // keys before or at the task's first row, modulo 2^64: it may see none
   uint32_t tokens;      // of the page
   uint32_t hidden;      // of them, from the first
+  int64_t before;       // keys before the window of the task's first row; a row later, one more
   uint32_t skip;        // rows that see nothing of the page, from the first
+  uint32_t end;         // rows from here on see nothing of it either: their windows begin behind it
   uint32_t padded;      // keys that the last row sees, rounded up
   uint32_t first;       // stacked rows [first, first + stacked) see some
   uint32_t stacked;
@@ -260,7 +262,10 @@ struct PageView {
     const uint64_t seen = first_seen + row;
     return seen < tokens ? static_cast<uint32_t>(seen) : tokens;
   }
-  SeenKeys SeenAt(uint32_t row) const { return {hidden, VisibleAt(row)}; }
+  SeenKeys SeenAt(uint32_t row) const {
+    const int64_t cut = before + row;
+    return {cut > int64_t{hidden} ? static_cast<uint32_t>(cut) : hidden, VisibleAt(row)};
+  }
 };
 
 inline uint64_t PositionOf(const AttentionTask& task, uint32_t row) {
@@ -279,9 +284,17 @@ inline PageView ViewOf(const AttentionTask& task, const PageTiles& page, uint32_
   view.tokens = page.tokens;
   view.hidden = page.hidden;
   view.skip = static_cast<uint32_t>(first_seen > position ? first_seen - position : 0);
-  view.padded = (view.VisibleAt(task.rows - 1) + multiple - 1) / multiple * multiple;
+  view.before = INT64_MIN / 2;
+  view.end = task.rows;
+  if (task.shape.window > 0 && task.positions == nullptr) {
+    view.before = static_cast<int64_t>(position + 1 - page.first_position) - task.shape.window;
+    const int64_t end = int64_t{page.tokens} - view.before;
+    if (end <= int64_t{view.skip}) return view;
+    if (end < int64_t{view.end}) view.end = static_cast<uint32_t>(end);
+  }
+  view.padded = (view.VisibleAt(view.end - 1) + multiple - 1) / multiple * multiple;
   view.first = view.skip * group;
-  view.stacked = task.rows * group - view.first;
+  view.stacked = view.end * group - view.first;
   return view;
 }
 
@@ -290,7 +303,7 @@ inline void RotateQueries(const AttentionTask& task, const PageTiles& page, cons
                           typename Policy::Element* queries) {
   const uint32_t head_dim = task.shape.head_dim;
   const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
-  for (uint32_t row = view.skip; row < task.rows; ++row) {
+  for (uint32_t row = view.skip; row < view.end; ++row) {
     const float* q = task.q + size_t{task.first_row + row} * task.q_stride +
                      size_t{task.kv_head} * group * head_dim;
     for (uint32_t h = 0; h < group; ++h) {

@@ -31,6 +31,10 @@
 #include "kernels/cpu/isa/int16_blocks.h"
 // and attention
 #include "kernels/cpu/isa/int16_attention.h"
+// and the index of retrieval
+#include "kernels/cpu/isa/index_bytes_avx2.h"
+// (the scan over them)
+#include "kernels/cpu/isa/index_scan.h"
 
 namespace corpusd {
 
@@ -49,6 +53,7 @@ extern const CpuKernels kAvx2Kernels = {
     .to_coordinates = ToCoordinates,
     .encode_tile = EncodeTile,
     .encode_scratch_bytes = EncodeScratchBytes,
+    .scan_index = ScanIndex,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,
 };

@@ -19,6 +19,10 @@
 #include "kernels/cpu/isa/attention_body.h"
 // and its policy
 #include "kernels/cpu/isa/float_attention.h"
+// and the index of retrieval
+#include "kernels/cpu/isa/index_bytes_avx2.h"
+// (the scan over them)
+#include "kernels/cpu/isa/index_scan.h"
 
 namespace corpusd {
 
@@ -36,6 +40,7 @@ extern const CpuKernels kAvx512Kernels = {
     .to_coordinates = ToCoordinates,
     .encode_tile = EncodeTile,
     .encode_scratch_bytes = EncodeScratchBytes,
+    .scan_index = ScanIndex,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,
 };

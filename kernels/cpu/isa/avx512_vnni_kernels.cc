@@ -35,6 +35,10 @@
 #include "kernels/cpu/isa/coded_terms.h"
 // (their products)
 #include "kernels/cpu/isa/vnni_coded.h"
+// and the index of retrieval
+#include "kernels/cpu/isa/index_bytes_vnni.h"
+// (the scan over them)
+#include "kernels/cpu/isa/index_scan.h"
 
 namespace corpusd {
 
@@ -53,6 +57,7 @@ extern const CpuKernels kAvx512VnniKernels = {
     .to_coordinates = ToCoordinates,
     .encode_tile = EncodeTile,
     .encode_scratch_bytes = EncodeScratchBytes,
+    .scan_index = ScanIndex,
     .rms_norm = RmsNormRows,
     .swiglu = SwiGluRows,
 };

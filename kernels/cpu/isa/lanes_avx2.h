@@ -106,6 +106,11 @@ inline Lanes ScaleByLowBits(Lanes p, Lanes t) {
   return {one(p.lo, t.lo), one(p.hi, t.hi)};
 }
 
+// 16 whole numbers.
+inline Lanes FloatsOf(const int32_t* p) {
+  const auto* v = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_cvtepi32_ps(_mm256_loadu_si256(v)), _mm256_cvtepi32_ps(_mm256_loadu_si256(v + 1))};
+}
 inline IntLanes LoadInt(const void* p) {
   const auto* v = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};

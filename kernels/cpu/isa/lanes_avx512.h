@@ -61,6 +61,8 @@ inline Lanes ScaleByLowBits(Lanes p, Lanes t) {
       _mm512_add_epi32(_mm512_castps_si512(p.v), _mm512_slli_epi32(_mm512_castps_si512(t.v), 23)))};
 }
 
+// 16 whole numbers.
+inline Lanes FloatsOf(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
 inline IntLanes LoadInt(const void* p) { return {_mm512_loadu_si512(p)}; }
 // Bits [kShift, kShift + 4) of each lane as a float.
 template <int kShift>

@@ -1,5 +1,5 @@
 // kernels/cuda/ptx/async_copy.cuh -- bulk copies into shared memory and the barriers that count
-// their bytes (PTX ISA 9.0, sections cp.async.bulk and mbarrier).
+// their bytes (PTX ISA 9.0, sections cp.async, cp.async.bulk, mbarrier).
 #pragma once
 
 #include <cstdint>
@@ -46,6 +46,22 @@ __device__ __forceinline__ void CopyToShared(void* to, const void* from, int byt
           "r"(SharedAddress(to)),
       "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
       : "memory");
+}
+// Starts a copy of 16 bytes past the L1 cache; zeros instead if `valid` is false.
+__device__ __forceinline__ void CopyAsync16(void* to, const void* from, bool valid) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)), "l"(from),
+               "r"(bytes)
+               : "memory");
+}
+// Closes a group of such copies of this thread.
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits until at most `Left` groups of this thread are under way.
+template <int Left>
+__device__ __forceinline__ void WaitCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
 }
 // A barrier among the first `Threads` threads of the block.
 template <int Threads>

@@ -62,6 +62,30 @@ TEST(CtlCli, Ingest) {
   EXPECT_THAT(Parsed({"ingest", "x", "a", "-"}).paths, ElementsAre("a"));
 }
 
+TEST(CtlCli, SourcesAndPlan) {
+  const Arguments arguments = Parsed({"ingest", "x", "a", "-", "-v", "--stdin-name", "app.log",
+                                      "--json-text", "body", "--max-bytes", "20GiB"});
+  EXPECT_TRUE(arguments.verbose && arguments.read_stdin);
+  EXPECT_EQ(arguments.stdin_name, "app.log");
+  EXPECT_EQ(arguments.json_text_field, "body");
+  EXPECT_EQ(arguments.unpacked_bytes_max, uint64_t{20} << 30);
+  const Arguments plan =
+      Parsed({"plan", "a", "b", "--mode", "segmented", "--model", "m", "--measure"});
+  EXPECT_THAT(plan.paths, ElementsAre("a", "b"));
+  EXPECT_EQ(plan.mode, "segmented");
+  EXPECT_EQ(plan.model, "m");
+  EXPECT_TRUE(plan.measure);
+  Refused({"plan"});
+  Refused({"ingest", "x", "a", "--max-bytes", "much"});
+  Refused({"ingest", "x", "-", "--stdin-name", ""});
+}
+
+TEST(CtlCli, UpdateNeedsNoPaths) {
+  EXPECT_TRUE(Parsed({"update", "x"}).paths.empty());
+  EXPECT_THAT(Parsed({"update", "x", "a", "--detach"}).paths, ElementsAre("a"));
+  EXPECT_TRUE(Parsed({"update", "x", "-"}).read_stdin);
+}
+
 TEST(CtlCli, AVerbsNameMayBeACorpusOrAPath) {
   EXPECT_EQ(Parsed({"show", "ls"}).name, "ls");
   EXPECT_THAT(Parsed({"append", "ls", "jobs", "df"}).paths, ElementsAre("jobs", "df"));
@@ -77,6 +101,9 @@ TEST(CtlCli, Ask) {
   EXPECT_EQ(arguments.seed, 18446744073709551615ull);
   EXPECT_DOUBLE_EQ(arguments.top_p, 0.9);
   EXPECT_TRUE(arguments.no_stream && arguments.cite && arguments.no_cache);
+  const Arguments chosen = Parsed({"ask", "x", "y", "--budget", "4096", "--retrieval", "lexical"});
+  EXPECT_EQ(chosen.budget_tokens, 4096u);
+  EXPECT_EQ(chosen.retrieval, "lexical");
   EXPECT_EQ(Parsed({"ask", "x", "-"}).question, "-");
   EXPECT_EQ(Parsed({"ask", "x", "y"}).max_tokens, 128u);
   EXPECT_EQ(Parsed({"ask", "x", "--", "-what is this?"}).question, "-what is this?");
@@ -111,6 +138,9 @@ TEST(CtlCli, RefusesWhatMakesNoSense) {
   Refused({"ask", "x", "y", "--top-p", "0"});
   Refused({"ask", "x", "y", "--temperature", "-1"});
   Refused({"ask", "x", "y", "--seed", "-1"});
+  Refused({"ask", "x", "y", "--budget", "0"});
+  Refused({"ask", "x", "y", "--retrieval", "magic"});
+  Refused({"append", "x"});
   Refused({"pin", "x", "--tier", "cloud"});
   Refused({"warm", "x", "--to", "disk"});
   Refused({"touch", "x"});
@@ -120,7 +150,7 @@ TEST(CtlCli, RefusesWhatMakesNoSense) {
 }
 
 TEST(CtlCli, LaterVerbsAreNotInThisVersion) {
-  for (const char* verb : {"update", "plan", "top", "stats"}) {
+  for (const char* verb : {"top", "stats"}) {
     const ParseFailure failure = Refused({verb, "x", "--model", "m", "-o", "json"});
     EXPECT_EQ(failure.error.code_text, "not_in_this_version") << verb;
     EXPECT_EQ(failure.output, OutputMode::kJson);
@@ -137,7 +167,7 @@ TEST(CtlCli, AnErrorKnowsTheOutputModeThatWasAskedFor) {
 
 TEST(CtlCli, EveryVerbHasHelpWithAnExample) {
   const CommandWords words = DescribeCommands();
-  EXPECT_EQ(words.verbs.size(), 25u);
+  EXPECT_EQ(words.verbs.size(), 27u);
   for (const VerbWord& verb : words.verbs) {
     EXPECT_FALSE(verb.description.empty()) << verb.name;
     const ParseOutcome outcome = ParseCommandLine({verb.name, "--help"});

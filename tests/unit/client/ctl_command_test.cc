@@ -167,10 +167,11 @@ TEST(CtlCommand, ShowObjectIsAsPromised) {
   const Json show = Json::parse(RunCtl(With(daemon, {"show", "filings", "-o", "json"})).out);
   std::vector<std::string> keys;
   for (const auto& item : show.items()) keys.push_back(item.key());
-  EXPECT_THAT(keys, ::testing::ElementsAre(
-                        "name", "id", "state", "mode", "tokens", "segments", "blocks", "kv_format",
-                        "model", "root", "bytes", "pinned", "expires_at", "priority", "created_at",
-                        "last_used_at", "prefill", "quality", "sources", "error"));
+  EXPECT_THAT(keys,
+              ::testing::ElementsAre("name", "id", "state", "mode", "tokens", "segments", "blocks",
+                                     "kv_format", "model", "root", "bytes", "pinned", "expires_at",
+                                     "priority", "created_at", "last_used_at", "prefill", "quality",
+                                     "sources", "roots", "replaces", "skipped_files", "error"));
   EXPECT_TRUE(show["pinned"].is_null());
   EXPECT_TRUE(show["quality"].is_null());
   EXPECT_TRUE(show["expires_at"].is_null());
@@ -247,11 +248,57 @@ TEST(CtlCommand, AskStreamsOrWaits) {
   std::vector<std::string> keys;
   for (const auto& item : object.items()) keys.push_back(item.key());
   EXPECT_THAT(keys, ::testing::ElementsAre("answer", "finish_reason", "usage", "timing", "read",
-                                           "attended_tokens", "citations"));
+                                           "attended_tokens", "citations", "selection"));
+  EXPECT_TRUE(object["selection"].is_null());
   EXPECT_EQ(object["usage"]["cached_tokens"], 4321);
   EXPECT_FALSE(daemon.requests().back().ask().stream());
   EXPECT_EQ(daemon.requests().back().ask().seed(), 9u);
   EXPECT_EQ(daemon.requests().back().timeout_ms(), 0u);  // an answer takes what it takes
+}
+
+std::vector<v1::Response> CitedAnswer(const v1::Request& request) {
+  if (!request.has_ask()) return {};
+  v1::Response last = LastResponse();
+  v1::AskReply& reply = *last.mutable_ask();
+  reply.set_answer("Deloitte");
+  reply.set_attended_tokens(3900);
+  v1::Citation& first = *reply.add_citations();
+  first.set_source("/f/audit.log#L101-L200");
+  first.set_first_line(12);
+  first.set_last_line(40);
+  first.set_weight(0.616);
+  v1::Citation& second = *reply.add_citations();
+  second.set_source("/f/b.txt");
+  second.set_first_token(1000);
+  second.set_tokens(128);
+  second.set_weight(0.2);
+  v1::Selection& selection = *reply.mutable_selection();
+  selection.set_candidate_blocks(8000);
+  selection.set_chosen_blocks(30);
+  selection.set_select_ms(8.5);
+  return {last};
+}
+
+TEST(CtlCommand, AskCitesLinesAndSaysWhatWasChosen) {
+  ScriptedDaemon daemon(CitedAnswer);
+  const Words words = {"ask",  "filings",     "Who?",  "--cite",     "--budget",
+                       "4096", "--retrieval", "heads", "--no-stream"};
+  const CtlRun shown = RunCtl(With(daemon, words), {.on_terminal = true});
+  EXPECT_EQ(shown.out,
+            "Deloitte\n\n[1] /f/audit.log:112-140, 62 %\n"
+            "[2] /f/b.txt tokens 1,000 to 1,128, 20 %\n");
+  EXPECT_THAT(shown.err, HasSubstr("attended 3,900 tokens in 30 of 8,000 blocks"));
+  EXPECT_TRUE(daemon.requests().back().ask().cite());
+  EXPECT_EQ(daemon.requests().back().ask().budget_tokens(), 4096u);
+  EXPECT_EQ(daemon.requests().back().ask().retrieval(), "heads");
+  const Json object =
+      Json::parse(RunCtl(With(daemon, {"ask", "filings", "Who?", "-o", "json"})).out);
+  EXPECT_EQ(object["citations"][0]["source"], "/f/audit.log#L101-L200");
+  EXPECT_EQ(object["citations"][0]["path"], "/f/audit.log");
+  EXPECT_EQ(object["citations"][0]["first_line"], 112);
+  EXPECT_EQ(object["citations"][0]["last_line"], 140);
+  EXPECT_TRUE(object["citations"][1]["first_line"].is_null());
+  EXPECT_EQ(object["selection"]["chosen_blocks"], 30);
 }
 
 TEST(CtlCommand, AnInterruptedQuestionIsCancelledAtTheDaemon) {

@@ -65,8 +65,8 @@ TEST_F(CtlCompletion, BashOffersVerbsFlagsNamesAndFiles) {
   Write("c.bash", BashCompletion(DescribeCommands()));
   ASSERT_EQ(Run("bash -n c.bash"), 0);
   EXPECT_EQ(Bash("corpusctl sh"), "show ");
-  EXPECT_THAT(Bash("corpusctl ''"), HasSubstr("ingest append ask ls show rm"));
-  EXPECT_THAT(Bash("corpusctl ''"), Not(HasSubstr("plan")));
+  EXPECT_THAT(Bash("corpusctl ''"), HasSubstr("ingest append update plan ask ls show rm"));
+  EXPECT_THAT(Bash("corpusctl ''"), Not(HasSubstr("stats")));
   EXPECT_EQ(Bash("corpusctl show ''"), "filings letters ");
   EXPECT_EQ(Bash("corpusctl -o json show l"), "letters ");
   EXPECT_EQ(Bash("corpusctl job ''"), "17 ");
@@ -74,6 +74,9 @@ TEST_F(CtlCompletion, BashOffersVerbsFlagsNamesAndFiles) {
   EXPECT_EQ(Bash("corpusctl ingest filings c.b"), "c.bash ");
   EXPECT_EQ(Bash("corpusctl ingest filings --mode ''"), "auto exact segmented ");
   EXPECT_EQ(Bash("corpusctl ls -o j"), "json jsonl ");
+  EXPECT_EQ(Bash("corpusctl update fil"), "filings ");
+  EXPECT_EQ(Bash("corpusctl plan c.b"), "c.bash ");
+  EXPECT_EQ(Bash("corpusctl ask filings --retrieval ''"), "fused heads lexical ");
   EXPECT_EQ(Bash("corpusctl evict x --dr"), "--dry-run ");
   EXPECT_EQ(Bash("corpusctl show filings ''"), " ");
   EXPECT_EQ(Bash("corpusctl completion f"), "fish ");

@@ -10,6 +10,7 @@
 #include "client/ctl/text.h"
 #include "client/ctl/units.h"
 #include "client/ctl/yaml_writer.h"
+#include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -75,13 +76,13 @@ TEST(CtlUnits, ParsesDurations) {
 }
 
 TEST(CtlText, KnowsUtf8) {
-  EXPECT_TRUE(IsValidUtf8("plain"));
-  EXPECT_TRUE(IsValidUtf8("ä€😀"));
-  EXPECT_FALSE(IsValidUtf8("\xC0\x80"));          // overlong
-  EXPECT_FALSE(IsValidUtf8("\xE0\x80\x80"));      // overlong
-  EXPECT_FALSE(IsValidUtf8("\xED\xA0\x80"));      // surrogate
-  EXPECT_FALSE(IsValidUtf8("\xF4\x90\x80\x80"));  // beyond the last
-  EXPECT_FALSE(IsValidUtf8("a\xE2\x82"));         // cut off
+  EXPECT_TRUE(IsUtf8("plain"));
+  EXPECT_TRUE(IsUtf8("ä€😀"));
+  EXPECT_FALSE(IsUtf8("\xC0\x80"));          // overlong
+  EXPECT_FALSE(IsUtf8("\xE0\x80\x80"));      // overlong
+  EXPECT_FALSE(IsUtf8("\xED\xA0\x80"));      // surrogate
+  EXPECT_FALSE(IsUtf8("\xF4\x90\x80\x80"));  // beyond the last
+  EXPECT_FALSE(IsUtf8("a\xE2\x82"));         // cut off
   EXPECT_EQ(ReplaceInvalidUtf8("a\xFF"
                                "b"),
             "a\uFFFDb");
@@ -102,16 +103,6 @@ TEST(CtlText, MeasuresColumns) {
   EXPECT_EQ(DisplayWidth("e\u0301"), 1u);
   EXPECT_EQ(TruncateToWidth("漢字x", 3), "漢");
   EXPECT_EQ(TruncateToWidth("abc", 9), "abc");
-}
-
-TEST(CtlText, TellsTextFromBinary) {
-  EXPECT_FALSE(LooksBinary(""));
-  EXPECT_FALSE(LooksBinary("ordinary text"));
-  EXPECT_FALSE(LooksBinary("漢字"));
-  EXPECT_FALSE(LooksBinary("a\xE2\x82"));  // the sample ends inside a character
-  EXPECT_FALSE(LooksBinary("caf\xE9 is mostly ASCII in Latin-1"));
-  EXPECT_TRUE(LooksBinary(std::string_view("text\0text", 9)));
-  EXPECT_TRUE(LooksBinary("\xFF\xFE\xFD\xFC ab"));
 }
 
 TEST(CtlTable, AlignsAndStaysPlain) {

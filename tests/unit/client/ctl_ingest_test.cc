@@ -14,7 +14,10 @@ namespace corpusd::ctl {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
 using Json = nlohmann::ordered_json;
 using Words = std::vector<std::string>;
 
@@ -50,6 +53,7 @@ class CtlIngest : public ::testing::Test {
       response.mutable_corpus()->set_name("docs");
       response.mutable_corpus()->set_state("ready");
       response.mutable_corpus()->set_tokens(4);
+      for (const std::string& root : roots_) response.mutable_corpus()->add_roots(root);
     } else {
       return {};
     }
@@ -80,6 +84,7 @@ class CtlIngest : public ::testing::Test {
   }
 
   fs::path folder_;
+  std::vector<std::string> roots_;  // that the corpus remembers
   v1::Job job_ = [] {
     v1::Job job;
     job.set_id(7);
@@ -115,6 +120,55 @@ TEST_F(CtlIngest, SendsTheTextFilesOfADirectory) {
   EXPECT_THAT(run.err, HasSubstr("docs: 100% 4/4 tok"));
 }
 
+TEST_F(CtlIngest, ASegmentedCorpusRemembersWhatItWasMadeOf) {
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);
+  const CtlRun run = RunCtl(With({"ingest", "docs", "./docs//", "--mode", "segmented", "-q"}));
+  fs::current_path(before);
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(Begun().mode(), "segmented");
+  EXPECT_FALSE(Begun().update());
+  EXPECT_THAT(Begun().roots(), ElementsAre(At("docs")));
+  for (const v1::Request& request : daemon_.requests()) {
+    if (!request.ingest_data().path().empty()) {
+      EXPECT_THAT(request.ingest_data().path(), StartsWith(At("docs")));
+    }
+  }
+}
+
+TEST_F(CtlIngest, UpdateReadsTheRootsAgain) {
+  roots_ = {At("docs")};
+  job_.set_total_tokens(100);
+  job_.set_reused_tokens(96);
+  const CtlRun run = RunCtl(With({"update", "docs"}));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(Received(), "a.txt=alpha\n;b.txt=beta\n;");
+  EXPECT_TRUE(Begun().update());
+  EXPECT_EQ(Begun().mode(), "");
+  EXPECT_THAT(Begun().roots(), ElementsAre(At("docs")));
+  EXPECT_THAT(run.out, HasSubstr("'docs' is up to date: 4 tokens, 4 of them new, 96 reused"));
+  EXPECT_EQ(RunCtl(With({"update", "docs", "--detach", "-q"})).out, "7\n");
+  job_.set_reused_tokens(100);
+  EXPECT_THAT(RunCtl(With({"update", "docs"})).out, HasSubstr("none of them new"));
+}
+
+TEST_F(CtlIngest, UpdateOfNamedPathsAsksForNoRoots) {
+  EXPECT_EQ(RunCtl(With({"update", "docs", At("docs/a.txt"), "--detach"})).exit_code, 0);
+  EXPECT_EQ(Received(), "a.txt=alpha\n;");
+  EXPECT_THAT(Begun().roots(), ElementsAre(At("docs/a.txt")));
+}
+
+TEST_F(CtlIngest, UpdateRefusesWhatItCannotReadAgain) {
+  EXPECT_EQ(RunCtl(With({"update", "docs"})).exit_code, 2);  // no roots
+  roots_ = {At("docs"), "-"};
+  const CtlRun piped = RunCtl(With({"update", "docs"}));
+  EXPECT_EQ(piped.exit_code, 2);
+  EXPECT_THAT(piped.err, HasSubstr("--stdin"));
+  roots_ = {At("gone")};
+  EXPECT_EQ(RunCtl(With({"update", "docs"})).exit_code, 3);
+  for (const v1::Request& request : daemon_.requests()) EXPECT_FALSE(request.has_ingest_begin());
+}
+
 TEST_F(CtlIngest, AppendSaysSo) {
   EXPECT_EQ(RunCtl(With({"append", "docs", At("docs/a.txt"), "-q"})).exit_code, 0);
   EXPECT_TRUE(Begun().append());
@@ -126,6 +180,42 @@ TEST_F(CtlIngest, QuietAndObjects) {
   const CtlRun json = RunCtl(With({"ingest", "docs", At("docs"), "-o", "json"}));
   EXPECT_EQ(Json::parse(json.out)["state"], "ready");
   EXPECT_EQ(json.err, "");
+}
+
+TEST_F(CtlIngest, SaysWhatWasSkipped) {
+  Write("docs/d.jsonl", "{\"t\": 1}\nbroken\n{\"t\": 2}\n");
+  const CtlRun brief = RunCtl(With({"ingest", "docs", At("docs")}));
+  EXPECT_THAT(brief.err, HasSubstr("skipped 1 binary file, 1 line that is no JSON; -v lists them"));
+  EXPECT_THAT(brief.err, Not(HasSubstr("c.png")));
+  const CtlRun listed = RunCtl(With({"ingest", "docs", At("docs"), "-v"}));
+  EXPECT_THAT(listed.err, HasSubstr("skipped " + At("docs/c.png") + ": binary\n"));
+  EXPECT_THAT(listed.err, HasSubstr("skipped " + At("docs/d.jsonl") + "#L2: bad_line\n"));
+  const Json object = Json::parse(RunCtl(With({"ingest", "docs", At("docs"), "-o", "json"})).out);
+  EXPECT_EQ(object["skipped"]["counts"]["bad_line"], 1);
+  EXPECT_EQ(object["skipped"]["items"][0]["reason"], "binary");
+  EXPECT_EQ(object["skipped"]["unlisted"], 0);
+  EXPECT_EQ(daemon_.requests().front().ingest_begin().skipped_files(), 1u);
+  for (const v1::Request& request : daemon_.requests()) {
+    EXPECT_EQ(request.ingest_end().skipped_files(), 0u);  // a bad line is no file
+  }
+}
+
+TEST_F(CtlIngest, SourcesWithoutADocumentIngestNothing) {
+  Write("none/a.jsonl", "{\n");
+  const CtlRun run = RunCtl(With({"ingest", "docs", At("none")}));
+  EXPECT_EQ(run.exit_code, 9);
+  EXPECT_THAT(run.err, HasSubstr("1 line that is no JSON"));
+  for (const v1::Request& request : daemon_.requests()) EXPECT_FALSE(request.has_ingest_end());
+}
+
+TEST_F(CtlIngest, StdinIsReadByTheNameItIsGiven) {
+  Write("in", "one\ntwo\n");
+  const int file = open(At("in").c_str(), O_RDONLY | O_CLOEXEC);
+  const CtlRun run =
+      RunCtl(With({"ingest", "docs", "-", "--stdin-name", "app.log"}), {.in_file = file});
+  close(file);
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(Received(), "app.log#L1-L2=one\ntwo\n;");
 }
 
 TEST_F(CtlIngest, DetachPrintsTheJob) {
@@ -142,6 +232,7 @@ TEST_F(CtlIngest, ReadsStdinAfterTheFiles) {
   close(file);
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_EQ(Received(), "a.txt=alpha\n;stdin=from a pipe;");
+  EXPECT_THAT(Begun().roots(), ElementsAre(At("docs/a.txt"), "-"));
 }
 
 TEST_F(CtlIngest, RefusesBeforeAnythingIsSent) {
@@ -151,9 +242,6 @@ TEST_F(CtlIngest, RefusesBeforeAnythingIsSent) {
   Write("latin.txt", "\xE9");
   EXPECT_EQ(RunCtl(With({"ingest", "docs", At("docs"), "--preamble", At("latin.txt")})).exit_code,
             2);
-  const CtlRun segmented = RunCtl(With({"ingest", "docs", At("docs"), "--mode", "segmented"}));
-  EXPECT_EQ(segmented.exit_code, 2);
-  EXPECT_THAT(segmented.err, HasSubstr("not in this version"));
   const int empty = open("/dev/null", O_RDONLY | O_CLOEXEC);
   EXPECT_EQ(RunCtl(With({"ingest", "docs", "--stdin"}), {.in_file = empty}).exit_code, 9);
   close(empty);

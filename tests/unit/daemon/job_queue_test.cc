@@ -23,7 +23,7 @@ class JobQueueTest : public ::testing::Test {
     options.queued_max = queued_max;
     options.finished_max = finished_max;
     options.watch_interval = std::chrono::milliseconds(0);
-    jobs_ = std::make_unique<JobQueue>(engine_, store_, options, [] { return int64_t{1000}; });
+    jobs_ = std::make_unique<JobQueue>(engine_, store_, options, [this] { return now_ms_.load(); });
     jobs_->Start();
   }
 
@@ -53,8 +53,10 @@ class JobQueueTest : public ::testing::Test {
     WaitFor([&] { return jobs_->Get(id)->state == state; });
   }
 
+  std::atomic<int64_t> now_ms_{1000};
   FakeEngineControls controls_;
-  FakeBlockStore store_{std::make_shared<FakeDisk>()};
+  std::shared_ptr<FakeDisk> disk_ = std::make_shared<FakeDisk>();
+  FakeBlockStore store_{disk_};
   FakeEngine engine_{store_, controls_};
   std::unique_ptr<JobQueue> jobs_;
 };
@@ -183,6 +185,86 @@ TEST_F(JobQueueTest, AFailedPrefillIsTakenUpAtTheNextStart) {
   EXPECT_EQ(controls_.runs, 4) << "what was durable was not computed again";
 }
 
+TEST_F(JobQueueTest, APrefillThatAFullDiskCutOffIsTriedAgainLaterAndLater) {
+  controls_.prefill_error = "the disk is full";
+  Create("a", 64);
+  const uint64_t id = Submit("a");
+  WaitForState(id, JobState::kFailed);
+  EXPECT_EQ(jobs_->Get(id)->failed_times, 1u);
+  EXPECT_EQ(jobs_->Get(id)->retry_at_ms, 6000);
+  now_ms_ = 5999;
+  jobs_->RetryFailed();
+  EXPECT_EQ(jobs_->Get(id)->state, JobState::kFailed);
+  now_ms_ = 6000;
+  jobs_->RetryFailed();
+  WaitForState(id, JobState::kFailed);
+  EXPECT_EQ(jobs_->Get(id)->retry_at_ms, 16000);
+  controls_.prefill_error.clear();
+  now_ms_ = 16000;
+  jobs_->RetryFailed();
+  WaitForState(id, JobState::kDone);
+  const JobRecord job = *jobs_->Get(id);
+  EXPECT_EQ(job.failed_times, 2u);
+  EXPECT_EQ(job.retry_at_ms, 0);
+  EXPECT_EQ(job.error, "");
+  EXPECT_EQ(jobs_->List().size(), 1u);
+  EXPECT_EQ(store_.GetCorpus("a")->state, CorpusState::kReady);
+  EXPECT_EQ(controls_.runs, 4) << "what was durable was not computed again";
+}
+
+TEST_F(JobQueueTest, WhatWillNotPassIsNotTriedAgain) {
+  controls_.prefill_error = "made with another identity";
+  controls_.prefill_code = StatusCode::kFailedPrecondition;
+  Create("a", 64);
+  const uint64_t id = Submit("a");
+  WaitForState(id, JobState::kFailed);
+  EXPECT_EQ(jobs_->Get(id)->retry_at_ms, 0);
+  EXPECT_EQ(jobs_->Cancel(id).status().code(), StatusCode::kFailedPrecondition);
+}
+
+TEST_F(JobQueueTest, ARetryEndsWithACancelAndWithWhateverBecameOfTheCorpus) {
+  controls_.prefill_error = "the disk is full";
+  std::map<std::string, uint64_t> ids;
+  for (const char* name : {"cancelled", "removed", "by_hand"}) {
+    Create(name, 64);
+    ids[name] = Submit(name);
+    WaitForState(ids[name], JobState::kFailed);
+  }
+  controls_.prefill_error.clear();
+  ASSERT_TRUE(jobs_->Cancel(ids["cancelled"]).ok());
+  ASSERT_TRUE(store_.RemoveCorpus("removed").ok());
+  const uint64_t by_hand = Submit("by_hand");
+  EXPECT_EQ(jobs_->Get(ids["by_hand"])->retry_at_ms, 0);
+  WaitForState(by_hand, JobState::kDone);
+  now_ms_ = 100000;
+  jobs_->RetryFailed();
+  EXPECT_EQ(jobs_->Get(ids["cancelled"])->state, JobState::kCancelled);
+  EXPECT_EQ(store_.GetCorpus("cancelled")->state, CorpusState::kCancelled);
+  EXPECT_EQ(jobs_->Get(ids["removed"])->state, JobState::kFailed);
+  EXPECT_EQ(jobs_->Get(ids["by_hand"])->state, JobState::kFailed);
+  for (const JobRecord& job : jobs_->List()) EXPECT_EQ(job.retry_at_ms, 0) << job.corpus;
+}
+
+TEST_F(JobQueueTest, NothingIsTriedAgainWhileTheStoreIsReadOnly) {
+  controls_.prefill_error = "the disk is full";
+  Create("a", 64);
+  const uint64_t id = Submit("a");
+  WaitForState(id, JobState::kFailed);
+  controls_.prefill_error.clear();
+  now_ms_ = 100000;
+  const auto set_full = [&](bool full) {
+    std::lock_guard lock(disk_->mutex);
+    disk_->full = full;
+  };
+  set_full(true);
+  (void)store_.write_gate().Observe(ResourceExhaustedError("no space"), 1);
+  WatchStore(store_, *jobs_, now_ms_);
+  EXPECT_EQ(jobs_->Get(id)->state, JobState::kFailed);
+  set_full(false);
+  WatchStore(store_, *jobs_, now_ms_);
+  WaitForState(id, JobState::kDone);
+}
+
 TEST_F(JobQueueTest, ACorpusHasOneUnfinishedJob) {
   controls_.HoldPrefill();
   Create("a", 64);
@@ -255,6 +337,8 @@ TEST(JobRecord, SurvivesItsText) {
   job.error = "no \"room\"";
   job.done_tokens = 12;
   job.resumed_times = 3;
+  job.failed_times = 2;
+  job.retry_at_ms = 99;
   const auto back = DecodeJob(EncodeJob(job));
   ASSERT_TRUE(back.ok());
   EXPECT_EQ(back->corpus, job.corpus);
@@ -262,6 +346,8 @@ TEST(JobRecord, SurvivesItsText) {
   EXPECT_EQ(back->error, job.error);
   EXPECT_EQ(back->done_tokens, job.done_tokens);
   EXPECT_EQ(back->resumed_times, job.resumed_times);
+  EXPECT_EQ(back->failed_times, job.failed_times);
+  EXPECT_EQ(back->retry_at_ms, job.retry_at_ms);
   for (const char* text : {"", "[]", "{}", R"({"id":1,"corpus":"a","state":"odd"})",
                            R"({"id":"1","corpus":"a","state":"done"})"}) {
     EXPECT_EQ(DecodeJob(text).status().code(), StatusCode::kCorruption) << text;

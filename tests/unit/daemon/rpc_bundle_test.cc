@@ -1,6 +1,7 @@
 // Bundles through the socket, and why blocks miss: the store is real, the engine is not.
 #include <gmock/gmock.h>
 
+#include "client/unix_channel.h"
 #include "store/bundle_writer.h"
 #include "tests/unit/daemon/integrity_fixture.h"
 
@@ -31,6 +32,24 @@ class RpcBundleTest : public IntegrityFixture {
         },
         nullptr);
   }
+  // The client dies in the middle.
+  static void BreakOff(CorpusClient& client, std::string_view bytes) {
+    const auto broken = client.Import(
+        "",
+        [&](const PieceSender& send) -> ClientResult<Done> {
+          send(bytes.substr(0, bytes.size() / 2));
+          return ClientError{kClientInterrupted, "interrupted", "pulled the plug"};
+        },
+        nullptr);
+    EXPECT_EQ(broken.error().code_text, "interrupted");
+  }
+  void WaitForWholeBlocks(const std::string& name) {
+    WaitFor("whole blocks", [&] {
+      const auto record = store_->GetCorpus(name);
+      return record.ok() && record->chain.size() >= 4 &&
+             record->error.find("import the bundle again") != std::string::npos;
+    });
+  }
 };
 
 TEST_F(RpcBundleTest, ACorpusGoesOutAndComesBack) {
@@ -59,27 +78,39 @@ TEST_F(RpcBundleTest, AnImportThatBreaksOffKeepsItsBlocksAndGoesOn) {
   v1::ExportReply reply;
   const std::string bytes = Export(*client, "filings", &reply);
   ASSERT_TRUE(client->Remove("filings").ok());
-  // The client dies in the middle.
-  const auto broken = client->Import(
-      "",
-      [&](const PieceSender& send) -> ClientResult<Done> {
-        send(std::string_view(bytes).substr(0, bytes.size() / 2));
-        return ClientError{kClientInterrupted, "interrupted", "pulled the plug"};
-      },
-      nullptr);
-  EXPECT_EQ(broken.error().code_text, "interrupted");
+  BreakOff(*client, bytes);
   client = Connect();
-  WaitFor("whole blocks", [&] {
-    const auto record = store_->GetCorpus("filings");
-    return record.ok() && record->chain.size() >= 4 &&
-           record->error.find("import the bundle again") != std::string::npos;
-  });
+  WaitForWholeBlocks("filings");
   EXPECT_EQ(client->Show("filings")->state(), "cancelled");
   const auto whole = Import(*client, "", bytes);
   ASSERT_TRUE(whole.ok()) << whole.error().message;
   EXPECT_GE(whole->reused_blocks(), 4u);
   EXPECT_EQ(whole->corpus().state(), "ready");
   EXPECT_EQ(whole->corpus().blocks(), 10u);
+}
+
+TEST_F(RpcBundleTest, AnImportThatBreaksOffBeforeAWorkerTookItKeepsItsBlocks) {
+  Put("filings", 1, 10);
+  StartDaemonOverStore();
+  auto client = Connect();
+  v1::ExportReply reply;
+  const std::string bytes = Export(*client, "filings", &reply);
+  ASSERT_TRUE(client->Remove("filings").ok());
+  controls_.HoldTokenizers();
+  auto busy =
+      UnixChannel::Connect(options_.socket_path, kNoDeadline, kFrameBytesMaxDefault, nullptr);
+  ASSERT_TRUE(busy.ok());
+  for (const int worker : {1, 2}) {
+    v1::Request ingest;
+    ingest.set_id(worker);
+    ingest.mutable_ingest_begin()->set_name("busy" + std::to_string(worker));
+    ASSERT_TRUE((*busy)->Send(ingest, kNoDeadline).ok());
+  }
+  WaitFor("no worker is free", [&] { return controls_.tokenizers_waiting == 2; });
+  BreakOff(*client, bytes);
+  EXPECT_TRUE(client->Ping().ok());  // answered after the end of the import was read
+  controls_.ReleaseTokenizers();
+  WaitForWholeBlocks("filings");
 }
 
 TEST_F(RpcBundleTest, WhatCannotBeServedIsRefusedBeforeItIsSent) {

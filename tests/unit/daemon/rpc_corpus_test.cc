@@ -40,6 +40,7 @@ TEST_F(RpcCorpusTest, LargeSourcesComeInPieces) {
   const std::string piece(100000, 'x');
   v1::IngestBegin begin;
   begin.set_name("long");
+  begin.set_mode("exact");
   const auto reply = client_->Ingest(begin, [&](IngestWriter& writer) {
     if (!writer.BeginSource("caf\xE9")) return false;
     for (int i = 0; i < 300; ++i) {
@@ -63,7 +64,7 @@ TEST_F(RpcCorpusTest, TooLongIsRefusedWithCountAndLimit) {
 }
 
 TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
-  for (const char* name : {"", "-a", ".a", "a b", "a/b"}) {
+  for (const char* name : {"", "-a", ".a", "a b", "a/b", "a~previous", "a~", "~"}) {
     EXPECT_EQ(Ingest(*client_, name, "t").error().code_text, "invalid_argument") << name;
   }
   EXPECT_EQ(Ingest(*client_, std::string(129, 'a'), "t").error().code_text, "invalid_argument");
@@ -71,8 +72,15 @@ TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
   begin.set_name("a");
   const auto nothing = [](IngestWriter&) { return true; };
   EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "invalid_argument");
+  begin.set_mode("sliced");
+  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "invalid_argument");
   begin.set_mode("segmented");
-  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "unimplemented");
+  begin.set_update(true);
+  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "not_found");
+  begin.set_update(false);
+  for (int i = 0; i < 1025; ++i) begin.add_roots("/r");
+  EXPECT_EQ(client_->Ingest(begin, nothing).error().code_text, "invalid_argument");
+  begin.clear_roots();
   begin.set_mode("exact");
   const auto open_source = [](IngestWriter& writer) {
     return writer.BeginSource("x") && writer.Write(std::string(300000, 'x'));
@@ -82,6 +90,54 @@ TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
   EXPECT_EQ(client_->Ingest(begin, giving_up).error().code_text, "cancelled");
   MakeReady(*client_, "a", "text");
   EXPECT_EQ(Ingest(*client_, "a", "text").error().code_text, "already_exists");
+}
+
+// The fake counts bytes as tokens.
+TEST_F(RpcCorpusTest, AnUpdateIsAJobOfItsOwnAndThenTakesThePlace) {
+  MakeReady(*client_, "a", std::string(100, 't'));
+  v1::IngestBegin begin;
+  begin.set_name("a");
+  begin.set_update(true);
+  begin.add_roots("/docs");
+  controls_.HoldPrefill();
+  const auto text = [](IngestWriter& writer) {
+    return writer.BeginSource("x") && writer.Write("new text") && writer.EndSource();
+  };
+  const auto update = client_->Ingest(begin, text);
+  ASSERT_TRUE(update.ok()) << update.error().message;
+  EXPECT_EQ(update->job().corpus(), "a~update");
+  EXPECT_EQ(update->corpus().replaces(), "a");
+  EXPECT_EQ(client_->Show("a")->tokens(), 100u) << "asked as it was until then";
+  EXPECT_EQ(client_->Ingest(begin, text).error().code_text, "not_ready") << "one at a time";
+  controls_.ReleasePrefill();
+  WaitFor("the update", [&] { return client_->Show("a")->tokens() == 8; });
+  EXPECT_EQ(client_->Show("a")->roots(0), "/docs");
+  EXPECT_EQ(client_->Show("a~previous")->tokens(), 100u);
+  ASSERT_TRUE(client_->Remove("a").ok());
+  EXPECT_EQ(client_->Show("a~previous").error().code_text, "not_found") << "goes with it";
+}
+
+// What an update makes has a name that no user can give, but every verb understands.
+TEST_F(RpcCorpusTest, CompanionsAreListedShownAndRemoved) {
+  MakeReady(*client_, "a", std::string(100, 't'));
+  EXPECT_EQ(client_->Rename("a", "b~previous").error().code_text, "invalid_argument");
+  {
+    const std::lock_guard lock(disk_->mutex);
+    CorpusRecord record = disk_->corpora["a"];
+    record.name = "a~previous";
+    record.id = disk_->next_id++;
+    disk_->corpora[record.name] = record;
+  }
+  ASSERT_EQ(client_->List()->corpora_size(), 2);
+  EXPECT_EQ(client_->List()->corpora(1).name(), "a~previous");
+  EXPECT_EQ(client_->Show("a~previous")->tokens(), 100u);
+  v1::AskRequest question;
+  question.set_name("a~previous");
+  question.set_question("q");
+  const auto answer = client_->Ask(question, nullptr);
+  EXPECT_TRUE(answer.ok()) << answer.error().message;
+  EXPECT_TRUE(client_->Remove("a~previous").ok());
+  EXPECT_EQ(client_->List()->corpora_size(), 1);
 }
 
 TEST_F(RpcCorpusTest, AppendGrowsAndResumes) {
@@ -182,6 +238,30 @@ TEST_F(RpcCorpusTest, AdminVerbs) {
                            "huge_pages", "clock", "daemon"}) {
     EXPECT_THAT(names, HasSubstr(name));
   }
+}
+
+TEST(FakeReplaceCorpus, DoesTheSame) {
+  FakeBlockStore store(std::make_shared<FakeDisk>());
+  CorpusRecord old;
+  old.name = "a";
+  old.priority = RetentionPriority::kHigh;
+  old.state = CorpusState::kReady;
+  old = *store.CreateCorpus(old, {});
+  CorpusRecord made = old;
+  made.name = "a~update";
+  made.priority = RetentionPriority::kNormal;
+  made = *store.CreateCorpus(made, {});
+  EXPECT_EQ(store.ReplaceCorpus("a~update", "a", "a~previous", 9).status().code(),
+            StatusCode::kFailedPrecondition);
+  made.replaces = "a";
+  ASSERT_TRUE(store.UpdateCorpus(made).ok());
+  ASSERT_TRUE(store.ReplaceCorpus("a~update", "a", "a~previous", 9).ok());
+  EXPECT_EQ(store.GetCorpus("a")->id, made.id);
+  EXPECT_EQ(store.GetCorpus("a")->priority, RetentionPriority::kHigh);
+  EXPECT_EQ(store.GetCorpus("a")->replaces, "");
+  EXPECT_EQ(store.GetCorpus("a~previous")->id, old.id);
+  EXPECT_EQ(store.GetCorpus("a~previous")->expires_at_ms, 9);
+  EXPECT_EQ(store.ListCorpora().size(), 2u);
 }
 
 TEST_F(RpcCorpusTest, SocketHasItsModeAndRefusesASecondDaemon) {

@@ -40,6 +40,23 @@ TEST_F(ScrubTest, EveryBlockIsReadOnceSharedOnesToo) {
   EXPECT_TRUE(state.findings.empty());
 }
 
+TEST(OwnBlocks, PrefixesAndDocumentsThatAreSharedAreReadOnce) {
+  std::vector<Digest> d(9);
+  for (size_t i = 0; i < d.size(); ++i) d[i].bytes[0] = static_cast<uint8_t>(i);
+  std::vector<CorpusRecord> records(5);
+  records[0].chain = std::vector<Digest>{d[0], d[1], d[2]};
+  records[1].chain = std::vector<Digest>{d[0], d[1], d[3]};
+  for (size_t i = 2; i < records.size(); ++i) records[i].segments = {128, 0};
+  records[2].chain = std::vector<Digest>{d[4], d[5], d[5], d[6]};
+  records[3].chain = std::vector<Digest>{d[4], d[7], d[6], d[5], d[8]};
+  const auto own = OwnBlocks(records);
+  EXPECT_EQ(own[0], (std::vector<size_t>{0, 1, 2}));
+  EXPECT_EQ(own[1], (std::vector<size_t>{2}));
+  EXPECT_EQ(own[2], (std::vector<size_t>{0, 1, 3}));
+  EXPECT_EQ(own[3], (std::vector<size_t>{1, 4}));
+  EXPECT_TRUE(own[4].empty());
+}
+
 TEST_F(ScrubTest, DamageIsFoundQuarantinedAndGivenToTheEngine) {
   const TestCorpus corpus = Put("a", 1, 4);
   Put("b", 2, 4);

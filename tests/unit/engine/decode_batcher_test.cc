@@ -5,6 +5,7 @@
 
 #include "engine/decode/decode_batcher.h"
 #include "engine/llama_engine.h"
+#include "engine/model/gguf.h"
 #include "tests/support/tiny_model.h"
 #include "tests/unit/engine/engine_fixture.h"
 

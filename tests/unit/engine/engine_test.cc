@@ -84,8 +84,41 @@ TEST_F(EngineTest, AnAppendedCorpusIsOneIngest) {
   EXPECT_EQ(last.written_bytes, 0u);
 }
 
+TEST_F(EngineTest, AppendingToAnEvictedCorpusComputesWhatLeftAsWell) {
+  const std::string first = Prose(300, 1);
+  const std::string second = Prose(50, 2);
+  for (const bool wholly : {false, true}) {
+    Ingest("grown", first);
+    const CorpusRecord ready = *store_->GetCorpus("grown");
+    ASSERT_GT(ready.tokens, 2 * kRunTokens);
+    if (wholly) {
+      ASSERT_TRUE(store_->Evict("grown", TierKind::kDisk, /*dry_run=*/false).ok());
+    } else {
+      ASSERT_TRUE(store_->EvictByPolicy(TierKind::kDisk, ready.block_bytes, false).ok());
+    }
+    const CorpusRecord evicted = *store_->GetCorpus("grown");
+    ASSERT_EQ(evicted.state, CorpusState::kEvicted);
+    ASSERT_EQ(evicted.chain.empty(), wholly);
+    const auto appended = engine_->AppendCorpus("grown", Tokens(second, true, ready.tokens));
+    ASSERT_TRUE(appended.ok()) << appended.status().ToString();
+    EXPECT_EQ(appended->durable_tokens, appended->chain.size() * kBlockTokens);
+    ASSERT_TRUE(engine_->Prefill("grown", [](const PrefillProgress&) {}, {}).ok());
+    const std::string bytes = BytesOf("grown");
+    ASSERT_TRUE(store_->RemoveCorpus("grown").ok());
+
+    Ingest("grown", first);
+    ASSERT_TRUE(engine_->AppendCorpus("grown", Tokens(second, true, ready.tokens)).ok());
+    ASSERT_TRUE(engine_->Prefill("grown", [](const PrefillProgress&) {}, {}).ok());
+    EXPECT_EQ(BytesOf("grown"), bytes);
+    ASSERT_TRUE(store_->RemoveCorpus("grown").ok());
+  }
+}
+
 TEST_F(EngineTest, ACorpusTooLongIsRefusedWithCountAndLimit) {
-  const auto refused = Create("long", Prose(3000));
+  CorpusRequest request;
+  request.name = "long";
+  request.mode = "exact";
+  const auto refused = engine_->CreateCorpus(request, Tokens(Prose(3000)));
   EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
   EXPECT_NE(refused.status().message().find("at most 3584"), std::string::npos)
       << refused.status().message();
@@ -115,12 +148,12 @@ TEST_F(EngineTest, UnknownNamesAreRefusedEarly) {
   EXPECT_EQ(Create("a", "text", "cq9").status().code(), StatusCode::kInvalidArgument);
   CorpusRequest request;
   request.name = "a";
-  request.mode = "segmented";
+  request.mode = "sliced";
   EXPECT_EQ(engine_->CreateCorpus(request, Tokens("text")).status().code(),
-            StatusCode::kUnimplemented);
+            StatusCode::kInvalidArgument);
   EXPECT_EQ(Ask("nobody").status().code(), StatusCode::kNotFound);
   EngineOptions wrong = options_;
-  wrong.device = "cuda:0";
+  wrong.device = "gpu";
   EXPECT_EQ(Engine::Create(wrong, store_.get()).status().code(), StatusCode::kInvalidArgument);
   wrong = options_;
   wrong.kv_format = "bf17";

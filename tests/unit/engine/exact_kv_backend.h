@@ -1,9 +1,11 @@
 // tests/unit/engine/exact_kv_backend.h -- the reference backend with keys and values kept unrounded
-// and attention as the papers write it: absolute rotations, one softmax over all keys, in double.
-// It shows that the graph is the oracle's to float32's precision; what tiles and pages do is
-// compared with it elsewhere. One sequence per object, tokens in order; one thread.
+// and attention as the papers write it: rotations by whole distances, one softmax over all keys
+// that the pages show, in double. It shows that the graph is the oracle's to float32's precision;
+// what tiles and pages do is compared with it elsewhere. One sequence per object, tokens in order;
+// one thread.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -36,55 +38,68 @@ class ExactKvBackend final : public Backend {
   Status Synchronize() override { return OkStatus(); }
 
   void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
-               const RopeTable* rope) override {
+               const RopeTable* /*rope*/) override {
     Layer& layer = layers_[target.layer];
     for (uint32_t r = 0; r < keys.rows; ++r) {
-      std::vector<double> key(keys.row(r), keys.row(r) + keys.cols);
-      Rotate(key, target.format->head_dim, *rope, static_cast<uint32_t>(layer.keys.size()));
-      layer.keys.push_back(std::move(key));
+      layer.keys.emplace_back(keys.row(r), keys.row(r) + keys.cols);
       layer.values.emplace_back(values.row(r), values.row(r) + values.cols);
     }
   }
 
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override {
-    const Layer& layer = layers_.at(input.layer);
     for (uint32_t r = 0; r < q.rows; ++r) {
-      const size_t position = input.first_position + r;
-      std::vector<double> query(q.row(r), q.row(r) + q.cols);
-      Rotate(query, input.shape.head_dim, *input.rope, static_cast<uint32_t>(position));
+      const uint64_t position = input.first_position + r;
+      const std::vector<uint64_t> seen = SeenFrom(position, input);
       for (uint32_t head = 0; head < input.shape.q_heads; ++head) {
-        AttendHead(out.row(r), query, layer, input.shape, head, position + 1);
+        AttendHead(out.row(r), q.row(r), input, head, position, seen);
       }
     }
   }
 
  private:
   struct Layer {
-    std::vector<std::vector<double>> keys, values;  // [position][kv_heads * head_dim], rotated keys
+    std::vector<std::vector<double>> keys, values;  // [position][kv_heads * head_dim]
   };
 
-  static void Rotate(std::vector<double>& row, uint32_t head_dim, const RopeTable& rope,
-                     uint32_t position) {
-    const float* const angles = rope.row(position);
-    for (size_t head = 0; head < row.size(); head += head_dim) {
-      for (uint32_t j = 0; j < rope.half_dim; ++j) {
-        const double x = row[head + 2 * j];
-        const double y = row[head + 2 * j + 1];
-        row[head + 2 * j] = x * angles[2 * j] - y * angles[2 * j + 1];
-        row[head + 2 * j + 1] = x * angles[2 * j + 1] + y * angles[2 * j];
+  // The positions of the keys that a query sees.
+  static std::vector<uint64_t> SeenFrom(uint64_t position, const AttentionInput& input) {
+    std::vector<uint64_t> seen;
+    for (const KvPageList& list : input.lists) {
+      for (const KvPage& page : list.pages) {
+        for (uint64_t slot = page.hidden; slot < page.tokens; ++slot) {
+          const uint64_t key = page.first_position + slot;
+          const uint32_t window = input.shape.window;
+          if (key <= position && (window == 0 || key + window > position)) seen.push_back(key);
+        }
       }
+    }
+    return seen;
+  }
+
+  static void Rotate(std::vector<double>& head, const RopeTable* rope, uint64_t distance) {
+    if (rope == nullptr) return;
+    const float* const angles = rope->row(static_cast<uint32_t>(distance));
+    for (uint32_t j = 0; j < rope->half_dim; ++j) {
+      const double x = head[2 * j];
+      const double y = head[2 * j + 1];
+      head[2 * j] = x * angles[2 * j] - y * angles[2 * j + 1];
+      head[2 * j + 1] = x * angles[2 * j + 1] + y * angles[2 * j];
     }
   }
 
-  static void AttendHead(float* out, const std::vector<double>& query, const Layer& layer,
-                         const AttentionShape& shape, uint32_t head, size_t keys) {
+  void AttendHead(float* out, const float* q, const AttentionInput& input, uint32_t head,
+                  uint64_t position, const std::vector<uint64_t>& seen) const {
+    const Layer& layer = layers_.at(input.layer);
+    const AttentionShape& shape = input.shape;
     const size_t q0 = size_t{head} * shape.head_dim;
     const size_t k0 = size_t{head / (shape.q_heads / shape.kv_heads)} * shape.head_dim;
-    std::vector<double> weights(keys);
+    std::vector<double> weights(seen.size());
     double top = -HUGE_VAL;
-    for (size_t k = 0; k < keys; ++k) {
+    for (size_t k = 0; k < seen.size(); ++k) {
+      std::vector<double> query(q + q0, q + q0 + shape.head_dim);
+      Rotate(query, input.rope, position - seen[k]);
       for (uint32_t d = 0; d < shape.head_dim; ++d) {
-        weights[k] += query[q0 + d] * layer.keys[k][k0 + d];
+        weights[k] += query[d] * layer.keys[seen[k]][k0 + d];
       }
       weights[k] *= shape.scale;
       top = std::max(top, weights[k]);
@@ -93,7 +108,7 @@ class ExactKvBackend final : public Backend {
     for (double& weight : weights) sum += weight = std::exp(weight - top);
     for (uint32_t d = 0; d < shape.head_dim; ++d) {
       double value = 0;
-      for (size_t k = 0; k < keys; ++k) value += weights[k] * layer.values[k][k0 + d];
+      for (size_t k = 0; k < seen.size(); ++k) value += weights[k] * layer.values[seen[k]][k0 + d];
       out[q0 + d] = static_cast<float>(value / sum);
     }
   }

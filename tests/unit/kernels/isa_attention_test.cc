@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "kernels/reference/attention.h"
 #include "tests/unit/kernels/basis_fixture.h"
@@ -341,6 +342,29 @@ TEST(IsaAttention, CodedRowsAreIndependentBitForBit) {
             << kernels->name;
       }
     }
+  }
+}
+
+// A query sees the keys of its window, on every table and however the work is cut.
+TEST(IsaAttention, WindowsMatchTheReferenceAndDoNotDependOnTheCut) {
+  for (const uint32_t window : {1u, 40u, 128u, 300u, 100000u}) {
+    SCOPED_TRACE(testing::Message() << "window " << window);
+    Scene plain = ChunkScene(KvCodec::kBf16, KvCodec::kInt8);
+    plain.shape.window = window;
+    AttentionShape shape = kCodedShape;
+    shape.window = window;
+    const Scene coded = CodedScene(KvCodec::kCq4, KvCodec::kCq4, shape);
+    for (const CpuKernels* kernels : TestedKernels()) {
+      ExpectNearReference(*kernels, plain, BoundFor(*kernels));
+      for (const Scene* scene : {&std::as_const(plain), &coded}) {
+        const Answer whole = Compute(*kernels, *scene, 0, scene->rows, 1u << 20, false);
+        for (const uint32_t row : {0u, 59u, 100u, scene->rows - 1}) {
+          ExpectSameBits(whole, row, Compute(*kernels, *scene, row, 1, 1, true), "alone");
+        }
+        ExpectSameBits(whole, 13, Compute(*kernels, *scene, 13, 100, 7, false), "by sevens");
+      }
+    }
+    ExpectEveryTableNear(coded);
   }
 }
 

@@ -98,7 +98,7 @@ class BundleFixture : public StoreFixture {
   Imported Import(std::string_view bytes, const std::string& name, const CorpusShape& shape,
                   size_t piece = 5000) {
     BundleImporter importer(
-        *target_, [&](std::string_view) { return Result<CorpusShape>(shape); },
+        *target_, [&](const BundleHead&) { return Result<CorpusShape>(shape); },
         [](const std::string&) { return OkStatus(); }, name);
     for (size_t at = 0; at < bytes.size(); at += piece) {
       const Status fed = importer.Feed(std::as_bytes(std::span(bytes.substr(at, piece))));

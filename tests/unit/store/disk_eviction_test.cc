@@ -59,7 +59,7 @@ class PlanTest : public ::testing::Test {
       }
       return found;
     };
-    const auto plan = PlanDiskEviction(corpora, entries, needed, run_blocks);
+    const auto plan = PlanDiskEviction(corpora, entries, needed, {run_blocks, 0});
     EXPECT_TRUE(plan.ok());
     bytes_ = plan->bytes;
     std::vector<std::string> steps;

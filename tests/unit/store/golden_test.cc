@@ -1,5 +1,5 @@
 // Files of version 1, as a program in another language writes them (tests/golden/make_bundle.py),
-// and a data folder of schema 2: every later version must read them.
+// and data folders of schemas 2 and 3: every later version must read them.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -11,6 +11,8 @@
 #include "store/block_header.h"
 #include "store/bundle_reader.h"
 #include "store/bundle_writer.h"
+#include "store/catalog_families.h"
+#include "store/rocks_database.h"
 #include "tests/unit/store/store_fixture.h"
 
 namespace corpusd {
@@ -36,7 +38,7 @@ std::vector<std::byte> Payload(size_t index) {
   return bytes;
 }
 
-using GoldenFolder = StoreFixture;
+class GoldenFolder : public StoreFixture, public ::testing::WithParamInterface<const char*> {};
 
 class GoldenSink : public BundleSink {
  public:
@@ -116,13 +118,14 @@ TEST(Golden, ABlockHeaderOfVersion1IsReadAndWrittenByteForByte) {
   EXPECT_EQ(std::memcmp(encoded.data(), golden.data(), golden.size()), 0);
 }
 
-// A data folder as the last version with schema 2 left it: two corpora that begin alike, by a
+// A data folder as the last version with its schema left it: two corpora that begin alike, by a
 // daemon over a tiny model.
-TEST_F(GoldenFolder, AFolderOfSchema2IsReadWholeAndBroughtUpToDate) {
+TEST_P(GoldenFolder, IsReadWholeAndBroughtUpToDate) {
   store_.reset();
   std::filesystem::remove_all(folder_);
   std::filesystem::create_directory(folder_);
-  const std::string unpack = "tar -xzf tests/golden/data_folder_v2.tar.gz -C " + folder_;
+  const std::string unpack =
+      std::string("tar -xzf tests/golden/") + GetParam() + ".tar.gz -C " + folder_;
   ASSERT_EQ(std::system(unpack.c_str()), 0);
   for (int opening = 0; opening < 2; ++opening) {
     Reopen();
@@ -135,6 +138,8 @@ TEST_F(GoldenFolder, AFolderOfSchema2IsReadWholeAndBroughtUpToDate) {
     EXPECT_EQ(records[0].chain.front(), records[1].chain.front());
     for (const CorpusRecord& record : records) {
       EXPECT_EQ(record.state, CorpusState::kReady);
+      EXPECT_EQ(record.mode, "exact");
+      EXPECT_EQ(record.segments, SegmentRule{});
       const auto tokens = store_->CorpusTokens(record.name);
       ASSERT_TRUE(tokens.ok()) << tokens.status().ToString();
       EXPECT_EQ(*store_->LongestPrefix(record.chain, *tokens), record.chain.size());
@@ -147,7 +152,16 @@ TEST_F(GoldenFolder, AFolderOfSchema2IsReadWholeAndBroughtUpToDate) {
       EXPECT_FALSE(line.starts_with("error")) << line;
     }
   }
+  store_.reset();
+  const auto catalog =
+      RocksDatabase::Open(folder_ + "/catalog", RocksDatabase::Use::kCatalog, FamilyNames());
+  ASSERT_TRUE(catalog.ok()) << catalog.status().ToString();
+  EXPECT_EQ(*(*catalog)->Get(kMeta, "schema"), kSchema) << "an older version would read it";
 }
+
+INSTANTIATE_TEST_SUITE_P(Schemas, GoldenFolder,
+                         ::testing::Values("data_folder_v2", "data_folder_v3"),
+                         [](const auto& schema) { return std::string(schema.param); });
 
 }  // namespace
 }  // namespace corpusd

@@ -32,7 +32,7 @@ CorpusRecord Pinned(uint64_t id, const std::string& name, const std::string& own
 
 TEST(PinLedger, ChargesWhatACorpusTakesWhenItIsWhole) {
   CorpusRecord record = Pinned(1, "a", "alice", 10);
-  record.chain.resize(3);
+  record.chain = std::vector<Digest>(3);
   EXPECT_EQ(PinCharge(record), 10 * kMiB);
   record.whole_blocks = 0;  // of a version that did not note it
   EXPECT_EQ(PinCharge(record), 3 * kMiB);

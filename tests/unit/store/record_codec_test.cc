@@ -33,6 +33,9 @@ CorpusRecord FullRecord() {
   record.prefill_seconds = 1.5;
   record.resumed_times = 2;
   record.skipped_files = 9;
+  record.segments = {4096, 512};
+  record.roots = {"/srv/filings", "notes"};
+  record.replaces = "filings of 2025";
   return record;
 }
 
@@ -51,10 +54,13 @@ TEST(RecordCodec, EveryFieldOfARecordComesBack) {
   EXPECT_EQ(decoded->priority, RetentionPriority::kLow);
   EXPECT_EQ(decoded->whole_blocks, 11u);
   EXPECT_EQ(decoded->prefill_seconds, 1.5);
+  EXPECT_EQ(decoded->segments, (SegmentRule{4096, 512}));
+  EXPECT_EQ(decoded->roots, record.roots);
+  EXPECT_EQ(decoded->replaces, "filings of 2025");
 }
 
 // A record as the first version wrote it, without what pins have learned since.
-TEST(RecordCodec, AnOlderPinHasNoOwnerAndAnOlderRecordIsOfNormalPriority) {
+TEST(RecordCodec, AnOlderPinHasNoOwnerAndAnOlderRecordIsOfNormalPriorityAndExact) {
   const std::string root(64, '0');
   const auto record = DecodeRecord(R"({"version":1,"id":1,"name":"a","root":")" + root +
                                    R"(","pin":{"tier":2,"expires_at_ms":5}})");
@@ -62,6 +68,9 @@ TEST(RecordCodec, AnOlderPinHasNoOwnerAndAnOlderRecordIsOfNormalPriority) {
   EXPECT_EQ(record->pin, (CorpusPin{2, 5}));
   EXPECT_EQ(record->priority, RetentionPriority::kNormal);
   EXPECT_EQ(record->whole_blocks, 0u);
+  EXPECT_EQ(record->segments, SegmentRule{});
+  EXPECT_TRUE(record->roots.empty() && record->replaces.empty());
+  EXPECT_EQ(EncodeRecord(*record).find("segments"), std::string::npos);
 }
 
 TEST(RecordCodec, DamagedRecordsAreCorruption) {
@@ -74,12 +83,19 @@ TEST(RecordCodec, DamagedRecordsAreCorruption) {
         R"({"version":1,"root":"00","id":1})", R"({"version":1,"root":null,"tokens":"many"})"}) {
     EXPECT_EQ(DecodeRecord(bad).status().code(), StatusCode::kCorruption) << bad;
   }
+  const std::string good = R"({"version":1,"root":")" + std::string(64, '0') + "\"";
+  ASSERT_TRUE(DecodeRecord(good + "}").ok());
+  for (const char* const bad : {R"("segments":{})", R"("segments":7)", R"("roots":[7])",
+                                R"("roots":"a")", R"("replaces":[])"}) {
+    EXPECT_EQ(DecodeRecord(good + "," + bad + "}").status().code(), StatusCode::kCorruption) << bad;
+  }
 }
 
 TEST(RecordCodec, SourcesComeBackAndPathsMayHoldAnyBytes) {
   const std::vector<CorpusSource> sources = {{"a/b.txt", 0, 10, 55, "ab"}, {"c", 10, 3, 9, ""}};
   EXPECT_EQ(*DecodeSources(EncodeSources(sources)), sources);
-  EXPECT_TRUE(DecodeSources(EncodeSources({{"bad\xff\xfe", 0, 1, 1, ""}})).ok());
+  EXPECT_TRUE(
+      DecodeSources(EncodeSources(std::vector<CorpusSource>{{"bad\xff\xfe", 0, 1, 1, ""}})).ok());
   EXPECT_EQ(DecodeSources("{").status().code(), StatusCode::kCorruption);
   EXPECT_EQ(DecodeSources("[1]").status().code(), StatusCode::kCorruption);
 }

@@ -1,0 +1,222 @@
+// plan: what a corpus of some paths would take, before it is paid for.
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "client/ctl/commands.h"
+#include "client/ctl/corpus_plan.h"
+#include "client/ctl/exit_code.h"
+#include "client/ctl/json_objects.h"
+#include "client/ctl/source_gathering.h"
+#include "client/ctl/text_sample.h"
+#include "client/ctl/units.h"
+
+namespace corpusd::ctl {
+namespace {
+
+// Of the sample that --measure prefills: about 4,000 tokens of prose.
+constexpr size_t kMeasuredBytes = size_t{16} << 10;
+constexpr uint64_t kMeasuredTtlMs = 600'000;
+
+// Reads the documents as an ingest would, and keeps no more than a sample.
+class PlanSink : public sources::DocumentSink {
+ public:
+  bool Begin(std::string_view label) override {
+    ++text_.documents;
+    text_.label_bytes += label.size();
+    return true;
+  }
+  bool Write(std::string_view text) override {
+    sample_.Add(text);
+    return true;
+  }
+  bool End() override { return true; }
+
+  PlanText text() const {
+    PlanText text = text_;
+    text.text_bytes = sample_.text_bytes();
+    return text;
+  }
+  std::string sample() const { return sample_.Text(); }
+
+ private:
+  PlanText text_;
+  TextSample sample_;
+};
+
+struct PlanAnswers {
+  v1::PlanReply plan;
+  v1::ListReply corpora;
+  v1::DiskUsageReply usage;
+};
+
+ClientResult<PlanAnswers> AskDaemon(CorpusClient& client, const std::string& sample) {
+  PlanAnswers answers;
+  v1::PlanRequest request;
+  request.set_sample(sample);
+  auto plan = client.Plan(request);
+  if (!plan.ok()) return plan.error();
+  answers.plan = *std::move(plan);
+  auto corpora = client.List();
+  if (!corpora.ok()) return corpora.error();
+  answers.corpora = *std::move(corpora);
+  auto usage = client.DiskUsage();
+  if (!usage.ok()) return usage.error();
+  answers.usage = *std::move(usage);
+  return answers;
+}
+
+// Prefills a little of the sample as a corpus of its own, and removes it.
+ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sample,
+                                  const std::string& mode) {
+  v1::IngestBegin begin;
+  begin.set_name("plan-" + std::to_string(getpid()));
+  begin.set_mode(mode);
+  begin.set_priority("low");
+  begin.set_ttl_ms(kMeasuredTtlMs);
+  client.set_timeout(std::chrono::milliseconds(0));
+  auto reply = client.Ingest(begin, [&](IngestWriter& writer) {
+    return writer.BeginSource("sample") &&
+           writer.Write(std::string_view(sample).substr(0, kMeasuredBytes)) && writer.EndSource();
+  });
+  if (!reply.ok()) return reply.error();
+  auto job = client.WatchJob(reply->job().id(), nullptr);
+  auto corpus = client.Show(begin.name());
+  (void)client.Remove(begin.name());  // where that fails its ttl does it
+  if (!job.ok()) return job.error();
+  auto ended = CheckJobEnd(*job);
+  if (!ended.ok()) return ended.error();
+  if (!corpus.ok()) return corpus.error();
+  return PrefillRate{corpus->prefill_tokens_per_s(), "a sample"};
+}
+
+Json FormatsToJson(const CorpusPlan& plan, const PlanAnswers& answers) {
+  Json formats = Json::array();
+  for (const v1::PlanFormat& format : answers.plan.formats()) {
+    const uint64_t bytes = FormatBytesOf(plan, format);
+    formats.push_back({{"name", format.name()},
+                       {"bytes", bytes},
+                       {"fits",
+                        {{"device", FitIn(answers.usage, "device", bytes)},
+                         {"host", FitIn(answers.usage, "host", bytes)},
+                         {"disk", FitIn(answers.usage, "disk", bytes)}}}});
+  }
+  return formats;
+}
+
+Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
+                const sources::SkipLog& skipped) {
+  Json prefill = nullptr;
+  if (plan.rate) {
+    prefill = {{"seconds", plan.prefill_seconds},
+               {"tokens_per_s", plan.rate->tokens_per_s},
+               {"measured_on", plan.rate->corpus}};
+  }
+  return {{"documents", plan.text.documents},
+          {"text_bytes", plan.text.text_bytes},
+          {"tokens", plan.tokens},
+          {"sample", {{"bytes", plan.text.sample_bytes}, {"tokens", answers.plan.sample_tokens()}}},
+          {"mode", plan.mode},
+          {"model", {{"name", answers.plan.model_name()}, {"digest", answers.plan.model_digest()}}},
+          {"exact_tokens_max", answers.plan.exact_tokens_max()},
+          {"kv_format", answers.plan.default_format()},
+          {"formats", FormatsToJson(plan, answers)},
+          {"prefill", std::move(prefill)},
+          {"cold_tokens", plan.cold_tokens},
+          {"break_even_questions",
+           plan.break_even_questions == 0 ? Json(nullptr) : Json(plan.break_even_questions)},
+          {"skipped", SkippedToJson(skipped)}};
+}
+
+void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const PlanAnswers& answers) {
+  const v1::PlanReply& reply = answers.plan;
+  const bool whole = plan.text.sample_bytes == plan.text.text_bytes;
+  Fields fields = {
+      {"documents",
+       FormatCount(plan.text.documents) + ", " + FormatBytes(plan.text.text_bytes) + " of text"},
+      {"tokens", "about " + FormatCount(plan.tokens) + " (" +
+                     (whole ? "tokenized by the daemon"
+                            : "from a sample of " + FormatBytes(plan.text.sample_bytes)) +
+                     ")"},
+      {"model", reply.model_name()},
+      {"mode", plan.mode + " (up to " + FormatCount(reply.exact_tokens_max()) +
+                   " tokens can be attended to exactly)"}};
+  if (plan.rate) {
+    fields.emplace_back("prefill", "about " + FormatDuration(plan.prefill_seconds) + " at " +
+                                       FormatRate(plan.rate->tokens_per_s) +
+                                       " tok/s, measured on " + plan.rate->corpus);
+  } else {
+    fields.emplace_back("prefill", "not known: nothing was prefilled here yet; --measure does");
+  }
+  if (plan.break_even_questions > 0) {
+    fields.emplace_back("pays off", "from question " + FormatCount(plan.break_even_questions) +
+                                        " on, against prefilling " + FormatCount(plan.cold_tokens) +
+                                        " tokens for each");
+  }
+  PrintFields(context.console.out, fields, StyleOf(context));
+  context.console.out << '\n';
+  TablePrinter table({{"FORMAT"}, {"SIZE", Align::kRight}, {"DEVICE"}, {"HOST"}, {"DISK"}});
+  for (const v1::PlanFormat& format : reply.formats()) {
+    const uint64_t bytes = FormatBytesOf(plan, format);
+    const bool usual = format.name() == reply.default_format();
+    table.AddRow({format.name() + (usual ? " (default)" : ""), FormatBytes(bytes),
+                  FitIn(answers.usage, "device", bytes), FitIn(answers.usage, "host", bytes),
+                  FitIn(answers.usage, "disk", bytes)});
+  }
+  table.Print(context.console.out, StyleOf(context));
+}
+
+ClientResult<Done> CheckModel(const Arguments& arguments, const v1::PlanReply& reply) {
+  if (arguments.model.empty() || arguments.model == reply.model_name() ||
+      reply.model_digest().starts_with(arguments.model)) {
+    return Done{};
+  }
+  return UsageError("this daemon serves model " + Quoted(reply.model_name()) + ", not " +
+                    Quoted(arguments.model));
+}
+
+}  // namespace
+
+int RunPlan(const CommandContext& context) {
+  const Arguments& arguments = context.arguments;
+  auto gathered = GatherSources(context, arguments.paths);
+  if (!gathered.ok()) return Fail(context, gathered.error());
+  PlanSink sink;
+  sources::SkipLog skipped = gathered->list.skipped;
+  sources::SourceReader reader(ReadOptionsOf(context), sink, skipped);
+  auto read = ReadAll(context, *gathered, reader);
+  if (!read.ok()) return Fail(context, read.error());
+  NoteSkipped(context, skipped);
+  PlanText text = sink.text();
+  if (text.documents == 0) {
+    return Fail(context, NothingToDo("there is no text to plan for: " + skipped.Describe()));
+  }
+  const std::string sample = sink.sample();
+  text.sample_bytes = sample.size();
+
+  auto client = ConnectToDaemon(context, CallLength::kQuick);
+  if (!client.ok()) return Fail(context, client.error());
+  auto answers = AskDaemon(**client, sample);
+  if (!answers.ok()) return Fail(context, answers.error());
+  auto served = CheckModel(arguments, answers->plan);
+  if (!served.ok()) return Fail(context, served.error());
+  const std::string mode = ReckonPlan(text, answers->plan, arguments.mode, std::nullopt).mode;
+  auto rate = MeasuredRate(answers->corpora, mode, answers->plan.model_digest());
+  if (arguments.measure) {
+    auto measured = Measure(**client, sample, mode);
+    if (!measured.ok()) return Fail(context, measured.error());
+    rate = *measured;
+  }
+  const CorpusPlan plan = ReckonPlan(text, answers->plan, arguments.mode, rate);
+  if (IsStructured(arguments.output)) {
+    PrintStructured(context.console.out, arguments.output, PlanToJson(plan, *answers, skipped));
+  } else if (arguments.output == OutputMode::kName) {
+    context.console.out << plan.tokens << '\n';
+  } else {
+    PrintPlan(context, plan, *answers);
+  }
+  return kExitOk;
+}
+
+}  // namespace corpusd::ctl

@@ -1,0 +1,49 @@
+#include "daemon/rpc/plan_handler.h"
+
+#include <array>
+#include <string>
+
+namespace corpusd {
+namespace {
+
+constexpr size_t kSampleBytesMax = size_t{4} << 20;
+
+// The widest first. What the model's heads do not allow is left out of a plan.
+constexpr std::array<const char*, 5> kFormats = {"bf16", "cq8", "cq4", "cq3", "cq2"};
+
+}  // namespace
+
+Result<v1::Response> HandlePlan(const Services& services, const v1::PlanRequest& request) {
+  if (request.sample().size() > kSampleBytesMax) {
+    return InvalidArgumentError("a sample has at most " + std::to_string(kSampleBytesMax) +
+                                " bytes, this one " + std::to_string(request.sample().size()));
+  }
+  v1::Response response;
+  v1::PlanReply& reply = *response.mutable_plan();
+  ASSIGN_OR_RETURN(const auto tokenizer,
+                   services.engine.NewCorpusTokenizer(request.preamble(), false, 0));
+  reply.set_preamble_tokens(tokenizer->tokens());
+  tokenizer->BeginSource("sample");
+  tokenizer->Append(request.sample());
+  tokenizer->EndSource();
+  reply.set_sample_tokens(tokenizer->tokens() - reply.preamble_tokens());
+
+  ASSIGN_OR_RETURN(const CorpusShape usual, services.engine.ShapeOf(""));
+  reply.set_default_format(usual.kv_format);
+  reply.set_block_tokens(usual.block_tokens);
+  reply.set_exact_tokens_max(usual.tokens_max);
+  for (const char* name : kFormats) {
+    const Result<CorpusShape> shape = services.engine.ShapeOf(name);
+    if (!shape.ok()) continue;
+    v1::PlanFormat& format = *reply.add_formats();
+    format.set_name(name);
+    format.set_block_bytes(shape->block_bytes);
+  }
+  const ModelSummary& model = services.engine.model();
+  reply.set_model_name(model.name);
+  reply.set_model_digest(model.digest);
+  reply.set_context_tokens(model.context_tokens);
+  return response;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,83 @@
+// engine/backend/cuda/cuda_backend.h -- one CUDA device as a Backend: one stream, on which every
+// call enqueues its kernels; bfloat16 weights, float32 activations; pages in any codec, read where
+// they lie. The first error of a launch or a copy is kept and every Synchronize returns it: what
+// was computed since is of no use. One caller at a time (see backend.h).
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cuda/cuda_pool.h"
+#include "engine/backend/cuda/host_arrays.h"
+#include "engine/backend/cuda/page_table.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/kv_encode.h"
+#include "kernels/cuda/page_attention.h"
+
+namespace corpusd {
+
+class CudaBackend final : public Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> Create(int device, unsigned threads);
+  ~CudaBackend() override;
+
+  std::string_view name() const override { return name_; }
+  uint32_t few_rows() const override;
+  Status Supports(const AttentionShape& shape) const override;
+  bool host_addressable() const override { return false; }
+
+  Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) override;
+  Result<std::unique_ptr<Buffer>> AllocateShared(uint64_t bytes, std::string_view purpose) override;
+  void Clear(std::byte* data, uint64_t bytes) override;
+  Status Copy(std::byte* target, const std::byte* source, uint64_t bytes) override;
+  Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override;
+
+  void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
+  void RmsNorm(MatrixView out, MatrixView x, const float* gain, float epsilon) override;
+  void MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) override;
+  void SwiGlu(MatrixView out, MatrixView gate_up) override;
+  void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
+               const RopeTable* rope) override;
+  void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
+  void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
+  Status Synchronize() override;
+
+ private:
+  CudaBackend(int device, std::string name, cudaStream_t stream, unsigned threads);
+
+  // Before the work of a call: its thread's device, and the writes that wait for company.
+  void Begin();
+  void BeginOnDevice() const { cudaSetDevice(device_); }
+  // Keeps the first error. RETURNS whether there is none.
+  bool Keep(Status status);
+  bool Launched(int error, std::string_view what);
+  void FlushWrites();
+  // Memory that grows to the largest call and stays.
+  std::byte* Grow(std::unique_ptr<CudaBuffer>* buffer, uint64_t bytes, std::string_view purpose);
+  // Copies small host data to the device, where it stays until the stream has passed the call.
+  const void* Send(std::unique_ptr<CudaBuffer>* buffer, const void* data, uint64_t bytes);
+  void AttendFew(MatrixView out, MatrixView q, const AttentionInput& input,
+                 std::span<const cuda::AttentionRow> rows);
+  void AttendMany(MatrixView out, MatrixView q, const AttentionInput& input);
+
+  const int device_;
+  const std::string name_;
+  const cudaStream_t stream_;
+  const std::shared_ptr<CudaPool> device_pool_, host_pool_;
+  ThreadPool threads_;
+  HostArrays arrays_;
+  PageTable pages_;
+  Status failed_;
+  // Neighbouring writes into pages of one layer are one launch.
+  cuda::EncodeCall writes_;
+  std::unique_ptr<CudaBuffer> ids_, rows_, workspace_, coordinates_, expanded_;
+  std::vector<cuda::AttentionRow> sent_rows_;  // what rows_ holds
+};
+
+}  // namespace corpusd

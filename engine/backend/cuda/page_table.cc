@@ -1,0 +1,115 @@
+#include "engine/backend/cuda/page_table.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/backend/cuda/cuda_error.h"
+
+namespace corpusd {
+namespace {
+
+cuda::PageCodec CodecOf(KvCodec codec) {
+  switch (codec) {
+    case KvCodec::kBf16:
+      return cuda::PageCodec::kBf16;
+    case KvCodec::kInt8:
+      return cuda::PageCodec::kInt8;
+    default:
+      return static_cast<cuda::PageCodec>(CodeBits(codec));
+  }
+}
+
+}  // namespace
+
+void PageTable::Begin(uint32_t layer) {
+  layer_ = layer;
+  pages_.clear();
+  host_pages_.clear();
+  known_.swap(next_known_);
+  next_known_.clear();
+}
+
+Result<bool> PageTable::Reachable(const std::byte* bytes) {
+  const size_t place = next_known_.size();
+  bool reachable = false;
+  if (place < known_.size() && known_[place].first == bytes) {
+    reachable = known_[place].second;
+  } else {
+    cudaPointerAttributes attributes{};
+    RETURN_IF_ERROR(CudaStatus(cudaPointerGetAttributes(&attributes, bytes), "look at a page"));
+    reachable = attributes.type != cudaMemoryTypeUnregistered;
+  }
+  next_known_.emplace_back(bytes, reachable);
+  return reachable;
+}
+
+Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists) {
+  const size_t first = pages_.size();
+  for (const KvPageList& list : lists) {
+    const KvFormat& format = *list.format;
+    cuda::DevicePage page;
+    page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
+    page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
+    page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
+    page.key_codec = CodecOf(format.key_codec);
+    page.value_codec = CodecOf(format.value_codec);
+    for (const KvPage& source : list.pages) {
+      page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
+      page.first_position = static_cast<int64_t>(source.first_position);
+      page.tokens = static_cast<uint16_t>(source.tokens);
+      page.hidden = static_cast<uint16_t>(source.hidden);
+      ASSIGN_OR_RETURN(const bool reachable, Reachable(source.bytes));
+      if (!reachable) {
+        host_pages_.push_back({pages_.size(), source.bytes + layer_ * format.LayerBytes()});
+      }
+      pages_.push_back(page);
+    }
+  }
+  return static_cast<uint32_t>(pages_.size() - first);
+}
+
+// Layer layer_ of every page of the host, one behind the other.
+Status PageTable::CopyHostPages() {
+  uint64_t bytes = 0;
+  for (const HostPage& page : host_pages_) bytes += pages_[page.index].layer_bytes;
+  if (staged_ == nullptr || staged_->bytes() < bytes) {
+    staged_.reset();
+    ASSIGN_OR_RETURN(staged_, CudaBuffer::Create(device_, bytes + bytes / 4, "pages of the host"));
+  }
+  std::byte* to = staged_->data();
+  for (const HostPage& source : host_pages_) {
+    cuda::DevicePage& page = pages_[source.index];
+    RETURN_IF_ERROR(CudaStatus(
+        cudaMemcpyAsync(to, source.layer, page.layer_bytes, cudaMemcpyHostToDevice, stream_),
+        "copy a page"));
+    // Kernels add the layer's offset to a page's address.
+    page.bytes = reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(to) -
+                                                  uintptr_t{layer_} * page.layer_bytes);
+    to += page.layer_bytes;
+  }
+  return OkStatus();
+}
+
+Result<const cuda::DevicePage*> PageTable::Upload() {
+  if (!host_pages_.empty()) RETURN_IF_ERROR(CopyHostPages());
+  const uint64_t bytes = pages_.size() * sizeof(cuda::DevicePage);
+  const auto address = [&] { return reinterpret_cast<const cuda::DevicePage*>(table_->data()); };
+  if (table_ != nullptr && pages_.size() == uploaded_.size() &&
+      std::memcmp(pages_.data(), uploaded_.data(), bytes) == 0) {
+    return address();
+  }
+  if (table_ == nullptr || table_->bytes() < bytes) {
+    table_.reset();
+    ASSIGN_OR_RETURN(table_, CudaBuffer::Create(device_, bytes + bytes / 2 + 4096, "a page table"));
+  }
+  // From pageable memory: what is copied has been read when the call returns.
+  RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpyAsync(table_->data(), pages_.data(), bytes, cudaMemcpyHostToDevice, stream_),
+      "copy a page table"));
+  uploaded_ = pages_;
+  return address();
+}
+
+}  // namespace corpusd

@@ -1,0 +1,53 @@
+// engine/backend/cuda/page_table.h -- the pages of an attention call as the kernels take them: a
+// list on the device, kept from one layer to the next while it stays the same. Pages that lie in
+// host memory the device cannot reach are copied there for the call, one layer of each. One thread
+// at a time; all copies are in the order of the stream.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/backend/cuda/cuda_pool.h"
+#include "kernels/cuda/page.h"
+#include "kernels/shapes.h"
+#include "store/base/result.h"
+
+struct CUstream_st;  // cudaStream_t
+
+namespace corpusd {
+
+class PageTable {
+ public:
+  PageTable(std::shared_ptr<CudaPool> device, CUstream_st* stream)
+      : device_(std::move(device)), stream_(stream) {}
+
+  // Begins a call. REQUIRES: the stream has passed the calls before, or no page was copied in them.
+  void Begin(uint32_t layer);
+  // Adds the pages of one sequence. RETURNS how many; they follow those added before.
+  Result<uint32_t> Add(std::span<const KvPageList> lists);
+  const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
+  size_t size() const { return pages_.size(); }
+  // RETURNS the list on the device.
+  Result<const cuda::DevicePage*> Upload();
+
+ private:
+  // Whether the device reaches the address; remembers the pages of the call before.
+  Result<bool> Reachable(const std::byte* bytes);
+  Status CopyHostPages();
+
+  const std::shared_ptr<CudaPool> device_;
+  CUstream_st* const stream_;
+  uint32_t layer_ = 0;
+  std::vector<cuda::DevicePage> pages_, uploaded_;
+  struct HostPage {
+    size_t index;
+    const std::byte* layer;
+  };
+  std::vector<HostPage> host_pages_;
+  std::vector<std::pair<const std::byte*, bool>> known_, next_known_;  // in the order of Add
+  std::unique_ptr<CudaBuffer> table_, staged_;                         // on the device
+};
+
+}  // namespace corpusd

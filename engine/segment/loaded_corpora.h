@@ -1,0 +1,95 @@
+// engine/segment/loaded_corpora.h -- the last few segmented corpora that were asked or prefilled,
+// in memory: their tokens, which block holds which, and the index they are searched by. An index is
+// read from the store's sidecar, or made again from the corpus's own blocks. Thread-safe; what it
+// returns stays whole while it is held.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "engine/prefill/prefill_runner.h"
+#include "engine/retrieval/corpus_index.h"
+#include "engine/segment/segment_runner.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "store/block_store.h"
+#include "store/corpus_chain.h"
+
+namespace corpusd {
+
+struct LoadedCorpus {
+  LoadedCorpus(const CorpusRecord& corpus, std::vector<TokenId> ids);
+  LoadedCorpus(const LoadedCorpus&) = delete;
+  LoadedCorpus& operator=(const LoadedCorpus&) = delete;
+
+  SegmentedText text() const { return {tokens, &chain, digests}; }
+  uint64_t bytes() const;  // of memory
+
+  const CorpusRecord record;  // when it was loaded
+  const std::vector<TokenId> tokens;
+  const CorpusChain chain;
+  const std::vector<Digest> digests;
+  std::vector<uint32_t> block_tokens;  // of every block
+  std::unique_ptr<CorpusIndex> index;
+};
+
+// Makes a corpus's index block by block, in order.
+class IndexBuilder {
+ public:
+  // donors: indexes that may hold some of its blocks. All references must outlive it.
+  IndexBuilder(const LoadedCorpus& corpus, const KvLayout& layout, const Tokenizer& tokenizer,
+               const IndexLayout& index_layout, BlockStore& store,
+               std::vector<std::shared_ptr<const LoadedCorpus>> donors);
+
+  // The next block; bytes: its payload, or empty if it must be read.
+  Status Add(std::span<const std::byte> bytes);
+  uint64_t blocks() const { return index_->blocks(); }
+  std::unique_ptr<CorpusIndex> Take() { return std::move(index_); }
+
+ private:
+  std::string TextAround(uint64_t block) const;
+  Result<bool> AddFromDonor(uint64_t block, std::string_view text);
+  Status AddRead(uint64_t block, std::string_view text);
+
+  const LoadedCorpus& corpus_;
+  const KvLayout& layout_;
+  const Tokenizer& tokenizer_;
+  BlockStore& store_;
+  const std::vector<std::shared_ptr<const LoadedCorpus>> donors_;
+  std::unique_ptr<CorpusIndex> index_;
+  std::vector<BlockRef> ahead_;  // read already, from block first_ahead_ on
+  uint64_t first_ahead_ = 0;
+};
+
+class LoadedCorpora {
+ public:
+  LoadedCorpora(BlockStore& store, const Tokenizer& tokenizer, const IndexLayout& index_layout);
+
+  // A ready corpus. layout: as it was written.
+  Result<std::shared_ptr<const LoadedCorpus>> Get(const CorpusRecord& record,
+                                                  const KvLayout& layout);
+  // The one in memory, or whose index the store has; null if there is neither.
+  std::shared_ptr<const LoadedCorpus> Find(const CorpusRecord& record);
+  // Keeps a corpus whose index was made while it was prefilled, and writes the index down.
+  void Keep(std::shared_ptr<const LoadedCorpus> corpus);
+
+  const IndexLayout& index_layout() const { return index_layout_; }
+
+ private:
+  std::shared_ptr<const LoadedCorpus> FindInMemory(const CorpusRecord& record);
+  Result<std::shared_ptr<const LoadedCorpus>> Read(const CorpusRecord& record);
+  void Remember(std::shared_ptr<const LoadedCorpus> corpus);
+  void WriteIndex(const LoadedCorpus& corpus);
+
+  BlockStore& store_;
+  const Tokenizer& tokenizer_;
+  const IndexLayout& index_layout_;
+  std::mutex mutex_;
+  std::list<std::shared_ptr<const LoadedCorpus>> loaded_;  // the last used first
+  std::mutex making_;                                      // one index at a time
+};
+
+}  // namespace corpusd

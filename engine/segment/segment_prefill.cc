@@ -1,0 +1,220 @@
+#include "engine/segment/segment_prefill.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace corpusd {
+namespace {
+
+// Blocks of one publish: 25 MB of a small model at 4 bits, and a second of its prefill.
+constexpr size_t kPublishBlocks = 32;
+// References of one commit.
+constexpr size_t kAdoptBlocks = 4096;
+
+Status StoppedAfter(const CorpusRecord& record) {
+  return CancelledError("the prefill of corpus '" + record.name + "' was stopped after " +
+                        std::to_string(record.durable_tokens) + " tokens, which stay");
+}
+
+// The state of one prefill between its steps.
+class SegmentPrefill {
+ public:
+  SegmentPrefill(const SegmentPrefillTask& task, CorpusRecord* record,
+                 const std::function<void(const PrefillProgress&)>& progress,
+                 const DurableBlock& on_block)
+      : task_(task), record_(*record), progress_(progress), on_block_(on_block) {}
+
+  Status Run() {
+    state_.total_tokens = task_.text.tokens.size();
+    state_.done_tokens = record_.durable_tokens;
+    progress_(state_);
+    RETURN_IF_ERROR(LookUp());
+    while (record_.chain.size() < task_.text.chain->blocks()) {
+      if (task_.stop.stop_requested()) return StoppedAfter(record_);
+      const Status status = Step();
+      if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
+        ASSIGN_OR_RETURN(record_, task_.store.GetCorpus(record_.name));
+        continue;
+      }
+      RETURN_IF_ERROR(status);
+      state_.done_tokens = record_.durable_tokens;
+      progress_(state_);
+    }
+    return OkStatus();
+  }
+
+ private:
+  Status LookUp() {
+    ASSIGN_OR_RETURN(presence_, task_.store.StoredBlocks(*task_.text.chain, task_.text.digests,
+                                                         task_.text.tokens));
+    return OkStatus();
+  }
+
+  // Blocks that the store has, from `first` on.
+  size_t StoredFrom(size_t first) const {
+    const size_t most = std::min(presence_.size() - first, kAdoptBlocks);
+    size_t count = 0;
+    while (count < most && presence_[first + count] == BlockPresence::kStored) ++count;
+    return count;
+  }
+
+  // Adopts or computes what comes next.
+  Status Step() {
+    const size_t first = record_.chain.size();
+    const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(first);
+    const size_t stored = StoredFrom(first);
+    const bool whole = stored >= segment.first_block + segment.blocks - first;
+    return whole ? Adopt(first, stored) : Compute(first);
+  }
+
+  Status Adopt(size_t first, size_t count) {
+    const uint64_t durable_tokens = record_.durable_tokens;
+    auto adopted = task_.store.AdoptBlocks(record_, task_.text.digests.subspan(first, count));
+    if (adopted.status().code() == StatusCode::kNotFound) return LookUp();  // gone since
+    ASSIGN_OR_RETURN(record_, std::move(adopted));
+    state_.reused_tokens += record_.durable_tokens - durable_tokens;
+    for (size_t i = first; on_block_ && i < first + count; ++i) RETURN_IF_ERROR(on_block_(i, {}));
+    return OkStatus();
+  }
+
+  Status LeasePreamble() {
+    if (!preamble_.empty() || record_.chain.empty()) return OkStatus();
+    ASSIGN_OR_RETURN(SegmentLease lease, LeaseSegments(task_, {}, ComputePriority::kPrefill));
+    preamble_ = std::move(lease.preamble);
+    return OkStatus();
+  }
+
+  // Segments from block `first` on, until there are enough for a publish.
+  Status Compute(size_t first) {
+    const auto start = std::chrono::steady_clock::now();
+    RETURN_IF_ERROR(LeasePreamble());
+    SegmentRunner runner(task_.context, task_.text, task_.layout, preamble_);
+    std::vector<ComputedSegment> computed;
+    std::vector<BlockWrite> writes;
+    for (size_t block = first; block < task_.text.chain->blocks();) {
+      const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(block);
+      const size_t end = segment.first_block + segment.blocks;
+      if (!writes.empty() &&
+          (writes.size() + (end - block) > kPublishBlocks || StoredFrom(block) >= end - block)) {
+        break;
+      }
+      if (task_.stop.stop_requested()) break;
+      ASSIGN_OR_RETURN(ComputedSegment one,
+                       runner.Compute(segment, ComputePriority::kPrefill, task_.stop));
+      // A chain that was cut inside the segment has its first blocks already.
+      const auto from = one.writes.begin() + static_cast<ptrdiff_t>(block - segment.first_block);
+      writes.insert(writes.end(), from, one.writes.end());
+      computed.push_back(std::move(one));
+      block = end;
+      if (segment.first_block == 0) break;  // the others need it in the store
+    }
+    if (writes.empty()) return OkStatus();
+    for (const BlockWrite& write : writes) record_.prefill_tokens += write.tokens.size();
+    record_.prefill_seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    ASSIGN_OR_RETURN(record_, task_.store.Publish(record_, writes));
+    state_.written_bytes += writes.size() * task_.layout.blocks.BlockBytes();
+    for (size_t i = 0; on_block_ && i < writes.size(); ++i) {
+      RETURN_IF_ERROR(on_block_(first + i, writes[i].payload));
+    }
+    return OkStatus();
+  }
+
+  const SegmentPrefillTask& task_;
+  CorpusRecord& record_;
+  const std::function<void(const PrefillProgress&)>& progress_;
+  const DurableBlock& on_block_;
+  std::vector<BlockPresence> presence_;
+  std::vector<BlockRef> preamble_;
+  PrefillProgress state_;
+};
+
+// Computes a segment and writes back those of its blocks that `broken` names.
+Status MendSegment(const SegmentPrefillTask& task, SegmentRunner& runner,
+                   const CorpusSegment& segment, std::span<const uint64_t> broken,
+                   ComputePriority priority, uint64_t* recomputed_tokens) {
+  ASSIGN_OR_RETURN(const ComputedSegment computed, runner.Compute(segment, priority, task.stop));
+  *recomputed_tokens += segment.tokens;
+  for (const uint64_t block : broken) {
+    RETURN_IF_ERROR(task.store.Repair(computed.writes[block - segment.first_block]));
+  }
+  return OkStatus();
+}
+
+// Computes the segments of the broken blocks (in order) again.
+Status Mend(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+            std::span<const uint64_t> broken, ComputePriority priority,
+            uint64_t* recomputed_tokens) {
+  SegmentRunner runner(task.context, task.text, task.layout, preamble);
+  for (size_t i = 0; i < broken.size();) {
+    const CorpusSegment& segment = task.text.chain->SegmentOfBlock(broken[i]);
+    size_t end = i;
+    while (end < broken.size() && broken[end] < segment.first_block + segment.blocks) ++end;
+    RETURN_IF_ERROR(MendSegment(task, runner, segment, broken.subspan(i, end - i), priority,
+                                recomputed_tokens));
+    i = end;
+  }
+  return OkStatus();
+}
+
+// Leases blocks, mending once what is broken.
+Result<std::vector<BlockRef>> FetchMended(const SegmentPrefillTask& task,
+                                          std::span<const BlockRef> preamble,
+                                          std::span<const uint64_t> blocks,
+                                          ComputePriority priority, SegmentLease* lease) {
+  std::vector<Digest> digests;
+  for (const uint64_t block : blocks) digests.push_back(task.text.digests[block]);
+  for (int pass = 0; pass < 2; ++pass) {
+    FetchStats stats;
+    ASSIGN_OR_RETURN(auto refs, task.store.Fetch(digests, &stats));
+    lease->stats.host_bytes += stats.host_bytes;
+    lease->stats.disk_bytes += stats.disk_bytes;
+    lease->stats.device_bytes += stats.device_bytes;
+    lease->stats.seconds += stats.seconds;
+    lease->stats.waited_seconds += stats.waited_seconds;
+    std::vector<uint64_t> broken;
+    for (const size_t i : stats.damaged) broken.push_back(blocks[i]);
+    for (const size_t i : stats.missing) broken.push_back(blocks[i]);
+    if (broken.empty()) return refs;
+    std::sort(broken.begin(), broken.end());
+    RETURN_IF_ERROR(Mend(task, preamble, broken, priority, &lease->recomputed_tokens));
+  }
+  return CorruptionError("blocks stay damaged after being written again: is the disk failing?");
+}
+
+}  // namespace
+
+Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
+                       const std::function<void(const PrefillProgress&)>& progress,
+                       const DurableBlock& on_block) {
+  return SegmentPrefill(task, record, progress, on_block).Run();
+}
+
+Result<SegmentLease> LeaseSegments(const SegmentPrefillTask& task, std::span<const uint64_t> blocks,
+                                   ComputePriority priority) {
+  SegmentLease lease;
+  std::vector<uint64_t> first(task.text.preamble_digests().size());
+  for (size_t i = 0; i < first.size(); ++i) first[i] = i;
+  ASSIGN_OR_RETURN(lease.preamble, FetchMended(task, {}, first, priority, &lease));
+  if (blocks.empty()) return lease;
+  ASSIGN_OR_RETURN(lease.blocks, FetchMended(task, lease.preamble, blocks, priority, &lease));
+  return lease;
+}
+
+Result<uint64_t> RepairSegments(const SegmentPrefillTask& task, const CorpusRecord& record) {
+  ASSIGN_OR_RETURN(const auto presence, task.store.Presence(record.chain));
+  std::vector<uint64_t> broken;
+  for (uint64_t i = 0; i < presence.size(); ++i) {
+    if (presence[i] != BlockPresence::kStored) broken.push_back(i);
+  }
+  if (broken.empty()) return uint64_t{0};
+  ASSIGN_OR_RETURN(const SegmentLease lease,
+                   LeaseSegments(task, {}, ComputePriority::kPrefill));  // mends the preamble
+  const auto rest = std::upper_bound(broken.begin(), broken.end(), lease.preamble.size() - 1);
+  uint64_t recomputed_tokens = 0;
+  RETURN_IF_ERROR(Mend(task, lease.preamble, {rest, broken.end()}, ComputePriority::kPrefill,
+                       &recomputed_tokens));
+  return broken.size();
+}
+
+}  // namespace corpusd

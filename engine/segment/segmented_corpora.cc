@@ -1,0 +1,151 @@
+#include "engine/segment/segmented_corpora.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/segment/companions.h"
+#include "engine/segment/segment_answer.h"
+
+namespace corpusd {
+namespace {
+
+// Blocks of one read when a whole corpus is read.
+constexpr size_t kReadBlocks = 64;
+
+}  // namespace
+
+std::string ModeField(const SegmentRule& rule) {
+  if (rule.window_tokens == 0) return "exact";
+  return "segmented-" + std::to_string(rule.window_tokens) + "-" +
+         std::to_string(rule.overlap_tokens);
+}
+
+SegmentedCorpora::SegmentedCorpora(const ComputeContext& context, BlockStore& store,
+                                   const Tokenizer& tokenizer, const ChatTemplate& chat,
+                                   DecodeBatcher& batcher, const EngineOptions& options)
+    : context_(context),
+      store_(store),
+      tokenizer_(tokenizer),
+      chat_(chat),
+      batcher_(batcher),
+      index_layout_(RetrievalHeads::BuiltIn(HeadShapeOf(context.model.config())),
+                    context.model.config().rope),
+      scanner_(options.threads, options.isa),
+      loaded_(store, tokenizer, index_layout_) {}
+
+Status SegmentedCorpora::Prefill(CorpusRecord* record, const KvLayout& layout,
+                                 std::span<const TokenId> tokens,
+                                 const std::function<void(const PrefillProgress&)>& progress,
+                                 const std::stop_token& stop) {
+  RETURN_IF_ERROR(CheckSegmented(*record, kBlockTokens));
+  const auto corpus =
+      std::make_shared<LoadedCorpus>(*record, std::vector<TokenId>(tokens.begin(), tokens.end()));
+  std::vector<std::shared_ptr<const LoadedCorpus>> donors;
+  for (const std::string& name : {record->replaces, PreviousName(record->replaces)}) {
+    if (record->replaces.empty()) break;
+    if (const auto other = store_.GetCorpus(name); other.ok()) {
+      donors.push_back(loaded_.Find(*other));
+    }
+  }
+  IndexBuilder builder(*corpus, layout, tokenizer_, index_layout_, store_, std::move(donors));
+  // What an interrupted prefill had made durable.
+  while (builder.blocks() < record->chain.size()) {
+    if (stop.stop_requested()) return CancelledError("the prefill was stopped");
+    RETURN_IF_ERROR(builder.Add({}));
+  }
+  RETURN_IF_ERROR(PrefillSegments({context_, store_, corpus->text(), layout, stop}, record,
+                                  progress, [&](uint64_t block, std::span<const std::byte> bytes) {
+                                    CHECK(block == builder.blocks()) << block;
+                                    return builder.Add(bytes);
+                                  }));
+  corpus->index = builder.Take();
+  loaded_.Keep(corpus);
+  return OkStatus();
+}
+
+// The index may have to be made from blocks that are damaged.
+Result<std::shared_ptr<const LoadedCorpus>> SegmentedCorpora::Load(const SegmentRequest& request) {
+  auto corpus = loaded_.Get(request.record, request.layout);
+  const StatusCode code = corpus.status().code();
+  if (code != StatusCode::kNotFound && code != StatusCode::kCorruption) return corpus;
+  ASSIGN_OR_RETURN(const auto tokens, store_.CorpusTokens(request.record.name));
+  RETURN_IF_ERROR(Repair(request.record, request.layout, tokens).status());
+  return loaded_.Get(request.record, request.layout);
+}
+
+Result<GenerationReport> SegmentedCorpora::Answer(const SegmentRequest& request,
+                                                  QuestionReport* report) {
+  const auto start = std::chrono::steady_clock::now();
+  if (request.question.no_cache) {
+    return InvalidArgumentError("corpus '" + request.record.name +
+                                "' is segmented: its blocks cannot be computed for one question");
+  }
+  ASSIGN_OR_RETURN(const RetrievalPolicy policy, ParseRetrievalPolicy(request.question.retrieval));
+  ASSIGN_OR_RETURN(const auto corpus, Load(request));
+  const std::span<const TokenId> prompt = request.generation.prompt;
+  const std::stop_token& stop = request.stop;
+  // What the context leaves beside the question and its answer.
+  const uint64_t room = context_.model.config().context_tokens - prompt.size() -
+                        request.generation.max_tokens - corpus->text().preamble().size();
+  const uint32_t asked = request.question.budget_tokens;
+  SegmentQuestion question{context_,
+                           store_,
+                           *corpus,
+                           scanner_,
+                           request.layout,
+                           request.question.question,
+                           prompt,
+                           chat_.QuestionWords(prompt),
+                           policy,
+                           static_cast<uint32_t>(room),
+                           RetrievalRule().blocks_max,
+                           stop};
+  if (asked > 0) {
+    const auto preamble = static_cast<uint32_t>(corpus->text().preamble().size());
+    const RetrievalRule rule;
+    question.budget_tokens = std::min(question.budget_tokens, asked - std::min(asked, preamble));
+    question.blocks_max =
+        std::max(1U, question.budget_tokens / (rule.tokens_before + rule.tokens_behind));
+  }
+  SegmentAnswer answer(question);
+  ASSIGN_OR_RETURN(KvSequence* const kv, answer.Begin());
+  GenerationRequest generation = request.generation;
+  generation.watcher = &answer;
+  generation.prompt = answer.prompt();
+  const std::chrono::duration<double, std::milli> before = std::chrono::steady_clock::now() - start;
+  auto generated =
+      Generate(context_, batcher_, tokenizer_, chat_, *kv, generation, request.sink, request.stop);
+  if (generated.ok()) report->first_token_ms += before.count() + generated->first_token_ms;
+  answer.Report(tokenizer_, report);
+  return generated;
+}
+
+Result<uint64_t> SegmentedCorpora::Repair(const CorpusRecord& record, const KvLayout& layout,
+                                          std::span<const TokenId> tokens) {
+  RETURN_IF_ERROR(CheckSegmented(record, kBlockTokens));
+  const CorpusChain chain(record, kBlockTokens);
+  const std::vector<Digest> digests = chain.Digests(record.root, tokens);
+  const SegmentedText text{tokens, &chain, digests};
+  const std::stop_token never;
+  return RepairSegments({context_, store_, text, layout, never}, record);
+}
+
+Result<FetchStats> SegmentedCorpora::Warm(const CorpusRecord& record) {
+  FetchStats all;
+  const std::span<const Digest> chain(record.chain);
+  for (size_t first = 0; first < chain.size(); first += kReadBlocks) {
+    FetchStats stats;
+    const size_t count = std::min(kReadBlocks, chain.size() - first);
+    const auto refs = store_.Fetch(chain.subspan(first, count), &stats);
+    if (refs.status().code() == StatusCode::kResourceExhausted) break;  // as far as they fit
+    RETURN_IF_ERROR(refs.status());
+    all.host_bytes += stats.host_bytes;
+    all.disk_bytes += stats.disk_bytes;
+    all.device_bytes += stats.device_bytes;
+    all.seconds += stats.seconds;
+    all.waited_seconds += stats.waited_seconds;
+  }
+  return all;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,66 @@
+// engine/segment/segmented_corpora.h -- segmented corpora of one engine: made, mended, asked. Keeps
+// the tokens and the retrieval index of the last few in memory. Thread-safe; borrows all it is
+// given.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "engine/decode/question_runner.h"
+#include "engine/engine.h"
+#include "engine/retrieval/index_scanner.h"
+#include "engine/segment/loaded_corpora.h"
+#include "engine/segment/segment_prefill.h"
+
+namespace corpusd {
+
+// A question of a segmented corpus.
+struct SegmentRequest {
+  const CorpusRecord& record;  // ready
+  const KvLayout& layout;      // with the sinks of its preamble
+  const QuestionRequest& question;
+  const GenerationRequest& generation;
+  const std::function<bool(std::string_view)>& sink;
+  const std::stop_token& stop;
+};
+
+class SegmentedCorpora {
+ public:
+  // options: of threads and instruction set.
+  SegmentedCorpora(const ComputeContext& context, BlockStore& store, const Tokenizer& tokenizer,
+                   const ChatTemplate& chat, DecodeBatcher& batcher, const EngineOptions& options);
+
+  // Computes and publishes what is missing. layout: with the sinks of the preamble.
+  Status Prefill(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
+                 const std::function<void(const PrefillProgress&)>& progress,
+                 const std::stop_token& stop);
+  // Fills the report but for what is common to all answers.
+  Result<GenerationReport> Answer(const SegmentRequest& request, QuestionReport* report);
+  // Computes damaged and missing blocks again. RETURNS how many.
+  Result<uint64_t> Repair(const CorpusRecord& record, const KvLayout& layout,
+                          std::span<const TokenId> tokens);
+  // Reads the corpus's blocks into the host tier, in order, as far as they fit.
+  Result<FetchStats> Warm(const CorpusRecord& record);
+
+ private:
+  Result<std::shared_ptr<const LoadedCorpus>> Load(const SegmentRequest& request);
+
+  const ComputeContext context_;
+  BlockStore& store_;
+  const Tokenizer& tokenizer_;
+  const ChatTemplate& chat_;
+  DecodeBatcher& batcher_;
+  const IndexLayout index_layout_;
+  const IndexScanner scanner_;
+  LoadedCorpora loaded_;
+};
+
+// As the identity of a corpus has it, such as "segmented-1024-128".
+std::string ModeField(const SegmentRule& rule);
+
+}  // namespace corpusd

@@ -1,0 +1,41 @@
+// kernels/cuda/prefill_attention.h -- attention of many query rows over pages in any codec: every
+// page's tiles of the layer become plain bfloat16 keys and values once a call, keys turned to one
+// common frame; then one pass of tensor-core attention with an online softmax (FlashAttention-2,
+// Dao 2023, arXiv 2307.08691). A row's result depends on its own query and the pages' order alone,
+// bit for bit. Each call enqueues one kernel on the stream and returns a cudaError_t. Any thread,
+// for distinct workspaces.
+#pragma once
+
+#include "kernels/cuda/page.h"
+
+namespace corpusd::cuda {
+
+struct ExpandCall {
+  const DevicePage* pages = nullptr;  // on the device
+  uint32_t count = 0;
+  uint32_t layer = 0;
+  uint32_t kv_heads = 0, head_dim = 0;  // head_dim: 64, 128
+  DeviceRope rope;                      // null: keys have no positions
+  DeviceBasis basis;
+  int64_t frame = 0;  // the position that keys are turned to; at most any page's first
+  // [kv_heads][count * 128][head_dim] bfloat16
+  uint16_t* keys = nullptr;
+  uint16_t* values = nullptr;
+};
+int ExpandPages(const ExpandCall& call, CUstream_st* stream);
+
+struct PrefillAttention {
+  DeviceMatrix out, q;  // [rows, q_heads * head_dim]; q is not turned yet
+  uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 0;
+  int64_t first_position = 0;         // of row 0
+  const DevicePage* pages = nullptr;  // on the device: what is filled and hidden
+  uint32_t page_count = 0;
+  DeviceRope rope;
+  int64_t frame = 0;  // as in ExpandCall
+  const uint16_t* keys = nullptr;
+  const uint16_t* values = nullptr;
+};
+int AttendExpanded(const PrefillAttention& call, CUstream_st* stream);
+
+}  // namespace corpusd::cuda

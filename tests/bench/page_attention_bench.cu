@@ -1,0 +1,158 @@
+// page_attention_bench: attention of one token over pages in the engine's formats, as a share of
+// the device's copy bandwidth of the same run. Random codes, scales and bases; one layer.
+//   page_attention_bench [--smoke]     prints one JSON object a line
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/coded_tile.h"
+#include "kernels/cuda/page_attention.h"
+
+namespace corpusd::cuda {
+namespace {
+
+void Check(int error, const char* what) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(static_cast<cudaError_t>(error)));
+  std::exit(1);
+}
+
+template <class T>
+T* DeviceCopy(const std::vector<T>& values) {
+  void* memory = nullptr;
+  Check(cudaMalloc(&memory, values.size() * sizeof(T)), "allocate");
+  Check(cudaMemcpy(memory, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+        "copy");
+  return static_cast<T*>(memory);
+}
+
+// Median milliseconds of a call, each timed alone.
+template <class Call>
+double MedianMs(int repeats, const Call& call) {
+  cudaEvent_t begin, end;
+  Check(cudaEventCreate(&begin), "event");
+  Check(cudaEventCreate(&end), "event");
+  std::vector<float> times(repeats);
+  for (int i = 0; i < 3; ++i) call();
+  for (float& ms : times) {
+    Check(cudaEventRecord(begin), "event");
+    call();
+    Check(cudaEventRecord(end), "event");
+    Check(cudaEventSynchronize(end), "wait");
+    Check(cudaEventElapsedTime(&ms, begin, end), "event");
+  }
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+// Bytes read and written in a second by a copy of 4 GB, far more than any cache.
+double CopyBandwidth(bool smoke) {
+  const size_t bytes = smoke ? size_t{64} << 20 : size_t{4} << 30;
+  void *from = nullptr, *to = nullptr;
+  Check(cudaMalloc(&from, bytes), "allocate");
+  Check(cudaMalloc(&to, bytes), "allocate");
+  const double ms = MedianMs(
+      9, [&] { Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "copy"); });
+  cudaFree(from);
+  cudaFree(to);
+  return 2.0 * static_cast<double>(bytes) / ms * 1e3;
+}
+
+struct Shape {
+  uint32_t kv_heads, q_heads, head_dim;
+};
+
+void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, double copy_bandwidth,
+           const uint8_t* noise, uint64_t noise_bytes) {
+  const int bits = codec == PageCodec::kBf16 ? 16 : static_cast<int>(codec);
+  const auto dim = static_cast<int>(shape.head_dim);
+  const uint32_t tile = bits == 16 ? 128 * dim * 2 : CodedTileBytes(bits, dim);
+  const uint32_t pages = tokens / kTileTokens;
+  const uint64_t block = uint64_t{2} * shape.kv_heads * tile;
+  if (block * pages > noise_bytes) return;
+  std::vector<DevicePage> list(pages);
+  for (uint32_t p = 0; p < pages; ++p) {
+    list[p].bytes = noise + uint64_t{p} * 7919 % pages * block;
+    list[p].layer_bytes = static_cast<uint32_t>(block);
+    list[p].key_tile_bytes = list[p].value_tile_bytes = tile;
+    list[p].tokens = kTileTokens;
+    list[p].first_position = int64_t{p} * kTileTokens;
+    list[p].key_codec = list[p].value_codec = codec;
+  }
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0, 0.1f);
+  std::vector<float> basis(2 * shape.kv_heads * BasisSideFloats(dim)), q(shape.q_heads * dim);
+  for (float& x : basis) x = normal(random);
+  for (float& x : q) x = normal(random);
+  PageAttention call;
+  call.q_heads = shape.q_heads;
+  call.kv_heads = shape.kv_heads;
+  call.head_dim = shape.head_dim;
+  call.scale = 0.1f;
+  call.pages = DeviceCopy(list);
+  call.rows = DeviceCopy(std::vector<AttentionRow>{{0, pages, int64_t{tokens} - 1}});
+  call.pages_max = pages;
+  if (bits != 16) call.basis.arrays = DeviceCopy(basis);
+  const uint32_t cols = shape.q_heads * dim;
+  call.q = {DeviceCopy(q), 1, cols, cols};
+  call.out = {DeviceCopy(q), 1, cols, cols};
+  call.workspace =
+      DeviceCopy(std::vector<float>(PageAttentionFloats(1, pages, shape.q_heads, shape.head_dim)));
+  const double ms = MedianMs(21, [&] { Check(AttendPages(call, nullptr), "attend"); });
+  const double rate = static_cast<double>(block) * pages / ms * 1e3;
+  std::printf(
+      "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"tokens\": %u, \"bits\": %d, "
+      "\"ms\": %.4f, \"gb_per_s\": %.0f, \"share_of_copy\": %.3f}\n",
+      shape.kv_heads, shape.q_heads, shape.head_dim, tokens, bits, ms, rate / 1e9,
+      rate / copy_bandwidth);
+  for (const void* memory :
+       {static_cast<const void*>(call.pages), static_cast<const void*>(call.rows),
+        static_cast<const void*>(call.basis.arrays), static_cast<const void*>(call.q.data),
+        static_cast<const void*>(call.out.data), static_cast<const void*>(call.workspace)}) {
+    cudaFree(const_cast<void*>(memory));
+  }
+}
+
+int Run(bool smoke) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    std::printf("no CUDA device: nothing was measured\n");
+    return 0;
+  }
+  const double bandwidth = CopyBandwidth(smoke);
+  std::printf("{\"copy_gb_per_s\": %.0f}\n", bandwidth / 1e9);
+  // Codes, and halves of small numbers where they are read as bfloat16.
+  const uint64_t bytes = smoke ? uint64_t{64} << 20 : uint64_t{9} << 30;
+  std::vector<uint8_t> pattern(uint64_t{16} << 20);
+  std::mt19937 random(2);
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    pattern[i] = i % 2 == 0 ? random() & 255 : 0x3C + (random() & 0x81);
+  }
+  uint8_t* noise = nullptr;
+  Check(cudaMalloc(&noise, bytes), "allocate");
+  for (uint64_t at = 0; at < bytes; at += pattern.size()) {
+    Check(cudaMemcpy(noise + at, pattern.data(), pattern.size(), cudaMemcpyHostToDevice), "copy");
+  }
+  for (const Shape& shape : {Shape{8, 40, 128}, Shape{3, 9, 64}}) {
+    for (const uint32_t tokens : {8192u, 131072u, 1048576u}) {
+      for (const PageCodec codec :
+           {PageCodec::kBf16, PageCodec::kCq8, PageCodec::kCq4, PageCodec::kCq3, PageCodec::kCq2}) {
+        if (smoke && tokens > 8192) continue;
+        Bench(shape, codec, tokens, bandwidth, noise, bytes);
+      }
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace corpusd::cuda
+
+int main(int count, char** arguments) {
+  return corpusd::cuda::Run(count > 1 && std::strcmp(arguments[1], "--smoke") == 0);
+}

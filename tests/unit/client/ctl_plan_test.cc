@@ -1,0 +1,244 @@
+// plan: the sample, the arithmetic, and the verb.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+
+#include "client/ctl/corpus_plan.h"
+#include "client/ctl/text_sample.h"
+#include "ctl_scripted_daemon.h"
+
+namespace corpusd::ctl {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using Json = nlohmann::ordered_json;
+using Words = std::vector<std::string>;
+
+TEST(TextSample, TakesAllOfAShortText) {
+  TextSample sample;
+  sample.Add("short ");
+  sample.Add("text");
+  EXPECT_EQ(sample.Text(), "short text");
+  const std::string whole(TextSample::kPieceBytes * TextSample::kPiecesMax, 'x');
+  TextSample full;
+  full.Add(whole);
+  EXPECT_EQ(full.Text(), whole);
+}
+
+TEST(TextSample, TakesALongOneEvenlyAndWhateverThePieces) {
+  // Every piece of 4 KiB says where it lies.
+  constexpr size_t kPieces = 5000;
+  std::string text;
+  for (size_t i = 0; i < kPieces; ++i) {
+    std::string piece = std::to_string(i) + " ";
+    piece.resize(TextSample::kPieceBytes, '.');
+    text += piece;
+  }
+  std::string first;
+  for (const size_t piece_bytes : {text.size(), size_t{1000}, size_t{4096}}) {
+    TextSample sample;
+    for (size_t at = 0; at < text.size(); at += piece_bytes) {
+      sample.Add(std::string_view(text).substr(at, piece_bytes));
+    }
+    EXPECT_EQ(sample.text_bytes(), text.size());
+    if (first.empty()) first = sample.Text();
+    EXPECT_EQ(sample.Text(), first) << piece_bytes;
+  }
+  const size_t count = first.size() / TextSample::kPieceBytes;
+  EXPECT_GT(count, TextSample::kPiecesMax / 2);
+  EXPECT_LE(count, TextSample::kPiecesMax);
+  for (size_t i = 0; i < count; ++i) {
+    EXPECT_EQ(std::stoul(first.substr(i * TextSample::kPieceBytes)), i * 32);
+  }
+}
+
+v1::PlanReply Reply() {
+  v1::PlanReply reply;
+  reply.set_sample_tokens(250);
+  reply.set_preamble_tokens(20);
+  reply.set_block_tokens(128);
+  reply.set_exact_tokens_max(8000);
+  reply.set_context_tokens(8192);
+  reply.set_default_format("cq4");
+  reply.set_model_name("tiny");
+  reply.set_model_digest("aabb");
+  for (const auto& [name, bytes] : {std::pair{"bf16", 1000u}, std::pair{"cq4", 260u}}) {
+    reply.add_formats()->set_name(name);
+    reply.mutable_formats()->rbegin()->set_block_bytes(bytes);
+  }
+  return reply;
+}
+
+TEST(CorpusPlan, AnExactCorpusPaysFromTheSecondQuestion) {
+  const PlanText text = {
+      .documents = 2, .text_bytes = 4000, .label_bytes = 20, .sample_bytes = 1000};
+  const CorpusPlan plan = ReckonPlan(text, Reply(), "auto", PrefillRate{100, "x"});
+  EXPECT_EQ(plan.mode, "exact");
+  EXPECT_EQ(plan.tokens, 1020u);
+  EXPECT_EQ(plan.blocks, 8u);
+  EXPECT_DOUBLE_EQ(plan.prefill_seconds, 10.2);
+  EXPECT_EQ(plan.cold_tokens, 1020u);
+  EXPECT_EQ(plan.break_even_questions, 2u);
+  EXPECT_EQ(FormatBytesOf(plan, Reply().formats(1)), 8u * 260);
+}
+
+TEST(CorpusPlan, ALongCorpusIsSegmented) {
+  const PlanText text = {
+      .documents = 100, .text_bytes = 4000000, .label_bytes = 2500, .sample_bytes = 1000};
+  const CorpusPlan plan = ReckonPlan(text, Reply(), "auto", std::nullopt);
+  EXPECT_EQ(plan.mode, "segmented");
+  EXPECT_EQ(plan.tokens, 20u + 1000000 + 600 + 1000);
+  EXPECT_EQ(plan.blocks, plan.tokens / 128 + 50 + 1);
+  EXPECT_EQ(plan.cold_tokens, 8000u);
+  EXPECT_EQ(plan.break_even_questions, (plan.tokens + 7935) / 7936);
+  EXPECT_FALSE(plan.rate);
+  EXPECT_EQ(ReckonPlan(text, Reply(), "exact", std::nullopt).mode, "exact");
+}
+
+TEST(CorpusPlan, TheRateIsOfTheSameModeAndModel) {
+  v1::ListReply list;
+  const auto add = [&](const char* name, const char* mode, const char* digest, uint64_t tokens,
+                       double rate) {
+    v1::Corpus& corpus = *list.add_corpora();
+    corpus.set_name(name);
+    corpus.set_mode(mode);
+    corpus.set_model_digest(digest);
+    corpus.set_tokens(tokens);
+    corpus.set_prefill_tokens_per_s(rate);
+  };
+  EXPECT_FALSE(MeasuredRate(list, "exact", "aabb"));
+  add("other-model", "exact", "ccdd", 9000, 1);
+  add("not-measured", "exact", "aabb", 9000, 0);
+  EXPECT_FALSE(MeasuredRate(list, "exact", "aabb"));
+  add("other-mode", "segmented", "aabb", 9000, 2);
+  EXPECT_EQ(MeasuredRate(list, "exact", "aabb")->corpus, "other-mode");
+  add("small", "exact", "aabb", 10, 3);
+  add("large", "exact", "aabb", 100, 4);
+  EXPECT_EQ(MeasuredRate(list, "exact", "aabb")->corpus, "large");
+}
+
+TEST(CorpusPlan, Tiers) {
+  v1::DiskUsageReply usage;
+  v1::Tier& disk = *usage.add_tiers();
+  disk.set_name("disk");
+  disk.set_capacity_bytes(100);
+  disk.set_free_bytes(40);
+  disk.set_pinned_bytes(30);
+  EXPECT_EQ(FitIn(usage, "disk", 40), "yes");
+  EXPECT_EQ(FitIn(usage, "disk", 70), "after eviction");
+  EXPECT_EQ(FitIn(usage, "disk", 71), "no");
+  EXPECT_EQ(FitIn(usage, "device", 1), "none");
+}
+
+class CtlPlan : public ::testing::Test {
+ protected:
+  CtlPlan() : daemon_([this](const v1::Request& request) { return Respond(request); }) {
+    std::string pattern = (fs::temp_directory_path() / "ctl-plan-XXXXXX").string();
+    folder_ = mkdtemp(pattern.data());
+    std::ofstream(folder_ / "a.txt") << std::string(1000, 'a');
+    std::ofstream(folder_ / "b.png", std::ios::binary) << std::string("\x89PNG\0", 5);
+  }
+  ~CtlPlan() override {
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+  }
+
+  std::vector<v1::Response> Respond(const v1::Request& request) {
+    v1::Response response = LastResponse();
+    switch (request.body_case()) {
+      case v1::Request::kPlan:
+        *response.mutable_plan() = Reply();
+        break;
+      case v1::Request::kList:
+        *response.mutable_list() = list_;
+        break;
+      case v1::Request::kDiskUsage:
+        response.mutable_disk_usage()->add_tiers()->set_name("disk");
+        response.mutable_disk_usage()->mutable_tiers(0)->set_capacity_bytes(1000);
+        response.mutable_disk_usage()->mutable_tiers(0)->set_free_bytes(1000);
+        break;
+      case v1::Request::kIngestEnd:
+        response.mutable_ingest()->mutable_job()->set_id(7);
+        break;
+      case v1::Request::kWatchJob:
+        response.mutable_job()->set_state("done");
+        break;
+      case v1::Request::kShow:
+        response.mutable_corpus()->set_prefill_tokens_per_s(10);
+        break;
+      case v1::Request::kRemove:
+        response.mutable_empty();
+        break;
+      default:
+        return {};
+    }
+    return {response};
+  }
+  CtlRun Run(Words words) const {
+    words.insert(words.begin(), {"plan", folder_.string(), "--socket", daemon_.socket_path()});
+    return RunCtl(words);
+  }
+
+  fs::path folder_;
+  v1::ListReply list_;
+  ScriptedDaemon daemon_;
+};
+
+TEST_F(CtlPlan, SaysWhatItWouldTake) {
+  v1::Corpus& corpus = *list_.add_corpora();
+  corpus.set_name("docs");
+  corpus.set_model_digest("aabb");
+  corpus.set_mode("exact");
+  corpus.set_prefill_tokens_per_s(27);
+  const CtlRun run = Run({});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("about 270 (tokenized by the daemon)"));
+  EXPECT_THAT(run.out, HasSubstr("about 10s at 27 tok/s, measured on docs"));
+  EXPECT_THAT(run.out, HasSubstr("from question 2 on, against prefilling 270 tokens"));
+  EXPECT_THAT(run.out, HasSubstr("cq4 (default)    780 B  none    none  yes"));
+  EXPECT_THAT(run.err, HasSubstr("skipped 1 binary file"));
+  EXPECT_EQ(daemon_.requests().front().plan().sample(), std::string(1000, 'a'));
+}
+
+TEST_F(CtlPlan, ObjectsAndNames) {
+  const Json plan = Json::parse(Run({"-o", "json"}).out);
+  EXPECT_EQ(plan["documents"], 1);
+  EXPECT_EQ(plan["tokens"], 270);
+  EXPECT_EQ(plan["formats"][0]["bytes"], 3000);
+  EXPECT_EQ(plan["formats"][0]["fits"]["disk"], "no");
+  EXPECT_TRUE(plan["prefill"].is_null());
+  EXPECT_EQ(plan["skipped"]["counts"]["binary"], 1);
+  EXPECT_EQ(Run({"-o", "name", "-q"}).out, "270\n");
+}
+
+TEST_F(CtlPlan, MeasuresWithACorpusThatItRemoves) {
+  const CtlRun run = Run({"--measure"});
+  EXPECT_THAT(run.out, HasSubstr("about 27s at 10 tok/s, measured on a sample"));
+  std::string made;
+  std::string removed;
+  for (const v1::Request& request : daemon_.requests()) {
+    if (request.has_ingest_begin()) made = request.ingest_begin().name();
+    if (request.has_remove()) removed = request.remove().name();
+  }
+  EXPECT_FALSE(made.empty());
+  EXPECT_EQ(made, removed);
+}
+
+TEST_F(CtlPlan, RefusesAnotherModelAndNothing) {
+  EXPECT_EQ(Run({"--model", "tiny"}).exit_code, 0);
+  EXPECT_EQ(Run({"--model", "aab"}).exit_code, 0);
+  const CtlRun other = Run({"--model", "huge"});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr("serves model 'tiny'"));
+  fs::remove(folder_ / "a.txt");
+  EXPECT_EQ(Run({}).exit_code, 9);
+}
+
+}  // namespace
+}  // namespace corpusd::ctl
