@@ -15,6 +15,7 @@ constexpr size_t kCitationsMax = 8;
 SegmentAnswer::SegmentAnswer(const SegmentQuestion& question)
     : question_(question),
       text_(question.corpus.text()),
+      task_{question_.context, question_.store, text_, question_.layout, question_.stop},
       tap_(question.corpus.index->layout().heads().heads(),
            question.corpus.index->layout().head_dim()) {
   rule_.blocks_max = question.blocks_max;
@@ -22,11 +23,10 @@ SegmentAnswer::SegmentAnswer(const SegmentQuestion& question)
 }
 
 Result<KvSequence*> SegmentAnswer::Begin() {
-  const SegmentPrefillTask task{question_.context, question_.store, text_, question_.layout,
-                                question_.stop};
-  ASSIGN_OR_RETURN(SegmentLease lease, LeaseSegments(task, {}, ComputePriority::kQuestion));
-  preamble_ = std::move(lease.preamble);
+  ASSIGN_OR_RETURN(SegmentLease lease, LeasePreamble(task_, ComputePriority::kQuestion));
+  preamble_ = std::move(lease.refs);
   recomputed_tokens_ += lease.recomputed_tokens;
+  AddFetch(lease.stats, &stats_);
   RETURN_IF_ERROR(TapQuestion());
   const auto start = std::chrono::steady_clock::now();
   Choose();
@@ -125,15 +125,14 @@ void SegmentAnswer::Choose() {
 Status SegmentAnswer::Attend() {
   std::vector<uint64_t> order;
   for (size_t i = 0; i < stored_; ++i) order.push_back(pieces_[i].block);
-  const SegmentPrefillTask task{question_.context, question_.store, text_, question_.layout,
-                                question_.stop};
-  ASSIGN_OR_RETURN(SegmentLease lease, LeaseSegments(task, order, ComputePriority::kQuestion));
+  ASSIGN_OR_RETURN(SegmentLease lease,
+                   LeaseBlocks(task_, preamble_, order, ComputePriority::kQuestion));
   for (size_t i = 0; i < stored_; ++i) {
-    kv_->AddShared({lease.blocks[i].bytes().data(), pieces_[i].end, pieces_[i].first});
+    kv_->AddShared({lease.refs[i].bytes().data(), pieces_[i].end, pieces_[i].first});
   }
-  leases_ = std::move(lease.blocks);
+  leases_ = std::move(lease.refs);
   recomputed_tokens_ += lease.recomputed_tokens;
-  stats_ = lease.stats;
+  AddFetch(lease.stats, &stats_);
   return OkStatus();
 }
 

@@ -62,6 +62,7 @@ class SegmentAnswer final : public AnswerWatcher {
   const SegmentQuestion question_;
   RetrievalRule rule_;
   const SegmentedText text_;
+  const SegmentPrefillTask task_;
   QueryTap tap_;
   std::vector<float> looked_for_;  // queries of the question's words
   uint32_t looked_for_rows_ = 0;

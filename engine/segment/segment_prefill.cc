@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 namespace corpusd {
 namespace {
@@ -77,17 +78,17 @@ class SegmentPrefill {
     return OkStatus();
   }
 
-  Status LeasePreamble() {
+  Status HoldPreamble() {
     if (!preamble_.empty() || record_.chain.empty()) return OkStatus();
-    ASSIGN_OR_RETURN(SegmentLease lease, LeaseSegments(task_, {}, ComputePriority::kPrefill));
-    preamble_ = std::move(lease.preamble);
+    ASSIGN_OR_RETURN(SegmentLease lease, LeasePreamble(task_, ComputePriority::kPrefill));
+    preamble_ = std::move(lease.refs);
     return OkStatus();
   }
 
   // Segments from block `first` on, until there are enough for a publish.
   Status Compute(size_t first) {
     const auto start = std::chrono::steady_clock::now();
-    RETURN_IF_ERROR(LeasePreamble());
+    RETURN_IF_ERROR(HoldPreamble());
     SegmentRunner runner(task_.context, task_.text, task_.layout, preamble_);
     std::vector<ComputedSegment> computed;
     std::vector<BlockWrite> writes;
@@ -157,31 +158,6 @@ Status Mend(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
   return OkStatus();
 }
 
-// Leases blocks, mending once what is broken.
-Result<std::vector<BlockRef>> FetchMended(const SegmentPrefillTask& task,
-                                          std::span<const BlockRef> preamble,
-                                          std::span<const uint64_t> blocks,
-                                          ComputePriority priority, SegmentLease* lease) {
-  std::vector<Digest> digests;
-  for (const uint64_t block : blocks) digests.push_back(task.text.digests[block]);
-  for (int pass = 0; pass < 2; ++pass) {
-    FetchStats stats;
-    ASSIGN_OR_RETURN(auto refs, task.store.Fetch(digests, &stats));
-    lease->stats.host_bytes += stats.host_bytes;
-    lease->stats.disk_bytes += stats.disk_bytes;
-    lease->stats.device_bytes += stats.device_bytes;
-    lease->stats.seconds += stats.seconds;
-    lease->stats.waited_seconds += stats.waited_seconds;
-    std::vector<uint64_t> broken;
-    for (const size_t i : stats.damaged) broken.push_back(blocks[i]);
-    for (const size_t i : stats.missing) broken.push_back(blocks[i]);
-    if (broken.empty()) return refs;
-    std::sort(broken.begin(), broken.end());
-    RETURN_IF_ERROR(Mend(task, preamble, broken, priority, &lease->recomputed_tokens));
-  }
-  return CorruptionError("blocks stay damaged after being written again: is the disk failing?");
-}
-
 }  // namespace
 
 Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
@@ -190,15 +166,39 @@ Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
   return SegmentPrefill(task, record, progress, on_block).Run();
 }
 
-Result<SegmentLease> LeaseSegments(const SegmentPrefillTask& task, std::span<const uint64_t> blocks,
-                                   ComputePriority priority) {
+void AddFetch(const FetchStats& fetch, FetchStats* sum) {
+  sum->host_bytes += fetch.host_bytes;
+  sum->disk_bytes += fetch.disk_bytes;
+  sum->device_bytes += fetch.device_bytes;
+  sum->seconds += fetch.seconds;
+  sum->waited_seconds += fetch.waited_seconds;
+}
+
+Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriority priority) {
+  std::vector<uint64_t> blocks(task.text.preamble_digests().size());
+  std::iota(blocks.begin(), blocks.end(), uint64_t{0});
+  return LeaseBlocks(task, {}, blocks, priority);
+}
+
+// Mends once what is broken.
+Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+                                 std::span<const uint64_t> blocks, ComputePriority priority) {
   SegmentLease lease;
-  std::vector<uint64_t> first(task.text.preamble_digests().size());
-  for (size_t i = 0; i < first.size(); ++i) first[i] = i;
-  ASSIGN_OR_RETURN(lease.preamble, FetchMended(task, {}, first, priority, &lease));
   if (blocks.empty()) return lease;
-  ASSIGN_OR_RETURN(lease.blocks, FetchMended(task, lease.preamble, blocks, priority, &lease));
-  return lease;
+  std::vector<Digest> digests;
+  for (const uint64_t block : blocks) digests.push_back(task.text.digests[block]);
+  for (int pass = 0; pass < 2; ++pass) {
+    FetchStats stats;
+    ASSIGN_OR_RETURN(lease.refs, task.store.Fetch(digests, &stats));
+    AddFetch(stats, &lease.stats);
+    std::vector<uint64_t> broken;
+    for (const size_t i : stats.damaged) broken.push_back(blocks[i]);
+    for (const size_t i : stats.missing) broken.push_back(blocks[i]);
+    if (broken.empty()) return lease;
+    std::sort(broken.begin(), broken.end());
+    RETURN_IF_ERROR(Mend(task, preamble, broken, priority, &lease.recomputed_tokens));
+  }
+  return CorruptionError("blocks stay damaged after being written again: is the disk failing?");
 }
 
 Result<uint64_t> RepairSegments(const SegmentPrefillTask& task, const CorpusRecord& record) {
@@ -208,11 +208,11 @@ Result<uint64_t> RepairSegments(const SegmentPrefillTask& task, const CorpusReco
     if (presence[i] != BlockPresence::kStored) broken.push_back(i);
   }
   if (broken.empty()) return uint64_t{0};
-  ASSIGN_OR_RETURN(const SegmentLease lease,
-                   LeaseSegments(task, {}, ComputePriority::kPrefill));  // mends the preamble
-  const auto rest = std::upper_bound(broken.begin(), broken.end(), lease.preamble.size() - 1);
+  ASSIGN_OR_RETURN(const SegmentLease preamble,
+                   LeasePreamble(task, ComputePriority::kPrefill));  // mends it
+  const auto rest = std::upper_bound(broken.begin(), broken.end(), preamble.refs.size() - 1);
   uint64_t recomputed_tokens = 0;
-  RETURN_IF_ERROR(Mend(task, lease.preamble, {rest, broken.end()}, ComputePriority::kPrefill,
+  RETURN_IF_ERROR(Mend(task, preamble.refs, {rest, broken.end()}, ComputePriority::kPrefill,
                        &recomputed_tokens));
   return broken.size();
 }

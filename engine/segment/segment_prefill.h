@@ -32,16 +32,20 @@ Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
                        const std::function<void(const PrefillProgress&)>& progress,
                        const DurableBlock& on_block);
 
-// Leases blocks [by index into the text's chain], computing those again that are damaged or
-// missing, with the whole segment they are in. The first of `leased` are those of the preamble.
+// Leased blocks of a segmented corpus, in the order asked for.
 struct SegmentLease {
-  std::vector<BlockRef> preamble;
-  std::vector<BlockRef> blocks;  // in the order asked for
+  std::vector<BlockRef> refs;
   FetchStats stats;
   uint64_t recomputed_tokens = 0;
 };
-Result<SegmentLease> LeaseSegments(const SegmentPrefillTask& task, std::span<const uint64_t> blocks,
-                                   ComputePriority priority);
+// Leases the preamble's blocks, or others [by index into the text's chain] behind the leased
+// preamble; computes those again that are damaged or missing, with the whole segment they are in.
+Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriority priority);
+Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+                                 std::span<const uint64_t> blocks, ComputePriority priority);
+
+// Adds the counts of a fetch to those before it.
+void AddFetch(const FetchStats& fetch, FetchStats* sum);
 
 // Computes blocks that are known to be damaged or missing again and writes them back. RETURNS how
 // many.

@@ -139,11 +139,7 @@ Result<FetchStats> SegmentedCorpora::Warm(const CorpusRecord& record) {
     const auto refs = store_.Fetch(chain.subspan(first, count), &stats);
     if (refs.status().code() == StatusCode::kResourceExhausted) break;  // as far as they fit
     RETURN_IF_ERROR(refs.status());
-    all.host_bytes += stats.host_bytes;
-    all.disk_bytes += stats.disk_bytes;
-    all.device_bytes += stats.device_bytes;
-    all.seconds += stats.seconds;
-    all.waited_seconds += stats.waited_seconds;
+    AddFetch(stats, &all);
   }
   return all;
 }

@@ -16,17 +16,6 @@ namespace {
 
 cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
 
-cuda::PageCodec CodecOf(KvCodec codec) {
-  switch (codec) {
-    case KvCodec::kBf16:
-      return cuda::PageCodec::kBf16;
-    case KvCodec::kInt8:
-      return cuda::PageCodec::kInt8;
-    default:
-      return static_cast<cuda::PageCodec>(CodeBits(codec));
-  }
-}
-
 }  // namespace
 
 int CudaDeviceCount() {

@@ -8,7 +8,6 @@
 #include "engine/backend/cuda/cuda_error.h"
 
 namespace corpusd {
-namespace {
 
 cuda::PageCodec CodecOf(KvCodec codec) {
   switch (codec) {
@@ -20,8 +19,6 @@ cuda::PageCodec CodecOf(KvCodec codec) {
       return static_cast<cuda::PageCodec>(CodeBits(codec));
   }
 }
-
-}  // namespace
 
 void PageTable::Begin(uint32_t layer) {
   layer_ = layer;

@@ -18,6 +18,8 @@ struct CUstream_st;  // cudaStream_t
 
 namespace corpusd {
 
+cuda::PageCodec CodecOf(KvCodec codec);
+
 class PageTable {
  public:
   PageTable(std::shared_ptr<CudaPool> device, CUstream_st* stream)
