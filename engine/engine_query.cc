@@ -183,6 +183,7 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
   report.total_ms = SecondsSince(start) * 1e3;
   report.decode_tokens_per_s =
       generated.tokens > 1 ? (generated.tokens - 1) / generated.decode_seconds : 0;
+  if (options_.observer != nullptr) options_.observer->OnAnswer(report);
   return report;
 }
 
