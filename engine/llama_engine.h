@@ -67,8 +67,7 @@ class LlamaEngine final : public Engine {
                                     std::unique_ptr<CorpusTokenizer> tokenizer) override;
   Status Prefill(std::string_view name, const std::function<void(const PrefillProgress&)>& progress,
                  std::stop_token stop) override;
-  Result<QuestionReport> Ask(const QuestionRequest& request,
-                             const std::function<bool(std::string_view)>& sink,
+  Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& sink,
                              std::stop_token stop) override;
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
@@ -124,6 +123,7 @@ class LlamaEngine final : public Engine {
   Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
                        const std::stop_token& stop, CorpusRecord* record);
   Status FailPrefill(CorpusRecord record, const Status& status);
+  // Its tokens, and how many each answer may have.
   Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
                                               const QuestionRequest& request,
                                               uint32_t* max_tokens) const;
@@ -132,7 +132,7 @@ class LlamaEngine final : public Engine {
     const CorpusRecord& record;
     const KvLayout& layout;
     const GenerationRequest& generation;
-    const std::function<bool(std::string_view)>& sink;
+    const AnswerSink& sink;
     const std::stop_token& stop;
     std::chrono::steady_clock::time_point start;
   };

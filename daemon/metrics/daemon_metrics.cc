@@ -188,9 +188,10 @@ void DaemonMetrics::OnAnswer(const QuestionReport& report) {
   families_->recomputed.Increment(static_cast<double>(report.recomputed_tokens));
   families_->completion.Increment(static_cast<double>(report.completion_tokens));
   families_->load.Observe(report.load_ms / 1e3);
-  if (report.completion_tokens > 1 && report.decode_tokens_per_s > 0) {
+  const uint64_t first_tokens = std::max<uint64_t>(report.answers.size(), 1);
+  if (report.completion_tokens > first_tokens && report.decode_tokens_per_s > 0) {
     ObserveTimes(families_->decode, TokenSeconds(), 1 / report.decode_tokens_per_s,
-                 report.completion_tokens - 1);
+                 report.completion_tokens - first_tokens);
   }
 }
 
