@@ -4,6 +4,7 @@
 
 #include "daemon/jobs/maintenance.h"
 #include "daemon/log.h"
+#include "daemon/service_notify.h"
 #include "daemon/version.h"
 
 namespace corpusd {
@@ -36,9 +37,11 @@ int64_t Daemon::SystemNowMs() {
 }
 
 Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
-               std::unique_ptr<Engine> engine, const NowMs& now_ms)
+               std::unique_ptr<Engine> engine, const NowMs& now_ms,
+               std::unique_ptr<DaemonMetrics> metrics)
     : options_(options),
       now_ms_(now_ms),
+      metrics_(std::move(metrics)),
       store_(std::move(store)),
       engine_(std::move(engine)),
       jobs_(*engine_, *store_, QueueOptions(), now_ms),
@@ -57,19 +60,24 @@ Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
                 ingest_,
                 now_ms_,
                 steady_clock::now(),
-                stopping_} {}
+                stopping_,
+                *metrics_} {}
 
 Daemon::~Daemon() { Shutdown(milliseconds::zero()); }
 
 Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
                                               std::unique_ptr<BlockStore> store,
-                                              std::unique_ptr<Engine> engine, const NowMs& now_ms) {
-  std::unique_ptr<Daemon> daemon(new Daemon(options, std::move(store), std::move(engine), now_ms));
+                                              std::unique_ptr<Engine> engine, const NowMs& now_ms,
+                                              std::unique_ptr<DaemonMetrics> metrics) {
+  if (metrics == nullptr) metrics = std::make_unique<DaemonMetrics>();
+  std::unique_ptr<Daemon> daemon(
+      new Daemon(options, std::move(store), std::move(engine), now_ms, std::move(metrics)));
   // The socket first: a daemon that cannot be reached should not begin to compute.
   RETURN_IF_ERROR(daemon->StartListening());
   daemon->jobs_.Start();
   daemon->ScheduleMaintenance();
   daemon->ScheduleWatch();
+  daemon->ScheduleWatchdog();
   return daemon;
 }
 
@@ -89,6 +97,7 @@ JobQueueOptions Daemon::QueueOptions() {
   options.yield = [this](const std::stop_token& /*stop*/) {
     (void)queries_.WaitIdle(steady_clock::now() + kScrubPatience);
   };
+  options.on_ended = [this](const JobRecord& job) { metrics_->OnJobEnded(job); };
   return options;
 }
 
@@ -108,6 +117,16 @@ void Daemon::ScheduleWatch() {
   timers_.Schedule(steady_clock::now() + kWatchInterval, [this] {
     admin_.Submit([this] { WatchStore(*store_, jobs_, now_ms_()); });
     ScheduleWatch();
+  });
+}
+
+void Daemon::ScheduleWatchdog() {
+  const milliseconds interval = WatchdogInterval();
+  if (interval == milliseconds::zero()) return;
+  timers_.Schedule(steady_clock::now() + interval, [this] {
+    // By the threads that answer short calls: a daemon in which those hang should be started anew.
+    admin_.Submit([] { (void)NotifyServiceManager("WATCHDOG=1"); });
+    ScheduleWatchdog();
   });
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "daemon/jobs/job_queue.h"
+#include "daemon/metrics/daemon_metrics.h"
 #include "daemon/net/unix_listener.h"
 #include "daemon/options.h"
 #include "daemon/rpc/services.h"
@@ -27,10 +28,12 @@ class Daemon {
   // Opens the data folder and the model that the options name, then starts (daemon_open.cc).
   static Result<std::unique_ptr<Daemon>> Open(const Options& options);
   // Starts over a store and an engine: unfinished jobs go on, the socket listens when this returns.
+  // metrics: whom both tell; null: those of the daemon alone.
   static Result<std::unique_ptr<Daemon>> Start(const Options& options,
                                                std::unique_ptr<BlockStore> store,
                                                std::unique_ptr<Engine> engine,
-                                               const NowMs& now_ms = SystemNowMs);
+                                               const NowMs& now_ms = SystemNowMs,
+                                               std::unique_ptr<DaemonMetrics> metrics = nullptr);
   // Shuts down without grace if Shutdown was not called.
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -45,10 +48,11 @@ class Daemon {
 
  private:
   Daemon(const Options& options, std::unique_ptr<BlockStore> store, std::unique_ptr<Engine> engine,
-         const NowMs& now_ms);
+         const NowMs& now_ms, std::unique_ptr<DaemonMetrics> metrics);
   Status StartListening();
   void ScheduleMaintenance();
   void ScheduleWatch();
+  void ScheduleWatchdog();
   JobQueueOptions QueueOptions();
 
   // Destroyed from the last to the first: calls of the listener may cancel timers to the very end.
@@ -57,6 +61,7 @@ class Daemon {
   std::atomic<bool> stopping_{false};
   bool shut_down_ = false;
   TimerQueue timers_;
+  std::unique_ptr<DaemonMetrics> metrics_;
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Engine> engine_;
   JobQueue jobs_;

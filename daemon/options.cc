@@ -234,6 +234,7 @@ Result<Options> BuildOptions(const OptionValues& values) {
   }
   options.threads = static_cast<unsigned>(reader.Number("threads", 0, kThreadsCeiling));
   options.log_level = reader.OneOf("log_level", {"trace", "debug", "info", "warn", "error", "off"});
+  options.log_file = reader.Text("log_file");
   options.log_format =
       reader.OneOf("log_format", {"text", "json"}) == "json" ? LogFormat::kJson : LogFormat::kText;
   options.frame_bytes_max = reader.Bytes("max_frame_bytes", kFrameBytesFloor, kFrameBytesCeiling);

@@ -51,6 +51,7 @@ struct Options {
   unsigned threads = 0;  // 0: all cores
   std::string log_level;
   LogFormat log_format = LogFormat::kText;
+  std::string log_file;  // "": stderr
   size_t frame_bytes_max = 0;
   unsigned connections_max = 0;
   unsigned queries_max = 0;

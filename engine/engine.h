@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/decode/sampling.h"
+#include "engine/engine_observer.h"
 #include "store/base/result.h"
 #include "store/block_store.h"
 #include "store/corpus_shape.h"
@@ -36,7 +37,8 @@ struct EngineOptions {
   std::string calibration_text;   // a text file to calibrate on; "": the bundled one
   // While a calibration is made: windows done, of how many.
   std::function<void(size_t done, size_t windows)> on_calibration;
-  unsigned threads = 0;  // 0: all cores
+  unsigned threads = 0;                // 0: all cores
+  EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
 };
 
 struct ModelSummary {

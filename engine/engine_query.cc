@@ -197,6 +197,7 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request, const An
   report.answer = generated.answers.front().text;
   report.finish_reason = generated.answers.front().finish_reason;
   report.answers = std::move(generated.answers);
+  if (options_.observer != nullptr) options_.observer->OnAnswer(report);
   return report;
 }
 

@@ -5,6 +5,7 @@
 #include "client/wire/utf8.h"
 #include "daemon/evicted_corpus.h"
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
 
 namespace corpusd {
 namespace {
@@ -159,6 +160,7 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
     report->total_ms += waited.count();
   }
   LogQuery(request.name(), report, waited.count());
+  services.metrics.OnQuestion(report);
   if (!report.ok()) {
     // Blocks may have gone while it was being answered: that is what is wrong then.
     const Status there = CheckNotEvicted(services, question->corpus);

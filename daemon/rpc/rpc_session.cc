@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/metrics/exposition.h"
 #include "daemon/rpc/admin_handler.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
@@ -29,6 +31,13 @@ std::atomic<uint64_t> next_session_id{1};
 constexpr uint64_t kTimeoutMsMax = uint64_t{365} * 24 * 3600 * 1000;
 
 Status Stopping() { return UnavailableError("the daemon is stopping; try again when it runs"); }
+
+// "ask", "ingest_begin": one of the protocol's words, whatever a client sends.
+std::string_view MethodOf(const v1::Request& request) {
+  const auto* const field =
+      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
+  return field == nullptr ? std::string_view("unknown") : std::string_view(field->name());
+}
 
 // What a client may still ask while the daemon waits for its last questions.
 bool AllowedWhileStopping(v1::Request::BodyCase body) {
@@ -55,6 +64,8 @@ Result<v1::Response> Inquire(const Services& services, const v1::Request& reques
       return HandleExplainMiss(services, request.explain_miss());
     case v1::Request::kPlan:
       return HandlePlan(services, request.plan());
+    case v1::Request::kStats:
+      return HandleStats(services);
     default:
       return UnimplementedError("this daemon does not know the request");
   }
@@ -110,15 +121,21 @@ void RpcSession::Forget(uint64_t id) {
   }
 }
 
-std::shared_ptr<Call> RpcSession::Open(uint64_t id, uint64_t timeout_ms) {
+std::shared_ptr<Call> RpcSession::Open(const v1::Request& request) {
+  const uint64_t id = request.id(), timeout_ms = request.timeout_ms();
+  const std::string_view method = MethodOf(request);
   const auto refuse = [&](const Status& why) {
+    services_.metrics.OnRequest("rpc", method, why.code());
     sink_->Send(ErrorResponse(id, why));
     return nullptr;
   };
   if (id == 0) return refuse(InvalidArgumentError("a request's id must not be 0"));
-  auto call = std::make_shared<Call>(id, sink_, services_.timers, [weak = weak_from_this(), id] {
-    if (const auto session = weak.lock()) session->Forget(id);
-  });
+  auto call = std::make_shared<Call>(
+      id, sink_, services_.timers,
+      [weak = weak_from_this(), &metrics = services_.metrics, method, id](StatusCode code) {
+        metrics.OnRequest("rpc", method, code);
+        if (const auto session = weak.lock()) session->Forget(id);
+      });
   {
     std::lock_guard lock(mutex_);
     if (closed_) return nullptr;
@@ -146,7 +163,7 @@ void RpcSession::OnRequest(v1::Request request) {
       body == v1::Request::kExportNext) {
     return OnStream(request);
   }
-  const std::shared_ptr<Call> call = Open(request.id(), request.timeout_ms());
+  const std::shared_ptr<Call> call = Open(request);
   if (call == nullptr) return;
   if (services_.stopping && !AllowedWhileStopping(body)) return call->Fail(Stopping());
   Dispatch(call, std::move(request));
