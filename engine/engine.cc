@@ -247,9 +247,7 @@ Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
 
 Result<Engine::DeviceWarming> LlamaEngine::WarmDevice(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
-  if (IsSegmented(record)) {
-    return UnimplementedError("segmented corpora cannot be warmed to the device in this version");
-  }
+  if (IsSegmented(record)) return segmented_->WarmDevice(record);
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   DeviceWarming warmed{leased.stats, 0};
   ASSIGN_OR_RETURN(warmed.device_bytes,

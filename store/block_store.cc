@@ -58,10 +58,12 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       catalog_(std::move(catalog)),
       payload_(std::move(payload)),
       sidecars_(std::move(sidecars)),
-      host_(options.host_bytes,
-            [this](std::function<void()> touch) {
-              transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
-            }),
+      host_(
+          options.host_bytes,
+          [this](std::function<void()> touch) {
+            transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
+          },
+          options.device),
       device_(options.device == nullptr
                   ? nullptr
                   : std::make_unique<DeviceTier>(options.device, options.device_bytes)),

@@ -40,7 +40,9 @@ class HostBlock final : public TierBlock {
 class HostTier {
  public:
   // run_later: touches memory ahead of its use; null: the first writer of a page waits for it.
-  explicit HostTier(uint64_t capacity_bytes, HostArena::RunLater run_later = nullptr);
+  // device: copies blocks from here, so their memory is pinned for it; null: none does.
+  explicit HostTier(uint64_t capacity_bytes, HostArena::RunLater run_later = nullptr,
+                    std::shared_ptr<DeviceMemory> device = nullptr);
 
   struct Request {
     Digest digest;

@@ -85,12 +85,18 @@ class LlamaModel final : public Model {
     CHECK(positions.size() == n) << n << " tokens for " << positions.size() << " rows";
     CHECK(n <= scratch.rows()) << n << " tokens, scratch for " << scratch.rows();
     const MatrixView x = EmbedTokens(tokens, scratch);
+    std::vector<AttentionPart> inputs;
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
       for (const PackedPart& part : parts) RETURN_IF_ERROR(part.kv.WaitLayer(layer));
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
       ScaleQueries(layer, qkv, [&](uint32_t r) { return positions[r]; });
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
-      for (PackedPart& part : parts) AttendPart(layer, qkv, attention, &part);
+      inputs.clear();
+      for (PackedPart& part : parts) {
+        WritePart(layer, qkv, part);
+        AddInputs(layer, &part, &inputs);
+      }
+      backend_.AttentionOfParts(attention, qkv.Cols(0, QueryCols()), inputs);
       OutputPart(layers_[layer], x, attention, scratch);
       FeedForwardPart(layer, x, scratch);
       if (!between_layers()) return Stopped();
@@ -236,13 +242,17 @@ class LlamaModel final : public Model {
     RunsBySpan runs;
   };
 
-  // Writes a part's K and V of a layer, then its attention; qkv, attention: of the whole call.
-  void AttendPart(uint32_t layer, MatrixView qkv, MatrixView attention, PackedPart* part) const {
-    uint32_t row = part->first_row;
-    for (const KvSequence::Target& target : part->targets) {
-      WriteKv(layer, part->kv, target, qkv.Rows(row, target.rows));
+  // Writes a part's K and V of a layer; qkv: of the whole call.
+  void WritePart(uint32_t layer, MatrixView qkv, const PackedPart& part) const {
+    uint32_t row = part.first_row;
+    for (const KvSequence::Target& target : part.targets) {
+      WriteKv(layer, part.kv, target, qkv.Rows(row, target.rows));
       row += target.rows;
     }
+  }
+
+  // What a part's rows attend to, in the order of the rows.
+  void AddInputs(uint32_t layer, PackedPart* part, std::vector<AttentionPart>* inputs) const {
     const LayerConfig& c = config_.layer_configs[layer];
     for (const AttentionRun& run :
          RunsOf(layer, part->kv, part->first_position, part->rows, &part->runs)) {
@@ -250,9 +260,7 @@ class LlamaModel final : public Model {
       input.lists = run.pages.lists();
       // A row alone sees what its pages show.
       if (part->rows > 1 && c.span == AttentionSpan::kWindow) input.shape.window = c.span_tokens;
-      const uint32_t first_row = part->first_row + run.first_row;
-      backend_.Attention(attention.Rows(first_row, run.rows),
-                         qkv.Cols(0, QueryCols()).Rows(first_row, run.rows), input);
+      inputs->push_back({input, run.rows});
     }
   }
 
