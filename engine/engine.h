@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/tokenizer/chat_message.h"
 #include "store/base/result.h"
 #include "store/block_store.h"
 #include "store/corpus_shape.h"
@@ -89,8 +90,11 @@ struct PrefillProgress {
 };
 
 struct QuestionRequest {
-  std::string corpus;
+  std::string corpus;  // "": none, the model answers by itself
   std::string question;
+  // The conversation that ends with the question; empty: the question is all of it.
+  std::vector<ChatMessage> messages;
+  bool raw = false;  // the question is a text to be gone on with, and no turn of a conversation
   uint32_t max_tokens = 128;
   double temperature = 0;
   double top_p = 1;
@@ -140,6 +144,11 @@ class Engine {
   virtual const ModelSummary& model() const = 0;
   // Tokens a question may use beside the corpus before the context is full.
   virtual uint64_t reserved_tokens() const = 0;
+  // Ids of a text; parse_special: texts of special tokens become those tokens.
+  virtual std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const = 0;
+  // The bytes that ids stand for, not always whole UTF-8 characters. kInvalidArgument for an id
+  // that the model has not.
+  virtual Result<std::string> Detokenize(std::span<const TokenId> ids) const = 0;
 
   // preamble: as in CorpusRequest. appending: no chat prefix, token spans go on at first_token.
   virtual Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
@@ -160,8 +169,9 @@ class Engine {
   virtual Status Prefill(std::string_view name,
                          const std::function<void(const PrefillProgress&)>& progress,
                          std::stop_token stop) = 0;
-  // Answers a question over a ready corpus. sink gets pieces of the answer as complete UTF-8; false
-  // cancels. Damaged blocks are recomputed from their tokens and repaired on the way.
+  // Answers a question over a ready corpus, or without one. sink gets pieces of the answer as
+  // complete UTF-8; false cancels. Damaged blocks are recomputed from their tokens and repaired on
+  // the way.
   virtual Result<QuestionReport> Ask(const QuestionRequest& request,
                                      const std::function<bool(std::string_view)>& sink,
                                      std::stop_token stop) = 0;

@@ -8,7 +8,7 @@ namespace corpusd {
 Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& record,
                                                          const QuestionRequest& request,
                                                          uint32_t* max_tokens) const {
-  std::vector<TokenId> tokens = chat_->QuestionSuffix(request.question);
+  std::vector<TokenId> tokens = SuffixOf(request);
   const uint64_t context = summary_.context_tokens;
   // Of a segmented corpus at least the preamble and one block are attended to.
   const uint64_t corpus =
@@ -138,6 +138,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
 Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
                                         const std::function<bool(std::string_view)>& sink,
                                         std::stop_token stop) {
+  if (request.corpus.empty()) return AskPlain(request, sink, stop);
   const auto start = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(request.corpus));
   if (record.state != CorpusState::kReady) {
@@ -176,13 +177,7 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
   ASSIGN_OR_RETURN(const GenerationReport generated, std::move(answered));
   // Use is noted at leisure: an answer is not refused for it.
   (void)store_->NoteUse(record.name);
-  report.answer = generated.text;
-  report.finish_reason = generated.finish_reason;
-  report.completion_tokens = generated.tokens;
-  report.queue_ms = generated.queue_ms;
-  report.total_ms = SecondsSince(start) * 1e3;
-  report.decode_tokens_per_s =
-      generated.tokens > 1 ? (generated.tokens - 1) / generated.decode_seconds : 0;
+  ReportGenerated(generated, start, &report);
   return report;
 }
 

@@ -30,6 +30,10 @@ Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
   question.no_cache = request.no_cache();
   question.budget_tokens = request.budget_tokens();
   question.retrieval = request.retrieval();
+  question.raw = request.raw();
+  for (const v1::ChatMessage& message : request.messages()) {
+    question.messages.push_back({message.role(), message.content()});
+  }
   return question;
 }
 
