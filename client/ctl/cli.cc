@@ -140,6 +140,9 @@ ClientResult<Done> Grammar::Finish() {
     return Usage("touch: say --ttl, --priority or both");
   }
   if (verb == "ask" && arguments_.question.empty()) return Usage("ask: the question is empty");
+  for (const std::string& stop : arguments_.stops) {
+    if (stop.empty() || !IsUtf8(stop)) return Usage("--stop: the text is empty or not UTF-8");
+  }
   if (arguments_.top_p <= 0) return Usage("--top-p: must be above 0");
   if (verb == "ingest" || verb == "append" || verb == "update" || verb == "plan") {
     if (arguments_.stdin_name.empty()) return Usage("--stdin-name: the name is empty");

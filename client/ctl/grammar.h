@@ -30,6 +30,7 @@ class Grammar {
   void AddSourceFlags(CLI::App* verb, const std::string& paths);
   void AddPlanVerb();
   void AddAskVerb();
+  void AddSamplingFlags(CLI::App* ask);
   void AddCorpusVerbs();
   void AddTierVerbs();
   void AddJobVerbs();

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "client/sources/line_label.h"
+#include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
 namespace {
@@ -37,6 +38,35 @@ Json SelectionToJson(const v1::AskReply& reply) {
   return {{"candidate_blocks", reply.selection().candidate_blocks()},
           {"chosen_blocks", reply.selection().chosen_blocks()},
           {"select_ms", reply.selection().select_ms()}};
+}
+
+Json LogprobToJson(const v1::TokenLogprob& logprob) {
+  Json bytes = Json::array();
+  for (const char byte : logprob.token()) bytes.push_back(static_cast<uint8_t>(byte));
+  return {{"token", ToUtf8(logprob.token())},
+          {"bytes", std::move(bytes)},
+          {"id", logprob.id()},
+          {"logprob", logprob.logprob()}};
+}
+
+Json AnswersToJson(const v1::AskReply& reply) {
+  Json answers = Json::array();
+  for (const v1::Answer& answer : reply.answers()) {
+    Json logprobs = nullptr;
+    for (const v1::TokenLogprob& token : answer.logprobs()) {
+      Json top = Json::array();
+      for (const v1::TokenLogprob& other : token.top()) top.push_back(LogprobToJson(other));
+      logprobs.push_back(LogprobToJson(token));
+      logprobs.back()["top"] = std::move(top);
+    }
+    answers.push_back({{"index", answer.index()},
+                       {"answer", answer.text()},
+                       {"finish_reason", answer.finish_reason()},
+                       {"stop", TextOrNull(answer.stop())},
+                       {"tokens", answer.tokens()},
+                       {"logprobs", std::move(logprobs)}});
+  }
+  return answers;
 }
 
 }  // namespace
@@ -76,6 +106,7 @@ Json AskToJson(const v1::AskReply& reply) {
       {"attended_tokens", reply.attended_tokens()},
       {"citations", std::move(citations)},
       {"selection", SelectionToJson(reply)},
+      {"answers", AnswersToJson(reply)},
   };
 }
 

@@ -14,10 +14,12 @@ namespace corpusd {
 namespace {
 
 constexpr size_t kFingerprintDigits = 12;
+constexpr std::string_view kMaxTokens = "max_tokens";
 
 CompletionHead HeadOf(const Services& services, const CompletionRequest& request) {
   CompletionHead head;
   head.chat = request.chat;
+  head.logprobs = request.ask.logprobs();
   head.id = (request.chat ? "chatcmpl-" : "cmpl-") + RandomId();
   head.model = request.model;
   head.fingerprint = "fp_" + services.engine.model().digest.substr(0, kFingerprintDigits);
@@ -34,6 +36,7 @@ class CompletionSink : public ResponseSink {
         head_(std::move(head)),
         stream_(request.ask.stream()),
         include_usage_(request.include_usage),
+        answers_(request.ask.n()),
         corpus_field_(request.ask.name().empty() ? "" : "model") {}
 
   bool Send(const v1::Response& response) override {
@@ -53,13 +56,17 @@ class CompletionSink : public ResponseSink {
     HttpResponse head;
     head.content_type = "text/event-stream; charset=utf-8";
     exchange_->BeginStream(std::move(head));
-    if (head_.chat) exchange_->SendPiece(SseData(JsonText(RoleChunk(head_))));
+    for (uint32_t i = 0; head_.chat && i < answers_; ++i) {
+      exchange_->SendPiece(SseData(JsonText(RoleChunk(head_, i))));
+    }
   }
 
   bool Fail(const v1::Error& error) {
     const auto code = static_cast<StatusCode>(error.code());
-    const ApiError api =
-        ToApiError({code, error.message()}, code == StatusCode::kNotFound ? corpus_field_ : "");
+    std::string_view param = code == StatusCode::kNotFound ? corpus_field_ : "";
+    // The engine knows how much room there is.
+    if (std::string_view(error.message()).starts_with(kMaxTokens)) param = kMaxTokens;
+    const ApiError api = ToApiError({code, error.message()}, param);
     if (!begun_) {
       exchange_->Send(ErrorReply(api));
       return true;
@@ -72,7 +79,9 @@ class CompletionSink : public ResponseSink {
   void Finish(const v1::AskReply& reply) {
     if (!stream_) return exchange_->Send(JsonReply(CompletionObject(head_, reply)));
     Begin();
-    exchange_->SendPiece(SseData(JsonText(EndChunk(head_, reply))));
+    for (int i = 0; i < reply.answers_size(); ++i) {
+      exchange_->SendPiece(SseData(JsonText(EndChunk(head_, reply, i))));
+    }
     if (include_usage_) exchange_->SendPiece(SseData(JsonText(UsageChunk(head_, reply))));
     exchange_->SendPiece(SseData("[DONE]"));
     exchange_->EndStream();
@@ -82,6 +91,7 @@ class CompletionSink : public ResponseSink {
   const CompletionHead head_;
   const bool stream_;
   const bool include_usage_;
+  const uint32_t answers_;
   const char* const corpus_field_;  // the field to blame for an unknown corpus
   bool begun_ = false;
 };

@@ -1,5 +1,7 @@
 #include "daemon/http/completion_reply.h"
 
+#include "client/wire/utf8.h"
+
 namespace corpusd {
 namespace {
 
@@ -63,58 +65,107 @@ OrderedJson OwnFieldsOf(const v1::AskReply& reply) {
   return own;
 }
 
-OrderedJson ChunkChoice(const CompletionHead& head, const OrderedJson& delta,
-                        const std::string& text, const OrderedJson& finish_reason) {
+using Logprobs = google::protobuf::RepeatedPtrField<v1::TokenLogprob>;
+
+OrderedJson LogprobOf(const v1::TokenLogprob& logprob) {
+  OrderedJson bytes = OrderedJson::array();
+  for (const char byte : logprob.token()) bytes.push_back(static_cast<unsigned char>(byte));
+  return {{"token", logprob.token()}, {"logprob", logprob.logprob()}, {"bytes", std::move(bytes)}};
+}
+
+OrderedJson ChatLogprobs(const Logprobs& logprobs) {
+  OrderedJson content = OrderedJson::array();
+  for (const v1::TokenLogprob& logprob : logprobs) {
+    OrderedJson entry = LogprobOf(logprob);
+    entry["top_logprobs"] = OrderedJson::array();
+    for (const v1::TokenLogprob& other : logprob.top()) {
+      entry["top_logprobs"].push_back(LogprobOf(other));
+    }
+    content.push_back(std::move(entry));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+// Offsets count bytes from where these tokens begin.
+OrderedJson PlainLogprobs(const Logprobs& logprobs) {
+  OrderedJson tokens = OrderedJson::array(), values = OrderedJson::array();
+  OrderedJson top = OrderedJson::array(), offsets = OrderedJson::array();
+  size_t offset = 0;
+  for (const v1::TokenLogprob& logprob : logprobs) {
+    tokens.push_back(logprob.token());
+    values.push_back(logprob.logprob());
+    offsets.push_back(offset);
+    offset += logprob.token().size();
+    OrderedJson others = OrderedJson::object();
+    for (const v1::TokenLogprob& other : logprob.top()) {
+      others[ReplaceInvalidUtf8(other.token())] = other.logprob();
+    }
+    top.push_back(std::move(others));
+  }
+  return {{"tokens", std::move(tokens)},
+          {"token_logprobs", std::move(values)},
+          {"top_logprobs", std::move(top)},
+          {"text_offset", std::move(offsets)}};
+}
+
+OrderedJson LogprobsOf(const CompletionHead& head, const Logprobs& logprobs) {
+  if (!head.logprobs) return nullptr;
+  return head.chat ? ChatLogprobs(logprobs) : PlainLogprobs(logprobs);
+}
+
+OrderedJson ChunkOf(const CompletionHead& head, uint32_t index, const OrderedJson& delta,
+                    const std::string& text) {
   OrderedJson choice;
-  choice["index"] = 0;
+  choice["index"] = index;
   if (head.chat) {
     choice["delta"] = delta;
   } else {
     choice["text"] = text;
   }
   choice["logprobs"] = nullptr;
-  choice["finish_reason"] = finish_reason;
-  return choice;
+  choice["finish_reason"] = nullptr;
+  OrderedJson body = Chunk(head);
+  body["choices"] = OrderedJson::array({std::move(choice)});
+  return body;
 }
 
 }  // namespace
 
 OrderedJson CompletionObject(const CompletionHead& head, const v1::AskReply& reply) {
   OrderedJson body = Envelope(head, head.chat ? "chat.completion" : "text_completion");
-  OrderedJson choice;
-  choice["index"] = 0;
-  if (head.chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", reply.answer()}};
-  } else {
-    choice["text"] = reply.answer();
+  OrderedJson choices = OrderedJson::array();
+  for (const v1::Answer& answer : reply.answers()) {
+    OrderedJson choice;
+    choice["index"] = answer.index();
+    if (head.chat) {
+      choice["message"] = {{"role", "assistant"}, {"content", answer.text()}};
+    } else {
+      choice["text"] = answer.text();
+    }
+    choice["logprobs"] = LogprobsOf(head, answer.logprobs());
+    choice["finish_reason"] = answer.finish_reason();
+    choices.push_back(std::move(choice));
   }
-  choice["logprobs"] = nullptr;
-  choice["finish_reason"] = reply.finish_reason();
-  body["choices"] = OrderedJson::array({std::move(choice)});
+  body["choices"] = std::move(choices);
   body["usage"] = UsageOf(reply);
   body["corpusd"] = OwnFieldsOf(reply);
   return body;
 }
 
-OrderedJson RoleChunk(const CompletionHead& head) {
-  OrderedJson body = Chunk(head);
-  body["choices"] = OrderedJson::array(
-      {ChunkChoice(head, {{"role", "assistant"}, {"content", ""}}, "", nullptr)});
-  return body;
+OrderedJson RoleChunk(const CompletionHead& head, uint32_t index) {
+  return ChunkOf(head, index, {{"role", "assistant"}, {"content", ""}}, "");
 }
 
 OrderedJson DeltaChunk(const CompletionHead& head, const v1::AskDelta& delta) {
-  OrderedJson body = Chunk(head);
-  body["choices"] =
-      OrderedJson::array({ChunkChoice(head, {{"content", delta.text()}}, delta.text(), nullptr)});
+  OrderedJson body = ChunkOf(head, delta.index(), {{"content", delta.text()}}, delta.text());
+  body["choices"][0]["logprobs"] = LogprobsOf(head, delta.logprobs());
   return body;
 }
 
-OrderedJson EndChunk(const CompletionHead& head, const v1::AskReply& reply) {
-  OrderedJson body = Chunk(head);
-  body["choices"] =
-      OrderedJson::array({ChunkChoice(head, OrderedJson::object(), "", reply.finish_reason())});
-  body["corpusd"] = OwnFieldsOf(reply);
+OrderedJson EndChunk(const CompletionHead& head, const v1::AskReply& reply, int index) {
+  OrderedJson body = ChunkOf(head, static_cast<uint32_t>(index), OrderedJson::object(), "");
+  body["choices"][0]["finish_reason"] = reply.answers(index).finish_reason();
+  if (index + 1 == reply.answers_size()) body["corpusd"] = OwnFieldsOf(reply);
   return body;
 }
 

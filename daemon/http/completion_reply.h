@@ -18,14 +18,15 @@ struct CompletionHead {
   std::string fingerprint;
   int64_t created_s = 0;
   bool chat = true;
+  bool logprobs = false;  // were asked for
 };
 
 OrderedJson CompletionObject(const CompletionHead& head, const v1::AskReply& reply);
-// The first chunk of a chat: who speaks.
-OrderedJson RoleChunk(const CompletionHead& head);
+// The first chunk of an answer of a chat: who speaks.
+OrderedJson RoleChunk(const CompletionHead& head, uint32_t index);
 OrderedJson DeltaChunk(const CompletionHead& head, const v1::AskDelta& delta);
-// Why it ended; with what stands under "corpusd".
-OrderedJson EndChunk(const CompletionHead& head, const v1::AskReply& reply);
+// Why an answer ended; the last one with what stands under "corpusd".
+OrderedJson EndChunk(const CompletionHead& head, const v1::AskReply& reply, int index);
 // The chunk that stream_options.include_usage asks for: no choices, the usage.
 OrderedJson UsageChunk(const CompletionHead& head, const v1::AskReply& reply);
 

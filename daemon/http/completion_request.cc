@@ -5,12 +5,12 @@
 
 #include "client/wire/utf8.h"
 #include "daemon/http/json_text.h"
+#include "engine/decode/sampling.h"
 
 namespace corpusd {
 namespace {
 
 constexpr std::string_view kCachedContentPrefix = "corpora/";
-constexpr double kTemperatureMax = 100;
 constexpr int64_t kTokensMax = std::numeric_limits<int32_t>::max();
 
 // Text of a message: a string, or parts that are all texts. Null where a turn only calls tools.
@@ -100,13 +100,50 @@ void ReadModel(std::string_view ours, JsonFields* fields, CompletionRequest* req
   request->model = corpus.empty() ? std::string(ours) : ModelIdOf(ours, corpus);
 }
 
-void ReadSampling(JsonFields* fields, v1::AskRequest* ask) {
+void ReadLogprobs(bool chat, JsonFields* fields, v1::AskRequest* ask) {
+  if (!chat) {  // how many of the likeliest
+    ask->set_logprobs(fields->Find("logprobs") != nullptr);
+    return ask->set_top_logprobs(
+        static_cast<uint32_t>(fields->Whole("logprobs", 0, kTopLogprobsMax, 0)));
+  }
+  ask->set_logprobs(fields->Flag("logprobs", false));
+  ask->set_top_logprobs(
+      static_cast<uint32_t>(fields->Whole("top_logprobs", 0, kTopLogprobsMax, 0)));
+  if (ask->top_logprobs() > 0 && !ask->logprobs()) {
+    fields->Refuse("top_logprobs", "needs 'logprobs' to be true");
+  }
+}
+
+void ReadSampling(bool chat, JsonFields* fields, v1::AskRequest* ask) {
   ask->set_temperature(fields->Number("temperature", 0, kTemperatureMax, 0));
   ask->set_top_p(fields->Number("top_p", 0, 1, 1));
+  // -1 is what some servers call all of them.
+  ask->set_top_k(
+      static_cast<uint32_t>(std::max<int64_t>(0, fields->Whole("top_k", -1, kTokensMax, 0))));
+  ask->set_min_p(fields->Number("min_p", 0, 1, 0));
+  const double other_name = fields->Number("repeat_penalty", 0, kRepetitionPenaltyMax, 0);
+  ask->set_repetition_penalty(
+      fields->Number("repetition_penalty", 0, kRepetitionPenaltyMax, other_name));
+  ask->set_repetition_window(
+      static_cast<uint32_t>(fields->Whole("repetition_window", 0, kRepetitionWindowMax, 0)));
+  ask->set_presence_penalty(
+      fields->Number("presence_penalty", -kAdditivePenaltyMax, kAdditivePenaltyMax, 0));
+  ask->set_frequency_penalty(
+      fields->Number("frequency_penalty", -kAdditivePenaltyMax, kAdditivePenaltyMax, 0));
   ask->set_seed(static_cast<uint64_t>(fields->Whole("seed", INT64_MIN, INT64_MAX, 0)));
-  const int64_t old_name = fields->Whole("max_tokens", 1, kTokensMax, kHttpAnswerTokensDefault);
+  ask->set_n(static_cast<uint32_t>(fields->Whole("n", 1, kAnswersMax, 1)));
+  for (std::string& stop : fields->Texts("stop", kStopStringsMax)) {
+    if (stop.empty() || stop.size() > kStopStringBytesMax) {
+      fields->Refuse("stop",
+                     "must be texts of 1 to " + std::to_string(kStopStringBytesMax) + " bytes");
+    }
+    ask->add_stop(std::move(stop));
+  }
+  ReadLogprobs(chat, fields, ask);
+  const int64_t old_name = fields->Whole("max_tokens", 1, kTokensMax, 0);
   ask->set_max_tokens(
       static_cast<uint32_t>(fields->Whole("max_completion_tokens", 1, kTokensMax, old_name)));
+  ask->set_max_tokens_if_room(kHttpAnswerTokensDefault);
 }
 
 }  // namespace
@@ -150,7 +187,7 @@ CompletionRead ReadCompletion(std::string_view ours, bool chat, std::string_view
   } else {
     ReadPrompt(&fields, ask);
   }
-  ReadSampling(&fields, ask);
+  ReadSampling(chat, &fields, ask);
   ask->set_stream(fields.Flag("stream", false));
   ask->set_cite(fields.Flag("cite", false));
   ask->set_no_cache(fields.Flag("no_cache", false));

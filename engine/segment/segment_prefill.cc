@@ -4,6 +4,8 @@
 #include <chrono>
 #include <numeric>
 
+#include "engine/segment/segment_publisher.h"
+
 namespace corpusd {
 namespace {
 
@@ -23,31 +25,45 @@ class SegmentPrefill {
   SegmentPrefill(const SegmentPrefillTask& task, CorpusRecord* record,
                  const std::function<void(const PrefillProgress&)>& progress,
                  const DurableBlock& on_block)
-      : task_(task), record_(*record), progress_(progress), on_block_(on_block) {}
+      : task_(task),
+        record_(*record),
+        progress_(progress),
+        on_block_(on_block),
+        publisher_(task.store, record, on_block) {}
 
   Status Run() {
     state_.total_tokens = task_.text.tokens.size();
-    state_.done_tokens = record_.durable_tokens;
-    progress_(state_);
+    Tell();
     RETURN_IF_ERROR(LookUp());
-    while (record_.chain.size() < task_.text.chain->blocks()) {
-      if (task_.stop.stop_requested()) return StoppedAfter(record_);
-      const Status status = Step();
-      if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
-        ASSIGN_OR_RETURN(record_, task_.store.GetCorpus(record_.name));
-        continue;
+    next_ = record_blocks_ = record_.chain.size();
+    while (next_ < task_.text.chain->blocks()) {
+      if (task_.stop.stop_requested()) {
+        RETURN_IF_ERROR(AwaitPublish());
+        return StoppedAfter(record_);
       }
-      RETURN_IF_ERROR(status);
-      state_.done_tokens = record_.durable_tokens;
-      progress_(state_);
+      RETURN_IF_ERROR(Step());
     }
-    return OkStatus();
+    return AwaitPublish();
   }
 
  private:
+  void Tell() {
+    state_.done_tokens = record_.durable_tokens;
+    state_.written_bytes = publisher_.written_bytes();
+    progress_(state_);
+  }
+
   Status LookUp() {
     ASSIGN_OR_RETURN(presence_, task_.store.StoredBlocks(*task_.text.chain, task_.text.digests,
                                                          task_.text.tokens));
+    return OkStatus();
+  }
+
+  Status AwaitPublish() {
+    const size_t blocks = record_blocks_;
+    RETURN_IF_ERROR(publisher_.Wait());
+    record_blocks_ = record_.chain.size();
+    if (record_blocks_ != blocks) Tell();
     return OkStatus();
   }
 
@@ -61,63 +77,75 @@ class SegmentPrefill {
 
   // Adopts or computes what comes next.
   Status Step() {
-    const size_t first = record_.chain.size();
-    const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(first);
-    const size_t stored = StoredFrom(first);
-    const bool whole = stored >= segment.first_block + segment.blocks - first;
-    return whole ? Adopt(first, stored) : Compute(first);
+    const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(next_);
+    const size_t stored = StoredFrom(next_);
+    const bool whole = stored >= segment.first_block + segment.blocks - next_;
+    return whole ? Adopt(stored) : Compute();
   }
 
-  Status Adopt(size_t first, size_t count) {
+  Status Adopt(size_t count) {
+    RETURN_IF_ERROR(AwaitPublish());
     const uint64_t durable_tokens = record_.durable_tokens;
-    auto adopted = task_.store.AdoptBlocks(record_, task_.text.digests.subspan(first, count));
-    if (adopted.status().code() == StatusCode::kNotFound) return LookUp();  // gone since
+    auto adopted = task_.store.AdoptBlocks(record_, task_.text.digests.subspan(next_, count));
+    const StatusCode code = adopted.status().code();
+    if (code == StatusCode::kNotFound) return LookUp();  // gone since
+    if (code == StatusCode::kAborted) {                  // pinned or touched meanwhile
+      ASSIGN_OR_RETURN(record_, task_.store.GetCorpus(record_.name));
+      return OkStatus();
+    }
     ASSIGN_OR_RETURN(record_, std::move(adopted));
     state_.reused_tokens += record_.durable_tokens - durable_tokens;
-    for (size_t i = first; on_block_ && i < first + count; ++i) RETURN_IF_ERROR(on_block_(i, {}));
+    for (size_t i = 0; on_block_ && i < count; ++i) RETURN_IF_ERROR(on_block_(next_ + i, {}));
+    next_ += count;
+    record_blocks_ = record_.chain.size();
+    Tell();
     return OkStatus();
   }
 
   Status HoldPreamble() {
-    if (!preamble_.empty() || record_.chain.empty()) return OkStatus();
+    if (!preamble_.empty() || next_ == 0) return OkStatus();
+    RETURN_IF_ERROR(AwaitPublish());
     ASSIGN_OR_RETURN(SegmentLease lease, LeasePreamble(task_, ComputePriority::kPrefill));
     preamble_ = std::move(lease.refs);
     return OkStatus();
   }
 
-  // Segments from block `first` on, until there are enough for a publish.
-  Status Compute(size_t first) {
+  // Those that come next and are not stored, as many as are published at once.
+  std::span<const CorpusSegment> NextSegments() const {
+    const auto all = task_.text.chain->segments();
+    const CorpusSegment* const first = &task_.text.chain->SegmentOfBlock(next_);
+    const CorpusSegment* last = first + 1;
+    if (first->first_block == 0) return {first, last};  // the others need it in the store
+    const CorpusSegment* const end = all.data() + all.size();
+    while (last != end && last->first_block + last->blocks - next_ <= kPublishBlocks &&
+           StoredFrom(last->first_block) < last->blocks) {
+      ++last;
+    }
+    return {first, last};
+  }
+
+  // A batch of segments from the next block on, while the one before is published.
+  Status Compute() {
     const auto start = std::chrono::steady_clock::now();
     RETURN_IF_ERROR(HoldPreamble());
-    SegmentRunner runner(task_.context, task_.text, task_.layout, preamble_);
-    std::vector<ComputedSegment> computed;
-    std::vector<BlockWrite> writes;
-    for (size_t block = first; block < task_.text.chain->blocks();) {
-      const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(block);
-      const size_t end = segment.first_block + segment.blocks;
-      if (!writes.empty() &&
-          (writes.size() + (end - block) > kPublishBlocks || StoredFrom(block) >= end - block)) {
-        break;
-      }
-      if (task_.stop.stop_requested()) break;
-      ASSIGN_OR_RETURN(ComputedSegment one,
-                       runner.Compute(segment, ComputePriority::kPrefill, task_.stop));
-      // A chain that was cut inside the segment has its first blocks already.
-      const auto from = one.writes.begin() + static_cast<ptrdiff_t>(block - segment.first_block);
-      writes.insert(writes.end(), from, one.writes.end());
-      computed.push_back(std::move(one));
-      block = end;
-      if (segment.first_block == 0) break;  // the others need it in the store
+    if (runner_ == nullptr || preamble_held_ != preamble_.size()) {
+      runner_ = std::make_unique<SegmentRunner>(task_.context, task_.text, task_.layout, preamble_);
+      preamble_held_ = preamble_.size();
     }
-    if (writes.empty()) return OkStatus();
-    for (const BlockWrite& write : writes) record_.prefill_tokens += write.tokens.size();
-    record_.prefill_seconds +=
+    SegmentBatch batch;
+    ASSIGN_OR_RETURN(batch.segments,
+                     runner_->Compute(NextSegments(), ComputePriority::kPrefill, task_.stop));
+    for (const ComputedSegment& segment : batch.segments) {
+      batch.writes.insert(batch.writes.end(), segment.writes.begin(), segment.writes.end());
+    }
+    // A chain that was cut inside a segment has its first blocks already.
+    const uint64_t begun = next_ - task_.text.chain->SegmentOfBlock(next_).first_block;
+    batch.writes.erase(batch.writes.begin(), batch.writes.begin() + static_cast<ptrdiff_t>(begun));
+    RETURN_IF_ERROR(AwaitPublish());
+    next_ += batch.writes.size();
+    batch.compute_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    ASSIGN_OR_RETURN(record_, task_.store.Publish(record_, writes));
-    state_.written_bytes += writes.size() * task_.layout.blocks.BlockBytes();
-    for (size_t i = 0; on_block_ && i < writes.size(); ++i) {
-      RETURN_IF_ERROR(on_block_(first + i, writes[i].payload));
-    }
+    publisher_.Begin(std::move(batch));
     return OkStatus();
   }
 
@@ -127,14 +155,20 @@ class SegmentPrefill {
   const DurableBlock& on_block_;
   std::vector<BlockPresence> presence_;
   std::vector<BlockRef> preamble_;
+  std::unique_ptr<SegmentRunner> runner_;
+  size_t preamble_held_ = 0;  // blocks of it that the runner knows
+  size_t next_ = 0;           // block that is not computed or adopted yet
+  size_t record_blocks_ = 0;  // durable, as far as was told
   PrefillProgress state_;
+  SegmentPublisher publisher_;
 };
 
 // Computes a segment and writes back those of its blocks that `broken` names.
 Status MendSegment(const SegmentPrefillTask& task, SegmentRunner& runner,
                    const CorpusSegment& segment, std::span<const uint64_t> broken,
                    ComputePriority priority, uint64_t* recomputed_tokens) {
-  ASSIGN_OR_RETURN(const ComputedSegment computed, runner.Compute(segment, priority, task.stop));
+  ASSIGN_OR_RETURN(const auto segments, runner.Compute({&segment, 1}, priority, task.stop));
+  const ComputedSegment& computed = segments.front();
   *recomputed_tokens += segment.tokens;
   for (const uint64_t block : broken) {
     RETURN_IF_ERROR(task.store.Repair(computed.writes[block - segment.first_block]));

@@ -1,6 +1,7 @@
 // engine/segment/segment_prefill.h -- makes all blocks of a segmented corpus durable, in order:
-// adopts what the store has, computes the rest segment by segment, publishes several at once.
-// Memory is that of one publish, whatever the corpus. One thread.
+// adopts what the store has, computes the rest, several segments at once, and publishes them while
+// the next are computed. Memory is that of two publishes, whatever the corpus. Called by one
+// thread.
 #pragma once
 
 #include <functional>
@@ -14,8 +15,8 @@
 
 namespace corpusd {
 
-// Told of every block that is durable now, in any order, once; blocks that were adopted come
-// without bytes. May be empty.
+// Told of every block that is durable now, in order, once, by one thread at a time; blocks that
+// were adopted come without bytes. May be empty.
 using DurableBlock = std::function<Status(uint64_t block, std::span<const std::byte> bytes)>;
 
 struct SegmentPrefillTask {

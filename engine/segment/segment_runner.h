@@ -1,6 +1,7 @@
-// engine/segment/segment_runner.h -- computes the blocks of one segment of a segmented corpus:
-// behind the preamble's stored blocks, the overlap it sees but does not keep, then its own tokens,
-// run by run. The bytes depend on the preamble, the overlap and the segment's tokens alone, so an
+// engine/segment/segment_runner.h -- computes the blocks of segments of a segmented corpus: behind
+// the preamble's stored blocks, the overlap that a segment sees but does not keep, then its own
+// tokens, run by run. Runs of several segments go through the model together. The bytes depend on
+// the preamble, the overlap and the segment's tokens alone, never on what it was packed with, so an
 // interrupted, resumed or repaired prefill gives those of an undisturbed one, and so does a corpus
 // where the document stands elsewhere. One thread; takes turns at the compute gate.
 #pragma once
@@ -45,11 +46,22 @@ class SegmentRunner {
   SegmentRunner(const ComputeContext& context, const SegmentedText& text, const KvLayout& layout,
                 std::span<const BlockRef> preamble);
 
-  // kCancelled if stopped.
-  Result<ComputedSegment> Compute(const CorpusSegment& segment, ComputePriority priority,
-                                  const std::stop_token& stop);
+  // In the order of the segments, all of whose pages are in memory together. kCancelled if stopped.
+  Result<std::vector<ComputedSegment>> Compute(std::span<const CorpusSegment> segments,
+                                               ComputePriority priority,
+                                               const std::stop_token& stop);
 
  private:
+  // A segment on its way.
+  struct Work {
+    std::unique_ptr<KvSequence> kv;
+    std::span<const TokenId> left;  // still to be computed
+  };
+  Work Begin(const CorpusSegment& segment) const;
+  Status ComputeNextRuns(std::span<Work> works, ComputePriority priority,
+                         const std::stop_token& stop);
+  Result<ComputedSegment> Finish(const CorpusSegment& segment, std::unique_ptr<KvSequence> kv);
+
   const ComputeContext& context_;
   const SegmentedText& text_;
   const KvLayout layout_;

@@ -9,7 +9,7 @@ import sys
 import unittest
 
 from harness import IntegrationTest, prose
-from python_packages import require
+from pypi_packages import require
 
 MISSING = require("openai", "openai>=2,<4")
 if MISSING:

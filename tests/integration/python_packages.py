@@ -1,37 +1,37 @@
-"""Packages from PyPI for tests: installed once, into a folder of the user's cache, never into the
-system. Without a network a test that needs them is skipped, unless they are there from before.
-"""
+"""Makes the Python client importable: the staged package, and protobuf if this Python has none."""
+import fcntl
+import importlib
+import importlib.util
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 
-INSTALL_SECONDS = 300
+from harness import BUILD
 
-
-def cache_folder():
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "corpusd", "python")
+PACKAGES = os.path.join(BUILD, "python-packages")
 
 
-def require(name, *requirements):
-    """Makes the requirements importable. RETURNS "", or why that cannot be."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    target = os.path.join(cache_folder(), f"{name}-{version}")
-    if not os.path.exists(target):
-        os.makedirs(cache_folder(), exist_ok=True)
-        making = tempfile.mkdtemp(dir=cache_folder())
-        try:
-            subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1",
-                            "--timeout", "10", "--disable-pip-version-check", "--target", making,
-                            *requirements], check=True, capture_output=True, text=True,
-                           timeout=INSTALL_SECONDS)
-            os.rename(making, target)
-        except (OSError, subprocess.SubprocessError) as error:
-            shutil.rmtree(making, ignore_errors=True)
-            if not os.path.exists(target):  # else another process was quicker
-                why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-                return f"cannot install {' '.join(requirements)}: {why[-1] if why else error}"
-    sys.path.insert(0, target)
-    return ""
+def _has_protobuf():
+    try:
+        return importlib.util.find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def make_importable():
+    """RETURNS the folders that were put in front of sys.path, for PYTHONPATH."""
+    folders = [os.path.join(BUILD, "python")]
+    if not _has_protobuf():
+        os.makedirs(PACKAGES, exist_ok=True)
+        folders.append(PACKAGES)
+        sys.path.insert(0, PACKAGES)
+        with open(os.path.join(PACKAGES, "lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            importlib.invalidate_caches()
+            if not _has_protobuf():
+                subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-input",
+                                "--disable-pip-version-check", "--target", PACKAGES,
+                                "protobuf>=4.21,<8"], check=True)
+        importlib.invalidate_caches()
+    sys.path.insert(0, folders[0])
+    return folders

@@ -111,6 +111,43 @@ TEST_F(HttpCompletionTest, StreamsAreTheSameInPieces) {
   EXPECT_EQ(client_->Get("/health").status, 200);  // the connection is kept
 }
 
+TEST_F(HttpCompletionTest, OptionsReachTheEngine) {
+  Json body = Chat("options");
+  body.update({{"temperature", 0.5},
+               {"top_p", 0.25},
+               {"top_k", 7},
+               {"min_p", 0.125},
+               {"repetition_penalty", 1.5},
+               {"presence_penalty", -1},
+               {"frequency_penalty", 1},
+               {"seed", 11},
+               {"n", 3},
+               {"stop", {"a", "b"}},
+               {"logprobs", true},
+               {"top_logprobs", 2}});
+  const HttpReply reply = Post(body);
+  ASSERT_EQ(reply.status, 200) << reply.body;
+  const AnswerOptions& options = controls_.last_answers;
+  EXPECT_EQ(options.sampling.temperature, 0.5);
+  EXPECT_EQ(options.sampling.top_p, 0.25);
+  EXPECT_EQ(options.sampling.top_k, 7u);
+  EXPECT_EQ(options.sampling.min_p, 0.125);
+  EXPECT_EQ(options.sampling.repetition_penalty, 1.5);
+  EXPECT_EQ(options.sampling.presence_penalty, -1);
+  EXPECT_EQ(options.sampling.frequency_penalty, 1);
+  EXPECT_EQ(options.sampling.seed, 11u);
+  EXPECT_EQ(options.count, 3u);
+  EXPECT_EQ(options.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(options.top_logprobs, 2u);
+  EXPECT_EQ(Parse(reply.body)["choices"].size(), 3u);
+  EXPECT_TRUE(Parse(reply.body)["choices"][2]["logprobs"].contains("content"));
+  body["stream"] = true;
+  const std::vector<Json> events = Events(Post(body).body);
+  EXPECT_EQ(events[2]["choices"][0]["index"], 2);  // the third role
+  EXPECT_EQ(events[events.size() - 2]["choices"][0]["index"], 2);
+  EXPECT_EQ(events[events.size() - 2]["choices"][0]["finish_reason"], "length");
+}
+
 TEST_F(HttpCompletionTest, PlainCompletions) {
   const Json body = {{"model", "fake@a"}, {"prompt", "once"}, {"max_tokens", 3}};
   const Json reply = Parse(Post(body, "/v1/completions").body);
@@ -145,6 +182,12 @@ TEST_F(HttpCompletionTest, WrongFieldsAreNamed) {
   EXPECT_EQ(param("max_tokens", 0), "max_tokens");
   EXPECT_EQ(param("max_tokens", 2.5), "max_tokens");
   EXPECT_EQ(param("seed", "s"), "seed");
+  EXPECT_EQ(param("n", 17), "n");
+  EXPECT_EQ(param("stop", {"", "x"}), "stop");
+  EXPECT_EQ(param("top_k", 0.5), "top_k");
+  EXPECT_EQ(param("top_logprobs", 3), "top_logprobs");
+  EXPECT_EQ(param("logprobs", 3), "logprobs");
+  EXPECT_EQ(param("repetition_penalty", 11), "repetition_penalty");
   EXPECT_EQ(param("stream", 1), "stream");
   EXPECT_EQ(param("stream_options", {{"include_usage", 1}}), "stream_options.include_usage");
   EXPECT_EQ(param("model", 5), "model");
