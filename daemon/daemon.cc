@@ -60,8 +60,8 @@ Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
                 ingest_,
                 now_ms_,
                 steady_clock::now(),
-                 stopping_,
-                 *metrics_},
+                stopping_,
+                *metrics_},
       http_(services_) {}
 
 Daemon::~Daemon() { Shutdown(milliseconds::zero()); }
