@@ -1,6 +1,8 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "engine/llama_engine.h"
 #include "store/miss_explain.h"
@@ -117,9 +119,20 @@ Status LlamaEngine::Prefill(std::string_view name,
   record.state = CorpusState::kPrefilling;
   record.error.clear();
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
+  // The first report says what was durable before.
+  std::optional<PrefillProgress> before;
+  const auto observed = [&](const PrefillProgress& now) {
+    if (options_.observer != nullptr && before && now.done_tokens >= before->done_tokens) {
+      const uint64_t done = now.done_tokens - before->done_tokens;
+      const uint64_t reused = std::min(done, now.reused_tokens - before->reused_tokens);
+      options_.observer->OnPrefill(done - reused, reused);
+    }
+    before = now;
+    progress(now);
+  };
   const Status status = IsSegmented(record)
-                            ? PrefillSegmented(&record, &layout, tokens, progress, stop)
-                            : PrefillExact(&record, &layout, tokens, progress, stop);
+                            ? PrefillSegmented(&record, &layout, tokens, observed, stop)
+                            : PrefillExact(&record, &layout, tokens, observed, stop);
   if (!status.ok()) return FailPrefill(std::move(record), status);
   return FinishPrefill(std::move(record));
 }

@@ -70,6 +70,7 @@ class HostTier {
   std::pair<uint64_t, uint64_t> Drop(std::span<const Digest> digests, bool dry_run) {
     return table_.Drop(digests, dry_run);
   }
+  void SetObserver(StoreObserver* observer) { table_.SetObserver(observer, TierKind::kHost); }
   void SetPins(Pins pins) { table_.SetPins(std::move(pins)); }
   void AddPins(std::span<const Digest> digests, int64_t until_ms) {
     table_.AddPins(digests, until_ms);

@@ -26,6 +26,24 @@ void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
   RebuildLists();
 }
 
+Result<std::unique_ptr<KvSequence>> KvSequence::Fork(Backend& backend) const {
+  auto fork = std::make_unique<KvSequence>(layout_);
+  fork->arriving_ = arriving_;
+  fork->shared_ = shared_;
+  fork->own_ = own_;
+  fork->buffers_ = buffers_;
+  fork->tokens_ = tokens_;
+  if (!own_.empty() && own_.back().tokens < layout_.own.block_tokens) {
+    ASSIGN_OR_RETURN(std::shared_ptr<Buffer> copy,
+                     backend.Allocate(layout_.own.BlockBytes(), "KV page"));
+    RETURN_IF_ERROR(backend.Copy(copy->data(), buffers_.back()->data(), copy->bytes()));
+    fork->own_.back().bytes = copy->data();
+    fork->buffers_.back() = std::move(copy);
+  }
+  fork->RebuildLists();
+  return fork;
+}
+
 Status KvSequence::Extend(Backend& backend, uint32_t count) {
   while (count > 0) {
     if (own_.empty() || own_.back().tokens == layout_.own.block_tokens) {

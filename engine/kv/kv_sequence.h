@@ -48,6 +48,9 @@ class KvSequence {
   Status WaitLayer(uint32_t layer) const {
     return arriving_ == nullptr ? OkStatus() : arriving_->WaitSection(layer);
   }
+  // A second sequence that goes on from here: full pages are shared by both, the last own page is
+  // copied if it has room. The lists are alike, so both compute the same bits.
+  Result<std::unique_ptr<KvSequence>> Fork(Backend& backend) const;
   // Makes room for `count` more tokens behind the last one, zeroed.
   Status Extend(Backend& backend, uint32_t count);
 
@@ -100,7 +103,7 @@ class KvSequence {
   };
   std::vector<SharedRun> shared_;
   std::vector<KvPage> own_;
-  std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
+  std::vector<std::shared_ptr<Buffer>> buffers_;  // of own_, same order; forks have them as well
   std::vector<std::unique_ptr<Buffer>> host_;     // of HostBlocks
   std::vector<KvPageList> lists_;
   uint64_t tokens_ = 0;

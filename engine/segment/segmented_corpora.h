@@ -25,7 +25,7 @@ struct SegmentRequest {
   const KvLayout& layout;      // with the sinks of its preamble
   const QuestionRequest& question;
   const GenerationRequest& generation;
-  const std::function<bool(std::string_view)>& sink;
+  const AnswerSink& sink;
   const std::stop_token& stop;
 };
 
