@@ -38,7 +38,10 @@ struct EngineOptions {
   std::string calibration_text;   // a text file to calibrate on; "": the bundled one
   // While a calibration is made: windows done, of how many.
   std::function<void(size_t done, size_t windows)> on_calibration;
-  unsigned threads = 0;                // 0: all cores
+  unsigned threads = 0;  // 0: all cores
+  // Told once that the device does not answer any more: what it was doing has failed, and so will
+  // all that follows. On any thread; may be empty.
+  std::function<void(const Status& why)> on_device_lost;
   EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
 };
 
