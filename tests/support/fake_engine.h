@@ -47,6 +47,7 @@ struct FakeEngineControls {
 //   "forever"  pieces every millisecond until stopped
 //   "big"      max_tokens pieces of 256 KiB
 //   "fail"     kCorruption
+// A tokenizer given the text "no memory" throws std::bad_alloc.
 class FakeEngine : public Engine {
  public:
   FakeEngine(BlockStore& store, FakeEngineControls& controls);
