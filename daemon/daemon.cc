@@ -61,7 +61,8 @@ Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
                 now_ms_,
                 steady_clock::now(),
                 stopping_,
-                *metrics_} {}
+                *metrics_},
+      http_(services_) {}
 
 Daemon::~Daemon() { Shutdown(milliseconds::zero()); }
 
@@ -74,6 +75,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
       new Daemon(options, std::move(store), std::move(engine), now_ms, std::move(metrics)));
   // The socket first: a daemon that cannot be reached should not begin to compute.
   RETURN_IF_ERROR(daemon->StartListening());
+  RETURN_IF_ERROR(daemon->StartHttp());
   daemon->jobs_.Start();
   daemon->ScheduleMaintenance();
   daemon->ScheduleWatch();
@@ -89,6 +91,23 @@ Status Daemon::StartListening() {
   listener.connection.frame_bytes_max = options_.frame_bytes_max;
   ASSIGN_OR_RETURN(listener_, UnixListener::Open(listener, services_));
   return OkStatus();
+}
+
+Status Daemon::StartHttp() {
+  if (options_.http.empty()) return OkStatus();
+  HttpListenerOptions listener;
+  listener.addresses = options_.http;
+  listener.socket_mode = options_.socket_mode;
+  listener.connections_max = options_.http_connections_max;
+  listener.connection.header_timeout = options_.http_header_timeout;
+  listener.connection.body_timeout = options_.http_body_timeout;
+  listener.connection.idle_timeout = options_.http_idle_timeout;
+  ASSIGN_OR_RETURN(http_listener_, HttpListener::Open(listener, http_));
+  return OkStatus();
+}
+
+std::vector<std::string> Daemon::HttpAddresses() const {
+  return http_listener_ == nullptr ? std::vector<std::string>() : http_listener_->addresses();
 }
 
 JobQueueOptions Daemon::QueueOptions() {
@@ -132,7 +151,9 @@ void Daemon::ScheduleWatchdog() {
 
 std::string Daemon::ReadyLine() const {
   const ModelSummary& model = engine_->model();
-  return "corpusd " + std::string(kVersion) + " ready: socket " + options_.socket_path +
+  std::string http;
+  for (const std::string& address : HttpAddresses()) http += ", http " + address;
+  return "corpusd " + std::string(kVersion) + " ready: socket " + options_.socket_path + http +
          ", model " + model.name + ", backend " + model.backend + ", " +
          std::to_string(store_->ListCorpora().size()) + " corpora";
 }
@@ -143,12 +164,16 @@ void Daemon::Shutdown(milliseconds grace) {
   stopping_ = true;
   jobs_.RequestStop();
   if (listener_ != nullptr) {
+    const Status why = UnavailableError("the daemon is stopping; try again when it runs");
     listener_->StopAccepting();
+    if (http_listener_ != nullptr) http_listener_->StopAccepting();
     const bool idle = queries_.WaitIdle(begin + grace);
-    listener_->CancelCalls(UnavailableError("the daemon is stopping; try again when it runs"));
+    listener_->CancelCalls(why);
+    if (http_listener_ != nullptr) http_listener_->CancelCalls(why);
     queries_.WaitIdle(steady_clock::now() + kCancelPatience);
     jobs_.Stop();
     listener_->Close(kFlushPatience);
+    if (http_listener_ != nullptr) http_listener_->Close(kFlushPatience);
     Log(LogLevel::kInfo, "stopped", {{"questions_cancelled", !idle}});
   }
   jobs_.Stop();

@@ -6,9 +6,12 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "daemon/http/http_service.h"
 #include "daemon/jobs/job_queue.h"
 #include "daemon/metrics/daemon_metrics.h"
+#include "daemon/net/http_listener.h"
 #include "daemon/net/unix_listener.h"
 #include "daemon/options.h"
 #include "daemon/rpc/services.h"
@@ -41,6 +44,8 @@ class Daemon {
 
   // "corpusd 0.1.0 ready: socket ..., model ..., backend ..., 3 corpora"
   std::string ReadyLine() const;
+  // Where HTTP is spoken, with the ports that were given; none if it is off.
+  std::vector<std::string> HttpAddresses() const;
   // No new clients; the running prefill stops at its next checkpoint; questions may end within the
   // grace, then they are cancelled; every connection is closed. Returns when all threads but this
   // one are still.
@@ -50,6 +55,7 @@ class Daemon {
   Daemon(const Options& options, std::unique_ptr<BlockStore> store, std::unique_ptr<Engine> engine,
          const NowMs& now_ms, std::unique_ptr<DaemonMetrics> metrics);
   Status StartListening();
+  Status StartHttp();
   void ScheduleMaintenance();
   void ScheduleWatch();
   void ScheduleWatchdog();
@@ -71,6 +77,8 @@ class Daemon {
   WorkerPool ingest_;
   Services services_;
   std::unique_ptr<UnixListener> listener_;
+  HttpService http_;
+  std::unique_ptr<HttpListener> http_listener_;  // null: HTTP is off
 };
 
 }  // namespace corpusd

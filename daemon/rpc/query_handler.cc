@@ -40,11 +40,16 @@ Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
   question.corpus = request.name();
   question.question = request.question();
   question.max_tokens = request.max_tokens();
+  if (request.max_tokens_if_room() > 0) question.max_tokens_if_room = request.max_tokens_if_room();
   question.answers = ToAnswerOptions(request);
   RETURN_IF_ERROR(CheckAnswerOptions(question.answers));
   question.no_cache = request.no_cache();
   question.budget_tokens = request.budget_tokens();
   question.retrieval = request.retrieval();
+  question.raw = request.raw();
+  for (const v1::ChatMessage& message : request.messages()) {
+    question.messages.push_back({message.role(), message.content()});
+  }
   return question;
 }
 

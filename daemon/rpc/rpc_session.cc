@@ -1,6 +1,5 @@
 #include "daemon/rpc/rpc_session.h"
 
-#include <exception>
 #include <utility>
 #include <vector>
 
@@ -8,6 +7,7 @@
 #include "daemon/metrics/daemon_metrics.h"
 #include "daemon/metrics/exposition.h"
 #include "daemon/rpc/admin_handler.h"
+#include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/doctor.h"
@@ -23,8 +23,6 @@
 namespace corpusd {
 namespace {
 
-// A question shows life with every piece of its answer; reading and prefilling it come before.
-constexpr int64_t kReaderLifetimeMs = int64_t{30} * 60 * 1000;
 // Numbers connections, for logs and leases.
 std::atomic<uint64_t> next_session_id{1};
 // A timeout beyond this is as good as none, and no clock overflows.
@@ -277,27 +275,10 @@ void RpcSession::OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id
 
 void RpcSession::Run(const std::shared_ptr<Call>& call, WorkerPool& pool,
                      std::function<void()> function) {
-  // Blocks that the call reads are leased to it; at the latest when it has shown no sign of life
-  // for long, it is asked to let them go.
-  auto holder =
-      std::make_shared<LeaseHolder>("connection " + std::to_string(session_id_) + ", " +
-                                        PeerText(peer_) + ", request " + std::to_string(call->id()),
-                                    kReaderLifetimeMs, [weak = std::weak_ptr<Call>(call)] {
-                                      if (const auto self = weak.lock())
-                                        self->Cancel(CancelledError("no sign of life"));
-                                    });
-  const bool taken = pool.Submit([call, holder, function = std::move(function)] {
-    const LeaseScope scope(holder);
-    try {
-      function();
-    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
-      Log(LogLevel::kError, "call_failed", {{"error", error.what()}});
-      call->Fail(InternalError(std::string("the request failed: ") + error.what()));
-    }
-  });
-  if (taken) return;
-  call->Fail(UnavailableError(std::to_string(pool.running()) + " requests run and " +
-                              std::to_string(pool.queued()) + " wait already; try again later"));
+  RunCall(pool, call,
+          "connection " + std::to_string(session_id_) + ", " + PeerText(peer_) + ", request " +
+              std::to_string(call->id()),
+          std::move(function));
 }
 
 void RpcSession::Answer(const std::shared_ptr<Call>& call, WorkerPool& pool, Handler handler) {
