@@ -82,6 +82,8 @@ class ServiceTest(IntegrationTest):
         self.ask(daemon, "a")
         self.wait_for("the question in it", lambda: '"event":"query"' in self.read(log))
         self.assertIn('"event":"log_reopened"', self.read(log))
+        # Every line of a request has its id.
+        self.assertRegex(self.read(log), r'"event":"query".*"request":"rpc-\d+-\d+"')
         self.assertIn('"event":"ingest"', self.read(log + ".1"))
         self.assertNotIn('"event":"query"', self.read(log + ".1"))
         self.assertEqual(daemon.stop(), 0)
