@@ -241,7 +241,8 @@ Status IngestCall::CloseCorpus() {
   const JobRecord job = services_.jobs.SubmitPrefill(record->name, *std::move(place_));
   place_.reset();
   Log(LogLevel::kInfo, "ingest",
-      {{"corpus", record->name},
+      {{"request", call_->label()},
+       {"corpus", record->name},
        {"append", begin_.append()},
        {"update", begin_.update()},
        {"tokens", record->tokens},
