@@ -24,7 +24,7 @@ Status DurableBlockStore::RenameCorpus(std::string_view from, std::string_view t
 }
 
 Status DurableBlockStore::RemoveLocked(const CorpusRecord& record, Catalog::Change* change) {
-  RETURN_IF_ERROR(ReleaseLocked(record.chain, change));
+  RETURN_IF_ERROR(ReleaseLocked(AllDigests(record), change));
   change->RemoveRecord(record);
   const bool expired = record.expires_at_ms != 0 && record.expires_at_ms <= WallTimeMs();
   NoteGoneLocked(record, 0, expired ? EvictionReason::kExpired : EvictionReason::kRemoved, "",
