@@ -6,8 +6,12 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "daemon/http/http_service.h"
 #include "daemon/jobs/job_queue.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/net/http_listener.h"
 #include "daemon/net/unix_listener.h"
 #include "daemon/options.h"
 #include "daemon/rpc/services.h"
@@ -27,10 +31,12 @@ class Daemon {
   // Opens the data folder and the model that the options name, then starts (daemon_open.cc).
   static Result<std::unique_ptr<Daemon>> Open(const Options& options);
   // Starts over a store and an engine: unfinished jobs go on, the socket listens when this returns.
+  // metrics: whom both tell; null: those of the daemon alone.
   static Result<std::unique_ptr<Daemon>> Start(const Options& options,
                                                std::unique_ptr<BlockStore> store,
                                                std::unique_ptr<Engine> engine,
-                                               const NowMs& now_ms = SystemNowMs);
+                                               const NowMs& now_ms = SystemNowMs,
+                                               std::unique_ptr<DaemonMetrics> metrics = nullptr);
   // Shuts down without grace if Shutdown was not called.
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -38,6 +44,8 @@ class Daemon {
 
   // "corpusd 0.1.0 ready: socket ..., model ..., backend ..., 3 corpora"
   std::string ReadyLine() const;
+  // Where HTTP is spoken, with the ports that were given; none if it is off.
+  std::vector<std::string> HttpAddresses() const;
   // No new clients; the running prefill stops at its next checkpoint; questions may end within the
   // grace, then they are cancelled; every connection is closed. Returns when all threads but this
   // one are still.
@@ -45,10 +53,12 @@ class Daemon {
 
  private:
   Daemon(const Options& options, std::unique_ptr<BlockStore> store, std::unique_ptr<Engine> engine,
-         const NowMs& now_ms);
+         const NowMs& now_ms, std::unique_ptr<DaemonMetrics> metrics);
   Status StartListening();
+  Status StartHttp();
   void ScheduleMaintenance();
   void ScheduleWatch();
+  void ScheduleWatchdog();
   JobQueueOptions QueueOptions();
 
   // Destroyed from the last to the first: calls of the listener may cancel timers to the very end.
@@ -57,6 +67,7 @@ class Daemon {
   std::atomic<bool> stopping_{false};
   bool shut_down_ = false;
   TimerQueue timers_;
+  std::unique_ptr<DaemonMetrics> metrics_;
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Engine> engine_;
   JobQueue jobs_;
@@ -66,6 +77,8 @@ class Daemon {
   WorkerPool ingest_;
   Services services_;
   std::unique_ptr<UnixListener> listener_;
+  HttpService http_;
+  std::unique_ptr<HttpListener> http_listener_;  // null: HTTP is off
 };
 
 }  // namespace corpusd

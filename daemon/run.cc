@@ -31,12 +31,27 @@ void Notify(std::string_view state) {
   if (!status.ok()) Log(LogLevel::kWarn, "notify_failed", {{"error", status.message()}});
 }
 
+Status SendLog(const Options& options) {
+  return options.log_file.empty() ? OkStatus() : SendLogTo(options.log_file);
+}
+
+// After a rotation has moved the file away.
+void ReopenLog(const Options& options) {
+  const Status sent = SendLog(options);
+  if (!sent.ok()) return Log(LogLevel::kError, "log_reopen_failed", {{"error", sent.message()}});
+  Log(LogLevel::kInfo, "log_reopened", {{"file", options.log_file}});
+}
+
 int Serve(const Options& options) {
+  if (const Status sent = SendLog(options); !sent.ok()) {
+    std::fprintf(stderr, "corpusd: %s\n", sent.message().c_str());
+    return kExitFailed;
+  }
   OpenLog(options.log_level, options.log_format);
   // A broken frame is logged with its sender (rpc_connection.cc); the library's own line only adds
   // noise.
   google::protobuf::SetLogHandler(nullptr);
-  ShutdownSignals signals;
+  ShutdownSignals signals([&options] { ReopenLog(options); });
   auto daemon = Daemon::Open(options);
   if (!daemon.ok()) {
     std::fprintf(stderr, "corpusd: %s\n", daemon.status().message().c_str());

@@ -52,6 +52,8 @@ class LlamaEngine final : public Engine {
   uint64_t reserved_tokens() const override {
     return std::min<uint64_t>(kReservedTokens, summary_.context_tokens / 4);
   }
+  std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const override;
+  Result<std::string> Detokenize(std::span<const TokenId> ids) const override;
 
   Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
                                                               bool appending,
@@ -67,8 +69,7 @@ class LlamaEngine final : public Engine {
                                     std::unique_ptr<CorpusTokenizer> tokenizer) override;
   Status Prefill(std::string_view name, const std::function<void(const PrefillProgress&)>& progress,
                  std::stop_token stop) override;
-  Result<QuestionReport> Ask(const QuestionRequest& request,
-                             const std::function<bool(std::string_view)>& sink,
+  Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& sink,
                              std::stop_token stop) override;
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
@@ -129,15 +130,24 @@ class LlamaEngine final : public Engine {
   Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
                        const std::stop_token& stop, CorpusRecord* record);
   Status FailPrefill(CorpusRecord record, const Status& status);
+  // Its tokens, and how many each answer may have.
   Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
                                               const QuestionRequest& request,
                                               uint32_t* max_tokens) const;
+  // What comes behind the corpus.
+  std::vector<TokenId> SuffixOf(const QuestionRequest& request) const;
+  // Without a corpus.
+  Result<QuestionReport> AskPlain(const QuestionRequest& request, const AnswerSink& sink,
+                                  const std::stop_token& stop);
+  // What all answers report; start: when Ask was called.
+  static void ReportGenerated(GenerationReport generated,
+                              std::chrono::steady_clock::time_point start, QuestionReport* report);
   // One question on its way to an answer.
   struct Question {
     const CorpusRecord& record;
     const KvLayout& layout;
     const GenerationRequest& generation;
-    const std::function<bool(std::string_view)>& sink;
+    const AnswerSink& sink;
     const std::stop_token& stop;
     std::chrono::steady_clock::time_point start;
   };

@@ -9,6 +9,7 @@
 #include "store/base/units.h"
 #include "store/block_header.h"
 #include "store/durable_block_store.h"
+#include "store/store_observer.h"
 
 namespace corpusd {
 namespace {
@@ -243,6 +244,14 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     }
   }
   if (!published.ok()) return published;
+  if (options_.observer != nullptr && !fresh.empty()) {
+    uint64_t count = 0, bytes = 0;
+    for (const FreshExtent& some : fresh) {
+      count += some.blocks.size();
+      for (const BlockWrite* block : some.blocks) bytes += block->payload.size();
+    }
+    options_.observer->OnPublished(count, bytes);
+  }
   KeepInHostTier(blocks, positions, blocks.size() - new_blocks.size(), *published);
   return published;
 }
@@ -332,6 +341,7 @@ void DurableBlockStore::Quarantine(const Digest& digest, const BlockLocation& lo
   auto entry = catalog_->Entry(digest);
   if (!entry.ok() || entry->quarantined || entry->location != location) return;
   entry->quarantined = true;
+  if (options_.observer != nullptr) options_.observer->OnDamaged(TierKind::kDisk);
   Catalog::Change change;
   change.PutEntry(digest, *entry);
   // Unwritten, the mark is made again by the next read of the block.

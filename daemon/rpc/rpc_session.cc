@@ -1,11 +1,13 @@
 #include "daemon/rpc/rpc_session.h"
 
-#include <exception>
 #include <utility>
 #include <vector>
 
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/metrics/exposition.h"
 #include "daemon/rpc/admin_handler.h"
+#include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/doctor.h"
@@ -21,14 +23,19 @@
 namespace corpusd {
 namespace {
 
-// A question shows life with every piece of its answer; reading and prefilling it come before.
-constexpr int64_t kReaderLifetimeMs = int64_t{30} * 60 * 1000;
 // Numbers connections, for logs and leases.
 std::atomic<uint64_t> next_session_id{1};
 // A timeout beyond this is as good as none, and no clock overflows.
 constexpr uint64_t kTimeoutMsMax = uint64_t{365} * 24 * 3600 * 1000;
 
 Status Stopping() { return UnavailableError("the daemon is stopping; try again when it runs"); }
+
+// "ask", "ingest_begin": one of the protocol's words, whatever a client sends.
+std::string_view MethodOf(const v1::Request& request) {
+  const auto* const field =
+      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
+  return field == nullptr ? std::string_view("unknown") : std::string_view(field->name());
+}
 
 // What a client may still ask while the daemon waits for its last questions.
 bool AllowedWhileStopping(v1::Request::BodyCase body) {
@@ -55,6 +62,8 @@ Result<v1::Response> Inquire(const Services& services, const v1::Request& reques
       return HandleExplainMiss(services, request.explain_miss());
     case v1::Request::kPlan:
       return HandlePlan(services, request.plan());
+    case v1::Request::kStats:
+      return HandleStats(services);
     default:
       return UnimplementedError("this daemon does not know the request");
   }
@@ -110,15 +119,21 @@ void RpcSession::Forget(uint64_t id) {
   }
 }
 
-std::shared_ptr<Call> RpcSession::Open(uint64_t id, uint64_t timeout_ms) {
+std::shared_ptr<Call> RpcSession::Open(const v1::Request& request) {
+  const uint64_t id = request.id(), timeout_ms = request.timeout_ms();
+  const std::string_view method = MethodOf(request);
   const auto refuse = [&](const Status& why) {
+    services_.metrics.OnRequest("rpc", method, why.code());
     sink_->Send(ErrorResponse(id, why));
     return nullptr;
   };
   if (id == 0) return refuse(InvalidArgumentError("a request's id must not be 0"));
-  auto call = std::make_shared<Call>(id, sink_, services_.timers, [weak = weak_from_this(), id] {
-    if (const auto session = weak.lock()) session->Forget(id);
-  });
+  auto call = std::make_shared<Call>(
+      id, sink_, services_.timers,
+      [weak = weak_from_this(), &metrics = services_.metrics, method, id](StatusCode code) {
+        metrics.OnRequest("rpc", method, code);
+        if (const auto session = weak.lock()) session->Forget(id);
+      });
   {
     std::lock_guard lock(mutex_);
     if (closed_) return nullptr;
@@ -146,7 +161,7 @@ void RpcSession::OnRequest(v1::Request request) {
       body == v1::Request::kExportNext) {
     return OnStream(request);
   }
-  const std::shared_ptr<Call> call = Open(request.id(), request.timeout_ms());
+  const std::shared_ptr<Call> call = Open(request);
   if (call == nullptr) return;
   if (services_.stopping && !AllowedWhileStopping(body)) return call->Fail(Stopping());
   Dispatch(call, std::move(request));
@@ -260,27 +275,10 @@ void RpcSession::OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id
 
 void RpcSession::Run(const std::shared_ptr<Call>& call, WorkerPool& pool,
                      std::function<void()> function) {
-  // Blocks that the call reads are leased to it; at the latest when it has shown no sign of life
-  // for long, it is asked to let them go.
-  auto holder =
-      std::make_shared<LeaseHolder>("connection " + std::to_string(session_id_) + ", " +
-                                        PeerText(peer_) + ", request " + std::to_string(call->id()),
-                                    kReaderLifetimeMs, [weak = std::weak_ptr<Call>(call)] {
-                                      if (const auto self = weak.lock())
-                                        self->Cancel(CancelledError("no sign of life"));
-                                    });
-  const bool taken = pool.Submit([call, holder, function = std::move(function)] {
-    const LeaseScope scope(holder);
-    try {
-      function();
-    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
-      Log(LogLevel::kError, "call_failed", {{"error", error.what()}});
-      call->Fail(InternalError(std::string("the request failed: ") + error.what()));
-    }
-  });
-  if (taken) return;
-  call->Fail(UnavailableError(std::to_string(pool.running()) + " requests run and " +
-                              std::to_string(pool.queued()) + " wait already; try again later"));
+  RunCall(pool, call,
+          "connection " + std::to_string(session_id_) + ", " + PeerText(peer_) + ", request " +
+              std::to_string(call->id()),
+          std::move(function));
 }
 
 void RpcSession::Answer(const std::shared_ptr<Call>& call, WorkerPool& pool, Handler handler) {

@@ -43,7 +43,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   static constexpr size_t kOpenCallsMax = 1024;
   static constexpr size_t kEndedIngestsMax = 64;
 
-  std::shared_ptr<Call> Open(uint64_t id, uint64_t timeout_ms);
+  std::shared_ptr<Call> Open(const v1::Request& request);
   void Forget(uint64_t id);
   void Dispatch(const std::shared_ptr<Call>& call, v1::Request request);
   void OnIngest(v1::Request& request);

@@ -42,6 +42,27 @@ void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
   RebuildLists();
 }
 
+Result<std::unique_ptr<KvSequence>> KvSequence::Fork(Backend& backend) const {
+  auto fork = std::make_unique<KvSequence>(layout_);
+  for (size_t p = 0; p < parts_.size(); ++p) {
+    const Part& part = parts_[p];
+    Part& other = fork->parts_[p];
+    other.arriving = part.arriving;
+    other.shared = part.shared;
+    other.own = part.own;
+    other.buffers = part.buffers;
+    if (part.own.empty() || part.own.back().tokens == layout_.own.block_tokens) continue;
+    ASSIGN_OR_RETURN(std::shared_ptr<Buffer> copy,
+                     backend.Allocate(StoredBytes(part.own_format), "KV page"));
+    RETURN_IF_ERROR(backend.Copy(copy->data(), part.buffers.back()->data(), copy->bytes()));
+    other.own.back().bytes = copy->data();
+    other.buffers.back() = std::move(copy);
+  }
+  fork->tokens_ = tokens_;
+  fork->RebuildLists();
+  return fork;
+}
+
 Status KvSequence::Extend(Backend& backend, uint32_t count) {
   while (count > 0) {
     const Part& leader = parts_.front();

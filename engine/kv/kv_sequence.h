@@ -56,6 +56,9 @@ class KvSequence {
     BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
     return arriving == nullptr ? OkStatus() : arriving->WaitSection(place(layer).index);
   }
+  // A second sequence that goes on from here: full pages are shared by both, the last own page is
+  // copied if it has room. The lists are alike, so both compute the same bits.
+  Result<std::unique_ptr<KvSequence>> Fork(Backend& backend) const;
   // Makes room for `count` more tokens behind the last one, zeroed.
   Status Extend(Backend& backend, uint32_t count);
 
@@ -116,7 +119,7 @@ class KvSequence {
     std::vector<KvPage> sinks;  // one or none
     std::vector<SharedRun> shared;
     std::vector<KvPage> own;
-    std::vector<std::unique_ptr<Buffer>> buffers;  // of own, same order
+    std::vector<std::shared_ptr<Buffer>> buffers;  // of own, same order; forks have them as well
     std::vector<std::unique_ptr<Buffer>> host;     // of HostBlocks
     std::vector<KvPageList> lists;
     BlockPrefetch* arriving = nullptr;

@@ -190,8 +190,8 @@ TEST_F(EngineTest, SamplingIsAFunctionOfItsSeed) {
     request.corpus = "a";
     request.question = "why?";
     request.max_tokens = 24;
-    request.temperature = 1.5;
-    request.seed = seed;
+    request.answers.sampling.temperature = 1.5;
+    request.answers.sampling.seed = seed;
     return engine_->Ask(request, [](std::string_view) { return true; }, {})->answer;
   };
   EXPECT_EQ(sampled(1), sampled(1));
