@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
 #include "daemon/net/socket_file.h"
 
 namespace corpusd {
@@ -197,7 +198,9 @@ class Listener : public HttpListener {
       std::lock_guard lock(mutex_);
       count_ = connections_.size();
     }
+    service_.metrics().OnConnected("http");
     if (open >= options_.connections_max) {
+      service_.metrics().OnRefusedConnection("http");
       connection->Refuse(UnavailableError(std::to_string(open) +
                                           " clients are connected, which is the limit; try again "
                                           "later or raise http_max_connections"));
@@ -207,7 +210,7 @@ class Listener : public HttpListener {
   }
 
   void Forget(uint64_t id) {
-    connections_.erase(id);
+    if (connections_.erase(id) > 0) service_.metrics().OnDisconnected("http");
     {
       std::lock_guard lock(mutex_);
       count_ = connections_.size();
