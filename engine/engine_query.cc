@@ -192,6 +192,7 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request, const An
   // Use is noted at leisure: an answer is not refused for it.
   (void)store_->NoteUse(record.name);
   ReportGenerated(std::move(generated), start, &report);
+  if (options_.observer != nullptr) options_.observer->OnAnswer(report);
   return report;
 }
 

@@ -1,5 +1,5 @@
-"""Metrics of a real daemon: the numbers of what was done to it, in stats, in top, and the names that
-dashboard and alert rules use."""
+"""Metrics of a real daemon: the numbers of what was done to it, in stats and in top, and the names
+that dashboard and alert rules use."""
 import json
 import os
 import re
@@ -190,7 +190,8 @@ class MetricsTest(IntegrationTest):
                        for target in panel.get("targets", ())]
         expressions += [variable["query"] for variable in dashboard["templating"]["list"]
                         if variable["type"] == "query"]
-        expressions += re.findall(r"^\s*expr: (.*)$", rules, re.MULTILINE)
+        folded = re.sub(r">-\n\s+|(?<=\S)\n {10,}(?=\S)", " ", rules)  # one line each
+        expressions += re.findall(r"^\s*expr: +(.*)$", folded, re.MULTILINE)
         self.assertGreater(len(expressions), 20)
         used = set()
         for expression in expressions:
