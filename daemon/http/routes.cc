@@ -24,6 +24,7 @@ const std::vector<Route>& HttpRoutes() {
       {"GET", "/readyz", kPublic, kShort, false, HandleReady},
       {"GET", "/v1/models", kReader, kShort, false, HandleModels},
       {"GET", "/v1/models/{name}", kReader, kShort, false, HandleModel},
+      {"GET", "/openapi.json", kPublic, kAtOnce, false, HandleOpenApi},
       {"GET", "/props", kReader, kAtOnce, false, HandleProps},
       {"POST", "/tokenize", kReader, kTokens, false, HandleTokenize},
       {"POST", "/detokenize", kReader, kTokens, false, HandleDetokenize},

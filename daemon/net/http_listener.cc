@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <boost/asio.hpp>
 #include <boost/asio/experimental/as_tuple.hpp>
@@ -183,6 +184,11 @@ class Listener : public HttpListener {
   }
 
   void Admit(int descriptor, int family) {
+    // Those who are one too many get a word, as long as they are not a flood.
+    if (connections_.size() >= 2 * options_.connections_max) {
+      close(descriptor);
+      return;
+    }
     const uint64_t id = next_id_++;
     auto connection = HttpConnection::Make(io_, descriptor, family, options_.connection, service_,
                                            [this, id] { Forget(id); });

@@ -1,5 +1,6 @@
 #include "daemon/rpc/ingest_call.h"
 
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -72,8 +73,12 @@ void IngestCall::Drain() {
       pieces_.pop_front();
     }
     const bool dead = call_->ended() || call_->stop_token().stop_requested();
-    const Status status =
-        dead ? CancelledError("ingest of '" + begin_.name() + "' was cancelled") : Handle(piece);
+    Status status = CancelledError("ingest of '" + begin_.name() + "' was cancelled");
+    try {
+      if (!dead) status = Handle(piece);
+    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
+      status = InternalError(std::string("the ingest failed: ") + error.what());
+    }
     if (!status.ok()) {
       tokenizer_.reset();
       place_.reset();
