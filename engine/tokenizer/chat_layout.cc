@@ -68,19 +68,16 @@ std::vector<std::string> CutAt(std::string text, const std::vector<std::string>&
   return parts;
 }
 
-Status Changes(const ChatSource& source) {
-  return UnimplementedError(source.where +
-                            ": the chat template changes, repeats or drops what a user says");
-}
+Status Changes() { return UnimplementedError("it changes, repeats or drops what a user says"); }
 
-Result<ChatLayout> FindLayout(const ChatSource& source, const Renderer& renderer) {
+Result<ChatLayout> FindLayout(const Renderer& renderer) {
   ChatLayout layout;
   layout.before_question = kBetween;
   const std::string user_text = std::string(kCorpusMark) + kBetween + kQuestionMark;
   const Value user = renderer.Message("user", user_text);
   ASSIGN_OR_RETURN(const std::string alone, renderer.Render({user}, true));
   auto parts = CutAt(alone, {kCorpusMark, kQuestionMark});
-  if (parts.size() != 3 || parts[1] != kBetween) return Changes(source);
+  if (parts.size() != 3 || parts[1] != kBetween) return Changes();
   layout.opening = parts[0];
   layout.closing = parts[2];
 
@@ -91,7 +88,7 @@ Result<ChatLayout> FindLayout(const ChatSource& source, const Renderer& renderer
     layout.before_preamble = layout.opening;
     layout.after_preamble = kBetween;
   } else if (parts[2] != kBetween || parts[3] != layout.closing) {
-    return Changes(source);
+    return Changes();
   } else {
     layout.before_preamble = parts[0];
     layout.after_preamble = parts[1];
@@ -109,9 +106,9 @@ Result<ChatLayout> FindChatLayout(const ChatSource& source) {
   const std::string where = source.where + ": the chat template";
   auto parsed = Template::Parse(source.text);
   if (!parsed.ok()) return parsed.status().WithContext(where);
-  auto layout = FindLayout(source, Renderer(source, *parsed, Contents::kText));
+  auto layout = FindLayout(Renderer(source, *parsed, Contents::kText));
   if (layout.ok()) return layout;
-  auto of_parts = FindLayout(source, Renderer(source, *parsed, Contents::kParts));
+  auto of_parts = FindLayout(Renderer(source, *parsed, Contents::kParts));
   if (of_parts.ok()) return of_parts;
   return layout.status().WithContext(where);
 }
