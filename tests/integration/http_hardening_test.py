@@ -68,12 +68,14 @@ class HttpHardeningTest(IntegrationTest):
         self.ingest(self.corpusd, "a", prose(1, 100))
 
     def tearDown(self):
-        self.close_clients()
-        self.assertIsNone(self.corpusd.process.poll(), "the daemon died")
-        self.wait_for("a place", lambda: self.client().post("/tokenize", b"{}")[0] == 200)
-        self.assert_answers()
-        self.close_clients()
-        super().tearDown()
+        try:
+            self.close_clients()
+            self.assertIsNone(self.corpusd.process.poll(), "the daemon died")
+            self.wait_for("a place", lambda: self.client().post("/tokenize", b"{}")[0] == 200)
+            self.assert_answers()
+            self.close_clients()
+        finally:
+            super().tearDown()
 
     def client(self):
         self.clients.append(Client(self.path))
