@@ -7,9 +7,11 @@
 #include <memory>
 #include <string>
 
+#include "daemon/access/access_control.h"
 #include "daemon/jobs/job_queue.h"
 #include "daemon/net/unix_listener.h"
 #include "daemon/options.h"
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 #include "daemon/timer_queue.h"
 #include "daemon/worker_pool.h"
@@ -27,10 +29,13 @@ class Daemon {
   // Opens the data folder and the model that the options name, then starts (daemon_open.cc).
   static Result<std::unique_ptr<Daemon>> Open(const Options& options);
   // Starts over a store and an engine: unfinished jobs go on, the socket listens when this returns.
+  // peer_of: who is at the other end of a connection; tests make up their own.
+  using PeerProvider = std::function<Peer(int descriptor)>;
   static Result<std::unique_ptr<Daemon>> Start(const Options& options,
                                                std::unique_ptr<BlockStore> store,
                                                std::unique_ptr<Engine> engine,
-                                               const NowMs& now_ms = SystemNowMs);
+                                               const NowMs& now_ms = SystemNowMs,
+                                               const PeerProvider& peer_of = PeerOf);
   // Shuts down without grace if Shutdown was not called.
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -38,6 +43,8 @@ class Daemon {
 
   // "corpusd 0.1.0 ready: socket ..., model ..., backend ..., 3 corpora"
   std::string ReadyLine() const;
+  // Reads the access table again. If it is wrong, the one before stays.
+  Status ReloadAccess();
   // No new clients; the running prefill stops at its next checkpoint; questions may end within the
   // grace, then they are cancelled; every connection is closed. Returns when all threads but this
   // one are still.
@@ -46,7 +53,7 @@ class Daemon {
  private:
   Daemon(const Options& options, std::unique_ptr<BlockStore> store, std::unique_ptr<Engine> engine,
          const NowMs& now_ms);
-  Status StartListening();
+  Status StartListening(const PeerProvider& peer_of);
   void ScheduleMaintenance();
   void ScheduleWatch();
   JobQueueOptions QueueOptions();
@@ -56,6 +63,7 @@ class Daemon {
   const NowMs now_ms_;
   std::atomic<bool> stopping_{false};
   bool shut_down_ = false;
+  AccessControl access_;
   TimerQueue timers_;
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Engine> engine_;

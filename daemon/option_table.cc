@@ -29,6 +29,10 @@ const std::vector<OptionSpec>& OptionTable() {
        "the Unix socket. Default: $XDG_RUNTIME_DIR/corpusd/corpusd.sock, else "
        "/run/corpusd/corpusd.sock"},
       {"socket-mode", "OCTAL", "0660", "permissions of the socket: who may connect"},
+      {"access", "FILE.toml", "",
+       "who may do what: roles and tenants of users, groups and tokens, quotas; read again at "
+       "SIGHUP. "
+       "Default: whoever may connect may do everything"},
       {"http", "ADDRESS|off", "off", "the HTTP listener; this version has none, so only off"},
       {"model", "FILE.gguf|FOLDER", "",
        "the model: a GGUF file, or a folder with config.json and safetensors; required"},

@@ -208,6 +208,7 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.socket_path = reader.Text("socket");
   if (options.socket_path.empty()) reader.Refuse("socket", "must not be empty");
   options.socket_mode = static_cast<unsigned>(reader.Number("socket_mode", 0, 0777, 8));
+  options.access_path = reader.Text("access");
   if (reader.Text("http") != "off") {
     reader.Refuse("http", "HTTP is not in this version; use the Unix socket, and http = \"off\"");
   }

@@ -34,6 +34,7 @@ struct Options {
   std::string data_dir;
   std::string socket_path;
   unsigned socket_mode = 0660;
+  std::string access_path;  // "": whoever may connect may do everything
   std::string model_path;
   std::string device;         // "auto", "cpu", "cuda:N"
   uint64_t device_bytes = 0;  // of the device tier; 0: half of what is free there

@@ -45,8 +45,14 @@ int Serve(const Options& options) {
   std::printf("%s\n", (*daemon)->ReadyLine().c_str());
   std::fflush(stdout);
   Notify("READY=1");
+  signals.OnReload([&daemon] {
+    Notify("RELOADING=1");
+    (void)(*daemon)->ReloadAccess();  // says in the log what was wrong
+    Notify("READY=1");
+  });
   const int signal = signals.Wait();
   Log(LogLevel::kInfo, "stopping", {{"signal", signal}, {"grace_ms", options.grace.count()}});
+  signals.OnReload(nullptr);
   Notify("STOPPING=1");
   (*daemon)->Shutdown(options.grace);
   return EXIT_SUCCESS;

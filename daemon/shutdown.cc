@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <utility>
 
 namespace corpusd {
 namespace {
@@ -16,6 +17,7 @@ sigset_t WaitedSignals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   sigaddset(&signals, kWakeSignal);
   return signals;
 }
@@ -37,6 +39,11 @@ void ShutdownSignals::Listen() {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0) continue;
     if (signal == kWakeSignal) return;
+    if (signal == SIGHUP) {
+      const std::lock_guard reloading(reload_mutex_);
+      if (reload_) reload_();
+      continue;
+    }
     {
       std::lock_guard lock(mutex_);
       if (first_signal_ != 0) _exit(128 + signal);
@@ -44,6 +51,11 @@ void ShutdownSignals::Listen() {
     }
     came_.notify_all();
   }
+}
+
+void ShutdownSignals::OnReload(std::function<void()> reload) {
+  const std::lock_guard reloading(reload_mutex_);
+  reload_ = std::move(reload);
 }
 
 int ShutdownSignals::Wait() {

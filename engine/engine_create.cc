@@ -114,7 +114,8 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
     ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(request.kv_format));
     record.kv_format = KvFormatName(layout.blocks);
     record.block_bytes = layout.blocks.BlockBytes();
-    record.identity = IdentityOf(layout, record.segments);
+    record.identity =
+        IdentityOf(layout, record.segments, SaltOf(options_.tenant_salt, TenantOf(record.name)));
     record.root = ChainRoot(record.identity);
   }
   record.tokens = tokens.size();

@@ -53,6 +53,10 @@ std::vector<FieldDifference> DifferencesOf(std::span<const IdentityField> stored
   return differences;
 }
 
+bool MayName(const MissQuestion& question, std::string_view corpus) {
+  return !question.tenant || TenantOf(corpus) == *question.tenant;
+}
+
 // The corpus that begins with the block, or the one that its root was last used for.
 std::string CorpusOf(const std::vector<CorpusRecord>& corpora, const Digest& first,
                      const RootRecord& root) {
@@ -88,7 +92,7 @@ Status FindUnderOtherRoot(const BlockStore& store, const MissQuestion& question,
       question.chain == nullptr ? question.block_tokens : question.chain->block(0).tokens;
   const auto ids = question.tokens.first(std::min<size_t>(question.tokens.size(), first_tokens));
   for (const RootRecord& root : store.Roots()) {
-    if (root.root == own) continue;
+    if (root.root == own || !MayName(question, root.corpus)) continue;
     const Digest first = ExtendChain(root.root, ids);
     ASSIGN_OR_RETURN(const auto presence, store.Presence({&first, 1}));
     if (presence.front() == BlockPresence::kAbsent) continue;
@@ -194,7 +198,8 @@ Result<MissReport> ExplainMiss(const BlockStore& store, const MissQuestion& ques
   report.runs = ClassifyBlocks(chain, presence, store.EvictionNotes(), question.chain);
   if (chain.empty() || report.runs.front().reason != MissReason::kNeverSeen) return report;
   // Nothing of it was ever here under this identity. Under another?
-  const std::vector<CorpusRecord> corpora = store.ListCorpora();
+  std::vector<CorpusRecord> corpora = store.ListCorpora();
+  std::erase_if(corpora, [&](const CorpusRecord& r) { return !MayName(question, r.name); });
   RETURN_IF_ERROR(FindUnderOtherRoot(store, question, corpora, &report));
   if (report.other_corpus.empty()) FindByText(question, corpora, &report);
   if (!report.other_corpus.empty()) report.runs.front().reason = MissReason::kIdentity;

@@ -39,6 +39,7 @@ constexpr std::array kVerbs = {
     Verb{"explain-miss", RunExplainMiss},
     Verb{"plan", RunPlan},
     Verb{"doctor", RunDoctor},
+    Verb{"token", RunToken},
     Verb{"version", RunVersion},
     Verb{"completion", RunCompletion},
 };

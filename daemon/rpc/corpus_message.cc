@@ -4,6 +4,7 @@
 #include <string>
 
 #include "client/wire/utf8.h"
+#include "daemon/access/tenant_name.h"
 #include "store/pin_ledger.h"
 
 namespace corpusd {
@@ -29,6 +30,10 @@ bool IsNameCharacter(char c) {
 }  // namespace
 
 Status CheckCorpusName(std::string_view name) {
+  // Who may say a tenant is decided before (daemon/access/request_scope.h).
+  if (const std::string_view tenant = TenantOf(name); IsTenantName(tenant)) {
+    name.remove_prefix(tenant.size() + 1);
+  }
   const bool good = !name.empty() && name.size() <= kNameBytesMax && name[0] != '.' &&
                     name[0] != '-' && std::all_of(name.begin(), name.end(), IsNameCharacter);
   if (good) return OkStatus();

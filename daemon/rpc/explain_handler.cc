@@ -1,9 +1,11 @@
 #include "daemon/rpc/explain_handler.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 
 #include "client/wire/utf8.h"
+#include "engine/identity.h"
 #include "store/base/sha256.h"
 #include "store/corpus_chain.h"
 #include "store/miss_explain.h"
@@ -40,14 +42,14 @@ void Fill(const MissReport& report, v1::ExplainMissReply* reply) {
 
 }  // namespace
 
-Result<v1::Response> HandleExplainMiss(const Services& services,
+Result<v1::Response> HandleExplainMiss(const Services& services, const Principal& principal,
                                        const v1::ExplainMissRequest& request) {
   std::vector<TokenId> tokens;
   MissQuestion question;
   CorpusRecord record;
   CorpusShape shape;
   if (request.name().empty()) {
-    ASSIGN_OR_RETURN(shape, services.engine.ShapeOf(request.kv_format()));
+    ASSIGN_OR_RETURN(shape, services.engine.ShapeOf(request.kv_format(), {}, principal.tenant));
     ASSIGN_OR_RETURN(const auto tokenizer,
                      services.engine.NewCorpusTokenizer(request.preamble(), false, 0));
     tokenizer->BeginSource("text");
@@ -58,13 +60,15 @@ Result<v1::Response> HandleExplainMiss(const Services& services,
     question.text_sha256 = Sha256Text(request.text());
   } else {
     ASSIGN_OR_RETURN(record, services.store.GetCorpus(request.name()));
-    ASSIGN_OR_RETURN(shape, services.engine.ShapeOf(record.kv_format, record.segments));
+    ASSIGN_OR_RETURN(
+        shape, services.engine.ShapeOf(record.kv_format, record.segments, TenantOf(record.name)));
     ASSIGN_OR_RETURN(tokens, services.store.CorpusTokens(request.name()));
     // As the corpus was made: if this daemon's model is another, its questions are refused with the
     // fields, but its blocks are where they are.
     question.identity = record.identity;
   }
   if (tokens.empty()) return InvalidArgumentError("there is no text to explain");
+  if (!principal.IsOperator()) question.tenant = principal.tenant;
   question.tokens = tokens;
   question.block_tokens = shape.block_tokens;
   std::optional<CorpusChain> segments;
@@ -78,6 +82,15 @@ Result<v1::Response> HandleExplainMiss(const Services& services,
   reply->set_name(request.name());
   reply->set_tokens(tokens.size());
   Fill(report, reply);
+  // Corpora that were made before daemons had a secret are served as they are.
+  for (IdentityField& field : shape.identity) {
+    const bool unsalted =
+        std::find(record.identity.begin(), record.identity.end(),
+                  IdentityField{"tenant", std::string(kUnsaltedTenant)}) != record.identity.end();
+    if (field.name == "tenant" && unsalted && TenantOf(record.name).empty()) {
+      field.value = kUnsaltedTenant;
+    }
+  }
   const std::string mismatch =
       request.name().empty() ? "" : DescribeIdentityMismatch(record.identity, shape.identity);
   if (!mismatch.empty()) reply->set_not_served(mismatch);

@@ -80,6 +80,31 @@ TEST_F(MissTest, TheSameTextUnderAnotherPreambleOrPlaceIsFoundByItsHash) {
   EXPECT_EQ(Explain(IdentityOfTenant("t"), tokens, "ee").reason(), MissReason::kNeverSeen);
 }
 
+TEST_F(MissTest, ATenantIsNotToldOfAnothersText) {
+  const TestCorpus corpus = IngestFor("acme/filings", "t", 3);
+  std::vector<TokenId> moved = corpus.tokens;
+  moved.insert(moved.begin(), 42);
+  const auto identity = IdentityOfTenant("another salt");
+  for (const bool removed : {false, true}) {
+    if (removed) {
+      ASSERT_TRUE(store_->RemoveCorpus("acme/filings").ok());
+    }
+    for (const std::string tenant : {"globex", ""}) {
+      for (const auto& tokens : {corpus.tokens, moved}) {
+        const auto report =
+            ExplainMiss(*store_, {identity, tokens, kTestBlockTokens, "ff", nullptr, tenant});
+        ASSERT_TRUE(report.ok());
+        EXPECT_EQ(report->reason(), MissReason::kNeverSeen);
+        EXPECT_EQ(report->other_corpus, "");
+        EXPECT_TRUE(report->differences.empty());
+      }
+    }
+    const auto own =
+        ExplainMiss(*store_, {identity, corpus.tokens, kTestBlockTokens, "ff", nullptr, "acme"});
+    EXPECT_EQ(own->other_corpus, removed ? "" : "acme/filings");
+  }
+}
+
 TEST_F(MissTest, WhatWasEvictedSaysWhenAndWhy) {
   const TestCorpus corpus = IngestFor("a", "t", 4);
   const int64_t before_ms = WallTimeMs();
