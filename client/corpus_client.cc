@@ -268,6 +268,12 @@ ClientResult<v1::PlanReply> CorpusClient::Plan(const v1::PlanRequest& asked) {
   CORPUSD_REPLY("plan", plan);
 }
 
+ClientResult<v1::StatsReply> CorpusClient::Stats() {
+  v1::Request request;
+  request.mutable_stats();
+  CORPUSD_REPLY("stats", stats);
+}
+
 #undef CORPUSD_REPLY
 
 ClientResult<v1::Job> CorpusClient::WatchJob(uint64_t id,

@@ -128,6 +128,8 @@ class CorpusClient {
   // Begins to check everything stored, or joins the scrub under way. 0: at the daemon's rate.
   ClientResult<v1::Job> Scrub(uint64_t bytes_per_s);
   ClientResult<v1::ExplainMissReply> ExplainMiss(const v1::ExplainMissRequest& request);
+  // Every metric that the daemon has, by name.
+  ClientResult<v1::StatsReply> Stats();
   ClientResult<v1::PlanReply> Plan(const v1::PlanRequest& request);
 
   // A corpus as one file. on_piece gets its bytes in order and returns false to give up.

@@ -31,6 +31,7 @@ void LogCalibration(size_t done, size_t windows) {
 
 // Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
 Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
+  auto metrics = std::make_unique<DaemonMetrics>();
   BlockStoreOptions store_options;
   store_options.data_dir = options.data_dir;
   store_options.host_bytes = options.host_bytes;
@@ -43,6 +44,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
   store_options.on_write_state = LogWriteState;
+  store_options.observer = metrics.get();
   store_options.touch_host_memory = options.touch_host_memory;
   store_options.inflight_bytes = options.inflight_bytes;
   // A device's memory is shared out before the weights come: they are small beside it.
@@ -65,6 +67,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   engine_options.quality_kld_max = options.quality_kld_max;
   engine_options.on_calibration = LogCalibration;
   engine_options.threads = options.threads;
+  engine_options.observer = metrics.get();
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(engine_options, store.get()));
   const ModelSummary& model = engine->model();
   Log(LogLevel::kInfo, "model_loaded",
@@ -73,7 +76,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
        {"digest", model.digest},
        {"backend", model.backend},
        {"context_tokens", model.context_tokens}});
-  return Start(options, std::move(store), std::move(engine));
+  return Start(options, std::move(store), std::move(engine), SystemNowMs, std::move(metrics));
 }
 
 }  // namespace corpusd

@@ -24,7 +24,8 @@ sigset_t WaitedSignals() {
 
 }  // namespace
 
-ShutdownSignals::ShutdownSignals() {
+ShutdownSignals::ShutdownSignals(std::function<void()> on_hangup)
+    : on_hangup_(std::move(on_hangup)) {
   const sigset_t signals = WaitedSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
@@ -40,8 +41,7 @@ void ShutdownSignals::Listen() {
     if (sigwait(&signals, &signal) != 0) continue;
     if (signal == kWakeSignal) return;
     if (signal == SIGHUP) {
-      const std::lock_guard reloading(reload_mutex_);
-      if (reload_) reload_();
+      if (on_hangup_) on_hangup_();
       continue;
     }
     {
@@ -51,11 +51,6 @@ void ShutdownSignals::Listen() {
     }
     came_.notify_all();
   }
-}
-
-void ShutdownSignals::OnReload(std::function<void()> reload) {
-  const std::lock_guard reloading(reload_mutex_);
-  reload_ = std::move(reload);
 }
 
 int ShutdownSignals::Wait() {

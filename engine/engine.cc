@@ -1,6 +1,8 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "engine/llama_engine.h"
 #include "store/miss_explain.h"
@@ -117,9 +119,20 @@ Status LlamaEngine::Prefill(std::string_view name,
   record.state = CorpusState::kPrefilling;
   record.error.clear();
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
+  // The first report says what was durable before.
+  std::optional<PrefillProgress> before;
+  const auto observed = [&](const PrefillProgress& now) {
+    if (options_.observer != nullptr && before && now.done_tokens >= before->done_tokens) {
+      const uint64_t done = now.done_tokens - before->done_tokens;
+      const uint64_t reused = std::min(done, now.reused_tokens - before->reused_tokens);
+      options_.observer->OnPrefill(done - reused, reused);
+    }
+    before = now;
+    progress(now);
+  };
   const Status status = IsSegmented(record)
-                            ? PrefillSegmented(&record, &layout, tokens, progress, stop)
-                            : PrefillExact(&record, &layout, tokens, progress, stop);
+                            ? PrefillSegmented(&record, &layout, tokens, observed, stop)
+                            : PrefillExact(&record, &layout, tokens, observed, stop);
   if (!status.ok()) return FailPrefill(std::move(record), status);
   return FinishPrefill(std::move(record));
 }
@@ -234,9 +247,7 @@ Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
 
 Result<Engine::DeviceWarming> LlamaEngine::WarmDevice(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
-  if (IsSegmented(record)) {
-    return UnimplementedError("segmented corpora cannot be warmed to the device in this version");
-  }
+  if (IsSegmented(record)) return segmented_->WarmDevice(record);
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   DeviceWarming warmed{leased.stats, 0};
   ASSIGN_OR_RETURN(warmed.device_bytes,

@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "engine/decode/sampling.h"
+#include "engine/engine_observer.h"
+#include "engine/tokenizer/chat_message.h"
 #include "store/base/result.h"
 #include "store/block_store.h"
 #include "store/corpus_shape.h"
@@ -36,7 +38,8 @@ struct EngineOptions {
   std::string calibration_text;   // a text file to calibrate on; "": the bundled one
   // While a calibration is made: windows done, of how many.
   std::function<void(size_t done, size_t windows)> on_calibration;
-  unsigned threads = 0;  // 0: all cores
+  unsigned threads = 0;                // 0: all cores
+  EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
 };
 
 struct ModelSummary {
@@ -92,9 +95,13 @@ struct PrefillProgress {
 inline constexpr uint32_t kAnswerTokensDefault = 128;
 
 struct QuestionRequest {
-  std::string corpus;
+  std::string corpus;  // "": none, the model answers by itself
   std::string question;
-  uint32_t max_tokens = 0;  // of each answer; 0: kAnswerTokensDefault, less if there is less room
+  // The conversation that ends with the question; empty: the question is all of it.
+  std::vector<ChatMessage> messages;
+  bool raw = false;  // the question is a text to be gone on with, and no turn of a conversation
+  uint32_t max_tokens = 0;  // of each answer; 0: the next, less if there is less room
+  uint32_t max_tokens_if_room = kAnswerTokensDefault;
   AnswerOptions answers;
   bool no_cache = false;  // recompute the corpus, read and write no block
   // Of a segmented corpus; 0 and "": the engine's choice.
@@ -142,6 +149,11 @@ class Engine {
   virtual const ModelSummary& model() const = 0;
   // Tokens a question may use beside the corpus before the context is full.
   virtual uint64_t reserved_tokens() const = 0;
+  // Ids of a text; parse_special: texts of special tokens become those tokens.
+  virtual std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const = 0;
+  // The bytes that ids stand for, not always whole UTF-8 characters. kInvalidArgument for an id
+  // that the model has not.
+  virtual Result<std::string> Detokenize(std::span<const TokenId> ids) const = 0;
 
   // preamble: as in CorpusRequest. appending: no chat prefix, token spans go on at first_token.
   virtual Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
@@ -162,10 +174,10 @@ class Engine {
   virtual Status Prefill(std::string_view name,
                          const std::function<void(const PrefillProgress&)>& progress,
                          std::stop_token stop) = 0;
-  // Answers a question over a ready corpus. sink gets pieces of the answers as complete UTF-8;
-  // false cancels. Damaged blocks are recomputed from their tokens and repaired on the way.
-  // kInvalidArgument: an option outside of its limits, or more tokens than the context has room
-  // for; the text names the option and the limit.
+  // Answers a question over a ready corpus, or without one. sink gets pieces of the answers as
+  // complete UTF-8; false cancels. Damaged blocks are recomputed from their tokens and repaired on
+  // the way. kInvalidArgument: an option outside of its limits, or more tokens than the context has
+  // room for; the text names the option and the limit.
   virtual Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& sink,
                                      std::stop_token stop) = 0;
   // Checks every block's checksums; with repair, recomputes damaged and missing ones. progress

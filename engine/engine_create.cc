@@ -5,6 +5,7 @@
 #include "engine/llama_engine.h"
 #include "engine/segment/companions.h"
 #include "store/base/clock.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/llama_engine.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {

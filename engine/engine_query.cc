@@ -8,7 +8,7 @@ namespace corpusd {
 Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& record,
                                                          const QuestionRequest& request,
                                                          uint32_t* max_tokens) const {
-  std::vector<TokenId> tokens = chat_->QuestionSuffix(request.question);
+  std::vector<TokenId> tokens = SuffixOf(request);
   const uint64_t context = summary_.context_tokens;
   // Of a segmented corpus at least the preamble and one block are attended to.
   const uint64_t corpus =
@@ -28,7 +28,7 @@ Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& rec
                                 " of the question");
   }
   *max_tokens = request.max_tokens == 0
-                    ? static_cast<uint32_t>(std::min<uint64_t>(kAnswerTokensDefault, room))
+                    ? static_cast<uint32_t>(std::min<uint64_t>(request.max_tokens_if_room, room))
                     : request.max_tokens;
   return tokens;
 }
@@ -146,6 +146,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
 
 Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request, const AnswerSink& sink,
                                         std::stop_token stop) {
+  if (request.corpus.empty()) return AskPlain(request, sink, stop);
   const auto start = std::chrono::steady_clock::now();
   RETURN_IF_ERROR(CheckAnswerOptions(request.answers));
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(request.corpus));
@@ -186,17 +187,7 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request, const An
   ASSIGN_OR_RETURN(GenerationReport generated, std::move(answered));
   // Use is noted at leisure: an answer is not refused for it.
   (void)store_->NoteUse(record.name);
-  for (const GeneratedAnswer& answer : generated.answers) report.completion_tokens += answer.tokens;
-  report.queue_ms = generated.queue_ms;
-  report.total_ms = SecondsSince(start) * 1e3;
-  const uint64_t first_tokens = generated.answers.size();
-  if (report.completion_tokens > first_tokens) {
-    report.decode_tokens_per_s =
-        static_cast<double>(report.completion_tokens - first_tokens) / generated.decode_seconds;
-  }
-  report.answer = generated.answers.front().text;
-  report.finish_reason = generated.answers.front().finish_reason;
-  report.answers = std::move(generated.answers);
+  ReportGenerated(std::move(generated), start, &report);
   return report;
 }
 

@@ -52,6 +52,8 @@ class LlamaEngine final : public Engine {
   uint64_t reserved_tokens() const override {
     return std::min<uint64_t>(kReservedTokens, summary_.context_tokens / 4);
   }
+  std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const override;
+  Result<std::string> Detokenize(std::span<const TokenId> ids) const override;
 
   Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
                                                               bool appending,
@@ -130,6 +132,14 @@ class LlamaEngine final : public Engine {
   Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
                                               const QuestionRequest& request,
                                               uint32_t* max_tokens) const;
+  // What comes behind the corpus.
+  std::vector<TokenId> SuffixOf(const QuestionRequest& request) const;
+  // Without a corpus.
+  Result<QuestionReport> AskPlain(const QuestionRequest& request, const AnswerSink& sink,
+                                  const std::stop_token& stop);
+  // What all answers report; start: when Ask was called.
+  static void ReportGenerated(GenerationReport generated,
+                              std::chrono::steady_clock::time_point start, QuestionReport* report);
   // One question on its way to an answer.
   struct Question {
     const CorpusRecord& record;

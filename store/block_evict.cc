@@ -59,6 +59,7 @@ Result<EvictReport> DurableBlockStore::CutTailLocked(const CorpusRecord& record,
   Catalog::Change change;
   NoteGoneLocked(record, keep, reason, std::move(detail), &change);
   RETURN_IF_ERROR(CommitRecordLocked(std::move(cut), record, &change).status());
+  Tell({reason, report.blocks, report.bytes});
   if (keep == 0) sidecars_->Remove(record.id);  // made again with the blocks
   return report;
 }

@@ -9,6 +9,7 @@
 #include "store/base/units.h"
 #include "store/block_header.h"
 #include "store/durable_block_store.h"
+#include "store/store_observer.h"
 
 namespace corpusd {
 namespace {
@@ -194,6 +195,11 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     }
   }
   if (!published.ok()) return published;
+  if (options_.observer != nullptr && !fresh.empty()) {
+    uint64_t bytes = 0;
+    for (const BlockWrite* block : fresh) bytes += block->payload.size();
+    options_.observer->OnPublished(fresh.size(), bytes);
+  }
   KeepInHostTier(blocks, *published);
   return published;
 }
@@ -271,6 +277,7 @@ void DurableBlockStore::Quarantine(const Digest& digest, const BlockLocation& lo
   auto entry = catalog_->Entry(digest);
   if (!entry.ok() || entry->quarantined || entry->location != location) return;
   entry->quarantined = true;
+  if (options_.observer != nullptr) options_.observer->OnDamaged(TierKind::kDisk);
   Catalog::Change change;
   change.PutEntry(digest, *entry);
   // Unwritten, the mark is made again by the next read of the block.

@@ -12,6 +12,7 @@
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
 #include "store/pin_ledger.h"
+#include "store/store_observer.h"
 
 namespace corpusd {
 namespace {
@@ -57,10 +58,12 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       catalog_(std::move(catalog)),
       payload_(std::move(payload)),
       sidecars_(std::move(sidecars)),
-      host_(options.host_bytes,
-            [this](std::function<void()> touch) {
-              transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
-            }),
+      host_(
+          options.host_bytes,
+          [this](std::function<void()> touch) {
+            transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
+          },
+          options.device),
       device_(options.device == nullptr
                   ? nullptr
                   : std::make_unique<DeviceTier>(options.device, options.device_bytes)),
@@ -69,6 +72,8 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       disk_policy_(options.disk_bytes),
       loader_(*this, host_, transfers_),
       transfers_({kTransferThreads, options.inflight_bytes}) {
+  host_.SetObserver(options.observer);
+  if (device_ != nullptr) device_->table().SetObserver(options.observer, TierKind::kDevice);
   if (options.touch_host_memory) host_.TouchAll();
   SeedHeat();
   RefreshPins();
@@ -98,7 +103,8 @@ Status DurableBlockStore::CommitLocked(const Catalog::Change& change, bool sync)
   return OkStatus();
 }
 
-Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change) {
+Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change,
+                                        Departure* gone) {
   ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(digests));
   std::unordered_map<Digest, ChainEntry, DigestHash> changed;
   for (size_t i = 0; i < digests.size(); ++i) {
@@ -111,10 +117,19 @@ Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog
       continue;
     }
     change->RemoveEntry(digest);
+    if (gone != nullptr) {
+      ++gone->blocks;
+      gone->bytes += entry.payload_bytes;
+    }
     host_.Erase(digest);
     if (device_ != nullptr) device_->table().Erase(digest);
   }
   return OkStatus();
+}
+
+void DurableBlockStore::Tell(const Departure& gone) const {
+  if (options_.observer == nullptr || gone.blocks == 0) return;
+  options_.observer->OnEvicted(TierKind::kDisk, gone.reason, gone.blocks, gone.bytes);
 }
 
 Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,

@@ -30,8 +30,9 @@
 
 namespace corpusd {
 
-class CorpusChain;   // store/corpus_chain.h
-class DeviceMemory;  // store/device_memory.h
+class CorpusChain;    // store/corpus_chain.h
+class DeviceMemory;   // store/device_memory.h
+class StoreObserver;  // store/store_observer.h
 
 struct BlockStoreOptions {
   std::string data_dir;
@@ -54,6 +55,7 @@ struct BlockStoreOptions {
   uint64_t pins_owner_bytes = 0;                 // as in PinLimits
   uint64_t pins_total_bytes = 0;
   WriteGate::Listener on_write_state;  // told when the store becomes read-only, and back
+  StoreObserver* observer = nullptr;   // told what comes, goes and breaks; may be null
 };
 
 // A sealed block to publish. The payload is copied; sections divide it evenly (one per layer), each

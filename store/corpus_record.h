@@ -66,13 +66,6 @@ struct SegmentRule {
   bool operator==(const SegmentRule&) const = default;
 };
 
-// Whose a corpus is: what comes before the '/' of its name; "": the daemon's own. Blocks of tenants
-// have roots of their own (engine/identity.h), and what one needs room for evicts no other's.
-inline std::string_view TenantOf(std::string_view corpus) {
-  const size_t slash = corpus.find('/');
-  return slash == std::string_view::npos ? std::string_view() : corpus.substr(0, slash);
-}
-
 struct CorpusRecord {
   uint64_t id = 0;          // given by the catalogue, never reused
   uint64_t generation = 0;  // grows by one with every update

@@ -20,7 +20,8 @@ class CutPlaces {
     if (record.segments.window_tokens == 0) return;
     run_blocks_ = 0;
     if (rule.block_tokens == 0) return;
-    for (const CorpusSegment& segment : CorpusChain(record, rule.block_tokens).segments()) {
+    const CorpusChain chain(record, rule.block_tokens);
+    for (const CorpusSegment& segment : chain.segments()) {
       borders_.push_back(segment.first_block);
     }
   }

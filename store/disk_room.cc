@@ -11,6 +11,7 @@
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
 #include "store/pin_ledger.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -49,7 +50,10 @@ std::string WhyText(const CorpusRecord& record, bool expired, int64_t now_ms) {
 
 std::string RoomText(const EvictPlan& plan, size_t corpora, const std::string& what) {
   return std::to_string(corpora) + (corpora == 1 ? " corpus, " : " corpora, ") +
-         FormatBytes(plan.bytes) + (what.empty() ? "" : ", for corpus '" + what + "'");
+         FormatBytes(plan.bytes) +
+         (what.empty()             ? ""
+          : TenantOf(what).empty() ? ", for corpus '" + what + "'"
+                                   : ", for a tenant");
 }
 
 // A tenant has a promise: only its own corpora go for it, and those of nobody's.

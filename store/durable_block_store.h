@@ -95,13 +95,20 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   Status RemoveJob(uint64_t id) override;
 
  private:
+  // Blocks that left the disk tier.
+  struct Departure {
+    EvictionReason reason = EvictionReason::kRoom;
+    uint64_t blocks = 0, bytes = 0;
+  };
+
   // The stored record of this id, if its generation is still the caller's. Holds mutex_.
   Result<const CorpusRecord*> CurrentLocked(const CorpusRecord& record) const;
   // Commits a changed record (generation + 1), releasing blocks that its chain lost.
   Result<CorpusRecord> CommitRecordLocked(CorpusRecord record, const CorpusRecord& old,
                                           Catalog::Change* change);
   // Adds to the change that the corpus goes: its name, references and tokens, and a note of why.
-  Status RemoveLocked(const CorpusRecord& record, Catalog::Change* change);
+  // RETURNS what will leave with it, for Tell once the change is durable.
+  Result<Departure> RemoveLocked(const CorpusRecord& record, Catalog::Change* change);
   // What is known outside the catalogue of a corpus that has gone. Holds mutex_.
   void ForgetLocked(uint64_t corpus_id);
   Result<CorpusRecord> RecordOf(uint64_t corpus_id) const;
@@ -115,8 +122,10 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // comes back with the batch, memory when leases end. RETURNS what left.
   Result<EvictReport> CutTailLocked(const CorpusRecord& record, size_t keep, EvictionReason reason,
                                     std::string detail);
-  // Lowers the reference of each digest; unreferenced entries go.
-  Status ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change);
+  // Lowers the reference of each digest; unreferenced entries go. gone, if not null: counts them.
+  Status ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change,
+                       Departure* gone = nullptr);
+  void Tell(const Departure& gone) const;
   // Commits, and drops the extents that this left empty.
   Status CommitLocked(const Catalog::Change& change, bool sync);
   // kInvalidArgument unless every block can be stored.

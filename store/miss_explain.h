@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -71,8 +70,6 @@ struct MissQuestion {
   uint32_t block_tokens = 0;
   std::string text_sha256;             // of the source, hex; "": not known
   const CorpusChain* chain = nullptr;  // of a segmented corpus; null: exact
-  // Whose corpora may be named: those of one tenant. Not set: all.
-  std::optional<std::string> tenant = std::nullopt;
 };
 
 // Neighbouring blocks that miss for one reason.

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "store/base/units.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {

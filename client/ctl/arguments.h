@@ -86,6 +86,10 @@ struct Arguments {
   uint64_t bytes_per_s = 0;  // 0: the daemon's setting
   std::string file;          // "-": stdin or stdout
   bool force = false;        // replace an existing file
+
+  // top; stats: name is a part of the names of metrics
+  bool once = false;
+  std::optional<std::chrono::milliseconds> interval;
 };
 
 }  // namespace corpusd::ctl

@@ -1,7 +1,6 @@
 #include "client/ctl/cli.h"
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 #include <utility>
 
@@ -12,10 +11,6 @@
 
 namespace corpusd::ctl {
 namespace {
-
-// Verbs that later versions have. They must not look as if they worked, nor like a slip of the
-// keyboard.
-constexpr std::array<std::string_view, 2> kLaterVerbs = {"top", "stats"};
 
 ClientError Usage(std::string message) {
   return {kClientInvalidArgument, "usage", std::move(message)};
@@ -132,6 +127,12 @@ ClientResult<Done> Grammar::Finish() {
       return Usage("--timeout: '" + timeout_ + "' is no time; say it as in 500ms, 30s or 5m");
     }
   }
+  if (!interval_.empty()) {
+    arguments_.interval = ParseDuration(interval_);
+    if (!arguments_.interval || arguments_.interval->count() == 0) {
+      return Usage("--interval: '" + interval_ + "' is no time; say it as in 500ms or 5s");
+    }
+  }
   auto ttl = ReadTtl();
   if (!ttl.ok()) return ttl.error();
   const std::string& verb = arguments_.verb;
@@ -177,10 +178,6 @@ ClientResult<Done> Grammar::Finish() {
 ParseOutcome Grammar::Parse(const std::vector<std::string>& words) {
   const OutputMode guessed = GuessOutputMode(words);
   const std::string first = FirstWord(words);
-  if (std::find(kLaterVerbs.begin(), kLaterVerbs.end(), first) != kLaterVerbs.end()) {
-    return ParseFailure{
-        {0, "not_in_this_version", "'" + first + "' is not in this version of corpusctl"}, guessed};
-  }
   if (!first.empty() && !words_of_verb_.contains(first)) {
     return ParseFailure{Usage("there is no verb '" + first + "'; 'corpusctl --help' lists them"),
                         guessed};

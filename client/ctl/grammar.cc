@@ -21,6 +21,7 @@ Grammar::Grammar() {
   AddJobVerbs();
   AddAdminVerbs();
   AddIntegrityVerbs();
+  AddStatsVerbs();
   app_.footer(
       "Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 not ready, 5 retryable, 6 denied,\n"
       "7 daemon unreachable, 8 quota or space, 9 nothing to do, 10 integrity, 124 timeout,\n"
@@ -316,6 +317,19 @@ void Grammar::AddIntegrityVerbs() {
       ->type_name("FORMAT");
   explain->add_option("--preamble", arguments_.preamble_path, "of the text, read from a file")
       ->type_name("FILE");
+}
+
+void Grammar::AddStatsVerbs() {
+  CLI::App* top = AddVerb("top", "corpora, tiers, jobs and rates, live; q ends it", WordKind::kNone,
+                          "corpusctl top --interval 5s");
+  top->add_flag("--once", arguments_.once, "print one reading and end");
+  top->add_option("--interval", interval_,
+                  "between readings, over which rates are taken; default 2s, of --once 1s")
+      ->type_name("TIME");
+  AddVerb("stats", "what the daemon has counted since its start", WordKind::kNone,
+          "corpusctl stats first_token -o json")
+      ->add_option("PART", arguments_.name, "only metrics that have this in their names")
+      ->type_name("");
 }
 
 }  // namespace corpusd::ctl

@@ -5,15 +5,12 @@
 #include "daemon/log.h"
 
 namespace corpusd {
-namespace {
 
-std::string WhoText(const Credentials& credentials) {
-  std::string text = credentials.peer ? PeerText(*credentials.peer) : "unknown peer";
+std::string CredentialsText(const Credentials& credentials) {
+  std::string text = credentials.peer ? PeerText(*credentials.peer) : "tcp";
   if (!credentials.from.empty()) text += ", " + credentials.from;
   return text;
 }
-
-}  // namespace
 
 AccessControl::AccessControl() : table_(std::make_shared<AccessTable>()) {}
 
@@ -39,36 +36,39 @@ std::shared_ptr<const AccessTable> AccessControl::table() const {
 }
 
 Result<Principal> AccessControl::Authenticate(const Credentials& credentials) const {
-  const auto table = this->table();
-  Result<Principal> principal = Status(StatusCode::kPermissionDenied,
-                                       "a bearer token is needed: Authorization: Bearer TOKEN");
-  if (credentials.token) {
-    principal = table->OfToken(*credentials.token);
-  } else if (credentials.peer) {
-    principal = table->OfPeer(*credentials.peer);
+  Result<Principal> principal = PrincipalOf(credentials);
+  if (!principal.ok()) {
+    AuditDenied(CredentialsText(credentials), "connect", principal.status().message());
   }
-  if (!principal.ok()) AuditDenied(WhoText(credentials), "connect", principal.status().message());
   return principal;
+}
+
+Result<Principal> AccessControl::PrincipalOf(const Credentials& credentials) const {
+  const auto table = this->table();
+  if (!table->restricts() && !credentials.peer) return Principal{"tcp", "", Role::kWriter};
+  if (credentials.token && table->restricts()) {
+    Result<Principal> principal = table->OfToken(*credentials.token);
+    const bool ours = credentials.token->starts_with(kTokenPrefix);
+    if (principal.ok() || ours || !credentials.peer) return principal;
+  }
+  if (credentials.peer) return table->OfPeer(*credentials.peer);
+  return Status(StatusCode::kPermissionDenied,
+                "a bearer token is needed: Authorization: Bearer TOKEN");
 }
 
 Peer ActingPeer(const Principal& principal, const Credentials& credentials, bool restricts) {
   Peer peer = credentials.peer.value_or(Peer{});
+  // Without a table the kernel alone says whose pins are whose.
+  if (!restricts) return peer;
   peer.known = true;
-  // Without a table everybody is an admin of his own corpora, and the kernel says whose pins are
-  // whose.
-  if (restricts || credentials.token) {
-    peer.owner = OwnerOf(principal);
-    peer.admin = principal.role == Role::kAdmin;
-  }
+  peer.owner = OwnerOf(principal);
+  peer.admin = principal.role == Role::kAdmin;
   return peer;
 }
 
-void AuditAdmin(const Principal& principal, std::string_view what, std::string_view corpus) {
+void AuditAdmin(const Principal& principal, std::string_view what) {
   Log(LogLevel::kInfo, "audit",
-      {{"outcome", "allowed"},
-       {"who", PrincipalText(principal)},
-       {"what", what},
-       {"corpus", corpus}});
+      {{"outcome", "allowed"}, {"who", PrincipalText(principal)}, {"what", what}});
 }
 
 void AuditDenied(std::string_view who, std::string_view what, std::string_view why) {

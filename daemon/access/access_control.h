@@ -18,13 +18,14 @@
 
 namespace corpusd {
 
-// What a client shows. A bearer token counts alone where there is one: over TCP there is nothing
-// else, and over a Unix socket it is how one user acts as another.
+// What a client shows.
 struct Credentials {
-  std::optional<Peer> peer;          // of a Unix socket
+  std::optional<Peer> peer;          // of a Unix socket; over TCP there is none
   std::optional<std::string> token;  // of "Authorization: Bearer ..."
-  std::string from;                  // where the client is, for logs: "127.0.0.1:50412"
+  std::string from;                  // what else logs should say
 };
+// For logs; never the token.
+std::string CredentialsText(const Credentials& credentials);
 
 class AccessControl {
  public:
@@ -35,11 +36,16 @@ class AccessControl {
   // Reads the file again; if it is wrong the table stays as it was.
   Status Reload();
 
-  // kPermissionDenied, which has been logged.
+  // kPermissionDenied, which has been logged. A token that is known goes before the peer; one that
+  // is none of corpusd's, which some clients send always, counts for nothing beside a peer. Without
+  // a table tokens are not looked at, and over TCP everybody is a writer: whoever listens there
+  // says so.
   Result<Principal> Authenticate(const Credentials& credentials) const;
   std::shared_ptr<const AccessTable> table() const;
 
  private:
+  Result<Principal> PrincipalOf(const Credentials& credentials) const;
+
   std::string path_;
   uint64_t quota_bytes_ = 0;
   mutable std::mutex mutex_;
@@ -50,8 +56,8 @@ class AccessControl {
 // those of others.
 Peer ActingPeer(const Principal& principal, const Credentials& credentials, bool restricts);
 
-// One "audit" line. what: "import", "scrub"; corpus: "" if it is about none.
-void AuditAdmin(const Principal& principal, std::string_view what, std::string_view corpus);
+// One "audit" line. what: "import", "scrub".
+void AuditAdmin(const Principal& principal, std::string_view what);
 void AuditDenied(std::string_view who, std::string_view what, std::string_view why);
 
 }  // namespace corpusd

@@ -16,6 +16,9 @@
 
 namespace corpusd {
 
+// Of tokens that `corpusctl token` makes, so that they are known when they leak.
+inline constexpr std::string_view kTokenPrefix = "corpusd_";
+
 class AccessTokens {
  public:
   AccessTokens() = default;

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "store/corpus_record.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 

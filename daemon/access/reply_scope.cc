@@ -95,6 +95,11 @@ std::string WithoutTenant(std::string_view text, std::string_view tenant) {
   return out;
 }
 
+Status ScopeStatus(const Principal& principal, const Status& status) {
+  if (status.ok() || principal.IsOperator()) return status;
+  return {status.code(), WithoutTenant(status.message(), principal.tenant)};
+}
+
 void ScopeResponse(const Principal& principal, v1::Response* response) {
   if (principal.IsOperator()) return;
   const Scope scope(principal);

@@ -17,6 +17,9 @@ namespace corpusd {
 // The text without "TENANT/" where a word begins with it.
 std::string WithoutTenant(std::string_view text, std::string_view tenant);
 
+// The same status with such a text.
+Status ScopeStatus(const Principal& principal, const Status& status);
+
 void ScopeResponse(const Principal& principal, v1::Response* response);
 
 // Scopes what goes through it. The sink itself for an operator.

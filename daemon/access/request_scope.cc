@@ -1,4 +1,5 @@
 #include "daemon/access/request_scope.h"
+#include "store/tenant_of.h"
 
 #include <vector>
 
@@ -47,6 +48,7 @@ Need NeedOf(const v1::Request& request) {
       return Need::kAdmin;
     case v1::Request::kDoctor:
     case v1::Request::kScrub:
+    case v1::Request::kStats:
       return Need::kOperator;
     case v1::Request::BODY_NOT_SET:
       return Need::kNothing;  // refused by who does not know it
@@ -147,6 +149,7 @@ bool IsAdminRequest(const v1::Request& request, std::string* what) {
   *what = request.has_import_begin() ? "import"
           : request.has_evict()      ? "evict"
           : request.has_scrub()      ? "scrub"
+          : request.has_stats()      ? "stats"
                                      : "doctor";
   return true;
 }

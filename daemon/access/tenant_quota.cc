@@ -6,6 +6,7 @@
 
 #include "store/base/units.h"
 #include "store/pin_ledger.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 

@@ -27,9 +27,9 @@ class ResponseSink {
 
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  // on_end is called once, before the last response goes out.
-  Call(uint64_t id, std::shared_ptr<ResponseSink> sink, TimerQueue& timers,
-       std::function<void()> on_end);
+  // Told how the call ended, once, before the last response goes out.
+  using OnEnd = std::function<void(StatusCode code)>;
+  Call(uint64_t id, std::shared_ptr<ResponseSink> sink, TimerQueue& timers, OnEnd on_end);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
@@ -69,7 +69,7 @@ class Call : public std::enable_shared_from_this<Call> {
   bool begun_ = false;
   bool ended_ = false;
   uint64_t timer_id_ = 0;
-  std::function<void()> on_end_;
+  OnEnd on_end_;
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;
 };
 

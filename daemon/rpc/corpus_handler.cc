@@ -18,6 +18,13 @@ Status RefuseWhileJobRuns(const Services& services, const std::string& name, con
                                  " prefills it; wait for it or cancel it: corpusctl cancel " + id);
 }
 
+Status CheckGeneration(const CorpusRecord& record, uint64_t wanted) {
+  if (wanted == 0 || wanted == record.generation) return OkStatus();
+  return {StatusCode::kAborted, "corpus '" + record.name + "' has changed: it is at generation " +
+                                    std::to_string(record.generation) + ", the request wants " +
+                                    std::to_string(wanted)};
+}
+
 v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record) {
   return ToMessage(record, services.store.UsageOf(record), services.engine.model(),
                    services.jobs.ActiveJob(record.name), services.now_ms());
@@ -63,6 +70,7 @@ Status RemoveCompanions(const Services& services, const std::string& name,
 Result<v1::Response> HandleRemove(const Services& services, const Peer& peer,
                                   const v1::RemoveRequest& request, const std::stop_token& stop) {
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
+  RETURN_IF_ERROR(CheckGeneration(record, request.if_generation()));
   RETURN_IF_ERROR(CheckMayChangePin(record, peer, services.now_ms()));
   RETURN_IF_ERROR(services.jobs.CancelAndWait(record.name, stop));
   RETURN_IF_ERROR(RemoveCompanions(services, record.name, stop));

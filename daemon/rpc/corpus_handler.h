@@ -31,6 +31,9 @@ Result<v1::Response> HandleCancelJob(const Services& services, const v1::CancelJ
 // kFailedPrecondition, naming the job, while one works on the corpus; verb: what was asked.
 Status RefuseWhileJobRuns(const Services& services, const std::string& name, const char* verb);
 
+// kAborted if a request wants another generation of the corpus than there is; 0: any.
+Status CheckGeneration(const CorpusRecord& record, uint64_t wanted);
+
 // The corpus as show gives it.
 v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record);
 

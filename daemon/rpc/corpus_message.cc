@@ -6,6 +6,7 @@
 #include "client/wire/utf8.h"
 #include "daemon/access/tenant_name.h"
 #include "store/pin_ledger.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -72,6 +73,7 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   v1::Corpus message;
   message.set_name(record.name);
   message.set_id(record.id);
+  message.set_generation(record.generation);
   message.set_state(std::string(CorpusStateText(record.state)));
   message.set_mode(record.mode);
   message.set_tokens(record.tokens);

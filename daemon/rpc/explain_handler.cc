@@ -8,7 +8,8 @@
 #include "engine/identity.h"
 #include "store/base/sha256.h"
 #include "store/corpus_chain.h"
-#include "store/miss_explain.h"
+#include "store/miss_explain_tenant.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -68,7 +69,6 @@ Result<v1::Response> HandleExplainMiss(const Services& services, const Principal
     question.identity = record.identity;
   }
   if (tokens.empty()) return InvalidArgumentError("there is no text to explain");
-  if (!principal.IsOperator()) question.tenant = principal.tenant;
   question.tokens = tokens;
   question.block_tokens = shape.block_tokens;
   std::optional<CorpusChain> segments;
@@ -76,7 +76,10 @@ Result<v1::Response> HandleExplainMiss(const Services& services, const Principal
     RETURN_IF_ERROR(CheckSegmented(record, shape.block_tokens));
     question.chain = &segments.emplace(record, shape.block_tokens);
   }
-  ASSIGN_OR_RETURN(const MissReport report, ExplainMiss(services.store, question));
+  ASSIGN_OR_RETURN(const MissReport report,
+                   principal.IsOperator()
+                       ? ExplainMiss(services.store, question)
+                       : ExplainMissTo(principal.tenant, services.store, question));
   v1::Response response;
   v1::ExplainMissReply* reply = response.mutable_explain_miss();
   reply->set_name(request.name());

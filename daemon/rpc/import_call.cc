@@ -6,6 +6,7 @@
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {

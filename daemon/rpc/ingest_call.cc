@@ -9,6 +9,7 @@
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/retention_handler.h"
 #include "engine/segment/companions.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {

@@ -5,6 +5,7 @@
 #include "client/wire/utf8.h"
 #include "daemon/evicted_corpus.h"
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
 
 namespace corpusd {
 namespace {
@@ -39,11 +40,16 @@ Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
   question.corpus = request.name();
   question.question = request.question();
   question.max_tokens = request.max_tokens();
+  if (request.max_tokens_if_room() > 0) question.max_tokens_if_room = request.max_tokens_if_room();
   question.answers = ToAnswerOptions(request);
   RETURN_IF_ERROR(CheckAnswerOptions(question.answers));
   question.no_cache = request.no_cache();
   question.budget_tokens = request.budget_tokens();
   question.retrieval = request.retrieval();
+  question.raw = request.raw();
+  for (const v1::ChatMessage& message : request.messages()) {
+    question.messages.push_back({message.role(), message.content()});
+  }
   return question;
 }
 
@@ -159,6 +165,7 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
     report->total_ms += waited.count();
   }
   LogQuery(request.name(), report, waited.count());
+  services.metrics.OnQuestion(report);
   if (!report.ok()) {
     // Blocks may have gone while it was being answered: that is what is wrong then.
     const Status there = CheckNotEvicted(services, question->corpus);

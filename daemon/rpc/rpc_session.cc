@@ -1,14 +1,16 @@
 #include "daemon/rpc/rpc_session.h"
 
-#include <exception>
 #include <utility>
 #include <vector>
 
 #include "daemon/access/access_control.h"
 #include "daemon/access/reply_scope.h"
-#include "daemon/access/request_scope.h"
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/metrics/exposition.h"
 #include "daemon/rpc/admin_handler.h"
+#include "daemon/rpc/admission.h"
+#include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/doctor.h"
@@ -24,14 +26,19 @@
 namespace corpusd {
 namespace {
 
-// A question shows life with every piece of its answer; reading and prefilling it come before.
-constexpr int64_t kReaderLifetimeMs = int64_t{30} * 60 * 1000;
 // Numbers connections, for logs and leases.
 std::atomic<uint64_t> next_session_id{1};
 // A timeout beyond this is as good as none, and no clock overflows.
 constexpr uint64_t kTimeoutMsMax = uint64_t{365} * 24 * 3600 * 1000;
 
 Status Stopping() { return UnavailableError("the daemon is stopping; try again when it runs"); }
+
+// "ask", "ingest_begin": one of the protocol's words, whatever a client sends.
+std::string_view MethodOf(const v1::Request& request) {
+  const auto* const field =
+      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
+  return field == nullptr ? std::string_view("unknown") : std::string_view(field->name());
+}
 
 // What a client may still ask while the daemon waits for its last questions.
 bool AllowedWhileStopping(v1::Request::BodyCase body) {
@@ -47,27 +54,6 @@ bool AllowedWhileStopping(v1::Request::BodyCase body) {
   }
 }
 
-// The job that a request is about; 0: none.
-uint64_t JobOf(const v1::Request& request) {
-  switch (request.body_case()) {
-    case v1::Request::kJob:
-      return request.job().id();
-    case v1::Request::kWatchJob:
-      return request.watch_job().id();
-    case v1::Request::kCancelJob:
-      return request.cancel_job().id();
-    default:
-      return 0;
-  }
-}
-
-// The request's field in the protocol: "remove".
-std::string RequestText(const v1::Request& request) {
-  const auto* const field =
-      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
-  return field == nullptr ? "an unknown request" : field->name();
-}
-
 // What asks of the daemon as a whole and changes nothing.
 Result<v1::Response> Inquire(const Services& services, const Principal& principal,
                              const v1::Request& request) {
@@ -81,6 +67,8 @@ Result<v1::Response> Inquire(const Services& services, const Principal& principa
       return HandleExplainMiss(services, principal, request.explain_miss());
     case v1::Request::kPlan:
       return HandlePlan(services, request.plan());
+    case v1::Request::kStats:
+      return HandleStats(services);
     default:
       return UnimplementedError("this daemon does not know the request");
   }
@@ -140,35 +128,22 @@ Peer RpcSession::ActingAs(const Principal& principal) const {
   return ActingPeer(principal, {peer_, std::nullopt, ""}, services_.access.table()->restricts());
 }
 
-Result<Principal> RpcSession::Admit(v1::Request* request) const {
-  ASSIGN_OR_RETURN(Principal principal, services_.access.Authenticate({peer_, std::nullopt, ""}));
-  const auto table = services_.access.table();
-  std::string what;
-  const bool admin = IsAdminRequest(*request, &what);
-  if (const Status admitted = ScopeRequest(principal, *table, request); !admitted.ok()) {
-    if (admitted.code() == StatusCode::kPermissionDenied) {
-      AuditDenied(PrincipalText(principal) + ", " + PeerText(peer_),
-                  admin ? what : RequestText(*request), admitted.message());
-    }
-    return admitted;
-  }
-  if (const uint64_t job = JobOf(*request); job != 0) {
-    RETURN_IF_ERROR(CheckMaySeeJob(services_, principal, job));
-  }
-  if (admin && table->restricts()) AuditAdmin(principal, what, "");
-  return principal;
-}
-
-std::shared_ptr<Call> RpcSession::Open(uint64_t id, uint64_t timeout_ms,
+std::shared_ptr<Call> RpcSession::Open(const v1::Request& request,
                                        const std::shared_ptr<ResponseSink>& sink) {
+  const uint64_t id = request.id(), timeout_ms = request.timeout_ms();
+  const std::string_view method = MethodOf(request);
   const auto refuse = [&](const Status& why) {
+    services_.metrics.OnRequest("rpc", method, why.code());
     sink->Send(ErrorResponse(id, why));
     return nullptr;
   };
   if (id == 0) return refuse(InvalidArgumentError("a request's id must not be 0"));
-  auto call = std::make_shared<Call>(id, sink, services_.timers, [weak = weak_from_this(), id] {
-    if (const auto session = weak.lock()) session->Forget(id);
-  });
+  auto call = std::make_shared<Call>(
+      id, sink, services_.timers,
+      [weak = weak_from_this(), &metrics = services_.metrics, method, id](StatusCode code) {
+        metrics.OnRequest("rpc", method, code);
+        if (const auto session = weak.lock()) session->Forget(id);
+      });
   {
     std::lock_guard lock(mutex_);
     if (closed_) return nullptr;
@@ -193,6 +168,7 @@ void RpcSession::Refuse(const v1::Request& request, const Status& why) {
     ended_ingests_.push_back(request.id());
     if (ended_ingests_.size() > kEndedIngestsMax) ended_ingests_.pop_front();
   }
+  services_.metrics.OnRequest("rpc", MethodOf(request), why.code());
   sink_->Send(ErrorResponse(request.id(), why));
 }
 
@@ -205,10 +181,9 @@ void RpcSession::OnRequest(v1::Request request) {
       body == v1::Request::kExportNext) {
     return OnStream(request);
   }
-  const Result<Principal> principal = Admit(&request);
+  const Result<Principal> principal = AdmitRequest(services_, {peer_, std::nullopt, ""}, &request);
   if (!principal.ok()) return Refuse(request, principal.status());
-  const std::shared_ptr<Call> call =
-      Open(request.id(), request.timeout_ms(), ScopedSink(*principal, sink_));
+  const std::shared_ptr<Call> call = Open(request, ScopedSink(*principal, sink_));
   if (call == nullptr) return;
   if (services_.stopping && !AllowedWhileStopping(body)) return call->Fail(Stopping());
   Dispatch(call, *principal, std::move(request));
@@ -324,27 +299,10 @@ void RpcSession::OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id
 
 void RpcSession::Run(const std::shared_ptr<Call>& call, WorkerPool& pool,
                      std::function<void()> function) {
-  // Blocks that the call reads are leased to it; at the latest when it has shown no sign of life
-  // for long, it is asked to let them go.
-  auto holder =
-      std::make_shared<LeaseHolder>("connection " + std::to_string(session_id_) + ", " +
-                                        PeerText(peer_) + ", request " + std::to_string(call->id()),
-                                    kReaderLifetimeMs, [weak = std::weak_ptr<Call>(call)] {
-                                      if (const auto self = weak.lock())
-                                        self->Cancel(CancelledError("no sign of life"));
-                                    });
-  const bool taken = pool.Submit([call, holder, function = std::move(function)] {
-    const LeaseScope scope(holder);
-    try {
-      function();
-    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
-      Log(LogLevel::kError, "call_failed", {{"error", error.what()}});
-      call->Fail(InternalError(std::string("the request failed: ") + error.what()));
-    }
-  });
-  if (taken) return;
-  call->Fail(UnavailableError(std::to_string(pool.running()) + " requests run and " +
-                              std::to_string(pool.queued()) + " wait already; try again later"));
+  RunCall(pool, call,
+          "connection " + std::to_string(session_id_) + ", " + PeerText(peer_) + ", request " +
+              std::to_string(call->id()),
+          std::move(function));
 }
 
 void RpcSession::Answer(const std::shared_ptr<Call>& call, WorkerPool& pool, Handler handler) {

@@ -44,10 +44,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   static constexpr size_t kOpenCallsMax = 1024;
   static constexpr size_t kEndedIngestsMax = 64;
 
-  // Who asks, and whether he may; the request's names are whole ones then. Refusals are logged.
-  Result<Principal> Admit(v1::Request* request) const;
-  std::shared_ptr<Call> Open(uint64_t id, uint64_t timeout_ms,
-                             const std::shared_ptr<ResponseSink>& sink);
+  std::shared_ptr<Call> Open(const v1::Request& request, const std::shared_ptr<ResponseSink>& sink);
   void Forget(uint64_t id);
   // Before a call is made of it. What belongs to the request and is on its way is dropped.
   void Refuse(const v1::Request& request, const Status& why);

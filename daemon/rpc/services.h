@@ -17,6 +17,8 @@
 
 namespace corpusd {
 
+class DaemonMetrics;  // daemon/metrics/daemon_metrics.h
+
 struct Services {
   const Options& options;
   const AccessControl& access;
@@ -31,6 +33,7 @@ struct Services {
   std::function<int64_t()> now_ms;
   std::chrono::steady_clock::time_point started_at;
   std::atomic<bool>& stopping;
+  DaemonMetrics& metrics;
 };
 
 }  // namespace corpusd

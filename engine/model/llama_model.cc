@@ -64,32 +64,39 @@ class LlamaModel final : public Model {
 
   Status Forward(std::span<const TokenId> tokens, KvSequence& kv, ForwardScratch& scratch,
                  const std::function<bool()>& between_layers) const override {
+    const SequenceRows all{&kv, static_cast<uint32_t>(tokens.size())};
+    return ForwardPacked(tokens, {&all, 1}, scratch, between_layers);
+  }
+
+  Status ForwardPacked(std::span<const TokenId> tokens, std::span<const SequenceRows> sequences,
+                       ForwardScratch& scratch,
+                       const std::function<bool()>& between_layers) const override {
     const auto n = static_cast<uint32_t>(tokens.size());
-    RETURN_IF_ERROR(CheckTokens(tokens, kv, n, scratch));
-    const uint64_t first_position = kv.tokens();
-    RETURN_IF_ERROR(kv.Extend(backend_, n));
-    const auto targets = kv.TargetsOfLast(n);
+    std::vector<PackedPart> parts;
+    std::vector<uint64_t> positions;  // of every row
+    for (const auto& [kv, rows] : sequences) {
+      const auto first_row = static_cast<uint32_t>(positions.size());
+      CHECK(sequences.size() == 1 || rows > backend_.few_rows()) << rows << " rows of a pack";
+      RETURN_IF_ERROR(CheckTokens(tokens.subspan(first_row, rows), *kv, rows, scratch));
+      for (uint32_t r = 0; r < rows; ++r) positions.push_back(kv->tokens() + r);
+      RETURN_IF_ERROR(kv->Extend(backend_, rows));
+      parts.push_back({*kv, first_row, rows, positions[first_row], kv->TargetsOfLast(rows), {}});
+    }
+    CHECK(positions.size() == n) << n << " tokens for " << positions.size() << " rows";
+    CHECK(n <= scratch.rows()) << n << " tokens, scratch for " << scratch.rows();
     const MatrixView x = EmbedTokens(tokens, scratch);
-    RunsBySpan runs;
+    std::vector<AttentionPart> inputs;
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
-      RETURN_IF_ERROR(kv.WaitLayer(layer));
+      for (const PackedPart& part : parts) RETURN_IF_ERROR(part.kv.WaitLayer(layer));
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
-      ScaleQueries(layer, qkv, [&](uint32_t r) { return first_position + r; });
-      uint32_t row = 0;
-      for (const KvSequence::Target& target : targets) {
-        WriteKv(layer, kv, target, qkv.Rows(row, target.rows));
-        row += target.rows;
-      }
+      ScaleQueries(layer, qkv, [&](uint32_t r) { return positions[r]; });
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
-      const LayerConfig& c = config_.layer_configs[layer];
-      for (const AttentionRun& run : RunsOf(layer, kv, first_position, n, &runs)) {
-        AttentionInput input = InputOf(layer, kv, first_position + run.first_row);
-        input.lists = run.pages.lists();
-        // A row alone sees what its pages show.
-        if (n > 1 && c.span == AttentionSpan::kWindow) input.shape.window = c.span_tokens;
-        backend_.Attention(attention.Rows(run.first_row, run.rows),
-                           qkv.Cols(0, QueryCols()).Rows(run.first_row, run.rows), input);
+      inputs.clear();
+      for (PackedPart& part : parts) {
+        WritePart(layer, qkv, part);
+        AddInputs(layer, &part, &inputs);
       }
+      backend_.AttentionOfParts(attention, qkv.Cols(0, QueryCols()), inputs);
       OutputPart(layers_[layer], x, attention, scratch);
       FeedForwardPart(layer, x, scratch);
       if (!between_layers()) return Stopped();
@@ -224,6 +231,37 @@ class LlamaModel final : public Model {
     const uint64_t first_seen = cut ? first_position + 1 - c.span_tokens : 0;
     found->second.push_back({0, rows, VisiblePages(kv.lists(), first_seen, kPartPages)});
     return found->second;
+  }
+
+  // One sequence's rows of a packed call.
+  struct PackedPart {
+    KvSequence& kv;
+    uint32_t first_row, rows;
+    uint64_t first_position;
+    std::vector<KvSequence::Target> targets;
+    RunsBySpan runs;
+  };
+
+  // Writes a part's K and V of a layer; qkv: of the whole call.
+  void WritePart(uint32_t layer, MatrixView qkv, const PackedPart& part) const {
+    uint32_t row = part.first_row;
+    for (const KvSequence::Target& target : part.targets) {
+      WriteKv(layer, part.kv, target, qkv.Rows(row, target.rows));
+      row += target.rows;
+    }
+  }
+
+  // What a part's rows attend to, in the order of the rows.
+  void AddInputs(uint32_t layer, PackedPart* part, std::vector<AttentionPart>* inputs) const {
+    const LayerConfig& c = config_.layer_configs[layer];
+    for (const AttentionRun& run :
+         RunsOf(layer, part->kv, part->first_position, part->rows, &part->runs)) {
+      AttentionInput input = InputOf(layer, part->kv, part->first_position + run.first_row);
+      input.lists = run.pages.lists();
+      // A row alone sees what its pages show.
+      if (part->rows > 1 && c.span == AttentionSpan::kWindow) input.shape.window = c.span_tokens;
+      inputs->push_back({input, run.rows});
+    }
   }
 
   const RopeTable* RopeOf(uint32_t layer) const {

@@ -39,6 +39,12 @@ class ForwardScratch {
   uint32_t rows_ = 0;
 };
 
+// Neighbouring rows of a call that go on with one sequence.
+struct SequenceRows {
+  KvSequence* kv = nullptr;
+  uint32_t rows = 0;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -54,6 +60,12 @@ class Model {
   // tokens.size() <= scratch.rows().
   virtual Status Forward(std::span<const TokenId> tokens, KvSequence& kv, ForwardScratch& scratch,
                          const std::function<bool()>& between_layers) const = 0;
+  // The same for the next tokens of several sequences, packed one behind the other: what Forward of
+  // each alone computes, bit for bit. REQUIRES: as many rows as tokens; sequences all different;
+  // each of more than Backend::few_rows() rows, unless there is only one.
+  virtual Status ForwardPacked(std::span<const TokenId> tokens,
+                               std::span<const SequenceRows> sequences, ForwardScratch& scratch,
+                               const std::function<bool()>& between_layers) const = 0;
   // The same for one token of each of several sequences, in one pass over the weights and over the
   // pages that they share: what Forward of each alone computes, bit for bit. All layers of shared
   // pages must be there. REQUIRES: as many sequences as tokens, all different; at most

@@ -87,8 +87,15 @@ void AwaitLayer(const KvSequence& kv, uint32_t layer, ComputeGate::Turn& turn) {
 Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_tokens,
                   KvSequence& kv, ForwardScratch& scratch, ComputePriority priority,
                   const std::stop_token& stop) {
+  const SequenceRows all{&kv, static_cast<uint32_t>(run_tokens.size())};
+  return ComputePacked(context, run_tokens, {&all, 1}, scratch, priority, stop);
+}
+
+Status ComputePacked(const ComputeContext& context, std::span<const TokenId> tokens,
+                     std::span<const SequenceRows> sequences, ForwardScratch& scratch,
+                     ComputePriority priority, const std::stop_token& stop) {
   ComputeGate::Turn turn(context.gate, priority);
-  return context.model.Forward(run_tokens, kv, scratch, [&] {
+  return context.model.ForwardPacked(tokens, sequences, scratch, [&] {
     turn.Offer();
     return !stop.stop_requested();
   });

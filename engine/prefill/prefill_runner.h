@@ -68,6 +68,12 @@ Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_to
                   KvSequence& kv, ForwardScratch& scratch, ComputePriority priority,
                   const std::stop_token& stop);
 
+// The same for runs of several sequences at once, as Model::ForwardPacked takes them; at most
+// kRunTokens together.
+Status ComputePacked(const ComputeContext& context, std::span<const TokenId> tokens,
+                     std::span<const SequenceRows> sequences, ForwardScratch& scratch,
+                     ComputePriority priority, const std::stop_token& stop);
+
 // The own blocks of a computed run, ready to publish. Payload spans point into kv.
 // digests, tokens: of the whole corpus; first_block: of the run.
 Result<std::vector<BlockWrite>> BlockWrites(Backend& backend, KvSequence& kv,

@@ -4,11 +4,17 @@
 #include <chrono>
 #include <numeric>
 
+#include "engine/segment/segment_publisher.h"
+
 namespace corpusd {
 namespace {
 
-// Blocks of one publish: 25 MB of a small model at 4 bits, and a second of its prefill.
+// Blocks of one publish: 25 MB of a small model at 4 bits, and a second of its prefill on a CPU;
+// more where more rows are computed together.
 constexpr size_t kPublishBlocks = 32;
+size_t PublishBlocks(const Backend& backend) {
+  return std::max<size_t>(kPublishBlocks, backend.batch_rows() / kBlockTokens);
+}
 // References of one commit.
 constexpr size_t kAdoptBlocks = 4096;
 
@@ -22,32 +28,46 @@ class SegmentPrefill {
  public:
   SegmentPrefill(const SegmentPrefillTask& task, CorpusRecord* record,
                  const std::function<void(const PrefillProgress&)>& progress,
-                 const DurableBlock& on_block)
-      : task_(task), record_(*record), progress_(progress), on_block_(on_block) {}
+                 const DurableBlocks& on_blocks)
+      : task_(task),
+        record_(*record),
+        progress_(progress),
+        on_blocks_(on_blocks),
+        publisher_(task.context.backend, task.store, record, on_blocks) {}
 
   Status Run() {
     state_.total_tokens = task_.text.tokens.size();
-    state_.done_tokens = record_.durable_tokens;
-    progress_(state_);
+    Tell();
     RETURN_IF_ERROR(LookUp());
-    while (record_.chain.size() < task_.text.chain->blocks()) {
-      if (task_.stop.stop_requested()) return StoppedAfter(record_);
-      const Status status = Step();
-      if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
-        ASSIGN_OR_RETURN(record_, task_.store.GetCorpus(record_.name));
-        continue;
+    next_ = record_blocks_ = record_.chain.size();
+    while (next_ < task_.text.chain->blocks()) {
+      if (task_.stop.stop_requested()) {
+        RETURN_IF_ERROR(AwaitPublish());
+        return StoppedAfter(record_);
       }
-      RETURN_IF_ERROR(status);
-      state_.done_tokens = record_.durable_tokens;
-      progress_(state_);
+      RETURN_IF_ERROR(Step());
     }
-    return OkStatus();
+    return AwaitPublish();
   }
 
  private:
+  void Tell() {
+    state_.done_tokens = record_.durable_tokens;
+    state_.written_bytes = publisher_.written_bytes();
+    progress_(state_);
+  }
+
   Status LookUp() {
     ASSIGN_OR_RETURN(presence_, task_.store.StoredBlocks(*task_.text.chain, task_.text.digests,
                                                          task_.text.tokens));
+    return OkStatus();
+  }
+
+  Status AwaitPublish() {
+    const size_t blocks = record_blocks_;
+    RETURN_IF_ERROR(publisher_.Wait());
+    record_blocks_ = record_.chain.size();
+    if (record_blocks_ != blocks) Tell();
     return OkStatus();
   }
 
@@ -61,80 +81,104 @@ class SegmentPrefill {
 
   // Adopts or computes what comes next.
   Status Step() {
-    const size_t first = record_.chain.size();
-    const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(first);
-    const size_t stored = StoredFrom(first);
-    const bool whole = stored >= segment.first_block + segment.blocks - first;
-    return whole ? Adopt(first, stored) : Compute(first);
+    const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(next_);
+    const size_t stored = StoredFrom(next_);
+    const bool whole = stored >= segment.first_block + segment.blocks - next_;
+    return whole ? Adopt(stored) : Compute();
   }
 
-  Status Adopt(size_t first, size_t count) {
+  Status Adopt(size_t count) {
+    RETURN_IF_ERROR(AwaitPublish());
     const uint64_t durable_tokens = record_.durable_tokens;
-    auto adopted = task_.store.AdoptBlocks(record_, task_.text.digests.subspan(first, count));
-    if (adopted.status().code() == StatusCode::kNotFound) return LookUp();  // gone since
+    auto adopted = task_.store.AdoptBlocks(record_, task_.text.digests.subspan(next_, count));
+    const StatusCode code = adopted.status().code();
+    if (code == StatusCode::kNotFound) return LookUp();  // gone since
+    if (code == StatusCode::kAborted) {                  // pinned or touched meanwhile
+      ASSIGN_OR_RETURN(record_, task_.store.GetCorpus(record_.name));
+      return OkStatus();
+    }
     ASSIGN_OR_RETURN(record_, std::move(adopted));
     state_.reused_tokens += record_.durable_tokens - durable_tokens;
-    for (size_t i = first; on_block_ && i < first + count; ++i) RETURN_IF_ERROR(on_block_(i, {}));
+    if (on_blocks_) {
+      const std::vector<std::span<const std::byte>> unread(count);
+      RETURN_IF_ERROR(on_blocks_(next_, unread));
+    }
+    next_ += count;
+    record_blocks_ = record_.chain.size();
+    Tell();
     return OkStatus();
   }
 
   Status HoldPreamble() {
-    if (!preamble_.empty() || record_.chain.empty()) return OkStatus();
-    ASSIGN_OR_RETURN(SegmentLease lease, LeasePreamble(task_, ComputePriority::kPrefill));
-    preamble_ = std::move(lease.refs);
+    if (!preamble_.pages.empty() || next_ == 0) return OkStatus();
+    RETURN_IF_ERROR(AwaitPublish());
+    ASSIGN_OR_RETURN(preamble_, LeasePreamble(task_, ComputePriority::kPrefill));
     return OkStatus();
   }
 
-  // Segments from block `first` on, until there are enough for a publish.
-  Status Compute(size_t first) {
+  // Those that come next and are not stored, as many as are published at once.
+  std::span<const CorpusSegment> NextSegments() const {
+    const auto all = task_.text.chain->segments();
+    const CorpusSegment* const first = &task_.text.chain->SegmentOfBlock(next_);
+    const CorpusSegment* last = first + 1;
+    if (first->first_block == 0) return {first, last};  // the others need it in the store
+    const CorpusSegment* const end = all.data() + all.size();
+    const size_t blocks_max = PublishBlocks(task_.context.backend);
+    while (last != end && last->first_block + last->blocks - next_ <= blocks_max &&
+           StoredFrom(last->first_block) < last->blocks) {
+      ++last;
+    }
+    return {first, last};
+  }
+
+  // A batch of segments from the next block on, while the one before is published.
+  Status Compute() {
     const auto start = std::chrono::steady_clock::now();
     RETURN_IF_ERROR(HoldPreamble());
-    SegmentRunner runner(task_.context, task_.text, task_.layout, preamble_);
-    std::vector<ComputedSegment> computed;
-    std::vector<BlockWrite> writes;
-    for (size_t block = first; block < task_.text.chain->blocks();) {
-      const CorpusSegment& segment = task_.text.chain->SegmentOfBlock(block);
-      const size_t end = segment.first_block + segment.blocks;
-      if (!writes.empty() &&
-          (writes.size() + (end - block) > kPublishBlocks || StoredFrom(block) >= end - block)) {
-        break;
-      }
-      if (task_.stop.stop_requested()) break;
-      ASSIGN_OR_RETURN(ComputedSegment one,
-                       runner.Compute(segment, ComputePriority::kPrefill, task_.stop));
-      // A chain that was cut inside the segment has its first blocks already.
-      const auto from = one.writes.begin() + static_cast<ptrdiff_t>(block - segment.first_block);
-      writes.insert(writes.end(), from, one.writes.end());
-      computed.push_back(std::move(one));
-      block = end;
-      if (segment.first_block == 0) break;  // the others need it in the store
+    if (runner_ == nullptr || preamble_held_ != preamble_.pages.size()) {
+      runner_ =
+          std::make_unique<SegmentRunner>(task_.context, task_.text, task_.layout, preamble_.pages);
+      preamble_held_ = preamble_.pages.size();
     }
-    if (writes.empty()) return OkStatus();
-    for (const BlockWrite& write : writes) record_.prefill_tokens += write.tokens.size();
-    record_.prefill_seconds +=
+    SegmentBatch batch;
+    ASSIGN_OR_RETURN(batch.segments,
+                     runner_->Compute(NextSegments(), ComputePriority::kPrefill, task_.stop));
+    for (const ComputedSegment& segment : batch.segments) {
+      batch.writes.insert(batch.writes.end(), segment.writes.begin(), segment.writes.end());
+    }
+    // A chain that was cut inside a segment has its first blocks already.
+    const uint64_t begun = next_ - task_.text.chain->SegmentOfBlock(next_).first_block;
+    batch.writes.erase(batch.writes.begin(), batch.writes.begin() + static_cast<ptrdiff_t>(begun));
+    RETURN_IF_ERROR(AwaitPublish());
+    next_ += batch.writes.size();
+    batch.compute_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    ASSIGN_OR_RETURN(record_, task_.store.Publish(record_, writes));
-    state_.written_bytes += writes.size() * task_.layout.blocks.BlockBytes();
-    for (size_t i = 0; on_block_ && i < writes.size(); ++i) {
-      RETURN_IF_ERROR(on_block_(first + i, writes[i].payload));
-    }
+    publisher_.Begin(std::move(batch));
     return OkStatus();
   }
 
   const SegmentPrefillTask& task_;
   CorpusRecord& record_;
   const std::function<void(const PrefillProgress&)>& progress_;
-  const DurableBlock& on_block_;
+  const DurableBlocks& on_blocks_;
   std::vector<BlockPresence> presence_;
-  std::vector<BlockRef> preamble_;
+  SegmentLease preamble_;
+  std::unique_ptr<SegmentRunner> runner_;
+  size_t preamble_held_ = 0;  // blocks of it that the runner knows
+  size_t next_ = 0;           // block that is not computed or adopted yet
+  size_t record_blocks_ = 0;  // durable, as far as was told
   PrefillProgress state_;
+  SegmentPublisher publisher_;
 };
 
 // Computes a segment and writes back those of its blocks that `broken` names.
 Status MendSegment(const SegmentPrefillTask& task, SegmentRunner& runner,
                    const CorpusSegment& segment, std::span<const uint64_t> broken,
                    ComputePriority priority, uint64_t* recomputed_tokens) {
-  ASSIGN_OR_RETURN(const ComputedSegment computed, runner.Compute(segment, priority, task.stop));
+  ASSIGN_OR_RETURN(auto segments, runner.Compute({&segment, 1}, priority, task.stop));
+  ComputedSegment& computed = segments.front();
+  std::unique_ptr<Buffer> stage;
+  RETURN_IF_ERROR(BringToHost(task.context.backend, computed.writes, &stage));
   *recomputed_tokens += segment.tokens;
   for (const uint64_t block : broken) {
     RETURN_IF_ERROR(task.store.Repair(computed.writes[block - segment.first_block]));
@@ -143,7 +187,7 @@ Status MendSegment(const SegmentPrefillTask& task, SegmentRunner& runner,
 }
 
 // Computes the segments of the broken blocks (in order) again.
-Status Mend(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+Status Mend(const SegmentPrefillTask& task, std::span<const KvSequence::SharedPage> preamble,
             std::span<const uint64_t> broken, ComputePriority priority,
             uint64_t* recomputed_tokens) {
   SegmentRunner runner(task.context, task.text, task.layout, preamble);
@@ -158,12 +202,93 @@ Status Mend(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
   return OkStatus();
 }
 
+bool IsPlaced(const SegmentLease& lease, size_t block) {
+  return block < lease.placed.size() && lease.placed[block].held != nullptr;
+}
+
+void FindOnDevice(BlockStore& store, std::span<const Digest> digests, SegmentLease* lease) {
+  lease->placed = store.OnDevice(digests);
+  for (const DeviceRef& ref : lease->placed) lease->stats.device_bytes += ref.bytes;
+}
+
+// Leases in host memory what is not on the device; damaged: those it could not.
+Status FetchRest(BlockStore& store, std::span<const Digest> digests, SegmentLease* lease,
+                 std::vector<size_t>* damaged) {
+  std::vector<size_t> rest;
+  std::vector<Digest> wanted;
+  for (size_t i = 0; i < digests.size(); ++i) {
+    if (IsPlaced(*lease, i)) continue;
+    rest.push_back(i);
+    wanted.push_back(digests[i]);
+  }
+  lease->refs.assign(digests.size(), {});
+  if (wanted.empty()) return OkStatus();
+  FetchStats stats;
+  ASSIGN_OR_RETURN(auto refs, store.Fetch(wanted, &stats));
+  AddFetch(stats, &lease->stats);
+  for (size_t i = 0; i < rest.size(); ++i) lease->refs[rest[i]] = std::move(refs[i]);
+  for (const size_t i : stats.damaged) damaged->push_back(rest[i]);
+  for (const size_t i : stats.missing) damaged->push_back(rest[i]);
+  return OkStatus();
+}
+
+// Puts what is not on the device there: in the store's tier if it takes it, else for this lease
+// alone.
+Status CopyToDevice(const SegmentPrefillTask& task, std::span<const Digest> digests,
+                    SegmentLease* lease) {
+  std::vector<size_t> rest;
+  std::vector<Digest> wanted;
+  std::vector<BlockRef> refs;
+  for (size_t i = 0; i < digests.size(); ++i) {
+    if (IsPlaced(*lease, i)) continue;
+    rest.push_back(i);
+    wanted.push_back(digests[i]);
+    refs.push_back(lease->refs[i]);
+  }
+  if (rest.empty()) return OkStatus();
+  // A tier that is full or failing costs a copy, not the answer.
+  (void)task.store.PromoteToDevice(wanted, refs, task.stop);
+  std::vector<DeviceRef> placed = task.store.OnDevice(wanted);
+  std::vector<CopyPiece> pieces;
+  for (size_t i = 0; i < rest.size(); ++i) {
+    if (placed[i].held != nullptr) {
+      lease->placed[rest[i]] = std::move(placed[i]);
+      continue;
+    }
+    const auto bytes = refs[i].bytes();
+    ASSIGN_OR_RETURN(auto copy, task.context.backend.Allocate(bytes.size(), "a block"));
+    pieces.push_back({copy->data(), bytes.data(), bytes.size()});
+    lease->pages[rest[i]].bytes = copy->data();
+    lease->copies.push_back(std::move(copy));
+  }
+  return task.context.backend.CopyBeside(pieces);
+}
+
+// The lease with its pages.
+Result<SegmentLease> Placed(const SegmentPrefillTask& task, std::span<const Digest> digests,
+                            SegmentLease lease) {
+  lease.pages.resize(digests.size());
+  for (size_t i = 0; i < digests.size(); ++i) {
+    if (lease.refs[i].valid()) {
+      lease.pages[i] = {lease.refs[i].bytes().data(), lease.refs[i].tokens()};
+    }
+  }
+  if (task.context.backend.host_addressable()) return lease;
+  RETURN_IF_ERROR(CopyToDevice(task, digests, &lease));
+  for (size_t i = 0; i < digests.size(); ++i) {
+    const DeviceRef& ref = lease.placed[i];
+    if (ref.held == nullptr) continue;
+    lease.pages[i] = {reinterpret_cast<const std::byte*>(ref.address), ref.tokens};
+  }
+  return lease;
+}
+
 }  // namespace
 
 Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
                        const std::function<void(const PrefillProgress&)>& progress,
-                       const DurableBlock& on_block) {
-  return SegmentPrefill(task, record, progress, on_block).Run();
+                       const DurableBlocks& on_blocks) {
+  return SegmentPrefill(task, record, progress, on_blocks).Run();
 }
 
 void AddFetch(const FetchStats& fetch, FetchStats* sum) {
@@ -181,20 +306,19 @@ Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriori
 }
 
 // Mends once what is broken.
-Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task,
+                                 std::span<const KvSequence::SharedPage> preamble,
                                  std::span<const uint64_t> blocks, ComputePriority priority) {
   SegmentLease lease;
-  if (blocks.empty()) return lease;
   std::vector<Digest> digests;
   for (const uint64_t block : blocks) digests.push_back(task.text.digests[block]);
+  if (!task.context.backend.host_addressable()) FindOnDevice(task.store, digests, &lease);
   for (int pass = 0; pass < 2; ++pass) {
-    FetchStats stats;
-    ASSIGN_OR_RETURN(lease.refs, task.store.Fetch(digests, &stats));
-    AddFetch(stats, &lease.stats);
+    std::vector<size_t> damaged;
+    RETURN_IF_ERROR(FetchRest(task.store, digests, &lease, &damaged));
+    if (damaged.empty()) return Placed(task, digests, std::move(lease));
     std::vector<uint64_t> broken;
-    for (const size_t i : stats.damaged) broken.push_back(blocks[i]);
-    for (const size_t i : stats.missing) broken.push_back(blocks[i]);
-    if (broken.empty()) return lease;
+    for (const size_t i : damaged) broken.push_back(blocks[i]);
     std::sort(broken.begin(), broken.end());
     RETURN_IF_ERROR(Mend(task, preamble, broken, priority, &lease.recomputed_tokens));
   }
@@ -210,9 +334,9 @@ Result<uint64_t> RepairSegments(const SegmentPrefillTask& task, const CorpusReco
   if (broken.empty()) return uint64_t{0};
   ASSIGN_OR_RETURN(const SegmentLease preamble,
                    LeasePreamble(task, ComputePriority::kPrefill));  // mends it
-  const auto rest = std::upper_bound(broken.begin(), broken.end(), preamble.refs.size() - 1);
+  const auto rest = std::upper_bound(broken.begin(), broken.end(), preamble.pages.size() - 1);
   uint64_t recomputed_tokens = 0;
-  RETURN_IF_ERROR(Mend(task, preamble.refs, {rest, broken.end()}, ComputePriority::kPrefill,
+  RETURN_IF_ERROR(Mend(task, preamble.pages, {rest, broken.end()}, ComputePriority::kPrefill,
                        &recomputed_tokens));
   return broken.size();
 }

@@ -1,6 +1,7 @@
-// engine/segment/segment_runner.h -- computes the blocks of one segment of a segmented corpus:
-// behind the preamble's stored blocks, the overlap it sees but does not keep, then its own tokens,
-// run by run. The bytes depend on the preamble, the overlap and the segment's tokens alone, so an
+// engine/segment/segment_runner.h -- computes the blocks of segments of a segmented corpus: behind
+// the preamble's stored blocks, the overlap that a segment sees but does not keep, then its own
+// tokens, run by run. Runs of several segments go through the model together. The bytes depend on
+// the preamble, the overlap and the segment's tokens alone, never on what it was packed with, so an
 // interrupted, resumed or repaired prefill gives those of an undisturbed one, and so does a corpus
 // where the document stands elsewhere. One thread; takes turns at the compute gate.
 #pragma once
@@ -33,27 +34,42 @@ struct SegmentedText {
   }
 };
 
-// A segment's blocks, computed. writes point into kv.
+// A segment's blocks, computed, in the backend's memory.
 struct ComputedSegment {
   std::unique_ptr<KvSequence> kv;
-  std::vector<BlockWrite> writes;  // all of the segment, in order
+  std::vector<BlockWrite> writes;  // all of the segment, in order; payloads are kv's
 };
+
+// Payloads that lie in a device's memory are copied to *stage, which grows to the largest call, and
+// are read there from then on; others stay where they are.
+Status BringToHost(Backend& backend, std::span<BlockWrite> writes, std::unique_ptr<Buffer>* stage);
 
 class SegmentRunner {
  public:
-  // preamble: the leased blocks of it, empty while it is itself computed; they must outlive this.
+  // preamble: the leased pages of it, empty while it is itself computed; they must outlive this.
   SegmentRunner(const ComputeContext& context, const SegmentedText& text, const KvLayout& layout,
-                std::span<const BlockRef> preamble);
+                std::span<const KvSequence::SharedPage> preamble);
 
-  // kCancelled if stopped.
-  Result<ComputedSegment> Compute(const CorpusSegment& segment, ComputePriority priority,
-                                  const std::stop_token& stop);
+  // In the order of the segments, all of whose pages are in memory together. kCancelled if stopped.
+  Result<std::vector<ComputedSegment>> Compute(std::span<const CorpusSegment> segments,
+                                               ComputePriority priority,
+                                               const std::stop_token& stop);
 
  private:
+  // A segment on its way.
+  struct Work {
+    std::unique_ptr<KvSequence> kv;
+    std::span<const TokenId> left;  // still to be computed
+  };
+  Work Begin(const CorpusSegment& segment) const;
+  Status ComputeNextRuns(std::span<Work> works, ComputePriority priority,
+                         const std::stop_token& stop);
+  ComputedSegment Finish(const CorpusSegment& segment, std::unique_ptr<KvSequence> kv) const;
+
   const ComputeContext& context_;
   const SegmentedText& text_;
   const KvLayout layout_;
-  const std::span<const BlockRef> preamble_;
+  const std::span<const KvSequence::SharedPage> preamble_;
   std::unique_ptr<ForwardScratch> scratch_;
 };
 

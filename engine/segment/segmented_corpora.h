@@ -46,9 +46,16 @@ class SegmentedCorpora {
                           std::span<const TokenId> tokens);
   // Reads the corpus's blocks into the host tier, in order, as far as they fit.
   Result<FetchStats> Warm(const CorpusRecord& record);
+  // The same, and copies them to the device tier, as far as they fit there.
+  Result<Engine::DeviceWarming> WarmDevice(const CorpusRecord& record);
 
  private:
   Result<std::shared_ptr<const LoadedCorpus>> Load(const SegmentRequest& request);
+  // Fetches all blocks, some at a time; each(digests, refs) of the fetched, whose error ends it.
+  // What does not fit any more ends it, too, and is no error.
+  Result<FetchStats> FetchAll(
+      const CorpusRecord& record,
+      const std::function<Status(std::span<const Digest>, std::span<const BlockRef>)>& each);
 
   const ComputeContext context_;
   BlockStore& store_;

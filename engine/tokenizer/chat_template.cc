@@ -133,12 +133,25 @@ std::vector<TokenId> ChatTemplate::QuestionSuffix(std::string_view question) con
 }
 
 std::span<const TokenId> ChatTemplate::QuestionWords(std::span<const TokenId> suffix) const {
-  // A question's text is never taken for special tokens, so this is where it ends.
-  const auto end = std::find(suffix.begin(), suffix.end(), message_end_) - suffix.begin();
+  // A question's text is never taken for special tokens, so the last of them show where it is.
+  const auto last = std::find(suffix.rbegin(), suffix.rend(), message_end_);
+  const auto end = static_cast<size_t>(
+      last == suffix.rend() ? suffix.size() : suffix.size() - 1 - (last - suffix.rbegin()));
+  const auto turn = suffix.first(end);
+  const auto start = std::find(turn.rbegin(), turn.rend(), message_start_);
   std::vector<TokenId> before;
-  tokenizer_->Encode(kBeforeQuestion, false, &before);
-  const size_t first = std::min(before.size(), static_cast<size_t>(end));
-  return suffix.subspan(first, static_cast<size_t>(end) - first);
+  size_t first = 0;
+  if (start == turn.rend()) {
+    tokenizer_->Encode(kBeforeQuestion, false, &before);
+  } else {
+    first = static_cast<size_t>(turn.rend() - start);
+    tokenizer_->Encode("user\n", false, &before);
+  }
+  if (std::equal(before.begin(), before.begin() + std::min(before.size(), end - first),
+                 turn.begin() + first)) {
+    first = std::min(first + before.size(), end);
+  }
+  return suffix.subspan(first, end - first);
 }
 
 bool ChatTemplate::IsStop(TokenId id) const {

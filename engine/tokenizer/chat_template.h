@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/tokenizer/chat_message.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "store/base/result.h"
 
@@ -34,7 +35,13 @@ class ChatTemplate {
   std::vector<TokenId> CorpusPrefix(std::string_view system_text) const;
   // What comes after the corpus, up to where the model answers.
   std::vector<TokenId> QuestionSuffix(std::string_view question) const;
-  // Of a QuestionSuffix the tokens of the question itself.
+  // A conversation without a corpus, up to where the model answers. The template's default system
+  // text opens it if the messages bring none.
+  std::vector<TokenId> Conversation(std::span<const ChatMessage> messages) const;
+  // The same behind a corpus, whose turn the first user's message closes; system texts before it go
+  // into that turn.
+  std::vector<TokenId> ConversationSuffix(std::span<const ChatMessage> messages) const;
+  // Of a suffix the tokens of the last question itself.
   std::span<const TokenId> QuestionWords(std::span<const TokenId> suffix) const;
   // True for the tokens that end an answer.
   bool IsStop(TokenId id) const;
@@ -43,6 +50,8 @@ class ChatTemplate {
 
  private:
   explicit ChatTemplate(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  void AppendTurn(std::string_view role, std::string_view content, std::vector<TokenId>* ids) const;
+  void AppendAnswerBegin(std::vector<TokenId>* ids) const;
 
   const Tokenizer* tokenizer_;
   std::string default_system_text_;

@@ -35,7 +35,7 @@ Result<std::unique_ptr<Daemon>> DaemonTest::NewDaemon() {
   auto store = std::make_unique<FakeBlockStore>(disk_);
   auto engine = std::make_unique<FakeEngine>(*store, controls_);
   return Daemon::Start(options_, std::move(store), std::move(engine), Daemon::SystemNowMs,
-                       peer_of_);
+                       /*metrics=*/nullptr, peer_of_);
 }
 
 void DaemonTest::StartDaemon() {

@@ -90,6 +90,20 @@ Status FakeEngine::CheckFits(uint64_t tokens) const {
                               " tokens, the limit is " + std::to_string(model_.context_tokens));
 }
 
+std::vector<TokenId> FakeEngine::Tokenize(std::string_view text, bool /*parse_special*/) const {
+  return {reinterpret_cast<const unsigned char*>(text.data()),
+          reinterpret_cast<const unsigned char*>(text.data()) + text.size()};
+}
+
+Result<std::string> FakeEngine::Detokenize(std::span<const TokenId> ids) const {
+  std::string text;
+  for (const TokenId id : ids) {
+    if (id > 255) return InvalidArgumentError("no such token");
+    text.push_back(static_cast<char>(id));
+  }
+  return text;
+}
+
 Result<std::unique_ptr<CorpusTokenizer>> FakeEngine::NewCorpusTokenizer(
     std::string_view /*preamble*/, bool /*appending*/, uint64_t first_token) {
   controls_.WaitForTokenizer();
@@ -160,8 +174,11 @@ Status FakeEngine::Prefill(std::string_view name,
 
 Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request, const AnswerSink& sink,
                                        std::stop_token stop) {
-  ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(request.corpus));
-  if (record.state != CorpusState::kReady) return NotReadyError("corpus is not ready");
+  CorpusRecord record;
+  if (!request.corpus.empty()) {
+    ASSIGN_OR_RETURN(record, store_.GetCorpus(request.corpus));
+    if (record.state != CorpusState::kReady) return NotReadyError("corpus is not ready");
+  }
   if (request.question == "fail") return CorruptionError("scripted");
   const bool forever = request.question == "forever";
   const std::string piece = request.question == "big" ? std::string(256 << 10, 'x') : "w ";
@@ -193,7 +210,11 @@ Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request, const Ans
   report.finish_reason = report.answers.front().finish_reason;
   --controls_.asks_running;
   report.cached_tokens = record.tokens;
-  report.prompt_tokens = record.tokens + request.question.size();
+  report.prompt_tokens = record.tokens;
+  for (const ChatMessage& message : request.messages) {
+    report.prompt_tokens += message.content.size();
+  }
+  if (request.messages.empty()) report.prompt_tokens += request.question.size();
   if (request.question != "cite") return report;
   report.citations.push_back({"docs/a.txt", 10, 20, 3, 5, 0.5});
   report.selection.emplace();

@@ -50,12 +50,15 @@ struct FakeEngineControls {
 //   "big"      max_tokens pieces of 256 KiB
 //   "fail"     kCorruption
 //   "options"  its options are kept in last_answers
+// Without a corpus it answers the same, its prompt being the bytes of all messages.
 class FakeEngine : public Engine {
  public:
   FakeEngine(BlockStore& store, FakeEngineControls& controls);
 
   const ModelSummary& model() const override { return model_; }
   uint64_t reserved_tokens() const override { return 0; }
+  std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const override;
+  Result<std::string> Detokenize(std::span<const TokenId> ids) const override;
   Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
                                                               bool appending,
                                                               uint64_t first_token) override;

@@ -183,15 +183,6 @@ TEST(CtlCli, RefusesWhatMakesNoSense) {
   Refused({"completion", "tcsh"});
 }
 
-TEST(CtlCli, LaterVerbsAreNotInThisVersion) {
-  for (const char* verb : {"top", "stats"}) {
-    const ParseFailure failure = Refused({verb, "x", "--model", "m", "-o", "json"});
-    EXPECT_EQ(failure.error.code_text, "not_in_this_version") << verb;
-    EXPECT_EQ(failure.output, OutputMode::kJson);
-    for (const VerbWord& known : DescribeCommands().verbs) EXPECT_NE(known.name, verb);
-  }
-}
-
 TEST(CtlCli, AnErrorKnowsTheOutputModeThatWasAskedFor) {
   EXPECT_EQ(Refused({"show", "-o", "json"}).output, OutputMode::kJson);
   EXPECT_EQ(Refused({"--output=yaml", "nonsense"}).output, OutputMode::kYaml);

@@ -33,7 +33,6 @@ const std::map<std::string, int>& Promised() {
       {"interrupted", 130},
       {"protocol", 1},
       {"usage", 2},
-      {"not_in_this_version", 2},
       {"nothing_to_do", 9},
       {"declined", 1},
       {"unhealthy", 1},

@@ -106,6 +106,26 @@ TEST_F(ChatTemplateTest, WrapsTheCorpusAndTheQuestion) {
   EXPECT_EQ(chat->CorpusPrefix("").front(), *tokenizer_->FindSpecial("<|im_start|>"));
 }
 
+TEST_F(ChatTemplateTest, ConversationsHaveTheirTurns) {
+  Load(Join({kLoop, kMessage, kEnd}), true);
+  const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);
+  ASSERT_TRUE(chat.ok()) << chat.status().ToString();
+  const std::vector<ChatMessage> messages = {
+      {"system", "Be brief"}, {"user", "One?"}, {"assistant", "1."}, {"user", "Two?"}};
+  EXPECT_EQ(tokenizer_->Decode(chat->Conversation(messages)),
+            "<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nOne?<|im_end|>\n"
+            "<|im_start|>assistant\n1.<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n"
+            "<|im_start|>assistant\n");
+  const std::vector<TokenId> suffix = chat->ConversationSuffix(messages);
+  EXPECT_EQ(tokenizer_->Decode(suffix),
+            "\n\nBe brief\n\nOne?<|im_end|>\n<|im_start|>assistant\n1.<|im_end|>\n"
+            "<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(tokenizer_->Decode(chat->QuestionWords(suffix)), "Two?");
+  const std::vector<ChatMessage> one = {{"user", "Why?"}};
+  EXPECT_EQ(chat->ConversationSuffix(one), chat->QuestionSuffix("Why?"));
+  EXPECT_EQ(tokenizer_->Decode(chat->QuestionWords(chat->QuestionSuffix("Why?"))), "Why?");
+}
+
 TEST_F(ChatTemplateTest, TextsCannotSmuggleSpecialTokens) {
   Load(Join({kLoop, kMessage, kEnd}), true);
   const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);

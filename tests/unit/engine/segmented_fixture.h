@@ -31,7 +31,7 @@ class SegmentedFixture : public EngineFixture {
     CorpusRequest request;
     request.name = name;
     request.mode = "segmented";
-    request.kv_format = "bf16";
+    request.kv_format = kv_format_;
     request.update = update;
     return engine_->CreateCorpus(request, *std::move(tokenizer));
   }
@@ -76,6 +76,8 @@ class SegmentedFixture : public EngineFixture {
     }
     return bytes;
   }
+
+  std::string kv_format_ = "bf16";  // of corpora made from now on
 
   // Sixty words that no other document has.
   static std::string Needle() {

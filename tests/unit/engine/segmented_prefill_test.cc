@@ -46,8 +46,8 @@ TEST_F(SegmentedPrefillTest, ADocumentComputedElsewhereHasTheSameBytes) {
 }
 
 TEST_F(SegmentedPrefillTest, AStoppedPrefillGoesOnWithTheSameBlocks) {
-  const std::vector<Document> documents = {
-      {"a", Prose(260, 1)}, {"b", Prose(260, 2)}, {"c", Prose(260, 3)}, {"d", Prose(260, 4)}};
+  std::vector<Document> documents;  // of several publishes
+  for (int i = 0; i < 8; ++i) documents.push_back({"d" + std::to_string(i), Prose(260, i)});
   IngestSegmented("whole", documents);
   const auto chain = store_->GetCorpus("whole")->chain;
   const std::string expected = BytesOf("whole");

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "store/base/clock.h"
+#include "store/miss_explain_tenant.h"
 #include "tests/unit/store/bundle_fixture.h"
 
 namespace corpusd {
@@ -92,7 +93,7 @@ TEST_F(MissTest, ATenantIsNotToldOfAnothersText) {
     for (const std::string tenant : {"globex", ""}) {
       for (const auto& tokens : {corpus.tokens, moved}) {
         const auto report =
-            ExplainMiss(*store_, {identity, tokens, kTestBlockTokens, "ff", nullptr, tenant});
+            ExplainMissTo(tenant, *store_, {identity, tokens, kTestBlockTokens, "ff"});
         ASSERT_TRUE(report.ok());
         EXPECT_EQ(report->reason(), MissReason::kNeverSeen);
         EXPECT_EQ(report->other_corpus, "");
@@ -100,7 +101,7 @@ TEST_F(MissTest, ATenantIsNotToldOfAnothersText) {
       }
     }
     const auto own =
-        ExplainMiss(*store_, {identity, corpus.tokens, kTestBlockTokens, "ff", nullptr, "acme"});
+        ExplainMissTo("acme", *store_, {identity, corpus.tokens, kTestBlockTokens, "ff"});
     EXPECT_EQ(own->other_corpus, removed ? "" : "acme/filings");
   }
 }
