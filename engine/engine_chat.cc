@@ -67,6 +67,7 @@ Result<QuestionReport> LlamaEngine::AskPlain(const QuestionRequest& request, con
   report.first_token_ms = generated.first_token_ms;
   report.attended_tokens = kv.tokens();
   ReportGenerated(std::move(generated), start, &report);
+  if (options_.observer != nullptr) options_.observer->OnAnswer(report);
   return report;
 }
 
@@ -86,7 +87,6 @@ void LlamaEngine::ReportGenerated(GenerationReport generated,
   report->answer = generated.answers.front().text;
   report->finish_reason = generated.answers.front().finish_reason;
   report->answers = std::move(generated.answers);
-  if (options_.observer != nullptr) options_.observer->OnAnswer(*report);
 }
 
 }  // namespace corpusd

@@ -33,13 +33,16 @@ Result<KvFormat> LlamaEngine::FormatOf(std::string_view kv_format) const {
 
 Result<KvLayout> LlamaEngine::LayoutOfFormat(std::string_view kv_format) const {
   ASSIGN_OR_RETURN(const KvFormat blocks, FormatOf(kv_format));
-  return calibrations_->LayoutOf(blocks);
+  ASSIGN_OR_RETURN(KvLayout layout, calibrations_->LayoutOf(blocks));
+  layout.parts = model_->parts();
+  return layout;
 }
 
 Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
   KvLayout layout;
   ASSIGN_OR_RETURN(layout.blocks, model_->Format(record.kv_format));
   ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
+  layout.parts = model_->parts();
   if (IsCoded(layout.blocks)) {
     const auto field =
         std::find_if(record.identity.begin(), record.identity.end(),

@@ -39,6 +39,13 @@ std::vector<IdentityField> CorpusIdentity(const IdentityInputs& inputs, const Mo
     fields.push_back({"kv_calibration", inputs.calibration_digest});
     fields.push_back({"kv_sinks", std::to_string(kSinkTokens)});
   }
+  if (const auto parts = LayerPartsOf(config); parts != nullptr) {
+    std::string text;
+    for (const LayerPart& part : parts->parts) {
+      text += (text.empty() ? "" : ",") + part.kind + "x" + std::to_string(part.layers);
+    }
+    fields.push_back({"kv_parts", text});
+  }
   return fields;
 }
 

@@ -117,6 +117,11 @@ class LlamaEngine final : public Engine {
   Status PrefillSegmented(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
                           const std::function<void(const PrefillProgress&)>& progress,
                           const std::stop_token& stop);
+  // Of a layout with parts: cuts or lengthens the corpus to the last restore point that the store
+  // has of its chain, of which so many blocks are stored.
+  Status GoToRestorePoint(const KvLayout& layout, std::span<const TokenId> tokens,
+                          std::span<const Digest> chain, size_t known_blocks, CorpusRecord* record,
+                          PrefillProgress* progress);
   // All blocks are there: the corpus is ready, and takes the place of the one it replaces.
   Status FinishPrefill(CorpusRecord record);
   // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.

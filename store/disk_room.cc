@@ -21,8 +21,10 @@ constexpr int64_t kImportPatienceMs = 60'000;
 // Uses of corpora of which nothing is remembered lie so far apart, in turnovers of the tier.
 constexpr double kSeedTurn = 1.0 / 32;
 
+// With the parts, which go first, if those are all of its blocks.
 uint64_t BytesOf(const CorpusRecord& record, uint64_t blocks) {
-  return blocks * (record.block_bytes + kPinnedBlockOverheadBytes);
+  const uint64_t parts = blocks == record.chain.size() ? HeldPartBytes(record) : 0;
+  return blocks * (record.block_bytes + kPinnedBlockOverheadBytes) + parts;
 }
 
 bool Expired(const CorpusRecord& record, int64_t now_ms) {
@@ -267,8 +269,8 @@ EvictPlan DurableBlockStore::EvictFromMemory(TierKind from, uint64_t bytes, bool
     if (plan.bytes >= bytes) break;
     const CorpusRecord& record = records[i];
     const auto [blocks, freed] = from == TierKind::kDevice
-                                     ? device_->table().Drop(record.chain, dry_run)
-                                     : host_.Drop(record.chain, dry_run);
+                                     ? device_->table().Drop(AllDigests(record), dry_run)
+                                     : host_.Drop(AllDigests(record), dry_run);
     if (blocks == 0) continue;
     plan.steps.push_back({record.name, record.id, record.chain.size(), blocks, freed,
                           candidates[i].priority < 0, why[i]});

@@ -17,6 +17,13 @@ uint64_t WholeBlocks(const CorpusRecord& record) {
   return std::max<uint64_t>(record.chain.size(), record.whole_blocks);
 }
 
+// What it keeps at once, however long it becomes.
+uint64_t MostParts(const CorpusRecord& record, const CorpusPart& part) {
+  return std::min(WholeBlocks(record), part.blocks_max);
+}
+
+uint64_t InPages(uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
+
 bool IsLarger(const PinLedger::Entry* a, const PinLedger::Entry* b) {
   return a->bytes != b->bytes ? a->bytes > b->bytes : a->corpus < b->corpus;
 }
@@ -68,7 +75,11 @@ bool PinHolds(const CorpusRecord& record, int64_t now_ms) {
 }
 
 uint64_t PinCharge(const CorpusRecord& record) {
-  return WholeBlocks(record) * (record.block_bytes + kPinnedBlockOverheadBytes);
+  uint64_t bytes = WholeBlocks(record) * (record.block_bytes + kPinnedBlockOverheadBytes);
+  for (const CorpusPart& part : record.parts) {
+    bytes += MostParts(record, part) * (part.block_bytes + kPinnedBlockOverheadBytes);
+  }
+  return bytes;
 }
 
 PinLedger::Entry PinLedger::MakeEntry(const CorpusRecord& record) const {
@@ -79,8 +90,10 @@ PinLedger::Entry PinLedger::MakeEntry(const CorpusRecord& record) const {
               PinCharge(record),
               0,
               0};
-  const uint64_t pages = (record.block_bytes + kPageBytes - 1) / kPageBytes;
-  const uint64_t memory_bytes = WholeBlocks(record) * pages * kPageBytes;
+  uint64_t memory_bytes = WholeBlocks(record) * InPages(record.block_bytes);
+  for (const CorpusPart& part : record.parts) {
+    memory_bytes += MostParts(record, part) * InPages(part.block_bytes);
+  }
   if (entry.tier == TierKind::kHost) entry.host_bytes = memory_bytes;
   if (entry.tier == TierKind::kDevice) entry.device_bytes = memory_bytes;
   return entry;

@@ -69,7 +69,17 @@ std::optional<PrefillRate> MeasuredRate(const v1::ListReply& corpora, const std:
 }
 
 uint64_t FormatBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format) {
-  return plan.blocks * format.block_bytes();
+  uint64_t bytes = plan.blocks * format.block_bytes();
+  for (const v1::PlanPart& part : format.parts()) {
+    bytes += std::min<uint64_t>(plan.blocks, part.blocks_max()) * part.block_bytes();
+  }
+  return bytes;
+}
+
+uint64_t KeepAllBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format) {
+  uint64_t block_bytes = format.block_bytes();
+  for (const v1::PlanPart& part : format.parts()) block_bytes += part.block_bytes();
+  return plan.blocks * block_bytes;
 }
 
 std::string FitIn(const v1::DiskUsageReply& usage, const std::string& tier, uint64_t bytes) {

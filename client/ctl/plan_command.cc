@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "client/ctl/commands.h"
 #include "client/ctl/corpus_plan.h"
@@ -97,6 +99,7 @@ Json FormatsToJson(const CorpusPlan& plan, const PlanAnswers& answers) {
     const uint64_t bytes = FormatBytesOf(plan, format);
     formats.push_back({{"name", format.name()},
                        {"bytes", bytes},
+                       {"keep_all_bytes", KeepAllBytesOf(plan, format)},
                        {"fits",
                         {{"device", FitIn(answers.usage, "device", bytes)},
                          {"host", FitIn(answers.usage, "host", bytes)},
@@ -129,6 +132,29 @@ Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
           {"skipped", SkippedToJson(skipped)}};
 }
 
+// Of a model whose layers do not all see everything: beside what keeping all of them would take.
+void PrintFormats(const CommandContext& context, const CorpusPlan& plan,
+                  const PlanAnswers& answers) {
+  const v1::PlanReply& reply = answers.plan;
+  const bool parts = reply.formats_size() > 0 && reply.formats(0).parts_size() > 0;
+  std::vector<Column> columns = {{"FORMAT"}, {"SIZE", Align::kRight}};
+  if (parts) columns.push_back({"ALL LAYERS KEPT", Align::kRight});
+  for (const char* tier : {"DEVICE", "HOST", "DISK"}) columns.push_back({tier});
+  TablePrinter table(columns);
+  for (const v1::PlanFormat& format : reply.formats()) {
+    const uint64_t bytes = FormatBytesOf(plan, format);
+    const bool usual = format.name() == reply.default_format();
+    std::vector<std::string> cells = {format.name() + (usual ? " (default)" : ""),
+                                      FormatBytes(bytes)};
+    if (parts) cells.push_back(FormatBytes(KeepAllBytesOf(plan, format)));
+    for (const char* tier : {"device", "host", "disk"}) {
+      cells.push_back(FitIn(answers.usage, tier, bytes));
+    }
+    table.AddRow(std::move(cells));
+  }
+  table.Print(context.console.out, StyleOf(context));
+}
+
 void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const PlanAnswers& answers) {
   const v1::PlanReply& reply = answers.plan;
   const bool whole = plan.text.sample_bytes == plan.text.text_bytes;
@@ -156,15 +182,7 @@ void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const Plan
   }
   PrintFields(context.console.out, fields, StyleOf(context));
   context.console.out << '\n';
-  TablePrinter table({{"FORMAT"}, {"SIZE", Align::kRight}, {"DEVICE"}, {"HOST"}, {"DISK"}});
-  for (const v1::PlanFormat& format : reply.formats()) {
-    const uint64_t bytes = FormatBytesOf(plan, format);
-    const bool usual = format.name() == reply.default_format();
-    table.AddRow({format.name() + (usual ? " (default)" : ""), FormatBytes(bytes),
-                  FitIn(answers.usage, "device", bytes), FitIn(answers.usage, "host", bytes),
-                  FitIn(answers.usage, "disk", bytes)});
-  }
-  table.Print(context.console.out, StyleOf(context));
+  PrintFormats(context, plan, answers);
 }
 
 ClientResult<Done> CheckModel(const Arguments& arguments, const v1::PlanReply& reply) {

@@ -148,6 +148,26 @@ void AddCorpora(const TopReading& now, bool color, std::vector<std::string>* lin
   AddTable(table, color, lines);
 }
 
+// Colours have no width, and all of them stay, so that none goes on after the line.
+std::string CutToWidth(std::string_view line, size_t width) {
+  std::string cut;
+  size_t used = 0;
+  while (!line.empty()) {
+    const bool color = line.front() == '\x1b';
+    const size_t end = color ? line.find('m') + 1 : std::min(line.find('\x1b'), line.size());
+    const std::string_view part = line.substr(0, end);
+    line.remove_prefix(part.size());
+    if (color) {
+      cut += part;
+    } else {
+      const std::string text = TruncateToWidth(part, width - used);
+      used += DisplayWidth(text);
+      cut += text;
+    }
+  }
+  return cut;
+}
+
 Json NumberOrNull(std::optional<double> number) { return number ? Json(*number) : Json(nullptr); }
 
 }  // namespace
@@ -192,10 +212,7 @@ std::vector<std::string> TopLines(const TopReading& before, const TopReading& no
     lines.resize(static_cast<size_t>(size.rows));
   }
   for (std::string& line : lines) {
-    // A coloured row is cut without its colours, which have no width but may be torn.
-    if (line.find('\x1b') == std::string::npos) {
-      line = TruncateToWidth(line, static_cast<size_t>(std::max(size.columns, 0)));
-    }
+    line = CutToWidth(line, static_cast<size_t>(std::max(size.columns, 0)));
   }
   return lines;
 }

@@ -8,6 +8,7 @@
 #include "daemon/http/json_text.h"
 #include "daemon/http/perform.h"
 #include "daemon/http/source_files.h"
+#include "daemon/metrics/daemon_metrics.h"
 #include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/ingest_call.h"
@@ -175,7 +176,11 @@ void Create(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange,
   Peer acting;
   const Status admitted = Admit(context, request.identity, &begin, &sink, &acting);
   ingest.waiting = std::make_shared<Waiting>();
-  ingest.call = std::make_shared<Call>(1, sink, services.timers, nullptr);
+  ingest.call = std::make_shared<Call>(1, sink, services.timers,
+                                       [&metrics = services.metrics](StatusCode code) {
+                                         metrics.OnRequest("http", "/v1/corpora", code);
+                                       });
+  ingest.call->set_label(request.id);
   if (!admitted.ok()) return ingest.call->Fail(admitted);
   // Between its pieces nobody works on an ingest, so it must end by itself when cancelled.
   ingest.call->OnStop([weak = std::weak_ptr<Call>(ingest.call)] {

@@ -4,6 +4,8 @@
 
 #include "daemon/http/api_error.h"
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/metrics/label_values.h"
 #include "store/lease_table.h"
 
 namespace corpusd {
@@ -48,6 +50,15 @@ HttpResponse NoRoute(const HttpRequest& request, const RouteMatch& match) {
   return response;
 }
 
+// What an HTTP status is counted as: kOk, or the first code that has it.
+StatusCode CodeOfHttpStatus(int status) {
+  if (status < 400) return StatusCode::kOk;
+  for (const StatusCode code : kCountedErrors) {
+    if (StatusCodeHttp(code) == status) return code;
+  }
+  return status < 500 ? StatusCode::kInvalidArgument : StatusCode::kInternal;
+}
+
 }  // namespace
 
 size_t HttpService::BodyBytesMax(const HttpRequest& request) const {
@@ -60,6 +71,9 @@ void HttpService::Run(const Route& route, const std::shared_ptr<HttpExchange>& e
   try {
     if (route.answer != nullptr) return route.answer(context_, exchange);
     Result<HttpResponse> response = route.reply(context_, exchange->request());
+    const StatusCode code =
+        response.ok() ? CodeOfHttpStatus(response->status) : response.status().code();
+    context_.services().metrics.OnRequest("http", route.pattern, code);
     exchange->Send(response.ok() ? *std::move(response) : ErrorReply(response.status()));
   } catch (const std::exception& error) {  // out of memory: the root of a worker's task
     Log(LogLevel::kError, "http_failed",

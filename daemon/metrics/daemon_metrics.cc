@@ -146,9 +146,11 @@ struct DaemonMetrics::Families {
     for (const StatusCode code : kCountedErrors) {
       errors.Add({{"code", std::string(StatusCodeText(code))}});
     }
-    connections.Add({{"surface", "rpc"}});
-    connected.Add({{"surface", "rpc"}});
-    refused.Add({{"surface", "rpc"}});
+    for (const char* surface : {"rpc", "http"}) {
+      connections.Add({{"surface", surface}});
+      connected.Add({{"surface", surface}});
+      refused.Add({{"surface", surface}});
+    }
     for (const char* kind : {"prefill", "scrub"}) {
       for (const char* state : {"done", "failed", "cancelled"}) {
         jobs.Add({{"kind", kind}, {"state", state}});

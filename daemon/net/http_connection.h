@@ -28,7 +28,7 @@ struct HttpConnectionOptions {
   // A write that the client does not take in this time ends the connection, and so does this much
   // that waits to be written.
   std::chrono::milliseconds write_timeout{30000};
-  size_t queued_bytes_max = size_t{64} << 20;
+  size_t queued_bytes_max = size_t{8} << 20;
   // A stream in which nothing comes for so long gets a comment.
   std::chrono::milliseconds ping_interval{15000};
 };

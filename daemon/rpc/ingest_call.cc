@@ -1,5 +1,6 @@
 #include "daemon/rpc/ingest_call.h"
 
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -74,8 +75,12 @@ void IngestCall::Drain() {
       pieces_.pop_front();
     }
     const bool dead = call_->ended() || call_->stop_token().stop_requested();
-    const Status status =
-        dead ? CancelledError("ingest of '" + begin_.name() + "' was cancelled") : Handle(piece);
+    Status status = CancelledError("ingest of '" + begin_.name() + "' was cancelled");
+    try {
+      if (!dead) status = Handle(piece);
+    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
+      status = InternalError(std::string("the ingest failed: ") + error.what());
+    }
     if (!status.ok()) {
       tokenizer_.reset();
       place_.reset();
@@ -256,7 +261,8 @@ Status IngestCall::CloseCorpus() {
   const JobRecord job = services_.jobs.SubmitPrefill(record->name, *std::move(place_));
   place_.reset();
   Log(LogLevel::kInfo, "ingest",
-      {{"corpus", record->name},
+      {{"request", call_->label()},
+       {"corpus", record->name},
        {"append", begin_.append()},
        {"update", begin_.update()},
        {"tokens", record->tokens},

@@ -144,6 +144,7 @@ std::shared_ptr<Call> RpcSession::Open(const v1::Request& request,
         metrics.OnRequest("rpc", method, code);
         if (const auto session = weak.lock()) session->Forget(id);
       });
+  call->set_label("rpc-" + std::to_string(session_id_) + "-" + std::to_string(id));
   {
     std::lock_guard lock(mutex_);
     if (closed_) return nullptr;

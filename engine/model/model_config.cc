@@ -116,6 +116,24 @@ Status ValidateModelConfig(const ModelConfig& c) {
   return ValidateRope(c.rope, c.head_dim);
 }
 
+std::shared_ptr<const LayerParts> LayerPartsOf(const ModelConfig& config) {
+  LayerParts all;
+  all.parts.push_back({.kind = "all"});
+  for (const LayerConfig& layer : config.layer_configs) {
+    LayerPart part{"all", layer.span == AttentionSpan::kWindow, layer.span_tokens, 0};
+    if (layer.span == AttentionSpan::kAll) part.span_tokens = 0;
+    if (layer.span != AttentionSpan::kAll) {
+      part.kind = (part.window ? "w" : "c") + std::to_string(part.span_tokens);
+    }
+    auto known = std::find_if(all.parts.begin(), all.parts.end(),
+                              [&](const LayerPart& p) { return p.kind == part.kind; });
+    if (known == all.parts.end()) known = all.parts.insert(all.parts.end(), part);
+    all.places.push_back({static_cast<uint32_t>(known - all.parts.begin()), known->layers++});
+  }
+  if (all.parts.size() == 1) return nullptr;
+  return std::make_shared<const LayerParts>(std::move(all));
+}
+
 bool ModelConfig::IsPlain() const {
   for (const LayerConfig& layer : layer_configs) {
     if (!CanonicalLayer(layer, feed_forward).empty()) return false;

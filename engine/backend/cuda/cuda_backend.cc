@@ -260,7 +260,11 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
   const auto rope = arrays_.Rope(input.rope);
   const auto basis = arrays_.Basis(input.basis, input.shape.kv_heads, input.shape.head_dim);
   if (!Keep(pages.status()) || !Keep(rope.status()) || !Keep(basis.status())) return;
-  for (const cuda::AttentionRow& row : rows) call.pages_max = std::max(call.pages_max, row.pages);
+  call.pages_min = rows.front().pages;
+  for (const cuda::AttentionRow& row : rows) {
+    call.pages_min = std::min(call.pages_min, row.pages);
+    call.pages_max = std::max(call.pages_max, row.pages);
+  }
   const bool sent = rows_ != nullptr && sent_rows_.size() == rows.size() &&
                     std::memcmp(sent_rows_.data(), rows.data(), rows.size_bytes()) == 0;
   if (!sent) {
