@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "daemon/access/tenant_secret.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
 #include "engine/backend/device_backend.h"
@@ -58,6 +59,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   engine_options.device = options.device;
   engine_options.isa = options.isa;
   engine_options.kv_format = options.kv_format;
+  ASSIGN_OR_RETURN(engine_options.tenant_salt, ReadTenantSecret(options.data_dir));
   engine_options.cache_dir = options.data_dir;
   engine_options.calibration_dir = options.data_dir + "/calibration";
   engine_options.calibration_cache = UserCacheFolder();

@@ -265,12 +265,12 @@ Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   return RepairInPieces(context(), *store_, record, layout, tokens, /*stop=*/{});
 }
 
-Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format,
-                                         const SegmentRule& rule) const {
+Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                                         std::string_view tenant) const {
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(kv_format));
   const KvFormat& format = layout.blocks;
   CorpusShape shape;
-  shape.identity = IdentityOf(layout, rule);
+  shape.identity = IdentityOf(layout, rule, SaltOf(options_.tenant_salt, tenant));
   shape.root = ChainRoot(shape.identity);
   shape.mode = rule.window_tokens == 0 ? "exact" : "segmented";
   shape.kv_format = KvFormatName(format);

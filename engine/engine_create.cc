@@ -5,6 +5,7 @@
 #include "engine/llama_engine.h"
 #include "engine/segment/companions.h"
 #include "store/base/clock.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 
@@ -115,7 +116,8 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
     record.kv_format = KvFormatName(layout.blocks);
     record.block_bytes = StoredBytes(layout.OfPart(layout.blocks, 0));
     record.parts = PartsOf(layout, tokens.size());
-    record.identity = IdentityOf(layout, record.segments);
+    record.identity =
+        IdentityOf(layout, record.segments, SaltOf(options_.tenant_salt, TenantOf(record.name)));
     record.root = ChainRoot(record.identity);
   }
   record.tokens = tokens.size();

@@ -3,11 +3,19 @@
 #include <algorithm>
 
 #include "engine/llama_engine.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
 
 constexpr std::string_view kCalibrationField = "kv_calibration";
+
+// Made before daemons had a secret.
+bool IsUnsalted(const CorpusRecord& record) {
+  return std::any_of(record.identity.begin(), record.identity.end(), [](const IdentityField& f) {
+    return f.name == "tenant" && f.value == kUnsaltedTenant;
+  });
+}
 
 }  // namespace
 
@@ -44,8 +52,11 @@ Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
     if (!found.ok()) found = calibrations_->Current();
     ASSIGN_OR_RETURN(layout.calibration, std::move(found));
   }
+  const std::string_view tenant = TenantOf(record.name);
+  const std::string salt =
+      tenant.empty() && IsUnsalted(record) ? "" : SaltOf(options_.tenant_salt, tenant);
   const std::string mismatch =
-      DescribeIdentityMismatch(record.identity, IdentityOf(layout, record.segments));
+      DescribeIdentityMismatch(record.identity, IdentityOf(layout, record.segments, salt));
   if (mismatch.empty()) return layout;
   return FailedPreconditionError("corpus '" + record.name +
                                  "' was made with another identity and is not served: " + mismatch);
@@ -102,10 +113,10 @@ Status LlamaEngine::RecordQuality(const KvLayout& layout, std::span<const TokenI
   }
 }
 
-std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout,
-                                                   const SegmentRule& rule) const {
+std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout, const SegmentRule& rule,
+                                                   std::string_view salt) const {
   return CorpusIdentity(
-      {summary_.digest, tokenizer_->DigestHex(), options_.tenant_salt,
+      {summary_.digest, tokenizer_->DigestHex(), std::string(salt),
        layout.calibration == nullptr ? std::string() : layout.calibration->digest()},
       model_->config(), layout.blocks, ModeField(rule));
 }

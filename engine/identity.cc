@@ -15,6 +15,17 @@ std::string SaltDigest(std::string_view salt) {
 
 }  // namespace
 
+std::string SaltOf(std::string_view secret, std::string_view tenant) {
+  if (tenant.empty()) return std::string(secret);
+  // The secret's size is fixed, and nothing follows the tenant: no two pairs are one text.
+  Sha256 hash;
+  hash.Update("corpusd tenant salt 1");
+  hash.Update(std::to_string(secret.size()) + ":");
+  hash.Update(secret);
+  hash.Update(tenant);
+  return HexText(hash.Finish());
+}
+
 std::vector<IdentityField> CorpusIdentity(const IdentityInputs& inputs, const ModelConfig& config,
                                           const KvFormat& format, std::string_view mode) {
   std::vector<IdentityField> fields = {{"schema", "1"},

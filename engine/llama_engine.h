@@ -74,7 +74,9 @@ class LlamaEngine final : public Engine {
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule) const override;
+  using Engine::ShapeOf;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                              std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 
@@ -107,7 +109,8 @@ class LlamaEngine final : public Engine {
   // AddSinks of a corpus whose tokens these are.
   Status AddSinksOf(const CorpusRecord& record, std::span<const TokenId> tokens,
                     ComputePriority priority, const std::stop_token& stop, KvLayout* layout);
-  std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule) const;
+  std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule,
+                                        std::string_view salt) const;
   Status PrefillExact(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
                       const std::function<void(const PrefillProgress&)>& progress,
                       const std::stop_token& stop);

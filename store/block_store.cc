@@ -157,7 +157,9 @@ Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
 Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
                                                      std::span<const TokenId> tokens) {
   RETURN_IF_ERROR(gate_.Admit("making corpus '" + record.name + "'"));
-  RETURN_IF_ERROR(MakeRoom(tokens.size_bytes(), {}, record.name));
+  CorpusRecord room;  // of its blocks none is there yet, and it has no id
+  room.name = record.name;
+  RETURN_IF_ERROR(MakeRoom(tokens.size_bytes(), room, record.name));
   RETURN_IF_ERROR(CheckCap(tokens.size_bytes()));
   const std::lock_guard lock(mutex_);
   if (catalog_->Find(record.name) != nullptr) {

@@ -149,11 +149,12 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // fit; of 0 bytes: evicts as far as it goes. Does nothing unless evict_disk. Takes mutex_.
   Status MakeRoom(uint64_t needed_bytes, const CorpusRecord& record, const std::string& what);
   // Of the disk tier, for the corpus of this id (0: none). Holds mutex_.
-  Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, uint64_t for_corpus) const;
+  // room: for whom; null: whoever it is, all may go.
+  Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, const CorpusRecord* room) const;
   Status ExecuteLocked(EvictPlan* plan, EvictionReason reason, const std::string& detail);
   EvictPlan EvictFromMemory(TierKind from, uint64_t bytes, bool dry_run);
   // The corpora that may lose blocks; adds to the plan why others may not.
-  std::vector<EvictableCorpus> EvictableLocked(uint64_t for_corpus, EvictPlan* plan) const;
+  std::vector<EvictableCorpus> EvictableLocked(const CorpusRecord* room, EvictPlan* plan) const;
   // Heat of corpora of which the catalogue remembers none, by their last use.
   void SeedHeat();
   Heat HeatOfLocked(uint64_t corpus_id) const;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "store/base/units.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -27,9 +28,11 @@ bool IsLarger(const PinLedger::Entry* a, const PinLedger::Entry* b) {
   return a->bytes != b->bytes ? a->bytes > b->bytes : a->corpus < b->corpus;
 }
 
-// "'filings' 2.0 GiB (alice), 'mail' 1.0 GiB (bob) and 3 more"
-std::string WhoHoldsWhat(std::vector<const PinLedger::Entry*> entries) {
-  if (entries.empty()) return "no other pin holds anything";
+// "'filings' 2.0 GiB (alice), 'mail' 1.0 GiB (bob) and 3 more", to somebody of this tenant.
+std::string WhoHoldsWhat(std::vector<const PinLedger::Entry*> entries, std::string_view tenant) {
+  std::erase_if(entries,
+                [&](const PinLedger::Entry* entry) { return TenantOf(entry->corpus) != tenant; });
+  if (entries.empty()) return "no other pin of yours holds anything";
   std::sort(entries.begin(), entries.end(), IsLarger);
   std::string text;
   for (size_t i = 0; i < std::min(entries.size(), kNamedMax); ++i) {
@@ -58,7 +61,7 @@ Status CheckClaim(const PinLedger::Entry& wanted,
   return ResourceExhaustedError("cannot pin corpus '" + wanted.corpus + "': it needs " +
                                 FormatBytes(claim.needed_bytes) + ", and of " + claim.limit + " (" +
                                 FormatBytes(claim.limit_bytes) + ") " + FormatBytes(held_bytes) +
-                                " are promised, " + WhoHoldsWhat(others) +
+                                " are promised, " + WhoHoldsWhat(others, TenantOf(wanted.corpus)) +
                                 ": unpin one of them, or raise " + claim.remedy);
 }
 

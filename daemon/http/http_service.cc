@@ -27,6 +27,15 @@ WorkerPool& PoolOf(const Services& services, RoutePool pool) {
   return services.admin;
 }
 
+HttpResponse Unauthorized(const Status& why) {
+  ApiError error = ToApiError(why);
+  error.status = 401;
+  error.code = "invalid_api_key";
+  HttpResponse response = ErrorReply(error);
+  response.headers.push_back({"WWW-Authenticate", "Bearer"});
+  return response;
+}
+
 HttpResponse NoRoute(const HttpRequest& request, const RouteMatch& match) {
   std::string path;
   for (const std::string& segment : request.segments) path += "/" + segment;
@@ -78,6 +87,10 @@ void HttpService::Handle(const std::shared_ptr<HttpExchange>& exchange) {
   RouteMatch match = MatchRoute(HttpRoutes(), request);
   if (match.route == nullptr) return exchange->Send(NoRoute(request, match));
   const Route& route = *match.route;
+  if (route.access != Access::kPublic) {
+    const auto principal = context_.services().access.Authenticate(CredentialsOf(request.identity));
+    if (!principal.ok()) return exchange->Send(Unauthorized(principal.status()));
+  }
   const Status access = CheckAccess(request.identity, route.access);
   if (!access.ok()) return exchange->Send(ErrorReply(access));
   if (context_.services().stopping && route.access != Access::kPublic) {

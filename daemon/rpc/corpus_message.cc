@@ -4,7 +4,9 @@
 #include <string>
 
 #include "client/wire/utf8.h"
+#include "daemon/access/tenant_name.h"
 #include "store/pin_ledger.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -29,6 +31,10 @@ bool IsNameCharacter(char c) {
 }  // namespace
 
 Status CheckCorpusName(std::string_view name) {
+  // Who may say a tenant is decided before (daemon/access/request_scope.h).
+  if (const std::string_view tenant = TenantOf(name); IsTenantName(tenant)) {
+    name.remove_prefix(tenant.size() + 1);
+  }
   const bool good = !name.empty() && name.size() <= kNameBytesMax && name[0] != '.' &&
                     name[0] != '-' && std::all_of(name.begin(), name.end(), IsNameCharacter);
   if (good) return OkStatus();

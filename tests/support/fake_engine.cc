@@ -243,10 +243,10 @@ Result<uint64_t> FakeEngine::Repair(std::string_view name) {
   return store_.GetCorpus(name).ok() ? 1 : 0;
 }
 
-Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format,
-                                        const SegmentRule& /*rule*/) const {
+Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format, const SegmentRule& /*rule*/,
+                                        std::string_view tenant) const {
   CorpusShape shape;
-  shape.identity = {{"weights", model_.digest}};
+  shape.identity = {{"weights", model_.digest}, {"tenant", std::string(tenant)}};
   shape.root = ChainRoot(shape.identity);
   shape.kv_format = kv_format;
   shape.block_tokens = 8;
