@@ -164,12 +164,11 @@ class HybridFixture : public EngineFixture {
 
   // Every stored byte is the one that a model keeping everything has, and what the next token sees
   // is stored.
-  void ExpectAsKeptWhole(const std::string& name, std::span<const TokenId> ids) {
+  void ExpectAsKeptWhole(const std::string& name, const KvSequence& all) {
     const CorpusRecord record = *store_->GetCorpus(name);
-    ASSERT_EQ(record.durable_tokens, ids.size());
+    ASSERT_EQ(record.durable_tokens, all.tokens());
     ASSERT_EQ(record.state, CorpusState::kReady);
-    const auto all = KeepAll(ids);
-    const auto blocks = all->OwnBlocks();
+    const auto blocks = all.OwnBlocks();
     ASSERT_EQ(blocks.size(), record.chain.size());
     const auto layout = Layout();
     const uint64_t layer_bytes = layout.blocks.LayerBytes();
@@ -195,23 +194,22 @@ class HybridFixture : public EngineFixture {
     }
     ASSERT_EQ(record.parts.size() + 1, layout.parts->parts.size());
     for (size_t p = 0; p < held.size(); ++p) {
-      for (const uint64_t block : SeenBlocks(layout.parts->parts[p + 1], ids.size())) {
+      for (const uint64_t block : SeenBlocks(layout.parts->parts[p + 1], all.tokens())) {
         EXPECT_TRUE(held[p].contains(block)) << record.parts[p].kind << " of block " << block;
       }
     }
   }
 
   // A follow-up over the store computes, bit for bit, what it computes over everything.
-  void ExpectSameFollowUp(const std::string& name, std::span<const TokenId> ids) {
+  void ExpectSameFollowUp(const std::string& name, const KvSequence& all) {
     const CorpusRecord record = *store_->GetCorpus(name);
     const KvLayout layout = Layout();
     auto arriving = PrefetchCorpus(*store_, record, layout, {});
     ASSERT_TRUE(arriving.ok()) << arriving.status().ToString();
     ASSERT_TRUE(arriving->Whole());
     const auto kv = SequenceOver(*arriving, layout);
-    const auto all = KeepAll(ids);
     KvSequence whole(layout.blocks, layout.blocks);
-    for (const auto& block : all->OwnBlocks()) whole.AddShared(block.bytes.data(), block.tokens);
+    for (const auto& block : all.OwnBlocks()) whole.AddShared(block.bytes.data(), block.tokens);
     const auto next = Ids(9, 77);
     const auto hidden = [&](KvSequence& sequence) {
       const auto scratch = ForwardScratch::Create(*backend_, own_model_->config(), 8);
@@ -226,12 +224,13 @@ class HybridFixture : public EngineFixture {
       }
       return numbers;
     };
-    EXPECT_EQ(hidden(*kv), hidden(whole)) << "after " << ids.size() << " tokens";
+    EXPECT_EQ(hidden(*kv), hidden(whole)) << "after " << all.tokens() << " tokens";
   }
 
   void ExpectExact(const std::string& name, const std::vector<TokenId>& ids) {
-    ExpectAsKeptWhole(name, ids);
-    ExpectSameFollowUp(name, ids);
+    const auto all = KeepAll(ids);
+    ExpectAsKeptWhole(name, *all);
+    ExpectSameFollowUp(name, *all);
     for (const std::string& line : store_->Diagnose()) {
       EXPECT_FALSE(line.starts_with("error")) << line;
     }
