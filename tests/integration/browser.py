@@ -87,7 +87,12 @@ class Browser:
                                                "value": selector})[ELEMENT]
 
     def click(self, selector):
-        self._call("POST", f"/element/{self.find(selector)}/click", {})
+        for attempt in range(5):
+            try:
+                return self._call("POST", f"/element/{self.find(selector)}/click", {})
+            except AssertionError as error:  # what was found has been replaced since
+                if "stale element" not in str(error) or attempt == 4:
+                    raise
 
     def type(self, selector, text):
         self._call("POST", f"/element/{self.find(selector)}/value", {"text": text})

@@ -273,7 +273,7 @@ function corpusRow(corpus) {
       places)),
     element("td", { "data-label": "Pin" }, corpus.pinned
       ? `${corpus.pinned.tier}${corpus.pinned.owner ? ` by ${corpus.pinned.owner}` : ""}` : "-"),
-    element("td", { "data-label": "Last asked" }, ago(corpus.last_used_at)),
+    element("td", { "data-label": "Last asked", class: "used" }),
     element("td", { "data-label": "Actions" }, element("div", { class: "actions" },
       button("Ask", () => { $("corpus").value = corpus.name; $("question").focus(); }, ready),
       corpus.pinned ? button("Unpin", unpin) : button("Pin", pin),
@@ -281,10 +281,26 @@ function corpusRow(corpus) {
 }
 
 function showCorpora() {
-  // What has the keyboard keeps it.
-  const focused = document.activeElement?.dataset?.key;
-  $("corpora").replaceChildren(...state.corpora.map(corpusRow));
-  if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  // A row that says the same stays: a click or a reader in the middle of it is not disturbed.
+  const table = $("corpora"), rows = new Map();
+  for (const row of table.children) rows.set(row.dataset.name, row);
+  const wanted = state.corpora.map((corpus) => {
+    const signature = JSON.stringify({ ...corpus, last_used_at: null });
+    let row = rows.get(corpus.name);
+    if (row?.dataset.signature !== signature) {
+      row = corpusRow(corpus);
+      row.dataset.name = corpus.name;
+      row.dataset.signature = signature;
+    }
+    row.querySelector(".used").textContent = ago(corpus.last_used_at);
+    return row;
+  });
+  if (wanted.length !== table.children.length ||
+      wanted.some((row, i) => row !== table.children[i])) {
+    const focused = document.activeElement?.dataset?.key; // what has the keyboard keeps it
+    table.replaceChildren(...wanted);
+    if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
   $("no-corpora").hidden = state.corpora.length > 0;
   const ready = state.corpora.filter((corpus) => corpus.state === "ready").map((c) => c.name);
   const select = $("corpus"), chosen = select.value;
