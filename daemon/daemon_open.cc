@@ -27,6 +27,12 @@ void LogCalibration(size_t done, size_t windows) {
   Log(LogLevel::kInfo, "kv_calibration", {{"windows_done", done}, {"windows", windows}});
 }
 
+// A line every few passes, too: they take tens of seconds together.
+void LogHeadSearch(size_t done, size_t passes) {
+  if (done % ((passes + 3) / 4) != 0 && done != passes) return;
+  Log(LogLevel::kInfo, "retrieval_heads", {{"passes_done", done}, {"passes", passes}});
+}
+
 }  // namespace
 
 // Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
@@ -66,6 +72,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   engine_options.calibration_text = options.calibration_text;
   engine_options.quality_kld_max = options.quality_kld_max;
   engine_options.on_calibration = LogCalibration;
+  engine_options.on_head_search = LogHeadSearch;
   engine_options.threads = options.threads;
   engine_options.observer = metrics.get();
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(engine_options, store.get()));

@@ -41,7 +41,8 @@ CorpusPlan ReckonPlan(const PlanText& text, const v1::PlanReply& reply, const st
   }
   plan.rate = rate;
   if (rate && rate->tokens_per_s > 0) {
-    plan.prefill_seconds = static_cast<double>(plan.tokens) / rate->tokens_per_s;
+    plan.prefill_seconds =
+        rate->fixed_seconds + static_cast<double>(plan.tokens) / rate->tokens_per_s;
   }
   // Without the corpus each question prefills all of it, or as much as the model can see.
   plan.cold_tokens = std::min<uint64_t>(plan.tokens, reply.exact_tokens_max());

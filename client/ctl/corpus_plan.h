@@ -24,6 +24,7 @@ struct PlanText {
 struct PrefillRate {
   double tokens_per_s = 0;
   std::string corpus;
+  double fixed_seconds = 0;  // that any corpus takes beside its tokens, as far as is known
 };
 
 struct CorpusPlan {

@@ -1,6 +1,8 @@
 // plan: what a corpus of some paths would take, before it is paid for.
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -69,28 +71,46 @@ ClientResult<PlanAnswers> AskDaemon(CorpusClient& client, const std::string& sam
   return answers;
 }
 
+// A little of the sample, taken evenly, as documents of the corpus's mean size: short documents and
+// the windows of long ones cost more a token than others.
+// RETURNS false if the call has failed.
+bool WriteLittle(const std::string& sample, const PlanText& text, IngestWriter& writer) {
+  const size_t mean = std::max<size_t>(text.text_bytes / std::max<uint64_t>(text.documents, 1), 1);
+  const size_t document = std::min(mean, kMeasuredBytes);
+  const size_t documents = std::min(kMeasuredBytes, sample.size()) / document;
+  for (size_t i = 0; i < std::max<size_t>(documents, 1); ++i) {
+    const size_t at = documents < 2 ? 0 : i * (sample.size() - document) / (documents - 1);
+    const bool taken = writer.BeginSource("sample-" + std::to_string(i)) &&
+                       writer.Write(std::string_view(sample).substr(at, document)) &&
+                       writer.EndSource();
+    if (!taken) return false;
+  }
+  return true;
+}
+
 // Prefills a little of the sample as a corpus of its own, and removes it.
 ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sample,
-                                  const std::string& mode) {
+                                  const PlanText& text, const std::string& mode) {
+  const auto start = std::chrono::steady_clock::now();
   v1::IngestBegin begin;
   begin.set_name("plan-" + std::to_string(getpid()));
   begin.set_mode(mode);
   begin.set_priority("low");
   begin.set_ttl_ms(kMeasuredTtlMs);
   client.set_timeout(std::chrono::milliseconds(0));
-  auto reply = client.Ingest(begin, [&](IngestWriter& writer) {
-    return writer.BeginSource("sample") &&
-           writer.Write(std::string_view(sample).substr(0, kMeasuredBytes)) && writer.EndSource();
-  });
+  auto reply =
+      client.Ingest(begin, [&](IngestWriter& writer) { return WriteLittle(sample, text, writer); });
   if (!reply.ok()) return reply.error();
   auto job = client.WatchJob(reply->job().id(), nullptr);
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
   auto corpus = client.Show(begin.name());
   (void)client.Remove(begin.name());  // where that fails its ttl does it
   if (!job.ok()) return job.error();
   auto ended = CheckJobEnd(*job);
   if (!ended.ok()) return ended.error();
   if (!corpus.ok()) return corpus.error();
-  return PrefillRate{corpus->prefill_tokens_per_s(), "a sample"};
+  return PrefillRate{corpus->prefill_tokens_per_s(), "a sample",
+                     std::max(0.0, spent.count() - corpus->prefill_seconds())};
 }
 
 Json FormatsToJson(const CorpusPlan& plan, const PlanAnswers& answers) {
@@ -114,6 +134,7 @@ Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
   if (plan.rate) {
     prefill = {{"seconds", plan.prefill_seconds},
                {"tokens_per_s", plan.rate->tokens_per_s},
+               {"fixed_seconds", plan.rate->fixed_seconds},
                {"measured_on", plan.rate->corpus}};
   }
   return {{"documents", plan.text.documents},
@@ -222,7 +243,7 @@ int RunPlan(const CommandContext& context) {
   const std::string mode = ReckonPlan(text, answers->plan, arguments.mode, std::nullopt).mode;
   auto rate = MeasuredRate(answers->corpora, mode, answers->plan.model_digest());
   if (arguments.measure) {
-    auto measured = Measure(**client, sample, mode);
+    auto measured = Measure(**client, sample, text, mode);
     if (!measured.ok()) return Fail(context, measured.error());
     rate = *measured;
   }

@@ -83,6 +83,8 @@ TEST(CorpusPlan, AnExactCorpusPaysFromTheSecondQuestion) {
   EXPECT_EQ(plan.tokens, 1020u);
   EXPECT_EQ(plan.blocks, 8u);
   EXPECT_DOUBLE_EQ(plan.prefill_seconds, 10.2);
+  EXPECT_DOUBLE_EQ(ReckonPlan(text, Reply(), "auto", PrefillRate{100, "x", 2.5}).prefill_seconds,
+                   12.7);
   EXPECT_EQ(plan.cold_tokens, 1020u);
   EXPECT_EQ(plan.break_even_questions, 2u);
   EXPECT_EQ(FormatBytesOf(plan, Reply().formats(1)), 8u * 260);
@@ -251,6 +253,17 @@ TEST_F(CtlPlan, MeasuresWithACorpusThatItRemoves) {
   }
   EXPECT_FALSE(made.empty());
   EXPECT_EQ(made, removed);
+}
+
+TEST_F(CtlPlan, MeasuresWithDocumentsOfTheCorpusMeanSize) {
+  std::ofstream(folder_ / "a.txt") << std::string(40000, 'a');
+  for (int i = 0; i < 9; ++i) std::ofstream(folder_ / ("s" + std::to_string(i))) << "short text";
+  EXPECT_EQ(Run({"--measure"}).exit_code, 0);
+  size_t documents = 0;
+  for (const v1::Request& request : daemon_.requests()) {
+    documents += request.has_ingest_data() && !request.ingest_data().path().empty() ? 1 : 0;
+  }
+  EXPECT_EQ(documents, 4u) << "16 KiB of documents of 4,009 bytes";
 }
 
 TEST_F(CtlPlan, RefusesAnotherModelAndNothing) {
