@@ -21,7 +21,7 @@ std::string OptionSpec::Variable() const {
 }
 
 const std::vector<OptionSpec>& OptionTable() {
-  static const std::vector<OptionSpec> table = {
+  static const std::vector<OptionSpec> kTable = {
       {"data-dir", "DIR", "",
        "where corpora are kept, a daemon each. Default: $XDG_STATE_HOME/corpusd, else "
        "/var/lib/corpusd"},
@@ -80,7 +80,7 @@ const std::vector<OptionSpec>& OptionTable() {
       {"scrub-rate", "SIZE", "50MiB/s", "what a scrub may read from disk, such as 50MiB/s",
        "scrub"},
   };
-  return table;
+  return kTable;
 }
 
 }  // namespace corpusd

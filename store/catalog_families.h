@@ -28,10 +28,10 @@ enum Family : size_t {
   kChainRows
 };
 inline const std::vector<std::string>& FamilyNames() {
-  static const std::vector<std::string> names = {"meta",   "corpora",   "sources", "uses",
-                                                 "chains", "manifests", "tokens",  "block_tokens",
-                                                 "jobs",   "evictions", "extents", "chain_rows"};
-  return names;
+  static const std::vector<std::string> kNames = {"meta",   "corpora",   "sources", "uses",
+                                                  "chains", "manifests", "tokens",  "block_tokens",
+                                                  "jobs",   "evictions", "extents", "chain_rows"};
+  return kNames;
 }
 
 // Schema 1 had its blocks in ingested table files, which are still read; 1 and 2 had a row a block

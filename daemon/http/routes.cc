@@ -12,7 +12,7 @@ namespace corpusd {
 const std::vector<Route>& HttpRoutes() {
   using enum Access;
   using enum RoutePool;
-  static const std::vector<Route> routes = {
+  static const std::vector<Route> kRoutes = {
       {"GET", "/", kPublic, kAtOnce, false, HandleDashboard},
       {"GET", "/dashboard.css", kPublic, kAtOnce, false, HandleDashboard},
       {"GET", "/dashboard.js", kPublic, kAtOnce, false, HandleDashboard},
@@ -42,7 +42,7 @@ const std::vector<Route>& HttpRoutes() {
       {"POST", "/v1/corpora/{name}/evict", kWriter, kShort, false, HandleEvictCorpus},
       {"GET", "/v1/corpora/{name}/events", kReader, kShort, false, nullptr, AnswerCorpusEvents},
   };
-  return routes;
+  return kRoutes;
 }
 
 }  // namespace corpusd

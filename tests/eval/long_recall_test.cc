@@ -20,7 +20,7 @@ namespace {
 constexpr uint32_t kBlockTokens = 8;  // of FakeEngine
 
 TokenCoder ByteCoder() {
-  static const std::string all = [] {
+  static const std::string kAll = [] {
     std::string bytes;
     for (int i = 0; i < 256; ++i) bytes += static_cast<char>(i);
     return bytes;
@@ -30,7 +30,7 @@ TokenCoder ByteCoder() {
             for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
             return ids;
           },
-          [](TokenId id) { return std::string_view(all).substr(id, 1); }};
+          [](TokenId id) { return std::string_view(kAll).substr(id, 1); }};
 }
 
 // Keeps the tokens, too.
@@ -84,7 +84,8 @@ class ReadingEngine final : public FakeEngine {
     return store_.CreateCorpus(record, tokens);
   }
 
-  Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& /*sink*/,
+  Result<QuestionReport> Ask(const QuestionRequest& request,
+                             const std::function<bool(std::string_view)>& /*sink*/,
                              std::stop_token /*stop*/) override {
     asked.push_back(request);
     ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(request.corpus));

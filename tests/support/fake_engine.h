@@ -51,7 +51,7 @@ struct FakeEngineControls {
 //   "fail"     kCorruption
 //   "options"  its options are kept in last_answers
 // Without a corpus it answers the same, its prompt being the bytes of all messages.
-// A tokenizer given the text "no memory" throws std::bad_alloc.
+// A tokenizer given the text "no memory" throws std::length_error.
 class FakeEngine : public Engine {
  public:
   FakeEngine(BlockStore& store, FakeEngineControls& controls);

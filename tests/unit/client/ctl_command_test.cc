@@ -91,25 +91,25 @@ Words With(const ScriptedDaemon& daemon, Words words) {
 }
 
 const std::vector<Words>& VerbsOfTheDaemon() {
-  static const std::vector<Words> verbs = {{"ls"},
-                                           {"show", "filings"},
-                                           {"rm", "filings", "--yes"},
-                                           {"rename", "filings", "letters"},
-                                           {"pin", "filings"},
-                                           {"unpin", "filings"},
-                                           {"evict", "filings"},
-                                           {"warm", "filings"},
-                                           {"touch", "filings", "--ttl", "1d"},
-                                           {"jobs"},
-                                           {"job", "7"},
-                                           {"wait", "filings"},
-                                           {"cancel", "7"},
-                                           {"df"},
-                                           {"verify", "filings"},
-                                           {"doctor"},
-                                           {"version"},
-                                           {"ask", "filings", "Who?"}};
-  return verbs;
+  static const std::vector<Words> kVerbs = {{"ls"},
+                                            {"show", "filings"},
+                                            {"rm", "filings", "--yes"},
+                                            {"rename", "filings", "letters"},
+                                            {"pin", "filings"},
+                                            {"unpin", "filings"},
+                                            {"evict", "filings"},
+                                            {"warm", "filings"},
+                                            {"touch", "filings", "--ttl", "1d"},
+                                            {"jobs"},
+                                            {"job", "7"},
+                                            {"wait", "filings"},
+                                            {"cancel", "7"},
+                                            {"df"},
+                                            {"verify", "filings"},
+                                            {"doctor"},
+                                            {"version"},
+                                            {"ask", "filings", "Who?"}};
+  return kVerbs;
 }
 
 TEST(CtlCommand, EveryErrorOfTheDaemonHasItsExitCodeInEveryVerb) {
