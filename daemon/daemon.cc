@@ -49,19 +49,9 @@ Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
       admin_("admin", kAdminThreads, kAdminQueued),
       slow_("slow", kSlowThreads, kSlowQueued),
       ingest_("ingest", kIngestThreads, kIngestQueued),
-      services_{options_,
-                *store_,
-                *engine_,
-                jobs_,
-                timers_,
-                queries_,
-                admin_,
-                slow_,
-                ingest_,
-                now_ms_,
-                steady_clock::now(),
-                stopping_,
-                *metrics_},
+      services_{options_,  access_,  *store_, *engine_, jobs_,   timers_,
+                queries_,  admin_,   slow_,   ingest_,  now_ms_, steady_clock::now(),
+                stopping_, *metrics_},
       http_(services_) {}
 
 Daemon::~Daemon() { Shutdown(milliseconds::zero()); }
@@ -69,13 +59,16 @@ Daemon::~Daemon() { Shutdown(milliseconds::zero()); }
 Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
                                               std::unique_ptr<BlockStore> store,
                                               std::unique_ptr<Engine> engine, const NowMs& now_ms,
-                                              std::unique_ptr<DaemonMetrics> metrics) {
+                                              std::unique_ptr<DaemonMetrics> metrics,
+                                              const PeerProvider& peer_of) {
   if (metrics == nullptr) metrics = std::make_unique<DaemonMetrics>();
   std::unique_ptr<Daemon> daemon(
       new Daemon(options, std::move(store), std::move(engine), now_ms, std::move(metrics)));
+  RETURN_IF_ERROR(daemon->access_.Open(options.access_path,
+                                       options.disk_bytes / 100 * options.disk_high_percent));
   // The socket first: a daemon that cannot be reached should not begin to compute.
-  RETURN_IF_ERROR(daemon->StartListening());
-  RETURN_IF_ERROR(daemon->StartHttp());
+  RETURN_IF_ERROR(daemon->StartListening(peer_of));
+  RETURN_IF_ERROR(daemon->StartHttp(peer_of));
   daemon->jobs_.Start();
   daemon->ScheduleMaintenance();
   daemon->ScheduleWatch();
@@ -83,22 +76,34 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
   return daemon;
 }
 
-Status Daemon::StartListening() {
+Status Daemon::ReloadAccess() {
+  const Status status = access_.Reload();
+  if (status.ok()) {
+    Log(LogLevel::kInfo, "access_reloaded", {{"path", options_.access_path}});
+  } else {
+    Log(LogLevel::kError, "access_not_reloaded", {{"error", status.message()}});
+  }
+  return status;
+}
+
+Status Daemon::StartListening(const PeerProvider& peer_of) {
   ListenerOptions listener;
   listener.socket_path = options_.socket_path;
   listener.socket_mode = options_.socket_mode;
   listener.connections_max = options_.connections_max;
   listener.connection.frame_bytes_max = options_.frame_bytes_max;
+  listener.connection.peer_of = peer_of;
   ASSIGN_OR_RETURN(listener_, UnixListener::Open(listener, services_));
   return OkStatus();
 }
 
-Status Daemon::StartHttp() {
+Status Daemon::StartHttp(const PeerProvider& peer_of) {
   if (options_.http.empty()) return OkStatus();
   HttpListenerOptions listener;
   listener.addresses = options_.http;
   listener.socket_mode = options_.socket_mode;
   listener.connections_max = options_.http_connections_max;
+  listener.connection.peer_of = peer_of;
   listener.connection.header_timeout = options_.http_header_timeout;
   listener.connection.body_timeout = options_.http_body_timeout;
   listener.connection.idle_timeout = options_.http_idle_timeout;

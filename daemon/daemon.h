@@ -8,12 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "daemon/access/access_control.h"
 #include "daemon/http/http_service.h"
 #include "daemon/jobs/job_queue.h"
 #include "daemon/metrics/daemon_metrics.h"
 #include "daemon/net/http_listener.h"
 #include "daemon/net/unix_listener.h"
 #include "daemon/options.h"
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 #include "daemon/timer_queue.h"
 #include "daemon/worker_pool.h"
@@ -33,12 +35,15 @@ class Daemon {
   static Result<std::unique_ptr<Daemon>> Open(
       const Options& options, std::function<void(const Status& why)> on_device_lost = {});
   // Starts over a store and an engine: unfinished jobs go on, the socket listens when this returns.
-  // metrics: whom both tell; null: those of the daemon alone.
+  // metrics: whom both tell; null: those of the daemon alone. peer_of: who is at the other end of a
+  // connection; tests make up their own.
+  using PeerProvider = std::function<Peer(int descriptor)>;
   static Result<std::unique_ptr<Daemon>> Start(const Options& options,
                                                std::unique_ptr<BlockStore> store,
                                                std::unique_ptr<Engine> engine,
                                                const NowMs& now_ms = SystemNowMs,
-                                               std::unique_ptr<DaemonMetrics> metrics = nullptr);
+                                               std::unique_ptr<DaemonMetrics> metrics = nullptr,
+                                               const PeerProvider& peer_of = PeerOf);
   // Shuts down without grace if Shutdown was not called.
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -46,6 +51,8 @@ class Daemon {
 
   // "corpusd 0.1.0 ready: socket ..., model ..., backend ..., 3 corpora"
   std::string ReadyLine() const;
+  // Reads the access table again. If it is wrong, the one before stays.
+  Status ReloadAccess();
   // Where HTTP is spoken, with the ports that were given; none if it is off.
   std::vector<std::string> HttpAddresses() const;
   // No new clients; the running prefill stops at its next checkpoint; questions may end within the
@@ -56,8 +63,8 @@ class Daemon {
  private:
   Daemon(const Options& options, std::unique_ptr<BlockStore> store, std::unique_ptr<Engine> engine,
          const NowMs& now_ms, std::unique_ptr<DaemonMetrics> metrics);
-  Status StartListening();
-  Status StartHttp();
+  Status StartListening(const PeerProvider& peer_of);
+  Status StartHttp(const PeerProvider& peer_of);
   void ScheduleMaintenance();
   void ScheduleWatch();
   void ScheduleWatchdog();
@@ -68,6 +75,7 @@ class Daemon {
   const NowMs now_ms_;
   std::atomic<bool> stopping_{false};
   bool shut_down_ = false;
+  AccessControl access_;
   TimerQueue timers_;
   std::unique_ptr<DaemonMetrics> metrics_;
   std::unique_ptr<BlockStore> store_;

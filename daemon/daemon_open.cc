@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "daemon/access/tenant_secret.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
 #include "engine/backend/device_backend.h"
@@ -24,6 +25,12 @@ void LogCalibration(size_t done, size_t windows) {
   // Four lines a calibration say that it goes on.
   if (done % ((windows + 3) / 4) != 0 && done != windows) return;
   Log(LogLevel::kInfo, "kv_calibration", {{"windows_done", done}, {"windows", windows}});
+}
+
+// A line every few passes, too: they take tens of seconds together.
+void LogHeadSearch(size_t done, size_t passes) {
+  if (done % ((passes + 3) / 4) != 0 && done != passes) return;
+  Log(LogLevel::kInfo, "retrieval_heads", {{"passes_done", done}, {"passes", passes}});
 }
 
 }  // namespace
@@ -59,12 +66,14 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   engine_options.device = options.device;
   engine_options.isa = options.isa;
   engine_options.kv_format = options.kv_format;
+  ASSIGN_OR_RETURN(engine_options.tenant_salt, ReadTenantSecret(options.data_dir));
   engine_options.cache_dir = options.data_dir;
   engine_options.calibration_dir = options.data_dir + "/calibration";
   engine_options.calibration_cache = UserCacheFolder();
   engine_options.calibration_text = options.calibration_text;
   engine_options.quality_kld_max = options.quality_kld_max;
   engine_options.on_calibration = LogCalibration;
+  engine_options.on_head_search = LogHeadSearch;
   engine_options.threads = options.threads;
   engine_options.on_device_lost = std::move(on_device_lost);
   engine_options.observer = metrics.get();

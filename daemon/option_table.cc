@@ -21,7 +21,7 @@ std::string OptionSpec::Variable() const {
 }
 
 const std::vector<OptionSpec>& OptionTable() {
-  static const std::vector<OptionSpec> table = {
+  static const std::vector<OptionSpec> kTable = {
       {"data-dir", "DIR", "",
        "where corpora are kept, a daemon each. Default: $XDG_STATE_HOME/corpusd, else "
        "/var/lib/corpusd"},
@@ -29,6 +29,8 @@ const std::vector<OptionSpec>& OptionTable() {
        "the Unix socket. Default: $XDG_RUNTIME_DIR/corpusd/corpusd.sock, else "
        "/run/corpusd/corpusd.sock"},
       {"socket-mode", "OCTAL", "0660", "permissions of the socket: who may connect"},
+      {"access", "FILE.toml", "",
+       "roles and tenants of users, groups and tokens; read again at SIGHUP. Default: all may all"},
       {"http", "ADDRESS,..|off", "off",
        "where HTTP is spoken: 127.0.0.1:8040, unix:PATH, or several with commas between"},
       {"http-max-body-bytes", "SIZE", "16MiB", "of a corpus sent in one request; others: 4MiB"},
@@ -78,7 +80,7 @@ const std::vector<OptionSpec>& OptionTable() {
       {"scrub-rate", "SIZE", "50MiB/s", "what a scrub may read from disk, such as 50MiB/s",
        "scrub"},
   };
-  return table;
+  return kTable;
 }
 
 }  // namespace corpusd

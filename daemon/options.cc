@@ -249,6 +249,7 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.socket_path = reader.Text("socket");
   if (options.socket_path.empty()) reader.Refuse("socket", "must not be empty");
   options.socket_mode = static_cast<unsigned>(reader.Number("socket_mode", 0, 0777, 8));
+  options.access_path = reader.Text("access");
   ReadHttpOptions(reader, &options);
   options.model_path = reader.Text("model");
   options.device = reader.Text("device");

@@ -35,6 +35,7 @@ struct Options {
   std::string data_dir;
   std::string socket_path;
   unsigned socket_mode = 0660;
+  std::string access_path;        // "": whoever may connect may do everything
   std::vector<HttpAddress> http;  // none: off
   size_t http_body_bytes_max = size_t{16} << 20;
   unsigned http_connections_max = 256;

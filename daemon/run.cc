@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 
 #include "daemon/daemon.h"
 #include "daemon/log.h"
@@ -42,6 +43,27 @@ void ReopenLog(const Options& options) {
   Log(LogLevel::kInfo, "log_reopened", {{"file", options.log_file}});
 }
 
+// Reads again what a running daemon can take anew. Any thread.
+class Reload {
+ public:
+  // Whose; null: nobody's. Returns when no Run for the one before goes on.
+  void Serve(Daemon* daemon) {
+    const std::lock_guard lock(mutex_);
+    daemon_ = daemon;
+  }
+  void Run() {
+    const std::lock_guard lock(mutex_);
+    if (daemon_ == nullptr) return;
+    Notify("RELOADING=1");
+    (void)daemon_->ReloadAccess();  // the log says what was wrong
+    Notify("READY=1");
+  }
+
+ private:
+  std::mutex mutex_;
+  Daemon* daemon_ = nullptr;
+};
+
 int Serve(const Options& options) {
   if (const Status sent = SendLog(options); !sent.ok()) {
     std::fprintf(stderr, "corpusd: %s\n", sent.message().c_str());
@@ -51,7 +73,11 @@ int Serve(const Options& options) {
   // A broken frame is logged with its sender (rpc_connection.cc); the library's own line only adds
   // noise.
   google::protobuf::SetLogHandler(nullptr);
-  ShutdownSignals signals([&options] { ReopenLog(options); });
+  Reload reload;
+  ShutdownSignals signals([&options, &reload] {
+    ReopenLog(options);
+    reload.Run();
+  });
   Options now = options;
   for (;;) {
     const auto daemon = Daemon::Open(now, [&signals](const Status& why) {
@@ -65,8 +91,10 @@ int Serve(const Options& options) {
     std::printf("%s\n", (*daemon)->ReadyLine().c_str());
     std::fflush(stdout);
     Notify("READY=1");
+    reload.Serve(daemon->get());
     const int signal = signals.Wait();
     Log(LogLevel::kInfo, "stopping", {{"signal", signal}, {"grace_ms", now.grace.count()}});
+    reload.Serve(nullptr);
     if (signal != 0) Notify("STOPPING=1");
     (*daemon)->Shutdown(now.grace);
     if (signal != 0) return EXIT_SUCCESS;

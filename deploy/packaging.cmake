@@ -7,7 +7,8 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 set(man_dir ${CMAKE_BINARY_DIR}/man)
 set(man_pages ${man_dir}/corpusctl.1 ${man_dir}/corpusd.8 ${man_dir}/corpusd.toml.5)
 add_custom_command(OUTPUT ${man_pages}
-  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/make_man ${CMAKE_BINARY_DIR}/bin ${man_dir}
+  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/make_man ${CMAKE_BINARY_DIR}/bin
+          ${man_dir}
   DEPENDS corpusd corpusctl ${CMAKE_CURRENT_LIST_DIR}/make_man)
 set(completions)
 foreach(shell bash zsh fish)

@@ -31,15 +31,16 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
-  if (store_ != nullptr) {
-    segmented_ = std::make_unique<SegmentedCorpora>(context(), *store_, *tokenizer_, *chat_,
-                                                    *batcher_, options);
-  }
   calibrations_ = std::make_unique<CalibrationSource>(
       *source_, *tokenizer_, *model_, *backend_, gate_,
       CalibrationOptions{options.calibration_dir, options.calibration_cache,
                          options.calibration_text, summary_.digest, options.threads,
                          options.on_calibration});
+  if (store_ != nullptr) {
+    segmented_ = std::make_unique<SegmentedCorpora>(
+        context(), *store_, *tokenizer_, *chat_, *batcher_, options,
+        [this](const IndexScanner& scanner) { return HeadsOfModel(scanner); });
+  }
   // Early: a bad default is an error of the start, and calibrating is not the first corpus's work.
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(options.kv_format));
   (void)layout;
@@ -96,7 +97,8 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, layout, tokens,
                               ComputePriority::kPrefill, stop, history));
   PlaceOnDevice(context(), *store_, record->chain, history->refs, stop, &history->placed);
-  const auto kv = SequenceOver(history->refs, layout.OfBlocks(), history->placed);
+  const std::shared_ptr<KvSequence> kv =
+      SequenceOver(history->refs, layout.OfBlocks(), history->placed, &history->local);
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(run_tokens.size())));
@@ -105,8 +107,11 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   record->prefill_seconds += SecondsSince(start);
   record->prefill_tokens += run_tokens.size();
   ASSIGN_OR_RETURN(const auto writes, BlockWrites(*backend_, *kv, chain, tokens, first_block));
-  ASSIGN_OR_RETURN(*record, store_->Publish(*record, writes));
-  progress->written_bytes += run_chain.size() * layout.blocks.BlockBytes();
+  CorpusRecord grown = *record;
+  HoldParts(layout, last_token, first_block, &grown.parts);
+  ASSIGN_OR_RETURN(*record, store_->Publish(grown, writes));
+  if (layout.parts != nullptr) history->local.Keep(kv, first_block);
+  for (const BlockWrite& write : writes) progress->written_bytes += write.payload.size();
   return OkStatus();
 }
 
@@ -148,6 +153,49 @@ Status LlamaEngine::PrefillSegmented(CorpusRecord* record, KvLayout* layout,
   return segmented_->Prefill(record, *layout, tokens, progress, stop);
 }
 
+Status LlamaEngine::GoToRestorePoint(const KvLayout& layout, std::span<const TokenId> tokens,
+                                     std::span<const Digest> chain, size_t known_blocks,
+                                     CorpusRecord* record, PrefillProgress* progress) {
+  while (true) {
+    const uint64_t known_tokens =
+        known_blocks == chain.size() ? tokens.size() : known_blocks / kRunBlocks * kRunTokens;
+    // Anew each time: what was stored may have gone.
+    StoredParts stored(*store_, layout, chain);
+    ASSIGN_OR_RETURN(const uint64_t point, stored.RestorePoint(known_tokens));
+    const size_t blocks = point == tokens.size() ? chain.size() : point / kBlockTokens;
+    Status status;
+    if (blocks < record->chain.size()) {
+      record->chain.resize(blocks);
+      record->durable_tokens = point;
+      auto cut = store_->UpdateCorpus(*record);
+      status = cut.status();
+      if (cut.ok()) *record = *std::move(cut);
+    }
+    if (status.ok()) {
+      const uint64_t before = record->durable_tokens;
+      CorpusRecord grown = *record;
+      RETURN_IF_ERROR(stored.Hold(point, &grown.parts));
+      const auto more = chain.subspan(record->chain.size(), blocks - record->chain.size());
+      if (more.empty() && grown.parts == record->parts) return OkStatus();
+      auto adopted = store_->AdoptBlocks(grown, more);
+      status = adopted.status();
+      if (adopted.ok()) {
+        *record = *std::move(adopted);
+        progress->reused_tokens += point - before;
+        return OkStatus();
+      }
+    }
+    // Renamed, pinned or touched meanwhile; or blocks have gone since they were looked up.
+    const bool again =
+        status.code() == StatusCode::kAborted || status.code() == StatusCode::kNotFound;
+    if (!again) return status;
+    ASSIGN_OR_RETURN(*record, store_->GetCorpus(record->name));
+    if (status.code() == StatusCode::kNotFound) {
+      ASSIGN_OR_RETURN(known_blocks, store_->LongestPrefix(chain, tokens));
+    }
+  }
+}
+
 Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
                                  std::span<const TokenId> tokens,
                                  const std::function<void(const PrefillProgress&)>& progress,
@@ -155,13 +203,17 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
   const std::vector<Digest> chain = BuildChain(record->root, tokens, kBlockTokens);
   CountMisses(*store_, *record, tokens);
   // Looked up once: a lookup starts at the root, and one a run would cost the square of the length.
-  ASSIGN_OR_RETURN(const size_t known_blocks, store_->LongestPrefix(chain, tokens));
+  ASSIGN_OR_RETURN(size_t known_blocks, store_->LongestPrefix(chain, tokens));
   if (!chain.empty()) {
     RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
   }
   RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
   LeasedCorpus history;
   PrefillProgress state;
+  if (layout->parts != nullptr) {
+    RETURN_IF_ERROR(GoToRestorePoint(*layout, tokens, chain, known_blocks, record, &state));
+    known_blocks = 0;  // what is behind it is computed, if only for its parts
+  }
   state.total_tokens = tokens.size();
   state.done_tokens = record->durable_tokens;
   progress(state);
@@ -215,20 +267,21 @@ Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   return RepairInPieces(context(), *store_, record, layout, tokens, /*stop=*/{});
 }
 
-Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format,
-                                         const SegmentRule& rule) const {
+Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                                         std::string_view tenant) const {
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(kv_format));
   const KvFormat& format = layout.blocks;
   CorpusShape shape;
-  shape.identity = IdentityOf(layout, rule);
+  shape.identity = IdentityOf(layout, rule, SaltOf(options_.tenant_salt, tenant));
   shape.root = ChainRoot(shape.identity);
   shape.mode = rule.window_tokens == 0 ? "exact" : "segmented";
   shape.kv_format = KvFormatName(format);
   shape.block_tokens = format.block_tokens;
-  shape.sections = format.layers;
-  shape.block_bytes = format.BlockBytes();
+  shape.sections = StoredSections(layout.OfPart(format, 0));
+  shape.block_bytes = StoredBytes(layout.OfPart(format, 0));
   shape.tokens_max =
       rule.window_tokens == 0 ? summary_.context_tokens - reserved_tokens() : kSegmentedTokensMax;
+  shape.parts = PartsOf(layout, shape.tokens_max);
   shape.vocabulary = summary_.vocabulary;
   return shape;
 }

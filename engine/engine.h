@@ -28,7 +28,7 @@ struct EngineOptions {
   std::string device = "cpu";      // "auto", "cpu", "cuda:0"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
   std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it
-  std::string tenant_salt;         // enters every chain root
+  std::string tenant_salt;         // a secret: enters every chain root, with the tenant's name
   std::string cache_dir;           // where the weights digest is remembered; "": nowhere
   // A corpus whose coded sample is further from the exact one than this (mean KLD, nats) is worth a
   // warning.
@@ -38,10 +38,16 @@ struct EngineOptions {
   std::string calibration_text;   // a text file to calibrate on; "": the bundled one
   // While a calibration is made: windows done, of how many.
   std::function<void(size_t done, size_t windows)> on_calibration;
-  unsigned threads = 0;  // 0: all cores
+  // Query heads that find what answers a question, such as "18.6,18.7" (layer, head); "": what is
+  // known of the model, else they are looked for at the first segmented corpus, and kept as
+  // calibrations are.
+  std::string retrieval_heads;
+  // While they are looked for: passes done, of how many.
+  std::function<void(size_t done, size_t passes)> on_head_search;
   // Told once that the device does not answer any more: what it was doing has failed, and so will
   // all that follows. On any thread; may be empty.
   std::function<void(const Status& why)> on_device_lost;
+  unsigned threads = 0;                // 0: all cores
   EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
 };
 
@@ -193,12 +199,13 @@ class Engine {
                                        const std::function<bool(uint64_t, uint64_t)>& progress) = 0;
   // Computes the damaged and missing blocks of a corpus again. RETURNS how many.
   virtual Result<uint64_t> Repair(std::string_view name) = 0;
-  // What a corpus in this format ("": the default) must be to be served here. kInvalidArgument: the
-  // format is unknown.
-  // rule: of a segmented corpus; {}: exact.
-  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format,
-                                      const SegmentRule& rule) const = 0;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format) const { return ShapeOf(kv_format, {}); }
+  // What a corpus of the tenant in this format ("": the default) must be to be served here.
+  // kInvalidArgument: the format is unknown. rule: of a segmented corpus; {}: exact.
+  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                                      std::string_view tenant) const = 0;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule = {}) const {
+    return ShapeOf(kv_format, rule, "");
+  }
   // Loads the corpus's blocks into the host tier.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
   // Loads them into the host tier and copies them to the device tier; kInvalidArgument if there is

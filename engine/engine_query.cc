@@ -66,7 +66,13 @@ Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question
   // A question's own tokens are bf16 pages behind the corpus's pages, whether those were read or
   // recomputed: the same page list, so the same bits.
   KvSequence kv(question.layout);
-  for (const auto& block : recomputed->OwnBlocks()) kv.AddShared(block.bytes.data(), block.tokens);
+  std::vector<std::vector<KvSequence::OwnBlock>> parts;
+  for (uint32_t p = 0; p < recomputed->parts(); ++p) parts.push_back(recomputed->OwnBlocks(p));
+  std::vector<const std::byte*> others(parts.size() - 1);
+  for (size_t i = 0; i < parts.front().size(); ++i) {
+    for (size_t p = 1; p < parts.size(); ++p) others[p - 1] = parts[p][i].bytes.data();
+    kv.AddShared({parts[0][i].bytes.data(), parts[0][i].tokens, 0, others});
+  }
   return AnswerOver(question, kv, report);
 }
 
@@ -108,15 +114,13 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
   {
     PrefetchOptions options;
     options.stop = question.stop;
-    ASSIGN_OR_RETURN(const auto arriving, store_->Prefetch(record.chain, options));
-    bool whole = true;
-    for (size_t i = 0; i < arriving->blocks(); ++i) whole = whole && !arriving->bytes(i).empty();
-    if (whole) {
-      const auto kv = SequenceOver(*arriving, question.layout);
+    ASSIGN_OR_RETURN(auto arriving, PrefetchCorpus(*store_, record, question.layout, options));
+    if (arriving.Whole()) {
+      const auto kv = SequenceOver(arriving, question.layout);
       generated = AnswerOver(question, *kv, report);
     }
     // All is there, or the answer failed or was cancelled: only the counts are of interest.
-    (void)arriving->Finish(&stats);
+    (void)arriving.Finish(&stats);
   }
   const StatusCode code = generated.status().code();
   if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
@@ -134,7 +138,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     stats.disk_bytes += leased.stats.disk_bytes;
     report->recomputed_tokens = leased.recomputed_tokens;
     report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
-    const auto kv = SequenceOver(leased.refs, question.layout);
+    const auto kv = SequenceOver(leased.refs, question.layout, {}, &leased.local);
     generated = AnswerOver(question, *kv, report);
   }
   report->load_ms = stats.waited_seconds * 1e3;

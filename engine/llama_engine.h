@@ -20,6 +20,7 @@
 #include "engine/prefill/block_repair.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
+#include "engine/retrieval/head_file.h"
 #include "engine/segment/segmented_corpora.h"
 
 namespace corpusd {
@@ -74,12 +75,14 @@ class LlamaEngine final : public Engine {
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule) const override;
+  using Engine::ShapeOf;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                              std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 
  private:
-  ComputeContext context() { return {*model_, *backend_, gate_}; }
+  ComputeContext context() const { return {*model_, *backend_, gate_}; }
   Status CheckFits(uint64_t tokens) const;
   // Fills what the record says of the corpus when it is whole.
   Status MeasureWhole(CorpusRecord* record) const;
@@ -107,13 +110,21 @@ class LlamaEngine final : public Engine {
   // AddSinks of a corpus whose tokens these are.
   Status AddSinksOf(const CorpusRecord& record, std::span<const TokenId> tokens,
                     ComputePriority priority, const std::stop_token& stop, KvLayout* layout);
-  std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule) const;
+  // Those that the options name, or that are known of the model, or kept; else they are looked for.
+  Result<RetrievalHeads> HeadsOfModel(const IndexScanner& scanner) const;
+  std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule,
+                                        std::string_view salt) const;
   Status PrefillExact(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
                       const std::function<void(const PrefillProgress&)>& progress,
                       const std::stop_token& stop);
   Status PrefillSegmented(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
                           const std::function<void(const PrefillProgress&)>& progress,
                           const std::stop_token& stop);
+  // Of a layout with parts: cuts or lengthens the corpus to the last restore point that the store
+  // has of its chain, of which so many blocks are stored.
+  Status GoToRestorePoint(const KvLayout& layout, std::span<const TokenId> tokens,
+                          std::span<const Digest> chain, size_t known_blocks, CorpusRecord* record,
+                          PrefillProgress* progress);
   // All blocks are there: the corpus is ready, and takes the place of the one it replaces.
   Status FinishPrefill(CorpusRecord record);
   // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
@@ -163,7 +174,7 @@ class LlamaEngine final : public Engine {
   EngineOptions options_;
   BlockStore* store_ = nullptr;
   ModelSummary summary_;
-  ComputeGate gate_;
+  mutable ComputeGate gate_;
   std::unique_ptr<ModelSource> source_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;

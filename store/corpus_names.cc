@@ -28,7 +28,7 @@ Result<DurableBlockStore::Departure> DurableBlockStore::RemoveLocked(const Corpu
   Departure gone;
   const bool expired = record.expires_at_ms != 0 && record.expires_at_ms <= WallTimeMs();
   gone.reason = expired ? EvictionReason::kExpired : EvictionReason::kRemoved;
-  RETURN_IF_ERROR(ReleaseLocked(record.chain, change, &gone));
+  RETURN_IF_ERROR(ReleaseLocked(AllDigests(record), change, &gone));
   change->RemoveRecord(record);
   NoteGoneLocked(record, 0, gone.reason, "", change);
   return gone;

@@ -78,6 +78,10 @@ struct Arguments {
   bool repair = false;
   std::string wait_for = "ready";
 
+  // token
+  std::string role = "reader";
+  std::string tenant;  // empty: the daemon's own
+
   // scrub, export, import, explain-miss
   uint64_t bytes_per_s = 0;  // 0: the daemon's setting
   std::string file;          // "-": stdin or stdout

@@ -34,6 +34,16 @@ std::string FirstWord(const std::vector<std::string>& words) {
   return "";
 }
 
+// As the daemon allows names of tokens and tenants.
+bool IsTokenWord(std::string_view word) {
+  const auto alphanumeric = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  return !word.empty() && word.size() <= 64 && alphanumeric(word.front()) &&
+         std::all_of(word.begin(), word.end(),
+                     [&](char c) { return alphanumeric(c) || c == '_' || c == '-'; });
+}
+
 // What -o says in a line that may not parse.
 OutputMode GuessOutputMode(const std::vector<std::string>& words) {
   OutputMode mode = OutputMode::kTable;
@@ -141,6 +151,15 @@ ClientResult<Done> Grammar::Finish() {
     return Usage("touch: say --ttl, --priority or both");
   }
   if (verb == "ask" && arguments_.question.empty()) return Usage("ask: the question is empty");
+  if (verb == "token") {
+    const bool good = IsTokenWord(arguments_.name) &&
+                      (arguments_.tenant.empty() || IsTokenWord(arguments_.tenant));
+    if (!good) {
+      return Usage(
+          "token: names have 1 to 64 letters, digits, '_' or '-' and begin with a letter "
+          "or digit");
+    }
+  }
   for (const std::string& stop : arguments_.stops) {
     if (stop.empty() || !IsUtf8(stop)) return Usage("--stop: the text is empty or not UTF-8");
   }

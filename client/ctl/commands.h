@@ -60,6 +60,8 @@ int RunImport(const CommandContext& context);
 int RunExplainMiss(const CommandContext& context);
 // plan_command.cc
 int RunPlan(const CommandContext& context);
+// token_command.cc
+int RunToken(const CommandContext& context);
 // top_command.cc
 int RunTop(const CommandContext& context);
 // stats_command.cc

@@ -41,6 +41,7 @@ constexpr std::array kVerbs = {
     Verb{"top", RunTop},
     Verb{"stats", RunStats},
     Verb{"doctor", RunDoctor},
+    Verb{"token", RunToken},
     Verb{"version", RunVersion},
     Verb{"completion", RunCompletion},
 };

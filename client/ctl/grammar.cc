@@ -268,6 +268,15 @@ void Grammar::AddAdminVerbs() {
   AddName(verify, "the corpus to check");
   verify->add_flag("--repair", arguments_.repair, "recompute what is damaged or missing");
   AddVerb("doctor", "check the daemon and what it stands on", WordKind::kNone, "corpusctl doctor");
+  CLI::App* token = AddVerb("token", "make a bearer token, and the line that lets a daemon know it",
+                            WordKind::kNone, "corpusctl token dashboard --role reader");
+  AddName(token, "what logs call its user");
+  AddChoice(token, "--role", arguments_.role, "what it may do, default reader",
+            {"reader", "writer", "admin"});
+  token
+      ->add_option("--tenant", arguments_.tenant,
+                   "whose corpora it sees; default: the daemon's own")
+      ->type_name("NAME");
   AddVerb("version", "the versions of corpusctl and of the daemon", WordKind::kNone,
           "corpusctl version -o json");
   const std::vector<std::string> shells = {"bash", "zsh", "fish"};

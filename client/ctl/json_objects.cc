@@ -11,6 +11,8 @@ namespace {
 
 Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
+Json NumberOrNull(uint64_t number) { return number == 0 ? Json(nullptr) : Json(number); }
+
 Json WriteStateToJson(const v1::WriteState& state) {
   return {{"read_only", state.read_only()},
           {"reason", TextOrNull(state.reason())},
@@ -124,7 +126,8 @@ Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
     corpora.push_back({{"name", corpus.name()},
                        {"device_bytes", corpus.device_bytes()},
                        {"host_bytes", corpus.host_bytes()},
-                       {"disk_bytes", corpus.disk_bytes()}});
+                       {"disk_bytes", corpus.disk_bytes()},
+                       {"keep_all_bytes", NumberOrNull(corpus.keep_all_bytes())}});
   }
   Json holders = Json::array();
   for (const v1::PinHolder& holder : usage.pin_holders()) {

@@ -16,6 +16,7 @@ namespace corpusd::ctl {
 namespace {
 
 constexpr int kBarColumns = 24;
+constexpr size_t kNameColumns = 32;
 constexpr std::array<const char*, 3> kTiers = {"device", "host", "disk"};
 
 std::string Seconds(std::optional<double> seconds) {
@@ -94,6 +95,11 @@ void AddTable(const TablePrinter& table, bool color, std::vector<std::string>* l
   for (std::string line; std::getline(rows, line);) lines->push_back(std::move(line));
 }
 
+// One long name would push everything else out of sight.
+std::string ShortName(const std::string& name) {
+  return TruncateToWidth(EscapeForCell(name), kNameColumns);
+}
+
 bool IsOpen(const v1::Job& job) { return job.state() == "queued" || job.state() == "running"; }
 
 void AddJobs(const TopReading& now, bool color, std::vector<std::string>* lines) {
@@ -111,7 +117,7 @@ void AddJobs(const TopReading& now, bool color, std::vector<std::string>* lines)
     const uint64_t done = job.has_scrub() ? job.scrub().blocks() : job.done_tokens();
     const uint64_t total = job.has_scrub() ? job.scrub().total_blocks() : job.total_tokens();
     const double share = total == 0 ? 0 : static_cast<double>(done) / static_cast<double>(total);
-    table.AddRow({std::to_string(job.id()), job.kind(), job.corpus(), job.state(),
+    table.AddRow({std::to_string(job.id()), job.kind(), ShortName(job.corpus()), job.state(),
                   Bar(share, 12) + " " + std::to_string(static_cast<int>(share * 100)) + "%",
                   FormatRate(job.tokens_per_s()), FormatDuration(job.eta_s())});
   }
@@ -140,12 +146,32 @@ void AddCorpora(const TopReading& now, bool color, std::vector<std::string>* lin
                       {"PIN"},
                       {"USED"}});
   for (const v1::Corpus* corpus : ByUse(now.corpora)) {
-    table.AddRow({corpus->name(), corpus->state(), FormatCount(corpus->tokens()),
+    table.AddRow({ShortName(corpus->name()), corpus->state(), FormatCount(corpus->tokens()),
                   FormatBytes(corpus->device_bytes()), FormatBytes(corpus->host_bytes()),
                   FormatBytes(corpus->disk_bytes()), corpus->pinned() ? corpus->pin_tier() : "-",
                   FormatAge(corpus->last_used_at_ms(), now.time_ms)});
   }
   AddTable(table, color, lines);
+}
+
+// Colours have no width, and all of them stay, so that none goes on after the line.
+std::string CutToWidth(std::string_view line, size_t width) {
+  std::string cut;
+  size_t used = 0;
+  while (!line.empty()) {
+    const bool color = line.front() == '\x1b';
+    const size_t end = color ? line.find('m') + 1 : std::min(line.find('\x1b'), line.size());
+    const std::string_view part = line.substr(0, end);
+    line.remove_prefix(part.size());
+    if (color) {
+      cut += part;
+    } else {
+      const std::string text = TruncateToWidth(part, width - used);
+      used += DisplayWidth(text);
+      cut += text;
+    }
+  }
+  return cut;
 }
 
 Json NumberOrNull(std::optional<double> number) { return number ? Json(*number) : Json(nullptr); }
@@ -192,10 +218,7 @@ std::vector<std::string> TopLines(const TopReading& before, const TopReading& no
     lines.resize(static_cast<size_t>(size.rows));
   }
   for (std::string& line : lines) {
-    // A coloured row is cut without its colours, which have no width but may be torn.
-    if (line.find('\x1b') == std::string::npos) {
-      line = TruncateToWidth(line, static_cast<size_t>(std::max(size.columns, 0)));
-    }
+    line = CutToWidth(line, static_cast<size_t>(std::max(size.columns, 0)));
   }
   return lines;
 }

@@ -11,6 +11,16 @@ using Json = nlohmann::ordered_json;
 
 Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
+Json NumberOrNull(uint64_t number) { return number == 0 ? Json(nullptr) : Json(number); }
+
+Json PartsToJson(const v1::Corpus& corpus) {
+  Json parts = Json::array();
+  for (const v1::CorpusPart& part : corpus.parts()) {
+    parts.push_back({{"kind", part.kind()}, {"blocks", part.blocks()}, {"bytes", part.bytes()}});
+  }
+  return parts;
+}
+
 Json PinToJson(const v1::Corpus& corpus) {
   if (!corpus.pinned()) return nullptr;
   return {{"tier", corpus.pin_tier()},
@@ -69,7 +79,9 @@ Json CorpusToJson(const v1::Corpus& corpus) {
         {"stored", corpus.stored_bytes()},
         {"device", corpus.device_bytes()},
         {"host", corpus.host_bytes()},
-        {"disk", corpus.disk_bytes()}}},
+        {"disk", corpus.disk_bytes()},
+        {"keep_all", NumberOrNull(corpus.keep_all_bytes())}}},
+      {"parts", PartsToJson(corpus)},
       {"pinned", PinToJson(corpus)},
       {"expires_at", TimeOrNull(corpus.expires_at_ms())},
       {"priority", TextOrNull(corpus.priority())},

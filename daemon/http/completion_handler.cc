@@ -6,6 +6,7 @@
 #include "daemon/http/completion_reply.h"
 #include "daemon/http/completion_request.h"
 #include "daemon/http/perform.h"
+#include "daemon/metrics/daemon_metrics.h"
 #include "daemon/rpc/call.h"
 #include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/query_handler.h"
@@ -106,7 +107,11 @@ void Answer(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange,
   v1::Request ask;
   *ask.mutable_ask() = std::move(read.request.ask);
   const Status admitted = Admit(context, exchange->request().identity, &ask, &sink);
-  const auto call = std::make_shared<Call>(1, std::move(sink), services.timers, nullptr);
+  const auto call = std::make_shared<Call>(
+      1, std::move(sink), services.timers, [&metrics = services.metrics, chat](StatusCode code) {
+        metrics.OnRequest("http", chat ? "/v1/chat/completions" : "/v1/completions", code);
+      });
+  call->set_label(exchange->request().id);
   if (!admitted.ok()) return call->Fail(admitted);
   exchange->OnStop([weak = std::weak_ptr<Call>(call)](const Status& why) {
     if (const auto asked = weak.lock()) asked->Cancel(why);

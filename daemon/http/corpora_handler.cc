@@ -94,7 +94,11 @@ HttpResponse CorpusReply(const Services& services, const v1::Corpus& corpus, int
   body["job"] = nullptr;
   if (corpus.job_id() != 0) {
     const auto job = services.jobs.Get(corpus.job_id());
-    if (job.ok()) body["job"] = JobToJson(ToMessage(*job));
+    if (job.ok()) {
+      v1::Job message = ToMessage(*job);
+      message.set_corpus(corpus.name());  // as the client calls it
+      body["job"] = JobToJson(message);
+    }
   }
   HttpResponse response = JsonReply(body, status);
   response.headers.push_back({"ETag", EtagOf(corpus)});

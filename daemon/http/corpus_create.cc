@@ -8,6 +8,7 @@
 #include "daemon/http/json_text.h"
 #include "daemon/http/perform.h"
 #include "daemon/http/source_files.h"
+#include "daemon/metrics/daemon_metrics.h"
 #include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/ingest_call.h"
@@ -159,7 +160,9 @@ std::string FingerprintOf(const std::string& body) {
 std::string KeyOf(const HttpRequest& request) {
   const std::string* const key = request.Header("Idempotency-Key");
   if (key == nullptr) return "";
-  return (request.identity.tcp ? "tcp" : std::to_string(request.identity.peer.uid)) + " " + *key;
+  const Identity& identity = request.identity;
+  return (identity.tcp ? "tcp" : std::to_string(identity.peer.uid)) + " " +
+         identity.token.value_or("") + " " + *key;
 }
 
 void Create(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange,
@@ -170,9 +173,14 @@ void Create(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange,
   v1::Request begin;
   *begin.mutable_ingest_begin() = creation.begin;
   std::shared_ptr<ResponseSink> sink = std::make_shared<CreateSink>(context, exchange, key);
-  const Status admitted = Admit(context, request.identity, &begin, &sink);
+  Peer acting;
+  const Status admitted = Admit(context, request.identity, &begin, &sink, &acting);
   ingest.waiting = std::make_shared<Waiting>();
-  ingest.call = std::make_shared<Call>(1, sink, services.timers, nullptr);
+  ingest.call = std::make_shared<Call>(1, sink, services.timers,
+                                       [&metrics = services.metrics](StatusCode code) {
+                                         metrics.OnRequest("http", "/v1/corpora", code);
+                                       });
+  ingest.call->set_label(request.id);
   if (!admitted.ok()) return ingest.call->Fail(admitted);
   // Between its pieces nobody works on an ingest, so it must end by itself when cancelled.
   ingest.call->OnStop([weak = std::weak_ptr<Call>(ingest.call)] {
@@ -182,7 +190,7 @@ void Create(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange,
     if (const auto call = weak.lock()) call->Cancel(why);
   });
   ingest.ingest = std::make_shared<IngestCall>(
-      services, request.identity.peer, ingest.call, std::move(*begin.mutable_ingest_begin()),
+      services, acting, ingest.call, std::move(*begin.mutable_ingest_begin()),
       [waiting = ingest.waiting](uint64_t bytes) { waiting->Taken(bytes); });
   ingest.ingest->Begin();
   PutContents(ingest, creation);

@@ -1,4 +1,5 @@
 #include "daemon/http/corpus_events.h"
+#include "daemon/access/reply_scope.h"
 
 #include <optional>
 #include <utility>
@@ -8,6 +9,7 @@
 #include "daemon/http/json_text.h"
 #include "daemon/http/perform.h"
 #include "daemon/rpc/corpus_message.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -26,8 +28,12 @@ std::optional<JobRecord> JobOf(const Services& services, const std::string& corp
   return last;
 }
 
-std::string Event(const JobRecord& job) {
-  return "id: " + JobEventId(job) + "\nevent: job\n" + SseData(JsonText(JobToJson(ToMessage(job))));
+// corpus: as the client calls it.
+std::string Event(const JobRecord& job, const std::string& corpus) {
+  v1::Job message = ToMessage(job);
+  message.set_corpus(corpus);
+  message.set_error(WithoutTenant(message.error(), TenantOf(job.corpus)));
+  return "id: " + JobEventId(job) + "\nevent: job\n" + SseData(JsonText(JobToJson(message)));
 }
 
 }  // namespace
@@ -44,7 +50,9 @@ void AnswerCorpusEvents(HttpContext& context, const std::shared_ptr<HttpExchange
   show.mutable_show()->set_name(request.name);
   const auto shown = Perform(context, request.identity, std::move(show));
   if (!shown.ok()) return exchange->Send(ErrorReply(shown.status()));
-  const std::optional<JobRecord> job = JobOf(services, request.name, shown->corpus().job_id());
+  const auto whole = WholeName(context, request.identity, request.name);
+  if (!whole.ok()) return exchange->Send(ErrorReply(whole.status()));
+  const std::optional<JobRecord> job = JobOf(services, *whole, shown->corpus().job_id());
   const std::string* const last = request.Header("Last-Event-ID");
   const bool seen_all =
       job && last != nullptr && IsFinished(job->state) && *last == JobEventId(*job);
@@ -56,16 +64,16 @@ void AnswerCorpusEvents(HttpContext& context, const std::shared_ptr<HttpExchange
   head.content_type = "text/event-stream; charset=utf-8";
   exchange->BeginStream(std::move(head));
   // Called with the queue locked: it hands the event on and no more.
-  const auto watcher = [exchange, seen = last == nullptr ? "" : *last,
+  const auto watcher = [exchange, name = request.name, seen = last == nullptr ? "" : *last,
                         &services](const JobRecord& now) mutable {
     const std::string id = JobEventId(now);
-    if (id != seen) exchange->SendPiece(Event(now));
+    if (id != seen) exchange->SendPiece(Event(now, name));
     seen = id;
     if (IsFinished(now.state) || services.stopping) exchange->EndStream();
   };
   const Result<uint64_t> watch = services.jobs.Watch(job->id, watcher);
   if (!watch.ok()) {  // pruned since
-    exchange->SendPiece(Event(*job));
+    exchange->SendPiece(Event(*job, request.name));
     return exchange->EndStream();
   }
   exchange->OnStop(

@@ -4,6 +4,8 @@
 
 #include "daemon/http/api_error.h"
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/metrics/label_values.h"
 #include "store/lease_table.h"
 
 namespace corpusd {
@@ -25,6 +27,15 @@ WorkerPool& PoolOf(const Services& services, RoutePool pool) {
   return services.admin;
 }
 
+HttpResponse Unauthorized(const Status& why) {
+  ApiError error = ToApiError(why);
+  error.status = 401;
+  error.code = "invalid_api_key";
+  HttpResponse response = ErrorReply(error);
+  response.headers.push_back({"WWW-Authenticate", "Bearer"});
+  return response;
+}
+
 HttpResponse NoRoute(const HttpRequest& request, const RouteMatch& match) {
   std::string path;
   for (const std::string& segment : request.segments) path += "/" + segment;
@@ -39,6 +50,15 @@ HttpResponse NoRoute(const HttpRequest& request, const RouteMatch& match) {
   return response;
 }
 
+// What an HTTP status is counted as: kOk, or the first code that has it.
+StatusCode CodeOfHttpStatus(int status) {
+  if (status < 400) return StatusCode::kOk;
+  for (const StatusCode code : kCountedErrors) {
+    if (StatusCodeHttp(code) == status) return code;
+  }
+  return status < 500 ? StatusCode::kInvalidArgument : StatusCode::kInternal;
+}
+
 }  // namespace
 
 size_t HttpService::BodyBytesMax(const HttpRequest& request) const {
@@ -51,6 +71,9 @@ void HttpService::Run(const Route& route, const std::shared_ptr<HttpExchange>& e
   try {
     if (route.answer != nullptr) return route.answer(context_, exchange);
     Result<HttpResponse> response = route.reply(context_, exchange->request());
+    const StatusCode code =
+        response.ok() ? CodeOfHttpStatus(response->status) : response.status().code();
+    context_.services().metrics.OnRequest("http", route.pattern, code);
     exchange->Send(response.ok() ? *std::move(response) : ErrorReply(response.status()));
   } catch (const std::exception& error) {  // out of memory: the root of a worker's task
     Log(LogLevel::kError, "http_failed",
@@ -64,6 +87,10 @@ void HttpService::Handle(const std::shared_ptr<HttpExchange>& exchange) {
   RouteMatch match = MatchRoute(HttpRoutes(), request);
   if (match.route == nullptr) return exchange->Send(NoRoute(request, match));
   const Route& route = *match.route;
+  if (route.access != Access::kPublic) {
+    const auto principal = context_.services().access.Authenticate(CredentialsOf(request.identity));
+    if (!principal.ok()) return exchange->Send(Unauthorized(principal.status()));
+  }
   const Status access = CheckAccess(request.identity, route.access);
   if (!access.ok()) return exchange->Send(ErrorReply(access));
   if (context_.services().stopping && route.access != Access::kPublic) {

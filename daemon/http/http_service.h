@@ -15,6 +15,9 @@ class HttpService {
  public:
   explicit HttpService(const Services& services) : context_(services) {}
 
+  // Whom connections tell of themselves.
+  DaemonMetrics& metrics() const { return context_.services().metrics; }
+
   // How long the body of this request may be; its path and method are known.
   size_t BodyBytesMax(const HttpRequest& request) const;
   // Answers now or later, from any thread. Does not block.

@@ -46,7 +46,8 @@ void IdempotencyKeys::End(const std::string& key, const HttpResponse& response) 
   std::lock_guard lock(mutex_);
   const auto entry = entries_.find(key);
   if (entry == entries_.end()) return;  // pushed out meanwhile
-  if (response.status < 500 && response.status != 429) {
+  const bool final = response.status < 499 && response.status != 429;
+  if (final) {
     entry->second.response = response;
     return;
   }

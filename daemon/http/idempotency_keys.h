@@ -25,7 +25,8 @@ class IdempotencyKeys {
   // fingerprint: of what was asked.
   std::optional<HttpResponse> Begin(const std::string& key, const std::string& fingerprint,
                                     int64_t now_ms);
-  // Remembers the response; one that may be tried again (5xx, 429) is forgotten with its key.
+  // Remembers the response; one that may be tried again (5xx, 429, and 499 of a client that went)
+  // is forgotten with its key.
   void End(const std::string& key, const HttpResponse& response);
 
  private:

@@ -3,7 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
 
+#include "daemon/access/access_control.h"
 #include "daemon/rpc/peer.h"
 #include "store/base/status.h"
 
@@ -13,9 +17,15 @@ namespace corpusd {
 enum class Access : uint8_t { kPublic, kReader, kWriter, kAdmin };
 
 struct Identity {
-  Peer peer;         // of a Unix socket, by the kernel; over TCP nobody is known
-  bool tcp = false;  // came over TCP
+  Peer peer;                         // of a Unix socket, by the kernel; over TCP nobody is known
+  bool tcp = false;                  // came over TCP
+  std::optional<std::string> token;  // as the request shows it
 };
+
+// For AccessControl.
+Credentials CredentialsOf(const Identity& identity);
+// The token of an "Authorization: Bearer TOKEN" header's value; none of another scheme.
+std::optional<std::string> BearerToken(std::string_view authorization);
 
 // "uid:1000,gid:1000,pid:812" or "tcp", for logs and leases.
 std::string IdentityText(const Identity& identity);

@@ -3,6 +3,7 @@
 #include "client/wire/utf8.h"
 #include "daemon/http/completion_request.h"
 #include "daemon/http/json_text.h"
+#include "daemon/http/openapi_text.h"
 #include "daemon/http/perform.h"
 #include "daemon/http/router.h"
 #include "daemon/version.h"
@@ -87,6 +88,12 @@ Result<HttpResponse> HandleProps(HttpContext& context, const HttpRequest& /*requ
                     {"json_depth", kJsonDepthMax},
                     {"messages", kMessagesMax}};
   return JsonReply(body);
+}
+
+Result<HttpResponse> HandleOpenApi(HttpContext& /*context*/, const HttpRequest& /*request*/) {
+  HttpResponse response;
+  response.body = std::string(OpenApiText());
+  return response;
 }
 
 Result<HttpResponse> HandleTokenize(HttpContext& context, const HttpRequest& request) {

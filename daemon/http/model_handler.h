@@ -12,6 +12,8 @@ Result<HttpResponse> HandleModels(HttpContext& context, const HttpRequest& reque
 Result<HttpResponse> HandleModel(HttpContext& context, const HttpRequest& request);
 // GET /props: limits and defaults.
 Result<HttpResponse> HandleProps(HttpContext& context, const HttpRequest& request);
+// GET /openapi.json
+Result<HttpResponse> HandleOpenApi(HttpContext& context, const HttpRequest& request);
 // POST /tokenize {content, parse_special, with_pieces} -> {tokens}; POST /detokenize {tokens} ->
 // {content}, in which bytes that are no UTF-8 are U+FFFD.
 Result<HttpResponse> HandleTokenize(HttpContext& context, const HttpRequest& request);

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "corpusd/v1/corpusd.pb.h"
 #include "daemon/http/http_context.h"
@@ -17,9 +19,14 @@ namespace corpusd {
 // handlers are those of the socket's protocol.
 Result<v1::Response> Perform(HttpContext& context, const Identity& identity, v1::Request request);
 
+// What the daemon calls a corpus that this client calls so. kNotFound: he cannot mean one.
+Result<std::string> WholeName(HttpContext& context, const Identity& identity,
+                              std::string_view name);
+
 // For a request that answers by a call, ask or ingest_begin: readies it and the sink of its
-// responses for this client. REQUIRES: before the call is made.
+// responses for this client. acting: null, or as whom handlers know him. REQUIRES: before the call
+// is made.
 Status Admit(HttpContext& context, const Identity& identity, v1::Request* request,
-             std::shared_ptr<ResponseSink>* sink);
+             std::shared_ptr<ResponseSink>* sink, Peer* acting = nullptr);
 
 }  // namespace corpusd

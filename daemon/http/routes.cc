@@ -2,6 +2,7 @@
 #include "daemon/http/corpora_handler.h"
 #include "daemon/http/corpus_create.h"
 #include "daemon/http/corpus_events.h"
+#include "daemon/http/dashboard_handler.h"
 #include "daemon/http/health_handler.h"
 #include "daemon/http/model_handler.h"
 #include "daemon/http/router.h"
@@ -11,13 +12,19 @@ namespace corpusd {
 const std::vector<Route>& HttpRoutes() {
   using enum Access;
   using enum RoutePool;
-  static const std::vector<Route> routes = {
+  static const std::vector<Route> kRoutes = {
+      {"GET", "/", kPublic, kAtOnce, false, HandleDashboard},
+      {"GET", "/dashboard.css", kPublic, kAtOnce, false, HandleDashboard},
+      {"GET", "/dashboard.js", kPublic, kAtOnce, false, HandleDashboard},
+      {"GET", "/metrics.js", kPublic, kAtOnce, false, HandleDashboard},
+      {"GET", "/metrics", kReader, kShort, false, HandleMetrics},
       {"GET", "/health", kPublic, kAtOnce, false, HandleHealth},
       {"GET", "/v1/health", kPublic, kAtOnce, false, HandleHealth},
       {"GET", "/livez", kPublic, kAtOnce, false, HandleLive},
       {"GET", "/readyz", kPublic, kShort, false, HandleReady},
       {"GET", "/v1/models", kReader, kShort, false, HandleModels},
       {"GET", "/v1/models/{name}", kReader, kShort, false, HandleModel},
+      {"GET", "/openapi.json", kPublic, kAtOnce, false, HandleOpenApi},
       {"GET", "/props", kReader, kAtOnce, false, HandleProps},
       {"POST", "/tokenize", kReader, kTokens, false, HandleTokenize},
       {"POST", "/detokenize", kReader, kTokens, false, HandleDetokenize},
@@ -35,7 +42,7 @@ const std::vector<Route>& HttpRoutes() {
       {"POST", "/v1/corpora/{name}/evict", kWriter, kShort, false, HandleEvictCorpus},
       {"GET", "/v1/corpora/{name}/events", kReader, kShort, false, nullptr, AnswerCorpusEvents},
   };
-  return routes;
+  return kRoutes;
 }
 
 }  // namespace corpusd

@@ -22,25 +22,25 @@ using Boundaries = Histogram::BucketBoundaries;
 
 // From a device-tier hit of a small model to a cold prefill of a large one.
 const Boundaries& FirstTokenSeconds() {
-  static const Boundaries boundaries = {0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
-                                        1,     2,     5,    10,   30,   60,  120};
-  return boundaries;
+  static const Boundaries kBoundaries = {0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
+                                         1,     2,     5,    10,   30,   60,  120};
+  return kBoundaries;
 }
 // From 5,000 tokens a second to one in two seconds.
 const Boundaries& TokenSeconds() {
-  static const Boundaries boundaries = {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01,
-                                        0.02,   0.05,   0.1,   0.2,   0.5,   2};
-  return boundaries;
+  static const Boundaries kBoundaries = {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01,
+                                         0.02,   0.05,   0.1,   0.2,   0.5,   2};
+  return kBoundaries;
 }
 const Boundaries& WaitSeconds() {
-  static const Boundaries boundaries = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
-                                        0.2,    0.5,   1,     2,     5,    10,   30,   60};
-  return boundaries;
+  static const Boundaries kBoundaries = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
+                                         0.2,    0.5,   1,     2,     5,    10,   30,   60};
+  return kBoundaries;
 }
 const Boundaries& QuestionSeconds() {
-  static const Boundaries boundaries = {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1,
-                                        2,    5,    10,   30,  60,  120, 600};
-  return boundaries;
+  static const Boundaries kBoundaries = {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1,
+                                         2,    5,    10,   30,  60,  120, 600};
+  return kBoundaries;
 }
 
 template <typename Builder>
@@ -146,9 +146,11 @@ struct DaemonMetrics::Families {
     for (const StatusCode code : kCountedErrors) {
       errors.Add({{"code", std::string(StatusCodeText(code))}});
     }
-    connections.Add({{"surface", "rpc"}});
-    connected.Add({{"surface", "rpc"}});
-    refused.Add({{"surface", "rpc"}});
+    for (const char* surface : {"rpc", "http"}) {
+      connections.Add({{"surface", surface}});
+      connected.Add({{"surface", surface}});
+      refused.Add({{"surface", surface}});
+    }
     for (const char* kind : {"prefill", "scrub"}) {
       for (const char* state : {"done", "failed", "cancelled"}) {
         jobs.Add({{"kind", kind}, {"state", state}});

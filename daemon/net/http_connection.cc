@@ -64,7 +64,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
         on_closed_(std::move(on_closed)),
         buffer_(options.header_bytes_max + kReadBytes) {
     identity_.tcp = family != AF_UNIX;
-    if (!identity_.tcp) identity_.peer = PeerOf(descriptor);
+    if (!identity_.tcp) identity_.peer = options_.peer_of(descriptor);
   }
 
   void Start() override;
@@ -209,6 +209,9 @@ Status Connection::TakeHead(const Parser& parser, Head* head, HttpRequest* reque
   }
   request->id = ClientsId(*request);
   if (request->id.empty()) request->id = RandomId();
+  if (const std::string* const shown = request->Header("Authorization"); shown != nullptr) {
+    request->identity.token = BearerToken(*shown);
+  }
   RETURN_IF_ERROR(ParseTarget(std::string_view(message.target()), request));
   head->line = request->method;
   for (const std::string& segment : request->segments) {
@@ -329,7 +332,8 @@ asio::awaitable<bool> Connection::WriteWhole(const HttpResponse& response, const
   message.result(static_cast<unsigned>(response.status));
   message.version(head.version == 10 ? 10 : 11);
   FillHead(response, keep_alive, &message);
-  message.content_length(response.body.size());
+  const bool bodiless = response.status == 204 || response.status == 304;
+  if (!bodiless) message.content_length(response.body.size());
   if (!head.head_only) message.body() = {response.body.data(), response.body.size()};
   http::response_serializer<http::span_body<const char>> serializer(message);
   Arm(options_.write_timeout);

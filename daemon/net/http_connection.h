@@ -11,6 +11,7 @@
 
 #include "daemon/http/http_service.h"
 #include "daemon/http/identity.h"
+#include "daemon/rpc/peer.h"
 
 namespace boost::asio {
 class io_context;
@@ -19,6 +20,7 @@ class io_context;
 namespace corpusd {
 
 struct HttpConnectionOptions {
+  std::function<Peer(int descriptor)> peer_of = PeerOf;  // who is at the other end
   size_t header_bytes_max = size_t{16} << 10;
   std::chrono::milliseconds header_timeout{10000};
   std::chrono::milliseconds body_timeout{60000};
@@ -26,7 +28,7 @@ struct HttpConnectionOptions {
   // A write that the client does not take in this time ends the connection, and so does this much
   // that waits to be written.
   std::chrono::milliseconds write_timeout{30000};
-  size_t queued_bytes_max = size_t{64} << 20;
+  size_t queued_bytes_max = size_t{8} << 20;
   // A stream in which nothing comes for so long gets a comment.
   std::chrono::milliseconds ping_interval{15000};
 };

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <boost/asio.hpp>
 #include <boost/asio/experimental/as_tuple.hpp>
@@ -16,6 +17,7 @@
 #include <utility>
 
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
 #include "daemon/net/socket_file.h"
 
 namespace corpusd {
@@ -182,6 +184,11 @@ class Listener : public HttpListener {
   }
 
   void Admit(int descriptor, int family) {
+    // Those who are one too many get a word, as long as they are not a flood.
+    if (connections_.size() >= 2 * options_.connections_max) {
+      close(descriptor);
+      return;
+    }
     const uint64_t id = next_id_++;
     auto connection = HttpConnection::Make(io_, descriptor, family, options_.connection, service_,
                                            [this, id] { Forget(id); });
@@ -191,7 +198,9 @@ class Listener : public HttpListener {
       std::lock_guard lock(mutex_);
       count_ = connections_.size();
     }
+    service_.metrics().OnConnected("http");
     if (open >= options_.connections_max) {
+      service_.metrics().OnRefusedConnection("http");
       connection->Refuse(UnavailableError(std::to_string(open) +
                                           " clients are connected, which is the limit; try again "
                                           "later or raise http_max_connections"));
@@ -201,7 +210,7 @@ class Listener : public HttpListener {
   }
 
   void Forget(uint64_t id) {
-    connections_.erase(id);
+    if (connections_.erase(id) > 0) service_.metrics().OnDisconnected("http");
     {
       std::lock_guard lock(mutex_);
       count_ = connections_.size();

@@ -30,10 +30,11 @@ v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record) 
                    services.jobs.ActiveJob(record.name), services.now_ms());
 }
 
-Result<v1::Response> HandleList(const Services& services) {
+Result<v1::Response> HandleList(const Services& services, const Principal& principal) {
   v1::Response response;
   v1::ListReply* reply = response.mutable_list();
   for (const CorpusRecord& record : services.store.ListCorpora()) {
+    if (!MaySee(principal, record.name)) continue;
     *reply->add_corpora() = DescribeCorpus(services, record);
     // A list is an overview: `show` has the sources, which may be thousands.
     reply->mutable_corpora(reply->corpora_size() - 1)->clear_sources();
@@ -89,11 +90,28 @@ Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequ
   return response;
 }
 
-Result<v1::Response> HandleJobs(const Services& services) {
+namespace {
+
+// A scrub is of all tenants' blocks.
+bool MaySeeJob(const Principal& principal, const JobRecord& job) {
+  return principal.IsOperator() || (!job.scrub && MaySee(principal, job.corpus));
+}
+
+}  // namespace
+
+Result<v1::Response> HandleJobs(const Services& services, const Principal& principal) {
   v1::Response response;
   v1::JobsReply* reply = response.mutable_jobs();
-  for (const JobRecord& job : services.jobs.List()) *reply->add_jobs() = ToMessage(job);
+  for (const JobRecord& job : services.jobs.List()) {
+    if (MaySeeJob(principal, job)) *reply->add_jobs() = ToMessage(job);
+  }
   return response;
+}
+
+Status CheckMaySeeJob(const Services& services, const Principal& principal, uint64_t id) {
+  const Result<JobRecord> job = services.jobs.Get(id);
+  if (!job.ok() || MaySeeJob(principal, *job)) return OkStatus();
+  return NotFoundError("job " + std::to_string(id) + " does not exist");
 }
 
 Result<v1::Response> HandleJob(const Services& services, const v1::JobRequest& request) {

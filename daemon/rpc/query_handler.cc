@@ -110,17 +110,20 @@ void FillCitations(const QuestionReport& report, v1::AskReply* reply) {
   }
 }
 
-void LogQuery(const std::string& corpus, const Result<QuestionReport>& result, double waited_ms) {
+void LogQuery(const std::string& label, const std::string& corpus,
+              const Result<QuestionReport>& result, double waited_ms) {
   if (!result.ok()) {
     Log(LogLevel::kWarn, "query",
-        {{"corpus", corpus},
+        {{"request", label},
+         {"corpus", corpus},
          {"status", StatusCodeText(result.status().code())},
          {"error", result.status().message()},
          {"queue_ms", waited_ms}});
     return;
   }
   Log(LogLevel::kInfo, "query",
-      {{"corpus", corpus},
+      {{"request", label},
+       {"corpus", corpus},
        {"status", "ok"},
        {"finish_reason", result->finish_reason},
        {"prompt_tokens", result->prompt_tokens},
@@ -164,7 +167,7 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
     report->first_token_ms += waited.count();
     report->total_ms += waited.count();
   }
-  LogQuery(request.name(), report, waited.count());
+  LogQuery(call->label(), request.name(), report, waited.count());
   services.metrics.OnQuestion(report);
   if (!report.ok()) {
     // Blocks may have gone while it was being answered: that is what is wrong then.

@@ -3,10 +3,13 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/access/access_control.h"
+#include "daemon/access/reply_scope.h"
 #include "daemon/log.h"
 #include "daemon/metrics/daemon_metrics.h"
 #include "daemon/metrics/exposition.h"
 #include "daemon/rpc/admin_handler.h"
+#include "daemon/rpc/admission.h"
 #include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
@@ -52,14 +55,16 @@ bool AllowedWhileStopping(v1::Request::BodyCase body) {
 }
 
 // What asks of the daemon as a whole and changes nothing.
-Result<v1::Response> Inquire(const Services& services, const v1::Request& request) {
+Result<v1::Response> Inquire(const Services& services, const Principal& principal,
+                             const v1::Request& request) {
   switch (request.body_case()) {
     case v1::Request::kDiskUsage:
-      return HandleDiskUsage(services);
+      return principal.IsOperator() ? HandleDiskUsage(services)
+                                    : HandleTenantUsage(services, principal);
     case v1::Request::kDoctor:
       return HandleDoctor(services);
     case v1::Request::kExplainMiss:
-      return HandleExplainMiss(services, request.explain_miss());
+      return HandleExplainMiss(services, principal, request.explain_miss());
     case v1::Request::kPlan:
       return HandlePlan(services, request.plan());
     case v1::Request::kStats:
@@ -119,21 +124,27 @@ void RpcSession::Forget(uint64_t id) {
   }
 }
 
-std::shared_ptr<Call> RpcSession::Open(const v1::Request& request) {
+Peer RpcSession::ActingAs(const Principal& principal) const {
+  return ActingPeer(principal, {peer_, std::nullopt, ""}, services_.access.table()->restricts());
+}
+
+std::shared_ptr<Call> RpcSession::Open(const v1::Request& request,
+                                       const std::shared_ptr<ResponseSink>& sink) {
   const uint64_t id = request.id(), timeout_ms = request.timeout_ms();
   const std::string_view method = MethodOf(request);
   const auto refuse = [&](const Status& why) {
     services_.metrics.OnRequest("rpc", method, why.code());
-    sink_->Send(ErrorResponse(id, why));
+    sink->Send(ErrorResponse(id, why));
     return nullptr;
   };
   if (id == 0) return refuse(InvalidArgumentError("a request's id must not be 0"));
   auto call = std::make_shared<Call>(
-      id, sink_, services_.timers,
+      id, sink, services_.timers,
       [weak = weak_from_this(), &metrics = services_.metrics, method, id](StatusCode code) {
         metrics.OnRequest("rpc", method, code);
         if (const auto session = weak.lock()) session->Forget(id);
       });
+  call->set_label("rpc-" + std::to_string(session_id_) + "-" + std::to_string(id));
   {
     std::lock_guard lock(mutex_);
     if (closed_) return nullptr;
@@ -152,6 +163,16 @@ std::shared_ptr<Call> RpcSession::Open(const v1::Request& request) {
   return call;
 }
 
+void RpcSession::Refuse(const v1::Request& request, const Status& why) {
+  if (request.has_ingest_begin() || request.has_import_begin()) {
+    std::lock_guard lock(mutex_);
+    ended_ingests_.push_back(request.id());
+    if (ended_ingests_.size() > kEndedIngestsMax) ended_ingests_.pop_front();
+  }
+  services_.metrics.OnRequest("rpc", MethodOf(request), why.code());
+  sink_->Send(ErrorResponse(request.id(), why));
+}
+
 void RpcSession::OnRequest(v1::Request request) {
   const v1::Request::BodyCase body = request.body_case();
   if (body == v1::Request::kIngestData || body == v1::Request::kIngestEnd) {
@@ -161,10 +182,12 @@ void RpcSession::OnRequest(v1::Request request) {
       body == v1::Request::kExportNext) {
     return OnStream(request);
   }
-  const std::shared_ptr<Call> call = Open(request);
+  const Result<Principal> principal = AdmitRequest(services_, {peer_, std::nullopt, ""}, &request);
+  if (!principal.ok()) return Refuse(request, principal.status());
+  const std::shared_ptr<Call> call = Open(request, ScopedSink(*principal, sink_));
   if (call == nullptr) return;
   if (services_.stopping && !AllowedWhileStopping(body)) return call->Fail(Stopping());
-  Dispatch(call, std::move(request));
+  Dispatch(call, *principal, std::move(request));
 }
 
 void RpcSession::OnIngest(v1::Request& request) {
@@ -201,10 +224,11 @@ std::function<void(uint64_t)> RpcSession::OnTaken() {
   };
 }
 
-void RpcSession::OnStreamBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
+void RpcSession::OnStreamBegin(const std::shared_ptr<Call>& call, const Peer& peer,
+                               v1::Request& request) {
   std::shared_ptr<StreamCall> stream;
   if (request.has_import_begin()) {
-    stream = std::make_shared<ImportCall>(services_, peer_, call, OnTaken());
+    stream = std::make_shared<ImportCall>(services_, peer, call, OnTaken());
   } else {
     stream = std::make_shared<ExportCall>(services_, call, OnTaken());
   }
@@ -241,8 +265,9 @@ void RpcSession::OnStream(v1::Request& request) {
   }
 }
 
-void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
-  auto ingest = std::make_shared<IngestCall>(services_, peer_, call,
+void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, const Peer& peer,
+                               v1::Request& request) {
+  auto ingest = std::make_shared<IngestCall>(services_, peer, call,
                                              std::move(*request.mutable_ingest_begin()), OnTaken());
   {
     std::lock_guard lock(mutex_);
@@ -326,8 +351,10 @@ bool IsSlow(const v1::Request& request) {
 
 }  // namespace
 
-void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request) {
+void RpcSession::Dispatch(const std::shared_ptr<Call>& call, const Principal& principal,
+                          v1::Request request) {
   const Services& services = services_;
+  const Peer peer = ActingAs(principal);
   const std::stop_token stop = call->stop_token();
   // Handlers get the request by value: it outlives this function.
   switch (request.body_case()) {
@@ -338,10 +365,10 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
     case v1::Request::kCancel:
       return OnCancel(call, request.cancel().request_id());
     case v1::Request::kIngestBegin:
-      return OnIngestBegin(call, request);
+      return OnIngestBegin(call, peer, request);
     case v1::Request::kImportBegin:
     case v1::Request::kExportBegin:
-      return OnStreamBegin(call, request);
+      return OnStreamBegin(call, peer, request);
     case v1::Request::kAsk:
       return OnAsk(call, std::move(*request.mutable_ask()));
     case v1::Request::kWatchJob:
@@ -358,10 +385,10 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
   }
   WorkerPool& pool = IsSlow(request) ? services.slow : services.admin;
   using Reply = Result<v1::Response>;
-  Answer(call, pool, [&services, peer = peer_, stop, request = std::move(request)]() -> Reply {
+  Answer(call, pool, [&services, peer, principal, stop, request = std::move(request)]() -> Reply {
     switch (request.body_case()) {
       case v1::Request::kList:
-        return HandleList(services);
+        return HandleList(services, principal);
       case v1::Request::kShow:
         return HandleShow(services, request.show());
       case v1::Request::kRemove:
@@ -379,7 +406,7 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
       case v1::Request::kTouch:
         return HandleTouch(services, request.touch());
       case v1::Request::kJobs:
-        return HandleJobs(services);
+        return HandleJobs(services, principal);
       case v1::Request::kJob:
         return HandleJob(services, request.job());
       case v1::Request::kCancelJob:
@@ -387,7 +414,7 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
       case v1::Request::kScrub:
         return HandleScrub(services, request.scrub());
       default:
-        return Inquire(services, request);
+        return Inquire(services, principal, request);
     }
   });
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "daemon/access/access_control.h"
 #include "daemon/jobs/job_queue.h"
 #include "daemon/options.h"
 #include "daemon/timer_queue.h"
@@ -20,6 +21,7 @@ class DaemonMetrics;  // daemon/metrics/daemon_metrics.h
 
 struct Services {
   const Options& options;
+  const AccessControl& access;
   BlockStore& store;
   Engine& engine;
   JobQueue& jobs;

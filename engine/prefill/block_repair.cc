@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/prefill/part_repair.h"
+
 namespace corpusd {
 namespace {
 
@@ -42,9 +44,20 @@ Status MendRun(const ComputeContext& context, BlockStore& store, const CorpusRec
 
 }  // namespace
 
+void AddFetch(const FetchStats& fetch, FetchStats* sum) {
+  sum->host_bytes += fetch.host_bytes;
+  sum->disk_bytes += fetch.disk_bytes;
+  sum->device_bytes += fetch.device_bytes;
+  sum->seconds += fetch.seconds;
+  sum->waited_seconds += fetch.waited_seconds;
+}
+
 Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
                    const KvLayout& layout, std::span<const TokenId> tokens,
                    ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased) {
+  if (layout.parts != nullptr) {
+    return ExtendLeaseWithParts(context, store, record, layout, tokens, priority, stop, leased);
+  }
   const size_t first = leased->refs.size();
   CHECK(first <= record.chain.size()) << first << " leased of " << record.chain.size();
   const auto wanted = std::span(record.chain).subspan(first);
@@ -54,10 +67,8 @@ Status ExtendLease(const ComputeContext& context, BlockStore& store, const Corpu
   for (size_t pass = 0; pass < passes; ++pass) {
     FetchStats stats;
     ASSIGN_OR_RETURN(auto refs, store.Fetch(wanted, &stats));
-    leased->stats.host_bytes += pass == 0 ? stats.host_bytes : 0;
-    leased->stats.disk_bytes += stats.disk_bytes;
-    leased->stats.seconds += stats.seconds;
-    leased->stats.waited_seconds += stats.waited_seconds;
+    if (pass > 0) stats.host_bytes = 0;  // the same blocks again
+    AddFetch(stats, &leased->stats);
     const auto broken = BrokenBlocks(stats, first);
     std::vector<BlockRef> whole = leased->refs;
     whole.insert(whole.end(), refs.begin(), refs.end());
@@ -76,6 +87,12 @@ Status ExtendLease(const ComputeContext& context, BlockStore& store, const Corpu
 Result<uint64_t> RepairInPieces(const ComputeContext& context, BlockStore& store,
                                 const CorpusRecord& record, const KvLayout& layout,
                                 std::span<const TokenId> tokens, const std::stop_token& stop) {
+  if (layout.parts != nullptr) {
+    LeasedCorpus counts;
+    RETURN_IF_ERROR(RepairWithParts(context, store, record, layout, tokens,
+                                    ComputePriority::kPrefill, stop, &counts));
+    return counts.repaired_blocks;
+  }
   ASSIGN_OR_RETURN(const auto presence, store.Presence(record.chain));
   LeasedCorpus history;  // grows from one broken run to the next
   for (size_t i = 0; i < presence.size();) {

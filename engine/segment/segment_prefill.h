@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/prefill/block_repair.h"
 #include "engine/segment/segment_runner.h"
 
 namespace corpusd {
@@ -50,9 +51,6 @@ Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriori
 Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task,
                                  std::span<const KvSequence::SharedPage> preamble,
                                  std::span<const uint64_t> blocks, ComputePriority priority);
-
-// Adds the counts of a fetch to those before it.
-void AddFetch(const FetchStats& fetch, FetchStats* sum);
 
 // Computes blocks that are known to be damaged or missing again and writes them back. RETURNS how
 // many.

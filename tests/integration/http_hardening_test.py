@@ -60,6 +60,7 @@ class Client:
 class HttpHardeningTest(IntegrationTest):
     def setUp(self):
         super().setUp()
+        self.clients = []
         self.path = os.path.join(self.folder, "http")
         self.corpusd = self.daemon(http=f"unix:{self.path}", http_header_timeout="1s",
                                    http_body_timeout="1s", http_idle_timeout="2s",
@@ -67,12 +68,23 @@ class HttpHardeningTest(IntegrationTest):
         self.ingest(self.corpusd, "a", prose(1, 100))
 
     def tearDown(self):
-        self.assertIsNone(self.corpusd.process.poll(), "the daemon died")
-        self.assert_answers()
-        super().tearDown()
+        try:
+            self.close_clients()
+            self.assertIsNone(self.corpusd.process.poll(), "the daemon died")
+            self.wait_for("a place", lambda: self.client().post("/tokenize", b"{}")[0] == 200)
+            self.assert_answers()
+            self.close_clients()
+        finally:
+            super().tearDown()
 
     def client(self):
-        return Client(self.path)
+        self.clients.append(Client(self.path))
+        return self.clients[-1]
+
+    def close_clients(self):
+        for client in self.clients:
+            client.socket.close()
+        self.clients.clear()
 
     def assert_answers(self):
         body = json.dumps({"cached_content": "corpora/a", "max_tokens": 2,

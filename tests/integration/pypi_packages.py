@@ -15,7 +15,7 @@ def cache_folder():
     return os.path.join(base, "corpusd", "python")
 
 
-def require(name, *requirements):
+def require(name, *requirements, seconds=INSTALL_SECONDS):
     """Makes the requirements importable. RETURNS "", or why that cannot be."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     target = os.path.join(cache_folder(), f"{name}-{version}")
@@ -26,7 +26,7 @@ def require(name, *requirements):
             subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1",
                             "--timeout", "10", "--disable-pip-version-check", "--target", making,
                             *requirements], check=True, capture_output=True, text=True,
-                           timeout=INSTALL_SECONDS)
+                           timeout=seconds)
             os.rename(making, target)
         except (OSError, subprocess.SubprocessError) as error:
             shutil.rmtree(making, ignore_errors=True)

@@ -279,6 +279,35 @@ class PythonClientTest(IntegrationTest):
                              [(f["name"], f["bytes"], f["fits"]) for f in told["formats"]])
             self.assertAlmostEqual(plan.prefill_seconds, told["prefill"]["seconds"], places=6)
 
+    def test_sampling_options_reach_the_daemon(self):
+        _, client = self.with_corpus()
+        whole = client.ask("a", "what is stored?", max_tokens=40)
+        stop = whole.text[10:13]
+        cut = client.ask("a", "what is stored?", max_tokens=40, stop=[stop])
+        self.assertEqual(cut.text, whole.text[:whole.text.index(stop)])
+        self.assertEqual(cut.finish_reason, "stop")
+        with self.assertRaises(corpusd.UsageError):
+            client.ask("a", "why?", stop="abc")
+        with self.assertRaises(corpusd.UsageError):
+            client.ask("a", "why?", presence_penalty=9)
+        # The most likely token alone is what greedy takes, whatever the temperature.
+        one = client.ask("a", "what is stored?", max_tokens=12, temperature=1.0, seed=3, top_k=1)
+        self.assertEqual(one.text, client.ask("a", "what is stored?", max_tokens=12).text)
+
+    def test_metrics_are_those_of_corpusctl(self):
+        daemon, client = self.with_corpus()
+        client.ask("a", "what is stored?", max_tokens=8)
+        metrics = client.stats()
+        told = {family["name"]: family for family in daemon.ctl("stats", "-o", "json").json()}
+        self.assertEqual(set(metrics), set(told))
+        tokens = metrics["corpusd_tokens_total"]
+        self.assertEqual(tokens.value(result="completion"), 8)
+        self.assertEqual(tokens.value(), sum(s["value"] for s in
+                                             told["corpusd_tokens_total"]["samples"]))
+        first = metrics["corpusd_first_token_seconds"].samples[0].histogram
+        self.assertEqual(first.count, 1)
+        self.assertEqual(first.buckets[-1], (float("inf"), 1))
+
     def test_version_and_ping(self):
         daemon = self.daemon()
         client = self.connect(daemon)

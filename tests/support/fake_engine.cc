@@ -17,6 +17,7 @@ class ByteTokenizer : public CorpusTokenizer {
     sources_.push_back({std::string(path), next_token_, 0, 0, ""});
   }
   void Append(std::string_view bytes) override {
+    if (bytes == "no memory") tokens_.reserve(tokens_.max_size() + 1);
     for (unsigned char byte : bytes) tokens_.push_back(byte);
     next_token_ += bytes.size();
     sources_.back().bytes += bytes.size();
@@ -241,10 +242,10 @@ Result<uint64_t> FakeEngine::Repair(std::string_view name) {
   return store_.GetCorpus(name).ok() ? 1 : 0;
 }
 
-Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format,
-                                        const SegmentRule& /*rule*/) const {
+Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format, const SegmentRule& /*rule*/,
+                                        std::string_view tenant) const {
   CorpusShape shape;
-  shape.identity = {{"weights", model_.digest}};
+  shape.identity = {{"weights", model_.digest}, {"tenant", std::string(tenant)}};
   shape.root = ChainRoot(shape.identity);
   shape.kv_format = kv_format;
   shape.block_tokens = 8;

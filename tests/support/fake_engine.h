@@ -51,6 +51,7 @@ struct FakeEngineControls {
 //   "fail"     kCorruption
 //   "options"  its options are kept in last_answers
 // Without a corpus it answers the same, its prompt being the bytes of all messages.
+// A tokenizer given the text "no memory" throws std::length_error.
 class FakeEngine : public Engine {
  public:
   FakeEngine(BlockStore& store, FakeEngineControls& controls);
@@ -73,7 +74,9 @@ class FakeEngine : public Engine {
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule) const override;
+  using Engine::ShapeOf;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                              std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 

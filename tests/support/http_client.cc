@@ -97,7 +97,8 @@ HttpReply HttpClient::Read(bool head_only) {
     reply.headers[name] = head.substr(value, end - value);
     line = end + 2;
   }
-  if (head_only || reply.status == 100) return reply;
+  const bool bodiless = reply.status == 100 || reply.status == 204 || reply.status == 304;
+  if (head_only || bodiless) return reply;
   if (reply.headers["transfer-encoding"] == "chunked") {
     while (true) {
       const std::string size = ReadUntil("\r\n");

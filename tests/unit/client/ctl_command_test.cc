@@ -91,25 +91,25 @@ Words With(const ScriptedDaemon& daemon, Words words) {
 }
 
 const std::vector<Words>& VerbsOfTheDaemon() {
-  static const std::vector<Words> verbs = {{"ls"},
-                                           {"show", "filings"},
-                                           {"rm", "filings", "--yes"},
-                                           {"rename", "filings", "letters"},
-                                           {"pin", "filings"},
-                                           {"unpin", "filings"},
-                                           {"evict", "filings"},
-                                           {"warm", "filings"},
-                                           {"touch", "filings", "--ttl", "1d"},
-                                           {"jobs"},
-                                           {"job", "7"},
-                                           {"wait", "filings"},
-                                           {"cancel", "7"},
-                                           {"df"},
-                                           {"verify", "filings"},
-                                           {"doctor"},
-                                           {"version"},
-                                           {"ask", "filings", "Who?"}};
-  return verbs;
+  static const std::vector<Words> kVerbs = {{"ls"},
+                                            {"show", "filings"},
+                                            {"rm", "filings", "--yes"},
+                                            {"rename", "filings", "letters"},
+                                            {"pin", "filings"},
+                                            {"unpin", "filings"},
+                                            {"evict", "filings"},
+                                            {"warm", "filings"},
+                                            {"touch", "filings", "--ttl", "1d"},
+                                            {"jobs"},
+                                            {"job", "7"},
+                                            {"wait", "filings"},
+                                            {"cancel", "7"},
+                                            {"df"},
+                                            {"verify", "filings"},
+                                            {"doctor"},
+                                            {"version"},
+                                            {"ask", "filings", "Who?"}};
+  return kVerbs;
 }
 
 TEST(CtlCommand, EveryErrorOfTheDaemonHasItsExitCodeInEveryVerb) {
@@ -167,11 +167,11 @@ TEST(CtlCommand, ShowObjectIsAsPromised) {
   const Json show = Json::parse(RunCtl(With(daemon, {"show", "filings", "-o", "json"})).out);
   std::vector<std::string> keys;
   for (const auto& item : show.items()) keys.push_back(item.key());
-  EXPECT_THAT(keys,
-              ::testing::ElementsAre("name", "id", "state", "mode", "tokens", "segments", "blocks",
-                                     "kv_format", "model", "root", "bytes", "pinned", "expires_at",
-                                     "priority", "created_at", "last_used_at", "prefill", "quality",
-                                     "sources", "roots", "replaces", "skipped_files", "error"));
+  EXPECT_THAT(keys, ::testing::ElementsAre("name", "id", "state", "mode", "tokens", "segments",
+                                           "blocks", "kv_format", "model", "root", "bytes", "parts",
+                                           "pinned", "expires_at", "priority", "created_at",
+                                           "last_used_at", "prefill", "quality", "sources", "roots",
+                                           "replaces", "skipped_files", "error"));
   EXPECT_TRUE(show["pinned"].is_null());
   EXPECT_TRUE(show["quality"].is_null());
   EXPECT_TRUE(show["expires_at"].is_null());

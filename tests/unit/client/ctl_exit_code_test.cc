@@ -11,7 +11,7 @@ namespace {
 
 // The promise of the command line, written out a second time.
 const std::map<std::string, int>& Promised() {
-  static const std::map<std::string, int> promised = {
+  static const std::map<std::string, int> kPromised = {
       {"ok", 0},
       {"not_found", 3},
       {"already_exists", 1},
@@ -38,7 +38,7 @@ const std::map<std::string, int>& Promised() {
       {"unhealthy", 1},
       {"job_failed", 1},
   };
-  return promised;
+  return kPromised;
 }
 
 TEST(CtlExitCode, EveryRuleIsAsPromised) {

@@ -1,8 +1,13 @@
 // What of a request's head is taken, and what is refused before anything else looks at it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cctype>
+#include <set>
+
 #include "daemon/http/http_message.h"
 #include "daemon/http/json_text.h"
+#include "daemon/http/openapi_text.h"
 #include "daemon/http/router.h"
 
 namespace corpusd {
@@ -109,6 +114,24 @@ TEST(HttpJson, FieldsNameWhatIsWrong) {
   EXPECT_EQ(fields.Text("null", "otherwise"), "otherwise");
   EXPECT_EQ(fields.Whole("absent", 0, 9, 7), 7);
   EXPECT_FALSE(fields.error());
+}
+
+TEST(HttpRouter, TheDocumentHasEveryRouteAndNoOther) {
+  const auto document = Json::parse(OpenApiText(), nullptr, false);
+  ASSERT_TRUE(document.is_object());
+  std::set<std::string> documented, routes;
+  for (const auto& [path, item] : document["paths"].items()) {
+    for (const auto& [method, operation] : item.items()) {
+      if (method != "parameters") documented.insert(method + " " + path);
+    }
+  }
+  for (const Route& route : HttpRoutes()) {
+    std::string method(route.method);
+    std::transform(method.begin(), method.end(), method.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    routes.insert(method + " " + std::string(route.pattern));
+  }
+  EXPECT_EQ(documented, routes);
 }
 
 TEST(HttpRouter, FindsRoutesAndSaysWhatAPathHas) {

@@ -17,19 +17,21 @@ from .errors import (AlreadyExistsError, CorpusdError, DeadlineError, DeniedErro
 from .plan import Plan, PlanFormat
 from .progress import ProgressBar
 from .protocol import default_socket_path
-from .records import (Answer, Check, Citation, Corpus, DiskUsage, Eviction, EvictionStep, Job,
-                      Lease, Pin, PinHolder, Prefill, Quality, Read, Selection, Source, Tier,
-                      TierBytes, Timing, Usage, Verification, Version, Warmth, WriteState)
+from .records import (Answer, Check, Citation, Corpus, DiskUsage, Eviction, EvictionStep,
+                      Histogram, Job, Lease, Metric, Pin, PinHolder,
+                      Prefill, Quality, Read, Sample, Selection, Source,
+                      Tier, TierBytes, Timing, Usage, Verification, Version,
+                      Warmth, WriteState)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExistsError", "Answer", "AnswerStream", "AsyncAnswerStream", "AsyncClient", "Check",
     "Citation", "Client", "Corpus", "CorpusdError", "DeadlineError", "DeniedError", "DiskUsage",
-    "Eviction", "EvictionStep", "IntegrityError", "Job", "JobFailedError", "Lease",
-    "NotFoundError", "NotReadyError", "NothingToDoError", "Pin", "PinHolder", "Plan",
+    "Eviction", "EvictionStep", "Histogram", "IntegrityError", "Job", "JobFailedError", "Lease",
+    "Metric", "NotFoundError", "NotReadyError", "NothingToDoError", "Pin", "PinHolder", "Plan",
     "PlanFormat", "Prefill", "ProgressBar", "ProtocolError", "Quality", "Read",
-    "RequestCancelledError", "RetryableError", "Selection", "Source", "SpaceError", "Tier",
-    "TierBytes", "Timing", "UnreachableError", "Usage", "UsageError", "Verification", "Version",
-    "Warmth", "WriteState", "connect", "connect_async", "default_socket_path",
+    "RequestCancelledError", "RetryableError", "Sample", "Selection", "Source", "SpaceError",
+    "Tier", "TierBytes", "Timing", "UnreachableError", "Usage", "UsageError", "Verification",
+    "Version", "Warmth", "WriteState", "connect", "connect_async", "default_socket_path",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -93,6 +93,10 @@ class AsyncClient:
     async def ping(self) -> float:
         """Seconds since the daemon's start."""
         return await self._call(verbs.ping())
+
+    async def stats(self) -> dict[str, records.Metric]:
+        """Every metric that the daemon has, by name: "corpusd_tokens_total", ..."""
+        return await self._call(verbs.stats())
 
     async def df(self) -> records.DiskUsage:
         return await self._call(verbs.df())
@@ -205,23 +209,33 @@ class AsyncClient:
 
     # --- asking
 
-    async def ask(self, name: str, question: str, *, max_tokens: int = 128,
+    async def ask(self, name: str, question: str, *, max_tokens: int = 0,
                   temperature: float = 0.0, seed: int = 0, top_p: float = 1.0,
                   cite: bool = False, no_cache: bool = False, budget_tokens: int = 0,
-                  retrieval: str = "", timeout: Timeout = NO_LIMIT) -> records.Answer:
+                  retrieval: str = "", top_k: int = 0, min_p: float = 0.0,
+                  repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
+                  frequency_penalty: float = 0.0, stop: Sequence[str] = (),
+                  timeout: Timeout = NO_LIMIT) -> records.Answer:
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
-            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval)
+            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
+            min_p=min_p, repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
         return await self._call(verbs.ask(name, question, options, stream=False), timeout)
 
-    async def stream(self, name: str, question: str, *, max_tokens: int = 128,
+    async def stream(self, name: str, question: str, *, max_tokens: int = 0,
                      temperature: float = 0.0, seed: int = 0, top_p: float = 1.0,
                      cite: bool = False, no_cache: bool = False, budget_tokens: int = 0,
-                     retrieval: str = "", timeout: Timeout = NO_LIMIT) -> AsyncAnswerStream:
+                     retrieval: str = "", top_k: int = 0, min_p: float = 0.0,
+                     repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
+                     frequency_penalty: float = 0.0, stop: Sequence[str] = (),
+                     timeout: Timeout = NO_LIMIT) -> AsyncAnswerStream:
         """`async for piece in await client.stream(...)`."""
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
-            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval)
+            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
+            min_p=min_p, repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
         verb = verbs.ask(name, question, options, stream=True)
         return AsyncAnswerStream(verb, await self._start(verb.request, timeout))
 

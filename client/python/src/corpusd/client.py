@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -99,6 +99,10 @@ class Client:
     def ping(self) -> float:
         """Seconds since the daemon's start."""
         return self._call(verbs.ping())
+
+    def stats(self) -> dict[str, records.Metric]:
+        """Every metric that the daemon has, by name: "corpusd_tokens_total", ..."""
+        return self._call(verbs.stats())
 
     def df(self) -> records.DiskUsage:
         return self._call(verbs.df())
@@ -216,23 +220,31 @@ class Client:
 
     # --- asking
 
-    def ask(self, name: str, question: str, *, max_tokens: int = 128, temperature: float = 0.0,
+    def ask(self, name: str, question: str, *, max_tokens: int = 0, temperature: float = 0.0,
             seed: int = 0, top_p: float = 1.0, cite: bool = False, no_cache: bool = False,
-            budget_tokens: int = 0, retrieval: str = "",
+            budget_tokens: int = 0, retrieval: str = "", top_k: int = 0, min_p: float = 0.0,
+            repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
+            frequency_penalty: float = 0.0, stop: Sequence[str] = (),
             timeout: Timeout = NO_LIMIT) -> records.Answer:
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
-            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval)
+            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
+            min_p=min_p, repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
         return self._call(verbs.ask(name, question, options, stream=False), timeout)
 
-    def stream(self, name: str, question: str, *, max_tokens: int = 128,
+    def stream(self, name: str, question: str, *, max_tokens: int = 0,
                temperature: float = 0.0, seed: int = 0, top_p: float = 1.0, cite: bool = False,
-               no_cache: bool = False, budget_tokens: int = 0, retrieval: str = "",
+               no_cache: bool = False, budget_tokens: int = 0, retrieval: str = "", top_k: int = 0,
+               min_p: float = 0.0, repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
+               frequency_penalty: float = 0.0, stop: Sequence[str] = (),
                timeout: Timeout = NO_LIMIT) -> AnswerStream:
         """`ask`, piece by piece: `for piece in client.stream(...)`."""
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
-            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval)
+            no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
+            min_p=min_p, repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
         verb = verbs.ask(name, question, options, stream=True)
         return AnswerStream(verb, self._start(verb.request, timeout))
 

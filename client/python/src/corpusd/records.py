@@ -420,3 +420,47 @@ class Check:
     @classmethod
     def from_message(cls, m: Any) -> Check:
         return cls(m.name, m.level, m.text)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    count: int
+    sum: float
+    buckets: tuple[tuple[float, int], ...]
+    """upper bound and how many observations are up to it; the last bound is infinite"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    labels: dict[str, str]
+    value: float
+    histogram: Histogram | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of the daemon, as Prometheus has it."""
+
+    name: str
+    type: str
+    """counter, gauge or histogram"""
+    help: str
+    samples: tuple[Sample, ...]
+
+    def value(self, **labels: str) -> float:
+        """The sum over the samples that have these labels."""
+        return sum(sample.value for sample in self.samples
+                   if labels.items() <= sample.labels.items())
+
+    @classmethod
+    def from_message(cls, m: Any) -> Metric:
+        samples = []
+        for s in m.samples:
+            histogram = None
+            if s.HasField("histogram"):
+                h = s.histogram
+                buckets = tuple((b.upper_bound, b.cumulative_count) for b in h.buckets)
+                histogram = Histogram(h.count, h.sum, buckets)
+            samples.append(Sample({label.name: label.value for label in s.labels}, s.value,
+                                  histogram))
+        return cls(m.name, m.type, m.help, tuple(samples))

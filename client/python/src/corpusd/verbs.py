@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import records
@@ -139,6 +139,13 @@ def cancel_request(request_id: int) -> Any:
     return request
 
 
+def stats() -> Verb[dict[str, records.Metric]]:
+    request = Request()
+    request.stats.SetInParent()
+    return Verb(request, "stats", lambda reply: {family.name: records.Metric.from_message(family)
+                                                 for family in reply.families})
+
+
 def df() -> Verb[records.DiskUsage]:
     request = Request()
     request.disk_usage.SetInParent()
@@ -179,6 +186,12 @@ def ask(name: str, question: str, options: AskOptions, stream: bool) -> Verb[rec
     asked.no_cache = options.no_cache
     asked.budget_tokens = options.budget_tokens
     asked.retrieval = options.retrieval
+    asked.top_k = options.top_k
+    asked.min_p = options.min_p
+    asked.repetition_penalty = options.repetition_penalty
+    asked.presence_penalty = options.presence_penalty
+    asked.frequency_penalty = options.frequency_penalty
+    asked.stop.extend(text("stop string", stop) for stop in options.stop)
     asked.stream = stream
     return Verb(request, "ask", records.Answer.from_message)
 
@@ -186,9 +199,12 @@ def ask(name: str, question: str, options: AskOptions, stream: bool) -> Verb[rec
 class AskOptions:
     """How a question is answered; the daemon's defaults where nothing is said."""
 
-    def __init__(self, *, max_tokens: int = 128, temperature: float = 0.0, seed: int = 0,
+    def __init__(self, *, max_tokens: int = 0, temperature: float = 0.0, seed: int = 0,
                  top_p: float = 1.0, cite: bool = False, no_cache: bool = False,
-                 budget_tokens: int = 0, retrieval: str = "") -> None:
+                 budget_tokens: int = 0, retrieval: str = "", top_k: int = 0,
+                 min_p: float = 0.0, repetition_penalty: float = 0.0,
+                 presence_penalty: float = 0.0, frequency_penalty: float = 0.0,
+                 stop: Sequence[str] = ()) -> None:
         self.max_tokens = max_tokens
         self.temperature = temperature
         self.seed = seed
@@ -197,6 +213,14 @@ class AskOptions:
         self.no_cache = no_cache
         self.budget_tokens = budget_tokens
         self.retrieval = retrieval
+        self.top_k = top_k
+        self.min_p = min_p
+        self.repetition_penalty = repetition_penalty
+        self.presence_penalty = presence_penalty
+        self.frequency_penalty = frequency_penalty
+        if isinstance(stop, str):
+            raise UsageError("stop is a sequence of texts, not one text", "invalid_argument")
+        self.stop = tuple(stop)
 
 
 def ask_piece(verb: Verb[records.Answer], response: Any) -> str | records.Answer:
