@@ -31,7 +31,9 @@ class Daemon {
   static int64_t SystemNowMs();
 
   // Opens the data folder and the model that the options name, then starts (daemon_open.cc).
-  static Result<std::unique_ptr<Daemon>> Open(const Options& options);
+  // on_device_lost: as in EngineOptions.
+  static Result<std::unique_ptr<Daemon>> Open(
+      const Options& options, std::function<void(const Status& why)> on_device_lost = {});
   // Starts over a store and an engine: unfinished jobs go on, the socket listens when this returns.
   // metrics: whom both tell; null: those of the daemon alone. peer_of: who is at the other end of a
   // connection; tests make up their own.

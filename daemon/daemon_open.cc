@@ -36,7 +36,8 @@ void LogHeadSearch(size_t done, size_t passes) {
 }  // namespace
 
 // Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
-Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
+Result<std::unique_ptr<Daemon>> Daemon::Open(
+    const Options& options, std::function<void(const Status& why)> on_device_lost) {
   auto metrics = std::make_unique<DaemonMetrics>();
   BlockStoreOptions store_options;
   store_options.data_dir = options.data_dir;
@@ -74,6 +75,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   engine_options.on_calibration = LogCalibration;
   engine_options.on_head_search = LogHeadSearch;
   engine_options.threads = options.threads;
+  engine_options.on_device_lost = std::move(on_device_lost);
   engine_options.observer = metrics.get();
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(engine_options, store.get()));
   const ModelSummary& model = engine->model();

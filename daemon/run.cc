@@ -78,21 +78,30 @@ int Serve(const Options& options) {
     ReopenLog(options);
     reload.Run();
   });
-  auto daemon = Daemon::Open(options);
-  if (!daemon.ok()) {
-    std::fprintf(stderr, "corpusd: %s\n", daemon.status().message().c_str());
-    return kExitFailed;
+  Options now = options;
+  for (;;) {
+    const auto daemon = Daemon::Open(now, [&signals](const Status& why) {
+      Log(LogLevel::kError, "device_lost", {{"error", why.message()}});
+      signals.Interrupt();
+    });
+    if (!daemon.ok()) {
+      std::fprintf(stderr, "corpusd: %s\n", daemon.status().message().c_str());
+      return kExitFailed;
+    }
+    std::printf("%s\n", (*daemon)->ReadyLine().c_str());
+    std::fflush(stdout);
+    Notify("READY=1");
+    reload.Serve(daemon->get());
+    const int signal = signals.Wait();
+    Log(LogLevel::kInfo, "stopping", {{"signal", signal}, {"grace_ms", now.grace.count()}});
+    reload.Serve(nullptr);
+    if (signal != 0) Notify("STOPPING=1");
+    (*daemon)->Shutdown(now.grace);
+    if (signal != 0) return EXIT_SUCCESS;
+    // The device is gone, its blocks are copies: the CPU goes on over the same folder.
+    now.device = "cpu";
+    now.device_bytes = 0;
   }
-  std::printf("%s\n", (*daemon)->ReadyLine().c_str());
-  std::fflush(stdout);
-  Notify("READY=1");
-  reload.Serve(daemon->get());
-  const int signal = signals.Wait();
-  Log(LogLevel::kInfo, "stopping", {{"signal", signal}, {"grace_ms", options.grace.count()}});
-  reload.Serve(nullptr);
-  Notify("STOPPING=1");
-  (*daemon)->Shutdown(options.grace);
-  return EXIT_SUCCESS;
 }
 
 }  // namespace

@@ -55,8 +55,17 @@ void ShutdownSignals::Listen() {
 
 int ShutdownSignals::Wait() {
   std::unique_lock lock(mutex_);
-  came_.wait(lock, [&] { return first_signal_ != 0; });
+  came_.wait(lock, [&] { return first_signal_ != 0 || interrupted_; });
+  interrupted_ = false;
   return first_signal_;
+}
+
+void ShutdownSignals::Interrupt() {
+  {
+    std::lock_guard lock(mutex_);
+    interrupted_ = true;
+  }
+  came_.notify_all();
 }
 
 }  // namespace corpusd

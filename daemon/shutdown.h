@@ -19,9 +19,11 @@ class ShutdownSignals {
   ShutdownSignals(const ShutdownSignals&) = delete;
   ShutdownSignals& operator=(const ShutdownSignals&) = delete;
 
-  // RETURNS the first signal. A second one ends the process at once, with 128 + its number: what is
-  // durable stays, as after a crash.
+  // RETURNS the first signal, or 0 after Interrupt. A second one ends the process at once, with 128
+  // + its number: what is durable stays, as after a crash.
   int Wait();
+  // Ends the Wait under way, or the next one. Any thread.
+  void Interrupt();
 
  private:
   void Listen();
@@ -30,6 +32,7 @@ class ShutdownSignals {
   std::mutex mutex_;
   std::condition_variable came_;
   int first_signal_ = 0;
+  bool interrupted_ = false;
   std::jthread thread_;
 };
 

@@ -26,7 +26,8 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   ASSIGN_OR_RETURN(tokenizer_, source_->LoadTokenizer());
   ASSIGN_OR_RETURN(auto chat, source_->LoadChatTemplate(*tokenizer_));
   chat_ = std::make_unique<ChatTemplate>(std::move(chat));
-  ASSIGN_OR_RETURN(backend_, MakeBackend(options.device, {options.threads, options.isa}));
+  ASSIGN_OR_RETURN(backend_, MakeBackend(options.device, {options.threads, options.isa},
+                                         options.on_device_lost));
   ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());

@@ -44,6 +44,9 @@ struct EngineOptions {
   std::string retrieval_heads;
   // While they are looked for: passes done, of how many.
   std::function<void(size_t done, size_t passes)> on_head_search;
+  // Told once that the device does not answer any more: what it was doing has failed, and so will
+  // all that follows. On any thread; may be empty.
+  std::function<void(const Status& why)> on_device_lost;
   unsigned threads = 0;                // 0: all cores
   EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
 };

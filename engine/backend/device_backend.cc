@@ -27,10 +27,11 @@ Result<std::optional<int>> ResolveDevice(std::string_view device) {
                                  "; use 'cpu'");
 }
 
-Result<std::unique_ptr<Backend>> MakeBackend(std::string_view device,
-                                             const CpuBackendOptions& cpu) {
+Result<std::unique_ptr<Backend>> MakeBackend(std::string_view device, const CpuBackendOptions& cpu,
+                                             DeviceLost on_lost) {
   ASSIGN_OR_RETURN(const std::optional<int> index, ResolveDevice(device));
-  return index.has_value() ? MakeCudaBackend(*index, cpu.threads) : MakeCpuBackend(cpu);
+  if (!index.has_value()) return MakeCpuBackend(cpu);
+  return MakeCudaBackend(*index, cpu.threads, std::move(on_lost));
 }
 
 }  // namespace corpusd

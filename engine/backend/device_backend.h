@@ -3,6 +3,7 @@
 // device does is behind MakeCudaBackend, which builds without CUDA have as a refusal. Any thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,12 +22,17 @@ Result<std::optional<int>> ResolveDevice(std::string_view device);
 // CUDA devices of this host; 0 in a build without CUDA.
 int CudaDeviceCount();
 
+// Told once, by the thread that found out, that a device does not answer any more. May be empty.
+using DeviceLost = std::function<void(const Status& why)>;
+
 // The backend for EngineOptions.device; cpu: for the CPU. Errors: as ResolveDevice, and those of
 // the backend.
-Result<std::unique_ptr<Backend>> MakeBackend(std::string_view device, const CpuBackendOptions& cpu);
+Result<std::unique_ptr<Backend>> MakeBackend(std::string_view device, const CpuBackendOptions& cpu,
+                                             DeviceLost on_lost = {});
 
 // Device `index` as a Backend; `threads` repack weights (0: all cores). kFailedPrecondition: there
 // is none; kUnimplemented: it is older than this build's kernels.
-Result<std::unique_ptr<Backend>> MakeCudaBackend(int index, unsigned threads);
+Result<std::unique_ptr<Backend>> MakeCudaBackend(int index, unsigned threads,
+                                                 DeviceLost on_lost = {});
 
 }  // namespace corpusd

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "engine/backend/device_backend.h"
+#include "store/base/fault_point.h"
 #include "store/cuda/cuda_device_memory.h"
 #include "tests/unit/engine/engine_fixture.h"
 
@@ -51,6 +52,43 @@ TEST_F(CudaEngineTest, AnswersAreTheSameFromEveryTierAndComputedAgain) {
     EXPECT_EQ(restarted->answer, fresh->answer) << format;
     EXPECT_EQ(computed->answer, fresh->answer) << format;
   }
+}
+
+// A launch that fails costs the question that it was for; the next one is answered as ever.
+TEST_F(CudaEngineTest, AFailedLaunchEndsOneQuestion) {
+  Ingest("a", Prose(450), "cq4");
+  const auto expected = Ask("a");
+  ASSERT_TRUE(expected.ok()) << expected.status().ToString();
+  for (const uint64_t after : {3u, 40u, 150u}) {
+    ArmFault("device.launch", FaultKind::kIoError, after, 1);
+    const auto failed = Ask("a");
+    DisarmFaults();
+    EXPECT_EQ(failed.status().code(), StatusCode::kDeviceError) << failed.status().ToString();
+    const auto next = Ask("a");
+    ASSERT_TRUE(next.ok()) << next.status().ToString();
+    EXPECT_EQ(next->answer, expected->answer) << "after launch " << after;
+  }
+}
+
+// A device that does not answer any more is reported once, and the CPU goes on with what is stored.
+TEST_F(CudaEngineTest, ALostDeviceIsReportedAndTheCpuGoesOn) {
+  Ingest("a", Prose(450), "cq4");
+  ASSERT_TRUE(Ask("a").ok());
+  int lost = 0;
+  options_.on_device_lost = [&](const Status&) { ++lost; };
+  Restart();
+  ArmFault("device.launch", FaultKind::kIoError, 100, 1);
+  ArmFault("device.answer", FaultKind::kIoError, 0, 1);
+  EXPECT_EQ(Ask("a").status().code(), StatusCode::kDeviceError);
+  DisarmFaults();
+  EXPECT_EQ(Ask("a").status().code(), StatusCode::kDeviceError) << "it stays lost";
+  EXPECT_EQ(lost, 1);
+  options_.device = "cpu";
+  Restart();
+  const auto answer = Ask("a");
+  ASSERT_TRUE(answer.ok()) << answer.status().ToString();
+  EXPECT_FALSE(answer->answer.empty());
+  EXPECT_EQ(answer->recomputed_tokens, 0u);
 }
 
 // A tier that holds only some of the blocks: the others are read from the host for every pass.

@@ -10,6 +10,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "store/base/check.h"
+#include "store/base/fault_point.h"
 
 namespace corpusd {
 namespace {
@@ -27,11 +28,12 @@ int CudaDeviceCount() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
-Result<std::unique_ptr<Backend>> MakeCudaBackend(int index, unsigned threads) {
-  return CudaBackend::Create(index, threads);
+Result<std::unique_ptr<Backend>> MakeCudaBackend(int index, unsigned threads, DeviceLost on_lost) {
+  return CudaBackend::Create(index, threads, std::move(on_lost));
 }
 
-Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned threads) {
+Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned threads,
+                                                     DeviceLost on_lost) {
   if (device >= CudaDeviceCount()) {
     return FailedPreconditionError("cuda:" + std::to_string(device) + ": there is no such device");
   }
@@ -50,12 +52,12 @@ Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned thread
         CudaStatus(cudaStreamCreateWithFlags(one, cudaStreamNonBlocking), "make a stream"));
   }
   const std::string name = "cuda:" + std::to_string(device) + " (" + properties.name + ")";
-  return std::unique_ptr<Backend>(
-      std::unique_ptr<CudaBackend>(new CudaBackend(device, name, stream, beside, threads)));
+  return std::unique_ptr<Backend>(std::unique_ptr<CudaBackend>(
+      new CudaBackend(device, name, stream, beside, threads, std::move(on_lost))));
 }
 
 CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
-                         unsigned threads)
+                         unsigned threads, DeviceLost on_lost)
     : device_(device),
       name_(std::move(name)),
       stream_(stream),
@@ -69,7 +71,8 @@ CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, cuda
                                                   cudaMemcpyHostToDevice, stream_),
                                   "copy a model's arrays");
               }),
-      pages_(device_pool_, host_pool_, stream) {}
+      pages_(device_pool_, host_pool_, stream),
+      on_lost_(std::move(on_lost)) {}
 
 CudaBackend::~CudaBackend() {
   BeginOnDevice();
@@ -141,7 +144,19 @@ bool CudaBackend::Keep(Status status) {
 }
 
 bool CudaBackend::Launched(int error, std::string_view what) {
+  if (!FaultPoint("device.launch").ok()) error = cudaErrorLaunchFailure;
   return Keep(CudaStatus(error, what));
+}
+
+bool CudaBackend::Recover() {
+  const bool answers = FaultPoint("device.answer").ok() && cudaDeviceSynchronize() == cudaSuccess;
+  (void)cudaGetLastError();
+  writes_.count = 0;
+  sent_rows_.clear();
+  sent_tiles_.clear();
+  pages_.Forget();
+  arrays_.Forget();
+  return answers;
 }
 
 std::byte* CudaBackend::Grow(std::unique_ptr<CudaBuffer>* buffer, uint64_t bytes,
@@ -427,7 +442,15 @@ void CudaBackend::AttentionOfParts(MatrixView out, MatrixView q,
 Status CudaBackend::Synchronize() {
   Begin();
   Launched(cudaStreamSynchronize(stream_), "wait for the device");
-  return failed_;
+  if (failed_.ok() || lost_) return failed_;
+  Status failed = failed_;
+  if (Recover()) {
+    failed_ = OkStatus();
+    return failed;
+  }
+  lost_ = true;
+  if (on_lost_) on_lost_(failed);
+  return failed;
 }
 
 }  // namespace corpusd

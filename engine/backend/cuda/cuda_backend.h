@@ -1,7 +1,9 @@
 // engine/backend/cuda/cuda_backend.h -- one CUDA device as a Backend: one stream, on which every
 // call enqueues its kernels; bfloat16 weights, float32 activations; pages in any codec, read where
-// they lie. The first error of a launch or a copy is kept and every Synchronize returns it: what
-// was computed since is of no use. One caller at a time (see backend.h).
+// they lie. The first error of a launch or a copy is kept, and the next Synchronize returns it:
+// what was computed since is of no use. If the device still answers, what comes after begins
+// afresh; else every Synchronize fails, and who made the backend is told once. One caller at a time
+// (see backend.h).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,6 +19,7 @@
 #include "engine/backend/cuda/cuda_pool.h"
 #include "engine/backend/cuda/host_arrays.h"
 #include "engine/backend/cuda/page_table.h"
+#include "engine/backend/device_backend.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/kv_encode.h"
 #include "kernels/cuda/page_attention.h"
@@ -26,7 +29,7 @@ namespace corpusd {
 
 class CudaBackend final : public Backend {
  public:
-  static Result<std::unique_ptr<Backend>> Create(int device, unsigned threads);
+  static Result<std::unique_ptr<Backend>> Create(int device, unsigned threads, DeviceLost on_lost);
   ~CudaBackend() override;
 
   std::string_view name() const override { return name_; }
@@ -56,7 +59,7 @@ class CudaBackend final : public Backend {
 
  private:
   CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
-              unsigned threads);
+              unsigned threads, DeviceLost on_lost);
 
   // Before the work of a call: its thread's device, and the writes that wait for company.
   void Begin();
@@ -64,6 +67,8 @@ class CudaBackend final : public Backend {
   // Keeps the first error. RETURNS whether there is none.
   bool Keep(Status status);
   bool Launched(int error, std::string_view what);
+  // After an error: whether the device answers; then nothing is left of what failed.
+  bool Recover();
   void FlushWrites();
   // Memory that grows to the largest call and stays.
   std::byte* Grow(std::unique_ptr<CudaBuffer>* buffer, uint64_t bytes, std::string_view purpose);
@@ -86,6 +91,8 @@ class CudaBackend final : public Backend {
   ThreadPool threads_;
   HostArrays arrays_;
   PageTable pages_;
+  const DeviceLost on_lost_;
+  bool lost_ = false;
   Status failed_;
   // Neighbouring writes into pages of one layer are one launch.
   cuda::EncodeCall writes_;

@@ -28,6 +28,8 @@ class HostArrays {
 
   Result<const float*> Gain(const float* gain, uint32_t count);
   Result<cuda::DeviceRope> Rope(const RopeTable* rope);  // null: nothing turns
+  // After an error: nothing of earlier calls is on the device.
+  void Forget() { copies_.clear(); }
   // [kv_heads] of one layer; null: no arrays.
   Result<cuda::DeviceBasis> Basis(const KvBasis* basis, uint32_t kv_heads, uint32_t head_dim);
 

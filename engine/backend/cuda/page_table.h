@@ -31,6 +31,8 @@ class PageTable {
   Result<uint32_t> Add(std::span<const KvPageList> lists);
   const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
   size_t size() const { return pages_.size(); }
+  // After an error: nothing of earlier calls is on the device.
+  void Forget() { uploaded_.clear(); }
   // RETURNS the list on the device.
   Result<const cuda::DevicePage*> Upload();
 
