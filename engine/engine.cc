@@ -28,15 +28,16 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
-  if (store_ != nullptr) {
-    segmented_ = std::make_unique<SegmentedCorpora>(context(), *store_, *tokenizer_, *chat_,
-                                                    *batcher_, options);
-  }
   calibrations_ = std::make_unique<CalibrationSource>(
       *source_, *tokenizer_, *model_, *backend_, gate_,
       CalibrationOptions{options.calibration_dir, options.calibration_cache,
                          options.calibration_text, summary_.digest, options.threads,
                          options.on_calibration});
+  if (store_ != nullptr) {
+    segmented_ = std::make_unique<SegmentedCorpora>(
+        context(), *store_, *tokenizer_, *chat_, *batcher_, options,
+        [this](const IndexScanner& scanner) { return HeadsOfModel(scanner); });
+  }
   // Early: a bad default is an error of the start, and calibrating is not the first corpus's work.
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(options.kv_format));
   (void)layout;

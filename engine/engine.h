@@ -35,6 +35,12 @@ struct EngineOptions {
   std::string calibration_text;   // a text file to calibrate on; "": the bundled one
   // While a calibration is made: windows done, of how many.
   std::function<void(size_t done, size_t windows)> on_calibration;
+  // Query heads that find what answers a question, such as "18.6,18.7" (layer, head); "": what is
+  // known of the model, else they are looked for at the first segmented corpus, and kept as
+  // calibrations are.
+  std::string retrieval_heads;
+  // While they are looked for: passes done, of how many.
+  std::function<void(size_t done, size_t passes)> on_head_search;
   unsigned threads = 0;  // 0: all cores
 };
 

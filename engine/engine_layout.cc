@@ -99,6 +99,19 @@ Status LlamaEngine::RecordQuality(const KvLayout& layout, std::span<const TokenI
   }
 }
 
+Result<RetrievalHeads> LlamaEngine::HeadsOfModel(const IndexScanner& scanner) const {
+  const HeadShape shape = HeadShapeOf(model_->config());
+  if (!options_.retrieval_heads.empty()) {
+    return RetrievalHeads::FromNames(shape, options_.retrieval_heads);
+  }
+  if (auto known = RetrievalHeads::BuiltIn(shape)) return *std::move(known);
+  ASSIGN_OR_RETURN(const std::string text, calibrations_->Text());
+  const ComputeContext here = context();
+  return KeptRetrievalHeads(
+      {here, *tokenizer_, *chat_, scanner, options_.on_head_search}, text,
+      {options_.calibration_dir, options_.calibration_cache, summary_.digest});
+}
+
 std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout,
                                                    const SegmentRule& rule) const {
   return CorpusIdentity(

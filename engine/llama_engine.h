@@ -20,6 +20,7 @@
 #include "engine/prefill/block_repair.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
+#include "engine/retrieval/head_file.h"
 #include "engine/segment/segmented_corpora.h"
 
 namespace corpusd {
@@ -78,7 +79,7 @@ class LlamaEngine final : public Engine {
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 
  private:
-  ComputeContext context() { return {*model_, *backend_, gate_}; }
+  ComputeContext context() const { return {*model_, *backend_, gate_}; }
   Status CheckFits(uint64_t tokens) const;
   // Fills what the record says of the corpus when it is whole.
   Status MeasureWhole(CorpusRecord* record) const;
@@ -106,6 +107,8 @@ class LlamaEngine final : public Engine {
   // AddSinks of a corpus whose tokens these are.
   Status AddSinksOf(const CorpusRecord& record, std::span<const TokenId> tokens,
                     ComputePriority priority, const std::stop_token& stop, KvLayout* layout);
+  // Those that the options name, or that are known of the model, or kept; else they are looked for.
+  Result<RetrievalHeads> HeadsOfModel(const IndexScanner& scanner) const;
   std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule) const;
   Status PrefillExact(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
                       const std::function<void(const PrefillProgress&)>& progress,
@@ -153,7 +156,7 @@ class LlamaEngine final : public Engine {
   EngineOptions options_;
   BlockStore* store_ = nullptr;
   ModelSummary summary_;
-  ComputeGate gate_;
+  mutable ComputeGate gate_;
   std::unique_ptr<ModelSource> source_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;

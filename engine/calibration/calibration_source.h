@@ -49,9 +49,10 @@ class CalibrationSource {
   // Of a new corpus in this format, with Current() if it is coded; without exact first tokens,
   // which are the corpus's own.
   Result<KvLayout> LayoutOf(const KvFormat& blocks);
+  // What is calibrated on. kIoError: it cannot be read.
+  Result<std::string> Text() const;
 
  private:
-  Result<std::string> Text() const;
   // The file in a folder whose name contains `part`; null if there is none that is whole.
   std::unique_ptr<KvCalibration> Find(const std::string& folder, const std::string& part) const;
   // From the cache folder, else from a pass over the text.

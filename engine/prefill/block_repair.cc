@@ -42,6 +42,14 @@ Status MendRun(const ComputeContext& context, BlockStore& store, const CorpusRec
 
 }  // namespace
 
+void AddFetch(const FetchStats& fetch, FetchStats* sum) {
+  sum->host_bytes += fetch.host_bytes;
+  sum->disk_bytes += fetch.disk_bytes;
+  sum->device_bytes += fetch.device_bytes;
+  sum->seconds += fetch.seconds;
+  sum->waited_seconds += fetch.waited_seconds;
+}
+
 Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
                    const KvLayout& layout, std::span<const TokenId> tokens,
                    ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased) {
@@ -54,10 +62,8 @@ Status ExtendLease(const ComputeContext& context, BlockStore& store, const Corpu
   for (size_t pass = 0; pass < passes; ++pass) {
     FetchStats stats;
     ASSIGN_OR_RETURN(auto refs, store.Fetch(wanted, &stats));
-    leased->stats.host_bytes += pass == 0 ? stats.host_bytes : 0;
-    leased->stats.disk_bytes += stats.disk_bytes;
-    leased->stats.seconds += stats.seconds;
-    leased->stats.waited_seconds += stats.waited_seconds;
+    if (pass > 0) stats.host_bytes = 0;  // the same blocks again
+    AddFetch(stats, &leased->stats);
     const auto broken = BrokenBlocks(stats, first);
     std::vector<BlockRef> whole = leased->refs;
     whole.insert(whole.end(), refs.begin(), refs.end());

@@ -18,6 +18,9 @@ struct LeasedCorpus {
   uint64_t repaired_blocks = 0;
 };
 
+// Adds the counts of a fetch to those before it.
+void AddFetch(const FetchStats& fetch, FetchStats* sum);
+
 // Leases the blocks of the record that `leased`, the leases of a prefix of it, lacks, repairing on
 // the way. On an error the prefix stays leased.
 Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,

@@ -41,26 +41,9 @@ std::vector<uint64_t> BestBlocks(const Candidates& candidates, size_t count) {
   return order;
 }
 
-std::vector<uint64_t> ChooseBlocks(const Candidates& candidates, uint32_t budget_tokens,
-                                   const RetrievalRule& rule) {
-  std::vector<uint64_t> chosen;
-  uint64_t tokens = 0;
-  for (const uint64_t block : BestBlocks(candidates, rule.blocks_max)) {
-    if (!chosen.empty() && tokens + candidates.tokens[block] > budget_tokens) continue;
-    tokens += candidates.tokens[block];
-    chosen.push_back(block);
-  }
-  return chosen;
-}
-
-std::vector<uint64_t> AttendOrder(std::span<const uint64_t> best_first) {
-  return {best_first.rbegin(), best_first.rend()};
-}
-
-std::vector<BlockPiece> PiecesAround(std::span<const BlockHit> best_first,
-                                     std::span<const uint32_t> tokens,
-                                     const std::function<uint64_t(uint64_t block)>& document_of,
-                                     uint32_t budget_tokens, const RetrievalRule& rule) {
+ChosenPieces PiecesAround(std::span<const BlockHit> best_first, std::span<const uint32_t> tokens,
+                          const std::function<uint64_t(uint64_t block)>& document_of,
+                          uint32_t budget_tokens, const RetrievalRule& rule) {
   std::vector<BlockPiece> taken;              // of all hits
   std::vector<std::vector<BlockPiece>> kept;  // of each
   uint64_t used = 0;
@@ -86,11 +69,12 @@ std::vector<BlockPiece> PiecesAround(std::span<const BlockHit> best_first,
     taken.insert(taken.end(), pieces.begin(), pieces.end());
     kept.push_back(std::move(pieces));
   }
-  std::vector<BlockPiece> in_order;
+  ChosenPieces chosen;
   for (auto pieces = kept.rbegin(); pieces != kept.rend(); ++pieces) {
-    in_order.insert(in_order.end(), pieces->begin(), pieces->end());
+    chosen.pieces.insert(chosen.pieces.end(), pieces->begin(), pieces->end());
   }
-  return in_order;
+  if (!kept.empty()) chosen.of_best = kept.front().size();
+  return chosen;
 }
 
 }  // namespace corpusd

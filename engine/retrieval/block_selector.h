@@ -12,21 +12,12 @@
 namespace corpusd {
 
 struct Candidates {
-  std::span<const float> scores;     // [blocks], the larger the better
-  std::span<const uint32_t> tokens;  // [blocks]
-  uint64_t first_block = 0;          // blocks before it (the preamble) are attended anyway
+  std::span<const float> scores;  // [blocks], the larger the better
+  uint64_t first_block = 0;       // blocks before it (the preamble) are attended anyway
 };
 
 // The `count` best blocks, best first; equal scores in order of the corpus.
 std::vector<uint64_t> BestBlocks(const Candidates& candidates, size_t count);
-
-// The blocks to look into, best first: at most rule.blocks_max, and only those whose tokens still
-// fit the budget; at least the best one, if there is any.
-std::vector<uint64_t> ChooseBlocks(const Candidates& candidates, uint32_t budget_tokens,
-                                   const RetrievalRule& rule);
-
-// In the order of their places before the question: the best last, nearest to it.
-std::vector<uint64_t> AttendOrder(std::span<const uint64_t> best_first);
 
 struct BlockHit {
   uint64_t block = 0;
@@ -39,14 +30,17 @@ struct BlockPiece {
   uint32_t end = 0;
   bool operator==(const BlockPiece&) const = default;
 };
+struct ChosenPieces {
+  std::vector<BlockPiece> pieces;  // in the order of their places before the question
+  size_t of_best = 0;              // the last so many are those of the best hit
+};
 // The rule's tokens around each hit, which may reach into the blocks beside it in the same
-// document; tokens of several hits belong to the best one. In the order of their places before the
-// question: the best hit last, pieces of one hit in order of the corpus. Hits whose tokens no
-// longer fit the budget are left out, the best one never. tokens: [blocks]; document_of: of a
+// document; tokens of several hits belong to the best one. The best hit comes last, pieces of one
+// hit in order of the corpus. Hits whose tokens no longer fit the budget are left out, the best one
+// never. tokens: [blocks]; document_of: of a
 // block, any number that its document's blocks alone have.
-std::vector<BlockPiece> PiecesAround(std::span<const BlockHit> best_first,
-                                     std::span<const uint32_t> tokens,
-                                     const std::function<uint64_t(uint64_t block)>& document_of,
-                                     uint32_t budget_tokens, const RetrievalRule& rule);
+ChosenPieces PiecesAround(std::span<const BlockHit> best_first, std::span<const uint32_t> tokens,
+                          const std::function<uint64_t(uint64_t block)>& document_of,
+                          uint32_t budget_tokens, const RetrievalRule& rule);
 
 }  // namespace corpusd

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -85,9 +84,13 @@ class CorpusIndex {
   // The byte form (store/FORMAT.md's terms): "CKVIDX1\n", the digest of the heads, uint32 tile
   // bytes, uint32 sources, uint64 blocks, uint32 CRC32C of these; then a record a block: digest,
   // uint32 tokens, uint32 length, uint32 postings, the postings, tiles of all sources, uint32
-  // CRC32C of the record. All little-endian. Handed to sink in pieces, in order.
-  void Serialize(const std::function<void(std::span<const std::byte>)>& sink) const;
-  uint64_t SerializedBytes() const;
+  // CRC32C of the record. All little-endian.
+  struct ByteForm {
+    std::string own;                                // what is not in the index
+    std::vector<std::span<const std::byte>> parts;  // in order, of `own` and of the index
+  };
+  // The index must outlive it, unchanged.
+  std::unique_ptr<const ByteForm> Serialize() const;
   // kCorruption, saying where, unless the bytes are whole; kFailedPrecondition: of other retrieval
   // heads. kResourceExhausted: no memory.
   static Result<std::unique_ptr<CorpusIndex>> Parse(const IndexLayout& layout,

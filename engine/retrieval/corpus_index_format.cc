@@ -67,30 +67,33 @@ Status Damaged(const std::string& what) { return CorruptionError("a corpus's ind
 
 }  // namespace
 
-void CorpusIndex::Serialize(const std::function<void(std::span<const std::byte>)>& sink) const {
-  sink(BytesOf(HeaderOf(layout_, blocks())));
+std::unique_ptr<const CorpusIndex::ByteForm> CorpusIndex::Serialize() const {
+  auto form = std::make_unique<ByteForm>();
+  form->own.reserve(kHeaderBytes + 4 + blocks() * (kRecordBytes + 4));  // parts point into it
+  const auto add_own = [&](std::string_view bytes) {
+    const auto* const at = reinterpret_cast<const std::byte*>(form->own.data() + form->own.size());
+    form->own += bytes;
+    form->parts.push_back({at, bytes.size()});
+  };
+  add_own(HeaderOf(layout_, blocks()));
   std::string record;
   for (uint64_t block = 0; block < blocks(); ++block) {
     record.clear();
-    const std::span<const uint32_t> postings = words_.postings(block);
+    const std::span<const std::byte> postings = std::as_bytes(words_.postings(block));
     const std::span<const std::byte> tiles = keys_.block_bytes(block);
     PutDigest(&record, digests_[block]);
     Put(&record, tokens(block));
     Put(&record, words_.length(block));
-    Put(&record, static_cast<uint32_t>(postings.size()));
-    record.append(reinterpret_cast<const char*>(postings.data()), postings.size_bytes());
-    record.append(reinterpret_cast<const char*>(tiles.data()), tiles.size());
+    Put(&record, static_cast<uint32_t>(words_.postings(block).size()));
+    add_own(record);
+    for (const auto& part : {postings, tiles}) {
+      record.append(reinterpret_cast<const char*>(part.data()), part.size());
+      form->parts.push_back(part);
+    }
     PutChecksum(&record);
-    sink(BytesOf(record));
+    add_own(std::string_view(record).substr(record.size() - 4));
   }
-}
-
-uint64_t CorpusIndex::SerializedBytes() const {
-  uint64_t bytes = kHeaderBytes + 4;
-  for (uint64_t block = 0; block < blocks(); ++block) {
-    bytes += kRecordBytes + words_.postings(block).size_bytes() + layout_.block_bytes() + 4;
-  }
-  return bytes;
+  return form;
 }
 
 Result<std::unique_ptr<CorpusIndex>> CorpusIndex::Parse(const IndexLayout& layout,

@@ -63,7 +63,8 @@ class Search {
     const size_t document = corpus_.documents.front().size();
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(options_.context.backend, config_,
-                                            static_cast<uint32_t>(preamble_.size() + document)));
+                                            static_cast<uint32_t>(preamble_.size() + document),
+                                            /*shared=*/true));
     RETURN_IF_ERROR(AskAll());
     const auto blocks = static_cast<uint32_t>(document / kBlockTokens);
     scores_.shape = shape_;
@@ -92,12 +93,16 @@ class Search {
     all.insert(all.end(), tokens.begin(), tokens.end());
     KvSequence kv(exact_, exact_);
     uint32_t layer = 0;
+    Status read;
     ComputeGate::Turn turn(options_.context.gate, ComputePriority::kPrefill);
-    return options_.context.model.Forward(all, kv, *scratch_, [&] {
+    const Status status = options_.context.model.Forward(all, kv, *scratch_, [&] {
+      read = options_.context.backend.Synchronize();
+      if (!read.ok()) return false;
       visit(layer++, scratch_->qkv->Matrix(static_cast<uint32_t>(all.size()), AllCols()));
       turn.Offer();
       return true;
     });
+    return read.ok() ? status : read;
   }
 
   Status AskAll() {
@@ -215,7 +220,20 @@ Result<HeadScores> ScoreAllHeads(const HeadSearch& search, std::string_view text
 }
 
 Result<RetrievalHeads> FindRetrievalHeads(const HeadSearch& search, std::string_view text) {
-  ASSIGN_OR_RETURN(const HeadScores scores, ScoreAllHeads(search, text, {}));
+  NeedleCorpusShape shape;
+  const uint64_t context = search.context.model.config().context_tokens;
+  const uint64_t preamble = search.chat.CorpusPrefix("").size();
+  const uint64_t room = (context - std::min(context, preamble)) / kBlockTokens * kBlockTokens;
+  if (room < 2 * kBlockTokens) {
+    return InvalidArgumentError("a context of " + std::to_string(context) +
+                                " tokens is too short to look for retrieval heads in");
+  }
+  shape.document_tokens = static_cast<uint32_t>(std::min<uint64_t>(shape.document_tokens, room));
+  ASSIGN_OR_RETURN(const HeadScores scores, ScoreAllHeads(search, text, shape));
+  if (scores.questions == 0) {
+    return InvalidArgumentError("no fact fits a document of " +
+                                std::to_string(shape.document_tokens) + " tokens");
+  }
   return RetrievalHeads::Create(scores.shape, ChooseHeads(scores, {}));
 }
 

@@ -32,7 +32,8 @@ struct HeadSearch {
 Result<HeadScores> ScoreAllHeads(const HeadSearch& search, std::string_view text,
                                  const NeedleCorpusShape& shape);
 
-// The chosen ones.
+// The chosen ones, over documents that fit the model's context. kInvalidArgument: it has no room
+// for one.
 Result<RetrievalHeads> FindRetrievalHeads(const HeadSearch& search, std::string_view text);
 
 }  // namespace corpusd

@@ -66,14 +66,23 @@ Result<RetrievalHeads> RetrievalHeads::Create(const HeadShape& shape,
   return RetrievalHeads(shape, std::move(heads));
 }
 
-RetrievalHeads RetrievalHeads::BuiltIn(const HeadShape& shape) {
-  if (shape == kSmolLm2) {
-    return RetrievalHeads(shape, {std::begin(kSmolLm2Heads), std::end(kSmolLm2Heads)});
-  }
+Result<RetrievalHeads> RetrievalHeads::FromNames(const HeadShape& shape, std::string_view names) {
   std::vector<RetrievalHead> heads;
-  const uint32_t layer = std::min(shape.layers - 1, shape.layers * 2 / 3);
-  for (uint32_t head = 0; head < shape.q_heads; ++head) heads.push_back({layer, head});
-  return RetrievalHeads(shape, std::move(heads));
+  std::string left = std::string(names) + ",";
+  for (std::string_view text = left; !text.empty();) {
+    RetrievalHead head;
+    if (!TakeNumber(&text, '.', &head.layer) || !TakeNumber(&text, ',', &head.q_head)) {
+      return InvalidArgumentError("'" + std::string(names) +
+                                  "' names no retrieval heads: write 18.6,18.7");
+    }
+    heads.push_back(head);
+  }
+  return Create(shape, std::move(heads));
+}
+
+std::optional<RetrievalHeads> RetrievalHeads::BuiltIn(const HeadShape& shape) {
+  if (shape != kSmolLm2) return std::nullopt;
+  return RetrievalHeads(shape, {std::begin(kSmolLm2Heads), std::end(kSmolLm2Heads)});
 }
 
 std::string RetrievalHeads::Text() const {

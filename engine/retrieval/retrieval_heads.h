@@ -5,6 +5,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -42,9 +43,10 @@ class RetrievalHeads {
  public:
   // kInvalidArgument: no head, one twice, or one that the shape does not have.
   static Result<RetrievalHeads> Create(const HeadShape& shape, std::vector<RetrievalHead> heads);
-  // Those of SmolLM2-135M, found on a GPU beforehand; of other shapes the heads of one layer at two
-  // thirds of the depth, which is where such heads tend to be.
-  static RetrievalHeads BuiltIn(const HeadShape& shape);
+  // "18.6,18.7": layer and query head. kInvalidArgument: not such names, or as Create.
+  static Result<RetrievalHeads> FromNames(const HeadShape& shape, std::string_view names);
+  // Those of SmolLM2-135M, found on a GPU beforehand; none of other shapes.
+  static std::optional<RetrievalHeads> BuiltIn(const HeadShape& shape);
 
   const HeadShape& shape() const { return shape_; }
   // In the order given: the order of heads in a query's rows.

@@ -175,13 +175,9 @@ void LoadedCorpora::Keep(std::shared_ptr<const LoadedCorpus> corpus) {
 }
 
 void LoadedCorpora::WriteIndex(const LoadedCorpus& corpus) {
-  std::vector<std::byte> bytes;
-  bytes.reserve(corpus.index->SerializedBytes());
-  corpus.index->Serialize([&](std::span<const std::byte> piece) {
-    bytes.insert(bytes.end(), piece.begin(), piece.end());
-  });
+  const auto form = corpus.index->Serialize();
   // Without it the index is made again from the blocks.
-  (void)store_.PutSidecar(corpus.record.id, kIndexKind, bytes);
+  (void)store_.PutSidecarParts(corpus.record.id, kIndexKind, form->parts);
 }
 
 }  // namespace corpusd

@@ -38,18 +38,22 @@ Result<KvSequence*> SegmentAnswer::Begin() {
   return kv_.get();
 }
 
-// The prompt over the preamble alone, no further than to the last of the heads.
+// The prompt over the preamble alone, no further than to the last of the question's words and to
+// the last of the heads.
 Status SegmentAnswer::TapQuestion() {
+  if (question_.words.empty()) return OkStatus();
+  const auto words_end = static_cast<size_t>(question_.words.data() + question_.words.size() -
+                                             question_.prompt.data());
+  const auto prompt = question_.prompt.first(words_end);
   KvSequence kv(question_.layout);
   for (const BlockRef& ref : preamble_) kv.AddShared(ref.bytes().data(), ref.tokens());
   const Model& model = question_.context.model;
-  const auto rows = static_cast<uint32_t>(std::min<size_t>(question_.prompt.size(), kRunTokens));
+  const auto rows = static_cast<uint32_t>(std::min<size_t>(prompt.size(), kRunTokens));
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(question_.context.backend, model.config(), rows));
-  for (size_t first = 0; first < question_.prompt.size(); first += rows) {
-    const auto chunk =
-        question_.prompt.subspan(first, std::min<size_t>(rows, question_.prompt.size() - first));
-    const bool last = first + chunk.size() == question_.prompt.size();
+  for (size_t first = 0; first < prompt.size(); first += rows) {
+    const auto chunk = prompt.subspan(first, std::min<size_t>(rows, prompt.size() - first));
+    const bool last = first + chunk.size() == prompt.size();
     tap_.Begin(static_cast<uint32_t>(chunk.size()));
     uint32_t layer = 0;
     ComputeGate::Turn turn(question_.context.gate, ComputePriority::kQuestion);
@@ -61,22 +65,13 @@ Status SegmentAnswer::TapQuestion() {
     const bool seen = last && layer > tap_.last_layer();
     if (!status.ok() && !seen) return status;
   }
-  KeepWords();
-  return OkStatus();
-}
-
-// Of the last chunk's queries, those of the question's own words: what stands around them looks for
-// nothing.
-void SegmentAnswer::KeepWords() {
+  // Of the last chunk's queries, those of the question's own words: what stands before them looks
+  // for nothing.
+  looked_for_rows_ = static_cast<uint32_t>(std::min<size_t>(question_.words.size(), tap_.rows()));
   const size_t floats = tap_.queries().size() / tap_.rows();
-  const size_t first_row = question_.prompt.size() - tap_.rows();
-  const auto begin = static_cast<size_t>(question_.words.data() - question_.prompt.data());
-  const size_t end = begin + question_.words.size();
-  for (size_t row = std::max(begin, first_row); row < end; ++row) {
-    const auto queries = tap_.queries().subspan((row - first_row) * floats, floats);
-    looked_for_.insert(looked_for_.end(), queries.begin(), queries.end());
-    ++looked_for_rows_;
-  }
+  const auto queries = tap_.queries().last(looked_for_rows_ * floats);
+  looked_for_.assign(queries.begin(), queries.end());
+  return OkStatus();
 }
 
 void SegmentAnswer::Choose() {
@@ -87,7 +82,7 @@ void SegmentAnswer::Choose() {
   query.text = question_.text;
   query.first_block = text_.preamble_digests().size();
   const auto scores = index.Search(query, question_.policy, rule_, question_.scanner);
-  const Candidates candidates{scores.of_blocks, question_.corpus.block_tokens, query.first_block};
+  const Candidates candidates{scores.of_blocks, query.first_block};
   selection_.top_blocks = BestBlocks(candidates, kTopBlocks);
   std::vector<BlockHit> hits;
   for (const uint64_t block : BestBlocks(candidates, rule_.blocks_max)) {
@@ -98,14 +93,10 @@ void SegmentAnswer::Choose() {
     const CorpusSegment& segment = chain.SegmentOfBlock(block);
     return segment.first_block == 0 ? UINT64_MAX : segment.source;
   };
-  pieces_ = PiecesAround(hits, question_.corpus.block_tokens, document_of, question_.budget_tokens,
-                         rule_);
-  // Those of the best hit, which no other takes tokens from, are the last.
-  const size_t best =
-      PiecesAround(std::span(hits).first(std::min<size_t>(1, hits.size())),
-                   question_.corpus.block_tokens, document_of, question_.budget_tokens, rule_)
-          .size();
-  stored_ = pieces_.size() - (rule_.recompute_best ? best : 0);
+  ChosenPieces chosen = PiecesAround(hits, question_.corpus.block_tokens, document_of,
+                                     question_.budget_tokens, rule_);
+  pieces_ = std::move(chosen.pieces);
+  stored_ = pieces_.size() - (rule_.recompute_best ? chosen.of_best : 0);
   for (size_t i = stored_; i < pieces_.size(); ++i) {
     const uint64_t first = chain.block(pieces_[i].block).first_token;
     const auto tokens = std::span(question_.corpus.tokens)

@@ -54,7 +54,6 @@ class SegmentAnswer final : public AnswerWatcher {
 
  private:
   Status TapQuestion();
-  void KeepWords();
   void Choose();
   // Puts the chosen pieces behind the preamble.
   Status Attend();

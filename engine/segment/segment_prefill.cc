@@ -200,14 +200,6 @@ Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
   return SegmentPrefill(task, record, progress, on_block).Run();
 }
 
-void AddFetch(const FetchStats& fetch, FetchStats* sum) {
-  sum->host_bytes += fetch.host_bytes;
-  sum->disk_bytes += fetch.disk_bytes;
-  sum->device_bytes += fetch.device_bytes;
-  sum->seconds += fetch.seconds;
-  sum->waited_seconds += fetch.waited_seconds;
-}
-
 Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriority priority) {
   std::vector<uint64_t> blocks(task.text.preamble_digests().size());
   std::iota(blocks.begin(), blocks.end(), uint64_t{0});

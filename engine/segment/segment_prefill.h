@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/prefill/block_repair.h"
 #include "engine/segment/segment_runner.h"
 
 namespace corpusd {
@@ -44,9 +45,6 @@ struct SegmentLease {
 Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriority priority);
 Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
                                  std::span<const uint64_t> blocks, ComputePriority priority);
-
-// Adds the counts of a fetch to those before it.
-void AddFetch(const FetchStats& fetch, FetchStats* sum);
 
 // Computes blocks that are known to be damaged or missing again and writes them back. RETURNS how
 // many.

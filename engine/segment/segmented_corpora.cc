@@ -22,32 +22,44 @@ std::string ModeField(const SegmentRule& rule) {
 
 SegmentedCorpora::SegmentedCorpora(const ComputeContext& context, BlockStore& store,
                                    const Tokenizer& tokenizer, const ChatTemplate& chat,
-                                   DecodeBatcher& batcher, const EngineOptions& options)
+                                   DecodeBatcher& batcher, const EngineOptions& options,
+                                   FindHeads find_heads)
     : context_(context),
       store_(store),
       tokenizer_(tokenizer),
       chat_(chat),
       batcher_(batcher),
-      index_layout_(RetrievalHeads::BuiltIn(HeadShapeOf(context.model.config())),
-                    context.model.config().rope),
       scanner_(options.threads, options.isa),
-      loaded_(store, tokenizer, index_layout_) {}
+      find_heads_(std::move(find_heads)) {}
+
+Result<LoadedCorpora*> SegmentedCorpora::Loaded() {
+  const std::lock_guard<std::mutex> lock(finding_);
+  if (loaded_ == nullptr) {
+    ASSIGN_OR_RETURN(RetrievalHeads heads, find_heads_(scanner_));
+    index_layout_ =
+        std::make_unique<const IndexLayout>(std::move(heads), context_.model.config().rope);
+    loaded_ = std::make_unique<LoadedCorpora>(store_, tokenizer_, *index_layout_);
+  }
+  return loaded_.get();
+}
 
 Status SegmentedCorpora::Prefill(CorpusRecord* record, const KvLayout& layout,
                                  std::span<const TokenId> tokens,
                                  const std::function<void(const PrefillProgress&)>& progress,
                                  const std::stop_token& stop) {
   RETURN_IF_ERROR(CheckSegmented(*record, kBlockTokens));
+  ASSIGN_OR_RETURN(LoadedCorpora* const loaded, Loaded());
   const auto corpus =
       std::make_shared<LoadedCorpus>(*record, std::vector<TokenId>(tokens.begin(), tokens.end()));
   std::vector<std::shared_ptr<const LoadedCorpus>> donors;
   for (const std::string& name : {record->replaces, PreviousName(record->replaces)}) {
     if (record->replaces.empty()) break;
     if (const auto other = store_.GetCorpus(name); other.ok()) {
-      donors.push_back(loaded_.Find(*other));
+      donors.push_back(loaded->Find(*other));
     }
   }
-  IndexBuilder builder(*corpus, layout, tokenizer_, index_layout_, store_, std::move(donors));
+  IndexBuilder builder(*corpus, layout, tokenizer_, loaded->index_layout(), store_,
+                       std::move(donors));
   // What an interrupted prefill had made durable.
   while (builder.blocks() < record->chain.size()) {
     if (stop.stop_requested()) return CancelledError("the prefill was stopped");
@@ -59,18 +71,19 @@ Status SegmentedCorpora::Prefill(CorpusRecord* record, const KvLayout& layout,
                                     return builder.Add(bytes);
                                   }));
   corpus->index = builder.Take();
-  loaded_.Keep(corpus);
+  loaded->Keep(corpus);
   return OkStatus();
 }
 
 // The index may have to be made from blocks that are damaged.
 Result<std::shared_ptr<const LoadedCorpus>> SegmentedCorpora::Load(const SegmentRequest& request) {
-  auto corpus = loaded_.Get(request.record, request.layout);
+  ASSIGN_OR_RETURN(LoadedCorpora* const loaded, Loaded());
+  auto corpus = loaded->Get(request.record, request.layout);
   const StatusCode code = corpus.status().code();
   if (code != StatusCode::kNotFound && code != StatusCode::kCorruption) return corpus;
   ASSIGN_OR_RETURN(const auto tokens, store_.CorpusTokens(request.record.name));
   RETURN_IF_ERROR(Repair(request.record, request.layout, tokens).status());
-  return loaded_.Get(request.record, request.layout);
+  return loaded->Get(request.record, request.layout);
 }
 
 Result<GenerationReport> SegmentedCorpora::Answer(const SegmentRequest& request,

@@ -31,9 +31,12 @@ struct SegmentRequest {
 
 class SegmentedCorpora {
  public:
-  // options: of threads and instruction set.
+  using FindHeads = std::function<Result<RetrievalHeads>(const IndexScanner& scanner)>;
+  // options: of threads and instruction set. find_heads: called once, when a corpus is first made
+  // or asked, again only after an error.
   SegmentedCorpora(const ComputeContext& context, BlockStore& store, const Tokenizer& tokenizer,
-                   const ChatTemplate& chat, DecodeBatcher& batcher, const EngineOptions& options);
+                   const ChatTemplate& chat, DecodeBatcher& batcher, const EngineOptions& options,
+                   FindHeads find_heads);
 
   // Computes and publishes what is missing. layout: with the sinks of the preamble.
   Status Prefill(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
@@ -48,6 +51,8 @@ class SegmentedCorpora {
   Result<FetchStats> Warm(const CorpusRecord& record);
 
  private:
+  // Finds the retrieval heads first, if need be.
+  Result<LoadedCorpora*> Loaded();
   Result<std::shared_ptr<const LoadedCorpus>> Load(const SegmentRequest& request);
 
   const ComputeContext context_;
@@ -55,9 +60,11 @@ class SegmentedCorpora {
   const Tokenizer& tokenizer_;
   const ChatTemplate& chat_;
   DecodeBatcher& batcher_;
-  const IndexLayout index_layout_;
   const IndexScanner scanner_;
-  LoadedCorpora loaded_;
+  const FindHeads find_heads_;
+  std::mutex finding_;
+  std::unique_ptr<const IndexLayout> index_layout_;  // null: not known yet
+  std::unique_ptr<LoadedCorpora> loaded_;
 };
 
 // As the identity of a corpus has it, such as "segmented-1024-128".

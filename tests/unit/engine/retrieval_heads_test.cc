@@ -93,6 +93,16 @@ TEST(RetrievalHeads, TextGivesThemBack) {
   }
 }
 
+TEST(RetrievalHeads, NamesGiveThem) {
+  const HeadShape shape{30, 9, 3, 64};
+  EXPECT_EQ(RetrievalHeads::FromNames(shape, "18.7,4.0")->Text(),
+            "retrieval-heads-1;30,9,3,64;18.7;4.0;");
+  for (const std::string_view wrong : {"", "18", "18.7,", "18.9", "18.x", "18.7;4.0"}) {
+    EXPECT_EQ(RetrievalHeads::FromNames(shape, wrong).status().code(), StatusCode::kInvalidArgument)
+        << wrong;
+  }
+}
+
 // The real model, over fewer documents than it is searched with.
 class ModelHeads : public ::testing::Test {
  protected:
@@ -122,7 +132,7 @@ class ModelHeads : public ::testing::Test {
 TEST_F(ModelHeads, TheBuiltInOnesAreAmongTheBest) {
   const auto scores = ScoreAllHeads(search(), BundledCalibrationText(), {3, 640, 4});
   ASSERT_TRUE(scores.ok()) << scores.status().ToString();
-  const RetrievalHeads heads = RetrievalHeads::BuiltIn(scores->shape);
+  const RetrievalHeads heads = *RetrievalHeads::BuiltIn(scores->shape);
   const double built_in = MeanReciprocalRank(*scores, heads.heads());
   uint32_t better = 0;
   for (uint32_t i = 0; i < scores->shape.layers * scores->shape.q_heads; ++i) {

@@ -93,21 +93,12 @@ TEST(LexicalIndex, ScoresDoNotDependOnThreads) {
   EXPECT_EQ(std::max_element(scores.begin(), scores.end()) - scores.begin(), 2005);
 }
 
-TEST(BlockSelector, TheBestWithinRangeAndBudget) {
+TEST(BlockSelector, TheBestBehindThePreamble) {
   const std::vector<float> scores = {9, 1, 5, 4.5, 5, -3};
-  const std::vector<uint32_t> tokens = {128, 128, 128, 128, 100, 128};
-  const Candidates candidates{scores, tokens, 1};
+  const Candidates candidates{scores, 1};
   EXPECT_EQ(BestBlocks(candidates, 3), (std::vector<uint64_t>{2, 4, 3}));
   EXPECT_EQ(BestBlocks(candidates, 100).size(), 5u);
-  RetrievalRule rule;
-  rule.blocks_max = 3;
-  EXPECT_EQ(ChooseBlocks(candidates, 1000, rule), (std::vector<uint64_t>{2, 4, 3}));
-  EXPECT_EQ(ChooseBlocks(candidates, 228, rule), (std::vector<uint64_t>{2, 4}));
-  EXPECT_EQ(ChooseBlocks(candidates, 1, rule), (std::vector<uint64_t>{2}));
-  rule.blocks_max = 1;
-  EXPECT_EQ(ChooseBlocks(candidates, 1000, rule), (std::vector<uint64_t>{2}));
-  EXPECT_TRUE(ChooseBlocks({{}, {}, 0}, 1000, rule).empty());
-  EXPECT_EQ(AttendOrder(std::vector<uint64_t>{2, 4, 3}), (std::vector<uint64_t>{3, 4, 2}));
+  EXPECT_TRUE(BestBlocks({{}, 0}, 10).empty());
 }
 
 TEST(BlockSelector, PiecesAroundHitsCrossBlocksOfOneDocument) {
@@ -116,7 +107,7 @@ TEST(BlockSelector, PiecesAroundHitsCrossBlocksOfOneDocument) {
   const RetrievalRule rule;
   using Pieces = std::vector<BlockPiece>;
   const auto pieces = [&](std::vector<BlockHit> hits, uint32_t budget = 1000) {
-    return PiecesAround(hits, tokens, document_of, budget, rule);
+    return PiecesAround(hits, tokens, document_of, budget, rule).pieces;
   };
   EXPECT_EQ(pieces({{0, 64}}), (Pieces{{0, 32, 96}}));
   EXPECT_EQ(pieces({{0, 3}}), (Pieces{{0, 0, 35}}));
@@ -128,6 +119,12 @@ TEST(BlockSelector, PiecesAroundHitsCrossBlocksOfOneDocument) {
   EXPECT_EQ(pieces({{0, 64}, {0, 80}, {3, 64}}), (Pieces{{3, 32, 96}, {0, 96, 112}, {0, 32, 96}}));
   EXPECT_EQ(pieces({{0, 64}, {3, 64}, {1, 127}}, 100), (Pieces{{0, 32, 96}}));
   EXPECT_EQ(pieces({{0, 64}, {0, 64}}), (Pieces{{0, 32, 96}}));
+  const auto of_best = [&](std::vector<BlockHit> hits) {
+    return PiecesAround(hits, tokens, document_of, 1000, rule).of_best;
+  };
+  EXPECT_EQ(of_best({}), 0u);
+  EXPECT_EQ(of_best({{1, 10}, {0, 20}}), 2u);  // it reaches into the block before
+  EXPECT_EQ(of_best({{0, 64}, {0, 80}, {3, 64}}), 1u);
 }
 
 }  // namespace
