@@ -26,6 +26,7 @@ OWN_FOLDERS = ("kernels/", "store/", "engine/", "client/", "daemon/", "tests/", 
 CONFINED_HEADERS = (
     ("boost/asio", ("daemon/net/*.cc",), "keep Asio behind a header of daemon/net"),
     ("boost/beast", ("daemon/net/*.cc",), "keep Beast behind a header of daemon/net"),
+    ("prometheus/", ("daemon/metrics/*",), "go through daemon/metrics/exposition.h"),
     ("rocksdb/", ("store/rocks_*.cc", "tests/support/*",
                  "tests/bench/rocks_*"), "go through store/rocks_database.h"),
 )

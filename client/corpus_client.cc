@@ -268,6 +268,12 @@ ClientResult<v1::PlanReply> CorpusClient::Plan(const v1::PlanRequest& asked) {
   CORPUSD_REPLY("plan", plan);
 }
 
+ClientResult<v1::StatsReply> CorpusClient::Stats() {
+  v1::Request request;
+  request.mutable_stats();
+  CORPUSD_REPLY("stats", stats);
+}
+
 #undef CORPUSD_REPLY
 
 ClientResult<v1::Job> CorpusClient::WatchJob(uint64_t id,
@@ -317,7 +323,21 @@ ClientResult<v1::AskReply> CorpusClient::Ask(
     auto piece = (*stream)->Next();
     if (!piece.ok()) return piece.error();
     if (!piece->has_value()) return (*stream)->reply();
-    if (on_text && !on_text(**piece)) (*stream)->Cancel();
+    if (on_text && (*stream)->delta().index() == 0 && !on_text(**piece)) (*stream)->Cancel();
+  }
+}
+
+ClientResult<v1::AskReply> CorpusClient::AskInDeltas(
+    const v1::AskRequest& request, const std::function<bool(const v1::AskDelta& delta)>& on_delta) {
+  v1::AskRequest asked = request;
+  asked.set_stream(true);
+  auto stream = StartAsk(asked);
+  if (!stream.ok()) return stream.error();
+  for (;;) {
+    auto piece = (*stream)->Next();
+    if (!piece.ok()) return piece.error();
+    if (!piece->has_value()) return (*stream)->reply();
+    if (!on_delta((*stream)->delta())) (*stream)->Cancel();
   }
 }
 

@@ -81,11 +81,17 @@ class CorpusClient {
   // Grows the ready corpus begin.name.
   ClientResult<v1::IngestReply> Append(const v1::IngestBegin& begin, const IngestFeeder& feeder);
 
-  // on_text gets the answer as it comes (complete UTF-8) and returns false to cancel; then the
+  // on_text gets the answer as it comes (complete UTF-8; of several answers the first) and returns
+  // false to cancel; then the
   // reply has finish_reason "cancelled". Empty on_text: no streaming. request.stream is set
   // accordingly.
   ClientResult<v1::AskReply> Ask(const v1::AskRequest& request,
                                  const std::function<bool(std::string_view text)>& on_text);
+  // The same with all that a piece says: which of several answers it goes on with, how likely its
+  // tokens are. request.stream is set.
+  ClientResult<v1::AskReply> AskInDeltas(
+      const v1::AskRequest& request,
+      const std::function<bool(const v1::AskDelta& delta)>& on_delta);
   // The same, pulled by the caller piece by piece (client/token_stream.h). One at a time: no other
   // call may be made while the stream lives.
   ClientResult<std::unique_ptr<TokenStream>> StartAsk(const v1::AskRequest& request);
@@ -122,6 +128,8 @@ class CorpusClient {
   // Begins to check everything stored, or joins the scrub under way. 0: at the daemon's rate.
   ClientResult<v1::Job> Scrub(uint64_t bytes_per_s);
   ClientResult<v1::ExplainMissReply> ExplainMiss(const v1::ExplainMissRequest& request);
+  // Every metric that the daemon has, by name.
+  ClientResult<v1::StatsReply> Stats();
   ClientResult<v1::PlanReply> Plan(const v1::PlanRequest& request);
 
   // A corpus as one file. on_piece gets its bytes in order and returns false to give up.

@@ -14,7 +14,8 @@ ClientResult<std::optional<std::string>> TokenStream::Next() {
     return response.error();
   }
   if (response->has_ask_delta()) {
-    return std::optional<std::string>(std::move(*response->mutable_ask_delta()->mutable_text()));
+    delta_ = std::move(*response->mutable_ask_delta());
+    return std::optional<std::string>(delta_.text());
   }
   open_ = false;
   if (!response->has_ask()) {

@@ -19,6 +19,8 @@ class TokenStream {
 
   // RETURNS the next piece, or nothing when the answer is complete (then reply() is set).
   ClientResult<std::optional<std::string>> Next();
+  // What the piece that Next has returned says beside its text. REQUIRES: it returned one.
+  const v1::AskDelta& delta() const { return delta_; }
   // Asks the daemon to stop; Next then soon returns nothing, and reply().finish_reason is
   // "cancelled".
   void Cancel();
@@ -32,6 +34,7 @@ class TokenStream {
   CorpusClient* client_;
   CorpusClient::OpenCall call_;
   bool open_ = true;
+  v1::AskDelta delta_;
   v1::AskReply reply_;
 };
 

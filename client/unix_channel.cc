@@ -29,6 +29,12 @@ ClientError Unreachable(std::string message) {
 
 std::string ErrnoText(int error) { return std::strerror(error); }
 
+ClientError CannotConnect(const std::string& path, int error) {
+  std::string hint = "; is it running? start it with: corpusd --socket " + path;
+  if (error == EACCES) hint = "; your user must be in the socket's group";
+  return Unreachable("cannot reach corpusd at '" + path + "': " + ErrnoText(error) + hint);
+}
+
 }  // namespace
 
 ClientResult<std::unique_ptr<UnixChannel>> UnixChannel::Connect(
@@ -52,9 +58,7 @@ ClientResult<std::unique_ptr<UnixChannel>> UnixChannel::Connect(
       std::this_thread::sleep_for(kBacklogRetry);
       continue;
     }
-    std::string hint = "; is it running? start it with: corpusd --socket " + path;
-    if (error == EACCES) hint = "; your user must be in the socket's group";
-    return Unreachable("cannot reach corpusd at '" + path + "': " + ErrnoText(error) + hint);
+    return CannotConnect(path, error);
   }
   return channel;
 }

@@ -4,6 +4,7 @@
 
 #include "daemon/jobs/maintenance.h"
 #include "daemon/log.h"
+#include "daemon/service_notify.h"
 #include "daemon/version.h"
 
 namespace corpusd {
@@ -36,9 +37,11 @@ int64_t Daemon::SystemNowMs() {
 }
 
 Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
-               std::unique_ptr<Engine> engine, const NowMs& now_ms)
+               std::unique_ptr<Engine> engine, const NowMs& now_ms,
+               std::unique_ptr<DaemonMetrics> metrics)
     : options_(options),
       now_ms_(now_ms),
+      metrics_(std::move(metrics)),
       store_(std::move(store)),
       engine_(std::move(engine)),
       jobs_(*engine_, *store_, QueueOptions(), now_ms),
@@ -46,41 +49,70 @@ Daemon::Daemon(const Options& options, std::unique_ptr<BlockStore> store,
       admin_("admin", kAdminThreads, kAdminQueued),
       slow_("slow", kSlowThreads, kSlowQueued),
       ingest_("ingest", kIngestThreads, kIngestQueued),
-      services_{options_,
-                *store_,
-                *engine_,
-                jobs_,
-                timers_,
-                queries_,
-                admin_,
-                slow_,
-                ingest_,
-                now_ms_,
-                steady_clock::now(),
-                stopping_} {}
+      services_{options_,  access_,  *store_, *engine_, jobs_,   timers_,
+                queries_,  admin_,   slow_,   ingest_,  now_ms_, steady_clock::now(),
+                stopping_, *metrics_},
+      http_(services_) {}
 
 Daemon::~Daemon() { Shutdown(milliseconds::zero()); }
 
 Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
                                               std::unique_ptr<BlockStore> store,
-                                              std::unique_ptr<Engine> engine, const NowMs& now_ms) {
-  std::unique_ptr<Daemon> daemon(new Daemon(options, std::move(store), std::move(engine), now_ms));
+                                              std::unique_ptr<Engine> engine, const NowMs& now_ms,
+                                              std::unique_ptr<DaemonMetrics> metrics,
+                                              const PeerProvider& peer_of) {
+  if (metrics == nullptr) metrics = std::make_unique<DaemonMetrics>();
+  std::unique_ptr<Daemon> daemon(
+      new Daemon(options, std::move(store), std::move(engine), now_ms, std::move(metrics)));
+  RETURN_IF_ERROR(daemon->access_.Open(options.access_path,
+                                       options.disk_bytes / 100 * options.disk_high_percent));
   // The socket first: a daemon that cannot be reached should not begin to compute.
-  RETURN_IF_ERROR(daemon->StartListening());
+  RETURN_IF_ERROR(daemon->StartListening(peer_of));
+  RETURN_IF_ERROR(daemon->StartHttp(peer_of));
   daemon->jobs_.Start();
   daemon->ScheduleMaintenance();
   daemon->ScheduleWatch();
+  daemon->ScheduleWatchdog();
   return daemon;
 }
 
-Status Daemon::StartListening() {
+Status Daemon::ReloadAccess() {
+  const Status status = access_.Reload();
+  if (status.ok()) {
+    Log(LogLevel::kInfo, "access_reloaded", {{"path", options_.access_path}});
+  } else {
+    Log(LogLevel::kError, "access_not_reloaded", {{"error", status.message()}});
+  }
+  return status;
+}
+
+Status Daemon::StartListening(const PeerProvider& peer_of) {
   ListenerOptions listener;
   listener.socket_path = options_.socket_path;
   listener.socket_mode = options_.socket_mode;
   listener.connections_max = options_.connections_max;
   listener.connection.frame_bytes_max = options_.frame_bytes_max;
+  listener.connection.peer_of = peer_of;
   ASSIGN_OR_RETURN(listener_, UnixListener::Open(listener, services_));
   return OkStatus();
+}
+
+Status Daemon::StartHttp(const PeerProvider& peer_of) {
+  if (options_.http.empty()) return OkStatus();
+  HttpListenerOptions listener;
+  listener.addresses = options_.http;
+  listener.socket_mode = options_.socket_mode;
+  listener.connections_max = options_.http_connections_max;
+  listener.connection.peer_of = peer_of;
+  listener.connection.header_timeout = options_.http_header_timeout;
+  listener.connection.body_timeout = options_.http_body_timeout;
+  listener.connection.idle_timeout = options_.http_idle_timeout;
+  ASSIGN_OR_RETURN(http_listener_, HttpListener::Open(listener, http_));
+  return OkStatus();
+}
+
+std::vector<std::string> Daemon::HttpAddresses() const {
+  return http_listener_ == nullptr ? std::vector<std::string>() : http_listener_->addresses();
 }
 
 JobQueueOptions Daemon::QueueOptions() {
@@ -89,6 +121,7 @@ JobQueueOptions Daemon::QueueOptions() {
   options.yield = [this](const std::stop_token& /*stop*/) {
     (void)queries_.WaitIdle(steady_clock::now() + kScrubPatience);
   };
+  options.on_ended = [this](const JobRecord& job) { metrics_->OnJobEnded(job); };
   return options;
 }
 
@@ -111,9 +144,21 @@ void Daemon::ScheduleWatch() {
   });
 }
 
+void Daemon::ScheduleWatchdog() {
+  const milliseconds interval = WatchdogInterval();
+  if (interval == milliseconds::zero()) return;
+  timers_.Schedule(steady_clock::now() + interval, [this] {
+    // By the threads that answer short calls: a daemon in which those hang should be started anew.
+    admin_.Submit([] { (void)NotifyServiceManager("WATCHDOG=1"); });
+    ScheduleWatchdog();
+  });
+}
+
 std::string Daemon::ReadyLine() const {
   const ModelSummary& model = engine_->model();
-  return "corpusd " + std::string(kVersion) + " ready: socket " + options_.socket_path +
+  std::string http;
+  for (const std::string& address : HttpAddresses()) http += ", http " + address;
+  return "corpusd " + std::string(kVersion) + " ready: socket " + options_.socket_path + http +
          ", model " + model.name + ", backend " + model.backend + ", " +
          std::to_string(store_->ListCorpora().size()) + " corpora";
 }
@@ -124,12 +169,16 @@ void Daemon::Shutdown(milliseconds grace) {
   stopping_ = true;
   jobs_.RequestStop();
   if (listener_ != nullptr) {
+    const Status why = UnavailableError("the daemon is stopping; try again when it runs");
     listener_->StopAccepting();
+    if (http_listener_ != nullptr) http_listener_->StopAccepting();
     const bool idle = queries_.WaitIdle(begin + grace);
-    listener_->CancelCalls(UnavailableError("the daemon is stopping; try again when it runs"));
+    listener_->CancelCalls(why);
+    if (http_listener_ != nullptr) http_listener_->CancelCalls(why);
     queries_.WaitIdle(steady_clock::now() + kCancelPatience);
     jobs_.Stop();
     listener_->Close(kFlushPatience);
+    if (http_listener_ != nullptr) http_listener_->Close(kFlushPatience);
     Log(LogLevel::kInfo, "stopped", {{"questions_cancelled", !idle}});
   }
   jobs_.Stop();

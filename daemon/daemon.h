@@ -6,10 +6,16 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "daemon/access/access_control.h"
+#include "daemon/http/http_service.h"
 #include "daemon/jobs/job_queue.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/net/http_listener.h"
 #include "daemon/net/unix_listener.h"
 #include "daemon/options.h"
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 #include "daemon/timer_queue.h"
 #include "daemon/worker_pool.h"
@@ -27,10 +33,15 @@ class Daemon {
   // Opens the data folder and the model that the options name, then starts (daemon_open.cc).
   static Result<std::unique_ptr<Daemon>> Open(const Options& options);
   // Starts over a store and an engine: unfinished jobs go on, the socket listens when this returns.
+  // metrics: whom both tell; null: those of the daemon alone. peer_of: who is at the other end of a
+  // connection; tests make up their own.
+  using PeerProvider = std::function<Peer(int descriptor)>;
   static Result<std::unique_ptr<Daemon>> Start(const Options& options,
                                                std::unique_ptr<BlockStore> store,
                                                std::unique_ptr<Engine> engine,
-                                               const NowMs& now_ms = SystemNowMs);
+                                               const NowMs& now_ms = SystemNowMs,
+                                               std::unique_ptr<DaemonMetrics> metrics = nullptr,
+                                               const PeerProvider& peer_of = PeerOf);
   // Shuts down without grace if Shutdown was not called.
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -38,6 +49,10 @@ class Daemon {
 
   // "corpusd 0.1.0 ready: socket ..., model ..., backend ..., 3 corpora"
   std::string ReadyLine() const;
+  // Reads the access table again. If it is wrong, the one before stays.
+  Status ReloadAccess();
+  // Where HTTP is spoken, with the ports that were given; none if it is off.
+  std::vector<std::string> HttpAddresses() const;
   // No new clients; the running prefill stops at its next checkpoint; questions may end within the
   // grace, then they are cancelled; every connection is closed. Returns when all threads but this
   // one are still.
@@ -45,10 +60,12 @@ class Daemon {
 
  private:
   Daemon(const Options& options, std::unique_ptr<BlockStore> store, std::unique_ptr<Engine> engine,
-         const NowMs& now_ms);
-  Status StartListening();
+         const NowMs& now_ms, std::unique_ptr<DaemonMetrics> metrics);
+  Status StartListening(const PeerProvider& peer_of);
+  Status StartHttp(const PeerProvider& peer_of);
   void ScheduleMaintenance();
   void ScheduleWatch();
+  void ScheduleWatchdog();
   JobQueueOptions QueueOptions();
 
   // Destroyed from the last to the first: calls of the listener may cancel timers to the very end.
@@ -56,7 +73,9 @@ class Daemon {
   const NowMs now_ms_;
   std::atomic<bool> stopping_{false};
   bool shut_down_ = false;
+  AccessControl access_;
   TimerQueue timers_;
+  std::unique_ptr<DaemonMetrics> metrics_;
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Engine> engine_;
   JobQueue jobs_;
@@ -66,6 +85,8 @@ class Daemon {
   WorkerPool ingest_;
   Services services_;
   std::unique_ptr<UnixListener> listener_;
+  HttpService http_;
+  std::unique_ptr<HttpListener> http_listener_;  // null: HTTP is off
 };
 
 }  // namespace corpusd

@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "daemon/access/tenant_secret.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
 #include "engine/backend/device_backend.h"
@@ -26,10 +27,17 @@ void LogCalibration(size_t done, size_t windows) {
   Log(LogLevel::kInfo, "kv_calibration", {{"windows_done", done}, {"windows", windows}});
 }
 
+// A line every few passes, too: they take tens of seconds together.
+void LogHeadSearch(size_t done, size_t passes) {
+  if (done % ((passes + 3) / 4) != 0 && done != passes) return;
+  Log(LogLevel::kInfo, "retrieval_heads", {{"passes_done", done}, {"passes", passes}});
+}
+
 }  // namespace
 
 // Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
 Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
+  auto metrics = std::make_unique<DaemonMetrics>();
   BlockStoreOptions store_options;
   store_options.data_dir = options.data_dir;
   store_options.host_bytes = options.host_bytes;
@@ -42,6 +50,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   store_options.pins_owner_bytes = options.pins_owner_bytes;
   store_options.pins_total_bytes = options.pins_total_bytes;
   store_options.on_write_state = LogWriteState;
+  store_options.observer = metrics.get();
   store_options.touch_host_memory = options.touch_host_memory;
   store_options.inflight_bytes = options.inflight_bytes;
   // A device's memory is shared out before the weights come: they are small beside it.
@@ -56,13 +65,16 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
   engine_options.device = options.device;
   engine_options.isa = options.isa;
   engine_options.kv_format = options.kv_format;
+  ASSIGN_OR_RETURN(engine_options.tenant_salt, ReadTenantSecret(options.data_dir));
   engine_options.cache_dir = options.data_dir;
   engine_options.calibration_dir = options.data_dir + "/calibration";
   engine_options.calibration_cache = UserCacheFolder();
   engine_options.calibration_text = options.calibration_text;
   engine_options.quality_kld_max = options.quality_kld_max;
   engine_options.on_calibration = LogCalibration;
+  engine_options.on_head_search = LogHeadSearch;
   engine_options.threads = options.threads;
+  engine_options.observer = metrics.get();
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(engine_options, store.get()));
   const ModelSummary& model = engine->model();
   Log(LogLevel::kInfo, "model_loaded",
@@ -71,7 +83,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(const Options& options) {
        {"digest", model.digest},
        {"backend", model.backend},
        {"context_tokens", model.context_tokens}});
-  return Start(options, std::move(store), std::move(engine));
+  return Start(options, std::move(store), std::move(engine), SystemNowMs, std::move(metrics));
 }
 
 }  // namespace corpusd

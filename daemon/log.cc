@@ -1,9 +1,13 @@
 #include "daemon/log.h"
 
+#include <fcntl.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 namespace corpusd {
@@ -93,6 +97,18 @@ std::string FormatLogLine(LogFormat format, std::string_view event,
 void OpenLog(std::string_view level, LogFormat format) {
   const std::string name = level == "warn" ? "warning" : std::string(level);
   Output() = MakeOutput(spdlog::level::from_str(name), format);
+}
+
+Status SendLogTo(const std::string& path) {
+  const int file = open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+  if (file < 0) {
+    return IoError("cannot open the log '" + path + "': " + std::strerror(errno));
+  }
+  const int moved = dup2(file, STDERR_FILENO);  // at once: no line is lost between two files
+  const int error = errno;
+  close(file);
+  if (moved < 0) return IoError("cannot log to '" + path + "': " + std::strerror(error));
+  return OkStatus();
 }
 
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {

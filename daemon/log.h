@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "daemon/options.h"
+#include "store/base/status.h"
 
 namespace corpusd {
 
@@ -32,6 +33,10 @@ struct LogField {
 
 // Before any thread is started; without it, text from level info on.
 void OpenLog(std::string_view level, LogFormat format);
+// Puts stderr, and with it every log line, at the end of this file, made with mode 0640 if it is
+// not there. Again for the same name: goes on in a new file after the old one was moved away. Any
+// thread.
+Status SendLogTo(const std::string& path);
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
 
 // The line without time and level, as Log writes it.

@@ -21,7 +21,7 @@ std::string OptionSpec::Variable() const {
 }
 
 const std::vector<OptionSpec>& OptionTable() {
-  static const std::vector<OptionSpec> table = {
+  static const std::vector<OptionSpec> kTable = {
       {"data-dir", "DIR", "",
        "where corpora are kept, a daemon each. Default: $XDG_STATE_HOME/corpusd, else "
        "/var/lib/corpusd"},
@@ -29,7 +29,17 @@ const std::vector<OptionSpec>& OptionTable() {
        "the Unix socket. Default: $XDG_RUNTIME_DIR/corpusd/corpusd.sock, else "
        "/run/corpusd/corpusd.sock"},
       {"socket-mode", "OCTAL", "0660", "permissions of the socket: who may connect"},
-      {"http", "ADDRESS|off", "off", "the HTTP listener; this version has none, so only off"},
+      {"access", "FILE.toml", "",
+       "roles and tenants of users, groups and tokens; read again at SIGHUP. Default: all may all"},
+      {"http", "ADDRESS,..|off", "off",
+       "where HTTP is spoken: 127.0.0.1:8040, unix:PATH, or several with commas between"},
+      {"http-max-body-bytes", "SIZE", "16MiB", "of a corpus sent in one request; others: 4MiB"},
+      {"http-max-connections", "N", "256", "HTTP clients at once; more are told to come again"},
+      {"http-header-timeout", "TIME", "10s", "for the head of a request, from its first byte"},
+      {"http-body-timeout", "TIME", "60s", "for the body of a request"},
+      {"http-idle-timeout", "TIME", "75s", "how long an HTTP connection is kept without requests"},
+      {"http-source-roots", "DIR,..", "",
+       "folders that POST /v1/corpora may read sources from; none: texts come in the request"},
       {"model", "FILE.gguf|FOLDER", "",
        "the model: a GGUF file, or a folder with config.json and safetensors; required"},
       {"device", "auto|cpu|cuda:N", "auto",
@@ -54,7 +64,9 @@ const std::vector<OptionSpec>& OptionTable() {
       {"inflight-bytes", "SIZE", "96MiB", "bytes on their way between tiers at any moment"},
       {"threads", "N", "0", "compute threads; 0: all cores"},
       {"log-level", "LEVEL", "info", "trace, debug, info, warn, error or off"},
-      {"log-format", "text|json", "text", "lines for people or JSON lines, on stderr"},
+      {"log-format", "text|json", "text", "lines for people or JSON lines"},
+      {"log-file", "FILE", "",
+       "where they go, and all of stderr; opened again on SIGHUP. Default: stderr as it is"},
       {"max-frame-bytes", "SIZE", "16MiB", "a larger request or answer closes its connection"},
       {"max-connections", "N", "256", "clients at once; more are told to come again"},
       {"max-queries", "N", "8", "questions answered at once; more wait their turn"},
@@ -68,7 +80,7 @@ const std::vector<OptionSpec>& OptionTable() {
       {"scrub-rate", "SIZE", "50MiB/s", "what a scrub may read from disk, such as 50MiB/s",
        "scrub"},
   };
-  return table;
+  return kTable;
 }
 
 }  // namespace corpusd

@@ -13,6 +13,7 @@ namespace {
 // A frame must hold a 1 MiB piece of a source and its envelope; its length field has 32 bits.
 constexpr uint64_t kFrameBytesFloor = uint64_t{2} << 20;
 constexpr uint64_t kFrameBytesCeiling = uint64_t{1} << 30;
+constexpr uint64_t kHttpBodyBytesFloor = uint64_t{64} << 10;
 constexpr uint64_t kConnectionsCeiling = 65536;
 constexpr uint64_t kQueriesCeiling = 1024;
 constexpr uint64_t kThreadsCeiling = 4096;
@@ -200,6 +201,46 @@ std::string NearestName(std::string_view name, const std::vector<std::string>& c
   return nearest;
 }
 
+namespace {
+
+std::vector<std::string> SplitAtCommas(std::string_view text) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const std::string_view part = text.substr(0, text.find(','));
+    if (!part.empty()) parts.emplace_back(part);
+    text.remove_prefix(std::min(text.size(), part.size() + 1));
+  }
+  return parts;
+}
+
+std::chrono::milliseconds ReadTimeout(ValueReader& reader, const std::string& key) {
+  const int64_t time_ms = reader.Milliseconds(key);
+  if (time_ms < 1) reader.Refuse(key, "must be more than 0");
+  return std::chrono::milliseconds(time_ms);
+}
+
+void ReadHttpOptions(ValueReader& reader, Options* options) {
+  auto addresses = ParseHttpAddresses(reader.Text("http"));
+  if (addresses.ok()) {
+    options->http = *std::move(addresses);
+  } else {
+    reader.Refuse("http", addresses.status().message());
+  }
+  options->http_body_bytes_max =
+      reader.Bytes("http_max_body_bytes", kHttpBodyBytesFloor, kFrameBytesCeiling);
+  options->http_connections_max =
+      static_cast<unsigned>(reader.Number("http_max_connections", 1, kConnectionsCeiling));
+  options->http_header_timeout = ReadTimeout(reader, "http_header_timeout");
+  options->http_body_timeout = ReadTimeout(reader, "http_body_timeout");
+  options->http_idle_timeout = ReadTimeout(reader, "http_idle_timeout");
+  options->http_source_roots = SplitAtCommas(reader.Text("http_source_roots"));
+  for (const std::string& root : options->http_source_roots) {
+    if (!root.starts_with('/')) reader.Refuse("http_source_roots", "must be absolute folders");
+  }
+}
+
+}  // namespace
+
 Result<Options> BuildOptions(const OptionValues& values) {
   ValueReader reader(values);
   Options options;
@@ -208,9 +249,8 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.socket_path = reader.Text("socket");
   if (options.socket_path.empty()) reader.Refuse("socket", "must not be empty");
   options.socket_mode = static_cast<unsigned>(reader.Number("socket_mode", 0, 0777, 8));
-  if (reader.Text("http") != "off") {
-    reader.Refuse("http", "HTTP is not in this version; use the Unix socket, and http = \"off\"");
-  }
+  options.access_path = reader.Text("access");
+  ReadHttpOptions(reader, &options);
   options.model_path = reader.Text("model");
   options.device = reader.Text("device");
   if (options.device != "auto" && options.device != "cpu" && !options.device.starts_with("cuda:")) {
@@ -234,6 +274,7 @@ Result<Options> BuildOptions(const OptionValues& values) {
   }
   options.threads = static_cast<unsigned>(reader.Number("threads", 0, kThreadsCeiling));
   options.log_level = reader.OneOf("log_level", {"trace", "debug", "info", "warn", "error", "off"});
+  options.log_file = reader.Text("log_file");
   options.log_format =
       reader.OneOf("log_format", {"text", "json"}) == "json" ? LogFormat::kJson : LogFormat::kText;
   options.frame_bytes_max = reader.Bytes("max_frame_bytes", kFrameBytesFloor, kFrameBytesCeiling);

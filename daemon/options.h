@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/http_address.h"
 #include "store/base/result.h"
 
 namespace corpusd {
@@ -34,6 +35,14 @@ struct Options {
   std::string data_dir;
   std::string socket_path;
   unsigned socket_mode = 0660;
+  std::string access_path;        // "": whoever may connect may do everything
+  std::vector<HttpAddress> http;  // none: off
+  size_t http_body_bytes_max = size_t{16} << 20;
+  unsigned http_connections_max = 256;
+  std::chrono::milliseconds http_header_timeout{10000};
+  std::chrono::milliseconds http_body_timeout{60000};
+  std::chrono::milliseconds http_idle_timeout{75000};
+  std::vector<std::string> http_source_roots;  // absolute; none: no sources by path
   std::string model_path;
   std::string device;         // "auto", "cpu", "cuda:N"
   uint64_t device_bytes = 0;  // of the device tier; 0: half of what is free there
@@ -51,6 +60,7 @@ struct Options {
   unsigned threads = 0;  // 0: all cores
   std::string log_level;
   LogFormat log_format = LogFormat::kText;
+  std::string log_file;  // "": stderr
   size_t frame_bytes_max = 0;
   unsigned connections_max = 0;
   unsigned queries_max = 0;

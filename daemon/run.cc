@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 
 #include "daemon/daemon.h"
 #include "daemon/log.h"
@@ -31,12 +32,52 @@ void Notify(std::string_view state) {
   if (!status.ok()) Log(LogLevel::kWarn, "notify_failed", {{"error", status.message()}});
 }
 
+Status SendLog(const Options& options) {
+  return options.log_file.empty() ? OkStatus() : SendLogTo(options.log_file);
+}
+
+// After a rotation has moved the file away.
+void ReopenLog(const Options& options) {
+  const Status sent = SendLog(options);
+  if (!sent.ok()) return Log(LogLevel::kError, "log_reopen_failed", {{"error", sent.message()}});
+  Log(LogLevel::kInfo, "log_reopened", {{"file", options.log_file}});
+}
+
+// Reads again what a running daemon can take anew. Any thread.
+class Reload {
+ public:
+  // Whose; null: nobody's. Returns when no Run for the one before goes on.
+  void Serve(Daemon* daemon) {
+    const std::lock_guard lock(mutex_);
+    daemon_ = daemon;
+  }
+  void Run() {
+    const std::lock_guard lock(mutex_);
+    if (daemon_ == nullptr) return;
+    Notify("RELOADING=1");
+    (void)daemon_->ReloadAccess();  // the log says what was wrong
+    Notify("READY=1");
+  }
+
+ private:
+  std::mutex mutex_;
+  Daemon* daemon_ = nullptr;
+};
+
 int Serve(const Options& options) {
+  if (const Status sent = SendLog(options); !sent.ok()) {
+    std::fprintf(stderr, "corpusd: %s\n", sent.message().c_str());
+    return kExitFailed;
+  }
   OpenLog(options.log_level, options.log_format);
   // A broken frame is logged with its sender (rpc_connection.cc); the library's own line only adds
   // noise.
   google::protobuf::SetLogHandler(nullptr);
-  ShutdownSignals signals;
+  Reload reload;
+  ShutdownSignals signals([&options, &reload] {
+    ReopenLog(options);
+    reload.Run();
+  });
   auto daemon = Daemon::Open(options);
   if (!daemon.ok()) {
     std::fprintf(stderr, "corpusd: %s\n", daemon.status().message().c_str());
@@ -45,8 +86,10 @@ int Serve(const Options& options) {
   std::printf("%s\n", (*daemon)->ReadyLine().c_str());
   std::fflush(stdout);
   Notify("READY=1");
+  reload.Serve(daemon->get());
   const int signal = signals.Wait();
   Log(LogLevel::kInfo, "stopping", {{"signal", signal}, {"grace_ms", options.grace.count()}});
+  reload.Serve(nullptr);
   Notify("STOPPING=1");
   (*daemon)->Shutdown(options.grace);
   return EXIT_SUCCESS;

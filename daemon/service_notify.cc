@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -32,6 +34,18 @@ Status NotifyServiceManager(std::string_view state) {
   close(file);
   if (sent == static_cast<ssize_t>(state.size())) return OkStatus();
   return IoError("cannot notify '" + std::string(variable) + "': " + std::strerror(error));
+}
+
+std::chrono::milliseconds WatchdogInterval() {
+  const auto number = [](const char* variable) {
+    const char* const text = std::getenv(variable);
+    uint64_t value = 0;
+    if (text != nullptr) (void)std::from_chars(text, text + std::strlen(text), value);
+    return value;
+  };
+  const uint64_t pid = number("WATCHDOG_PID");
+  if (pid != 0 && pid != static_cast<uint64_t>(getpid())) return {};
+  return std::chrono::milliseconds(number("WATCHDOG_USEC") / 2000);
 }
 
 }  // namespace corpusd

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <utility>
 
 namespace corpusd {
 namespace {
@@ -16,13 +17,15 @@ sigset_t WaitedSignals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   sigaddset(&signals, kWakeSignal);
   return signals;
 }
 
 }  // namespace
 
-ShutdownSignals::ShutdownSignals() {
+ShutdownSignals::ShutdownSignals(std::function<void()> on_hangup)
+    : on_hangup_(std::move(on_hangup)) {
   const sigset_t signals = WaitedSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
@@ -37,6 +40,10 @@ void ShutdownSignals::Listen() {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0) continue;
     if (signal == kWakeSignal) return;
+    if (signal == SIGHUP) {
+      if (on_hangup_) on_hangup_();
+      continue;
+    }
     {
       std::lock_guard lock(mutex_);
       if (first_signal_ != 0) _exit(128 + signal);

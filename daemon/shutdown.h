@@ -1,9 +1,10 @@
-// daemon/shutdown.h -- SIGTERM and SIGINT as a thing to wait for. The constructor comes before any
-// other thread is started, so that all of them inherit the blocked signals. One object a process;
-// owns a thread.
+// daemon/shutdown.h -- SIGTERM and SIGINT as a thing to wait for, SIGHUP as a call. The constructor
+// comes before any other thread is started, so that all of them inherit the blocked signals. One
+// object a process; owns a thread.
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -11,8 +12,9 @@ namespace corpusd {
 
 class ShutdownSignals {
  public:
-  // Blocks the two signals and ignores SIGPIPE, for this thread and those it will start.
-  ShutdownSignals();
+  // Blocks the three signals and ignores SIGPIPE, for this thread and those it will start.
+  // on_hangup: called on a thread of this object for each SIGHUP; may be empty.
+  explicit ShutdownSignals(std::function<void()> on_hangup = {});
   ~ShutdownSignals();
   ShutdownSignals(const ShutdownSignals&) = delete;
   ShutdownSignals& operator=(const ShutdownSignals&) = delete;
@@ -24,6 +26,7 @@ class ShutdownSignals {
  private:
   void Listen();
 
+  const std::function<void()> on_hangup_;
   std::mutex mutex_;
   std::condition_variable came_;
   int first_signal_ = 0;

@@ -1,6 +1,8 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "engine/llama_engine.h"
 #include "store/miss_explain.h"
@@ -94,7 +96,8 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, layout, tokens,
                               ComputePriority::kPrefill, stop, history));
   PlaceOnDevice(context(), *store_, record->chain, history->refs, stop, &history->placed);
-  const auto kv = SequenceOver(history->refs, layout.OfBlocks(), history->placed);
+  const std::shared_ptr<KvSequence> kv =
+      SequenceOver(history->refs, layout.OfBlocks(), history->placed, &history->local);
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(run_tokens.size())));
@@ -103,8 +106,11 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   record->prefill_seconds += SecondsSince(start);
   record->prefill_tokens += run_tokens.size();
   ASSIGN_OR_RETURN(const auto writes, BlockWrites(*backend_, *kv, chain, tokens, first_block));
-  ASSIGN_OR_RETURN(*record, store_->Publish(*record, writes));
-  progress->written_bytes += run_chain.size() * layout.blocks.BlockBytes();
+  CorpusRecord grown = *record;
+  HoldParts(layout, last_token, first_block, &grown.parts);
+  ASSIGN_OR_RETURN(*record, store_->Publish(grown, writes));
+  if (layout.parts != nullptr) history->local.Keep(kv, first_block);
+  for (const BlockWrite& write : writes) progress->written_bytes += write.payload.size();
   return OkStatus();
 }
 
@@ -118,9 +124,20 @@ Status LlamaEngine::Prefill(std::string_view name,
   record.state = CorpusState::kPrefilling;
   record.error.clear();
   ASSIGN_OR_RETURN(record, store_->UpdateCorpus(record));
+  // The first report says what was durable before.
+  std::optional<PrefillProgress> before;
+  const auto observed = [&](const PrefillProgress& now) {
+    if (options_.observer != nullptr && before && now.done_tokens >= before->done_tokens) {
+      const uint64_t done = now.done_tokens - before->done_tokens;
+      const uint64_t reused = std::min(done, now.reused_tokens - before->reused_tokens);
+      options_.observer->OnPrefill(done - reused, reused);
+    }
+    before = now;
+    progress(now);
+  };
   const Status status = IsSegmented(record)
-                            ? PrefillSegmented(&record, &layout, tokens, progress, stop)
-                            : PrefillExact(&record, &layout, tokens, progress, stop);
+                            ? PrefillSegmented(&record, &layout, tokens, observed, stop)
+                            : PrefillExact(&record, &layout, tokens, observed, stop);
   if (!status.ok()) return FailPrefill(std::move(record), status);
   return FinishPrefill(std::move(record));
 }
@@ -135,6 +152,49 @@ Status LlamaEngine::PrefillSegmented(CorpusRecord* record, KvLayout* layout,
   return segmented_->Prefill(record, *layout, tokens, progress, stop);
 }
 
+Status LlamaEngine::GoToRestorePoint(const KvLayout& layout, std::span<const TokenId> tokens,
+                                     std::span<const Digest> chain, size_t known_blocks,
+                                     CorpusRecord* record, PrefillProgress* progress) {
+  while (true) {
+    const uint64_t known_tokens =
+        known_blocks == chain.size() ? tokens.size() : known_blocks / kRunBlocks * kRunTokens;
+    // Anew each time: what was stored may have gone.
+    StoredParts stored(*store_, layout, chain);
+    ASSIGN_OR_RETURN(const uint64_t point, stored.RestorePoint(known_tokens));
+    const size_t blocks = point == tokens.size() ? chain.size() : point / kBlockTokens;
+    Status status;
+    if (blocks < record->chain.size()) {
+      record->chain.resize(blocks);
+      record->durable_tokens = point;
+      auto cut = store_->UpdateCorpus(*record);
+      status = cut.status();
+      if (cut.ok()) *record = *std::move(cut);
+    }
+    if (status.ok()) {
+      const uint64_t before = record->durable_tokens;
+      CorpusRecord grown = *record;
+      RETURN_IF_ERROR(stored.Hold(point, &grown.parts));
+      const auto more = chain.subspan(record->chain.size(), blocks - record->chain.size());
+      if (more.empty() && grown.parts == record->parts) return OkStatus();
+      auto adopted = store_->AdoptBlocks(grown, more);
+      status = adopted.status();
+      if (adopted.ok()) {
+        *record = *std::move(adopted);
+        progress->reused_tokens += point - before;
+        return OkStatus();
+      }
+    }
+    // Renamed, pinned or touched meanwhile; or blocks have gone since they were looked up.
+    const bool again =
+        status.code() == StatusCode::kAborted || status.code() == StatusCode::kNotFound;
+    if (!again) return status;
+    ASSIGN_OR_RETURN(*record, store_->GetCorpus(record->name));
+    if (status.code() == StatusCode::kNotFound) {
+      ASSIGN_OR_RETURN(known_blocks, store_->LongestPrefix(chain, tokens));
+    }
+  }
+}
+
 Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
                                  std::span<const TokenId> tokens,
                                  const std::function<void(const PrefillProgress&)>& progress,
@@ -142,13 +202,17 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
   const std::vector<Digest> chain = BuildChain(record->root, tokens, kBlockTokens);
   CountMisses(*store_, *record, tokens);
   // Looked up once: a lookup starts at the root, and one a run would cost the square of the length.
-  ASSIGN_OR_RETURN(const size_t known_blocks, store_->LongestPrefix(chain, tokens));
+  ASSIGN_OR_RETURN(size_t known_blocks, store_->LongestPrefix(chain, tokens));
   if (!chain.empty()) {
     RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
   }
   RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
   LeasedCorpus history;
   PrefillProgress state;
+  if (layout->parts != nullptr) {
+    RETURN_IF_ERROR(GoToRestorePoint(*layout, tokens, chain, known_blocks, record, &state));
+    known_blocks = 0;  // what is behind it is computed, if only for its parts
+  }
   state.total_tokens = tokens.size();
   state.done_tokens = record->durable_tokens;
   progress(state);
@@ -202,20 +266,21 @@ Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   return RepairInPieces(context(), *store_, record, layout, tokens, /*stop=*/{});
 }
 
-Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format,
-                                         const SegmentRule& rule) const {
+Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                                         std::string_view tenant) const {
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(kv_format));
   const KvFormat& format = layout.blocks;
   CorpusShape shape;
-  shape.identity = IdentityOf(layout, rule);
+  shape.identity = IdentityOf(layout, rule, SaltOf(options_.tenant_salt, tenant));
   shape.root = ChainRoot(shape.identity);
   shape.mode = rule.window_tokens == 0 ? "exact" : "segmented";
   shape.kv_format = KvFormatName(format);
   shape.block_tokens = format.block_tokens;
-  shape.sections = format.layers;
-  shape.block_bytes = format.BlockBytes();
+  shape.sections = StoredSections(layout.OfPart(format, 0));
+  shape.block_bytes = StoredBytes(layout.OfPart(format, 0));
   shape.tokens_max =
       rule.window_tokens == 0 ? summary_.context_tokens - reserved_tokens() : kSegmentedTokensMax;
+  shape.parts = PartsOf(layout, shape.tokens_max);
   shape.vocabulary = summary_.vocabulary;
   return shape;
 }
@@ -235,9 +300,7 @@ Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
 
 Result<Engine::DeviceWarming> LlamaEngine::WarmDevice(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
-  if (IsSegmented(record)) {
-    return UnimplementedError("segmented corpora cannot be warmed to the device in this version");
-  }
+  if (IsSegmented(record)) return segmented_->WarmDevice(record);
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   DeviceWarming warmed{leased.stats, 0};
   ASSIGN_OR_RETURN(warmed.device_bytes,

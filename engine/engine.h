@@ -14,6 +14,9 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/decode/sampling.h"
+#include "engine/engine_observer.h"
+#include "engine/tokenizer/chat_message.h"
 #include "store/base/result.h"
 #include "store/block_store.h"
 #include "store/corpus_shape.h"
@@ -25,7 +28,7 @@ struct EngineOptions {
   std::string device = "cpu";      // "auto", "cpu", "cuda:0"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
   std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it
-  std::string tenant_salt;         // enters every chain root
+  std::string tenant_salt;         // a secret: enters every chain root, with the tenant's name
   std::string cache_dir;           // where the weights digest is remembered; "": nowhere
   // A corpus whose coded sample is further from the exact one than this (mean KLD, nats) is worth a
   // warning.
@@ -41,7 +44,8 @@ struct EngineOptions {
   std::string retrieval_heads;
   // While they are looked for: passes done, of how many.
   std::function<void(size_t done, size_t passes)> on_head_search;
-  unsigned threads = 0;  // 0: all cores
+  unsigned threads = 0;                // 0: all cores
+  EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
 };
 
 struct ModelSummary {
@@ -94,13 +98,17 @@ struct PrefillProgress {
   uint64_t written_bytes = 0;
 };
 
+inline constexpr uint32_t kAnswerTokensDefault = 128;
+
 struct QuestionRequest {
-  std::string corpus;
+  std::string corpus;  // "": none, the model answers by itself
   std::string question;
-  uint32_t max_tokens = 128;
-  double temperature = 0;
-  double top_p = 1;
-  uint64_t seed = 0;
+  // The conversation that ends with the question; empty: the question is all of it.
+  std::vector<ChatMessage> messages;
+  bool raw = false;  // the question is a text to be gone on with, and no turn of a conversation
+  uint32_t max_tokens = 0;  // of each answer; 0: the next, less if there is less room
+  uint32_t max_tokens_if_room = kAnswerTokensDefault;
+  AnswerOptions answers;
   bool no_cache = false;  // recompute the corpus, read and write no block
   // Of a segmented corpus; 0 and "": the engine's choice.
   uint32_t budget_tokens = 0;  // of the corpus that the question may attend to, preamble included
@@ -117,16 +125,17 @@ struct Citation {
 };
 
 struct QuestionReport {
-  std::string answer;
-  std::string finish_reason;  // "stop", "length", "cancelled"
-  // recomputed_tokens: of the corpus, because blocks were damaged, or (of a segmented corpus)
-  // because they are what the question is about.
+  std::vector<GeneratedAnswer> answers;  // as many as were asked for, at least one
+  std::string answer;                    // the text of the first
+  std::string finish_reason;             // of the first
+  // completion_tokens: of all answers. recomputed_tokens: of the corpus, because blocks were
+  // damaged, or (of a segmented corpus) because they are what the question is about.
   uint64_t prompt_tokens = 0, cached_tokens = 0, recomputed_tokens = 0, completion_tokens = 0;
   // load_ms: how long the question waited for blocks to arrive; reading goes on while it computes.
   double queue_ms = 0, load_ms = 0, first_token_ms = 0, total_ms = 0, decode_tokens_per_s = 0;
   uint64_t device_bytes = 0, host_bytes = 0, disk_bytes = 0;
   uint64_t attended_tokens = 0;
-  // Of a segmented corpus.
+  // Of a segmented corpus; of several answers the citations are the first's.
   std::vector<Citation> citations;  // the heaviest first
   struct Selection {
     uint64_t candidate_blocks = 0;     // of the corpus
@@ -146,6 +155,11 @@ class Engine {
   virtual const ModelSummary& model() const = 0;
   // Tokens a question may use beside the corpus before the context is full.
   virtual uint64_t reserved_tokens() const = 0;
+  // Ids of a text; parse_special: texts of special tokens become those tokens.
+  virtual std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const = 0;
+  // The bytes that ids stand for, not always whole UTF-8 characters. kInvalidArgument for an id
+  // that the model has not.
+  virtual Result<std::string> Detokenize(std::span<const TokenId> ids) const = 0;
 
   // preamble: as in CorpusRequest. appending: no chat prefix, token spans go on at first_token.
   virtual Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
@@ -166,10 +180,11 @@ class Engine {
   virtual Status Prefill(std::string_view name,
                          const std::function<void(const PrefillProgress&)>& progress,
                          std::stop_token stop) = 0;
-  // Answers a question over a ready corpus. sink gets pieces of the answer as complete UTF-8; false
-  // cancels. Damaged blocks are recomputed from their tokens and repaired on the way.
-  virtual Result<QuestionReport> Ask(const QuestionRequest& request,
-                                     const std::function<bool(std::string_view)>& sink,
+  // Answers a question over a ready corpus, or without one. sink gets pieces of the answers as
+  // complete UTF-8; false cancels. Damaged blocks are recomputed from their tokens and repaired on
+  // the way. kInvalidArgument: an option outside of its limits, or more tokens than the context has
+  // room for; the text names the option and the limit.
+  virtual Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& sink,
                                      std::stop_token stop) = 0;
   // Checks every block's checksums; with repair, recomputes damaged and missing ones. progress
   // returning false cancels. RETURNS the report and how many were repaired.
@@ -181,12 +196,13 @@ class Engine {
                                        const std::function<bool(uint64_t, uint64_t)>& progress) = 0;
   // Computes the damaged and missing blocks of a corpus again. RETURNS how many.
   virtual Result<uint64_t> Repair(std::string_view name) = 0;
-  // What a corpus in this format ("": the default) must be to be served here. kInvalidArgument: the
-  // format is unknown.
-  // rule: of a segmented corpus; {}: exact.
-  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format,
-                                      const SegmentRule& rule) const = 0;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format) const { return ShapeOf(kv_format, {}); }
+  // What a corpus of the tenant in this format ("": the default) must be to be served here.
+  // kInvalidArgument: the format is unknown. rule: of a segmented corpus; {}: exact.
+  virtual Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                                      std::string_view tenant) const = 0;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule = {}) const {
+    return ShapeOf(kv_format, rule, "");
+  }
   // Loads the corpus's blocks into the host tier.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
   // Loads them into the host tier and copies them to the device tier; kInvalidArgument if there is

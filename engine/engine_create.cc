@@ -5,6 +5,7 @@
 #include "engine/llama_engine.h"
 #include "engine/segment/companions.h"
 #include "store/base/clock.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 
@@ -113,8 +114,10 @@ Result<CorpusRecord> LlamaEngine::CreateCorpus(const CorpusRequest& request,
   } else {
     ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfFormat(request.kv_format));
     record.kv_format = KvFormatName(layout.blocks);
-    record.block_bytes = layout.blocks.BlockBytes();
-    record.identity = IdentityOf(layout, record.segments);
+    record.block_bytes = StoredBytes(layout.OfPart(layout.blocks, 0));
+    record.parts = PartsOf(layout, tokens.size());
+    record.identity =
+        IdentityOf(layout, record.segments, SaltOf(options_.tenant_salt, TenantOf(record.name)));
     record.root = ChainRoot(record.identity);
   }
   record.tokens = tokens.size();
@@ -144,7 +147,7 @@ Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
     return FailedPreconditionError("corpus '" + record.name +
                                    "' is segmented: give it other sources with corpusctl update");
   }
-  RETURN_IF_ERROR(LayoutOfRecord(record).status());
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfRecord(record));
   ASSIGN_OR_RETURN(std::vector<TokenId> tokens, store_->CorpusTokens(name));
   RETURN_IF_ERROR(CheckFits(tokens.size() + tokenizer->tokens()));
   const std::vector<TokenId> added = tokenizer->TakeTokens();
@@ -157,6 +160,8 @@ Result<CorpusRecord> LlamaEngine::AppendCorpus(std::string_view name,
   for (CorpusSource& source : tokenizer->TakeSources()) record.sources.push_back(std::move(source));
   tokens.insert(tokens.end(), added.begin(), added.end());
   record.tokens = tokens.size();
+  const std::vector<CorpusPart> longer = PartsOf(layout, tokens.size());
+  for (size_t p = 0; p < longer.size(); ++p) record.parts[p].blocks_max = longer[p].blocks_max;
   RETURN_IF_ERROR(MeasureWhole(&record));
   return store_->ReplaceTokens(record, tokens);
 }

@@ -3,11 +3,19 @@
 #include <algorithm>
 
 #include "engine/llama_engine.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
 
 constexpr std::string_view kCalibrationField = "kv_calibration";
+
+// Made before daemons had a secret.
+bool IsUnsalted(const CorpusRecord& record) {
+  return std::any_of(record.identity.begin(), record.identity.end(), [](const IdentityField& f) {
+    return f.name == "tenant" && f.value == kUnsaltedTenant;
+  });
+}
 
 }  // namespace
 
@@ -25,13 +33,16 @@ Result<KvFormat> LlamaEngine::FormatOf(std::string_view kv_format) const {
 
 Result<KvLayout> LlamaEngine::LayoutOfFormat(std::string_view kv_format) const {
   ASSIGN_OR_RETURN(const KvFormat blocks, FormatOf(kv_format));
-  return calibrations_->LayoutOf(blocks);
+  ASSIGN_OR_RETURN(KvLayout layout, calibrations_->LayoutOf(blocks));
+  layout.parts = model_->parts();
+  return layout;
 }
 
 Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
   KvLayout layout;
   ASSIGN_OR_RETURN(layout.blocks, model_->Format(record.kv_format));
   ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
+  layout.parts = model_->parts();
   if (IsCoded(layout.blocks)) {
     const auto field =
         std::find_if(record.identity.begin(), record.identity.end(),
@@ -41,8 +52,11 @@ Result<KvLayout> LlamaEngine::LayoutOfRecord(const CorpusRecord& record) const {
     if (!found.ok()) found = calibrations_->Current();
     ASSIGN_OR_RETURN(layout.calibration, std::move(found));
   }
+  const std::string_view tenant = TenantOf(record.name);
+  const std::string salt =
+      tenant.empty() && IsUnsalted(record) ? "" : SaltOf(options_.tenant_salt, tenant);
   const std::string mismatch =
-      DescribeIdentityMismatch(record.identity, IdentityOf(layout, record.segments));
+      DescribeIdentityMismatch(record.identity, IdentityOf(layout, record.segments, salt));
   if (mismatch.empty()) return layout;
   return FailedPreconditionError("corpus '" + record.name +
                                  "' was made with another identity and is not served: " + mismatch);
@@ -112,10 +126,10 @@ Result<RetrievalHeads> LlamaEngine::HeadsOfModel(const IndexScanner& scanner) co
       {options_.calibration_dir, options_.calibration_cache, summary_.digest});
 }
 
-std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout,
-                                                   const SegmentRule& rule) const {
+std::vector<IdentityField> LlamaEngine::IdentityOf(const KvLayout& layout, const SegmentRule& rule,
+                                                   std::string_view salt) const {
   return CorpusIdentity(
-      {summary_.digest, tokenizer_->DigestHex(), options_.tenant_salt,
+      {summary_.digest, tokenizer_->DigestHex(), std::string(salt),
        layout.calibration == nullptr ? std::string() : layout.calibration->digest()},
       model_->config(), layout.blocks, ModeField(rule));
 }

@@ -8,7 +8,7 @@ namespace corpusd {
 Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& record,
                                                          const QuestionRequest& request,
                                                          uint32_t* max_tokens) const {
-  std::vector<TokenId> tokens = chat_->QuestionSuffix(request.question);
+  std::vector<TokenId> tokens = SuffixOf(request);
   const uint64_t context = summary_.context_tokens;
   // Of a segmented corpus at least the preamble and one block are attended to.
   const uint64_t corpus =
@@ -19,8 +19,17 @@ Result<std::vector<TokenId>> LlamaEngine::QuestionTokens(const CorpusRecord& rec
         std::to_string(corpus) + " the model's context of " + std::to_string(context) +
         " leaves room for " + std::to_string(context - std::min(context, corpus + 1)));
   }
-  *max_tokens = static_cast<uint32_t>(
-      std::min<uint64_t>(request.max_tokens, context - corpus - tokens.size()));
+  const uint64_t room = context - corpus - tokens.size();
+  if (request.max_tokens > room) {
+    return InvalidArgumentError("max_tokens must be at most " + std::to_string(room) + ", not " +
+                                std::to_string(request.max_tokens) + ": the model's context of " +
+                                std::to_string(context) + " tokens has " + std::to_string(corpus) +
+                                " of the corpus and " + std::to_string(tokens.size()) +
+                                " of the question");
+  }
+  *max_tokens = request.max_tokens == 0
+                    ? static_cast<uint32_t>(std::min<uint64_t>(request.max_tokens_if_room, room))
+                    : request.max_tokens;
   return tokens;
 }
 
@@ -57,7 +66,13 @@ Result<GenerationReport> LlamaEngine::AnswerFromScratch(const Question& question
   // A question's own tokens are bf16 pages behind the corpus's pages, whether those were read or
   // recomputed: the same page list, so the same bits.
   KvSequence kv(question.layout);
-  for (const auto& block : recomputed->OwnBlocks()) kv.AddShared(block.bytes.data(), block.tokens);
+  std::vector<std::vector<KvSequence::OwnBlock>> parts;
+  for (uint32_t p = 0; p < recomputed->parts(); ++p) parts.push_back(recomputed->OwnBlocks(p));
+  std::vector<const std::byte*> others(parts.size() - 1);
+  for (size_t i = 0; i < parts.front().size(); ++i) {
+    for (size_t p = 1; p < parts.size(); ++p) others[p - 1] = parts[p][i].bytes.data();
+    kv.AddShared({parts[0][i].bytes.data(), parts[0][i].tokens, 0, others});
+  }
   return AnswerOver(question, kv, report);
 }
 
@@ -99,15 +114,13 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
   {
     PrefetchOptions options;
     options.stop = question.stop;
-    ASSIGN_OR_RETURN(const auto arriving, store_->Prefetch(record.chain, options));
-    bool whole = true;
-    for (size_t i = 0; i < arriving->blocks(); ++i) whole = whole && !arriving->bytes(i).empty();
-    if (whole) {
-      const auto kv = SequenceOver(*arriving, question.layout);
+    ASSIGN_OR_RETURN(auto arriving, PrefetchCorpus(*store_, record, question.layout, options));
+    if (arriving.Whole()) {
+      const auto kv = SequenceOver(arriving, question.layout);
       generated = AnswerOver(question, *kv, report);
     }
     // All is there, or the answer failed or was cancelled: only the counts are of interest.
-    (void)arriving->Finish(&stats);
+    (void)arriving.Finish(&stats);
   }
   const StatusCode code = generated.status().code();
   if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
@@ -125,7 +138,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     stats.disk_bytes += leased.stats.disk_bytes;
     report->recomputed_tokens = leased.recomputed_tokens;
     report->cached_tokens = record.tokens - std::min(record.tokens, leased.recomputed_tokens);
-    const auto kv = SequenceOver(leased.refs, question.layout);
+    const auto kv = SequenceOver(leased.refs, question.layout, {}, &leased.local);
     generated = AnswerOver(question, *kv, report);
   }
   report->load_ms = stats.waited_seconds * 1e3;
@@ -135,10 +148,11 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
   return generated;
 }
 
-Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
-                                        const std::function<bool(std::string_view)>& sink,
+Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request, const AnswerSink& sink,
                                         std::stop_token stop) {
+  if (request.corpus.empty()) return AskPlain(request, sink, stop);
   const auto start = std::chrono::steady_clock::now();
+  RETURN_IF_ERROR(CheckAnswerOptions(request.answers));
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(request.corpus));
   if (record.state != CorpusState::kReady) {
     return NotReadyError("corpus '" + record.name + "' is " +
@@ -160,7 +174,8 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
   GenerationRequest generation;
   ASSIGN_OR_RETURN(const auto prompt, QuestionTokens(record, request, &generation.max_tokens));
   generation.prompt = prompt;
-  generation.sampler = {request.temperature, request.top_p, request.seed};
+  generation.question = chat_->QuestionWords(prompt);
+  generation.answers = request.answers;
 
   QuestionReport report;
   report.prompt_tokens = record.tokens + prompt.size();
@@ -173,16 +188,11 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request,
         request.no_cache ? &LlamaEngine::AnswerFromScratch : &LlamaEngine::AnswerFromStore;
     answered = (this->*answer)({record, layout, generation, sink, stop, start}, &report);
   }
-  ASSIGN_OR_RETURN(const GenerationReport generated, std::move(answered));
+  ASSIGN_OR_RETURN(GenerationReport generated, std::move(answered));
   // Use is noted at leisure: an answer is not refused for it.
   (void)store_->NoteUse(record.name);
-  report.answer = generated.text;
-  report.finish_reason = generated.finish_reason;
-  report.completion_tokens = generated.tokens;
-  report.queue_ms = generated.queue_ms;
-  report.total_ms = SecondsSince(start) * 1e3;
-  report.decode_tokens_per_s =
-      generated.tokens > 1 ? (generated.tokens - 1) / generated.decode_seconds : 0;
+  ReportGenerated(std::move(generated), start, &report);
+  if (options_.observer != nullptr) options_.observer->OnAnswer(report);
   return report;
 }
 

@@ -15,6 +15,17 @@ std::string SaltDigest(std::string_view salt) {
 
 }  // namespace
 
+std::string SaltOf(std::string_view secret, std::string_view tenant) {
+  if (tenant.empty()) return std::string(secret);
+  // The secret's size is fixed, and nothing follows the tenant: no two pairs are one text.
+  Sha256 hash;
+  hash.Update("corpusd tenant salt 1");
+  hash.Update(std::to_string(secret.size()) + ":");
+  hash.Update(secret);
+  hash.Update(tenant);
+  return HexText(hash.Finish());
+}
+
 std::vector<IdentityField> CorpusIdentity(const IdentityInputs& inputs, const ModelConfig& config,
                                           const KvFormat& format, std::string_view mode) {
   std::vector<IdentityField> fields = {{"schema", "1"},
@@ -27,6 +38,13 @@ std::vector<IdentityField> CorpusIdentity(const IdentityInputs& inputs, const Mo
   if (!inputs.calibration_digest.empty()) {
     fields.push_back({"kv_calibration", inputs.calibration_digest});
     fields.push_back({"kv_sinks", std::to_string(kSinkTokens)});
+  }
+  if (const auto parts = LayerPartsOf(config); parts != nullptr) {
+    std::string text;
+    for (const LayerPart& part : parts->parts) {
+      text += (text.empty() ? "" : ",") + part.kind + "x" + std::to_string(part.layers);
+    }
+    fields.push_back({"kv_parts", text});
   }
   return fields;
 }

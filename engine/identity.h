@@ -12,6 +12,14 @@
 
 namespace corpusd {
 
+// The "tenant" of corpora that were made before daemons had a secret: the digest of no salt.
+inline constexpr std::string_view kUnsaltedTenant =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+// What a tenant's roots have from the daemon's secret: the secret itself for the daemon's own
+// tenant, "". Nobody who lacks the secret can tell a tenant's digests.
+std::string SaltOf(std::string_view secret, std::string_view tenant);
+
 struct IdentityInputs {
   std::string weights_digest;    // hex SHA-256 of the model file, or of all shards
   std::string tokenizer_digest;  // vocabulary, merges, specials and chat template

@@ -53,6 +53,8 @@ class LlamaEngine final : public Engine {
   uint64_t reserved_tokens() const override {
     return std::min<uint64_t>(kReservedTokens, summary_.context_tokens / 4);
   }
+  std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const override;
+  Result<std::string> Detokenize(std::span<const TokenId> ids) const override;
 
   Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
                                                               bool appending,
@@ -68,13 +70,14 @@ class LlamaEngine final : public Engine {
                                     std::unique_ptr<CorpusTokenizer> tokenizer) override;
   Status Prefill(std::string_view name, const std::function<void(const PrefillProgress&)>& progress,
                  std::stop_token stop) override;
-  Result<QuestionReport> Ask(const QuestionRequest& request,
-                             const std::function<bool(std::string_view)>& sink,
+  Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& sink,
                              std::stop_token stop) override;
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule) const override;
+  using Engine::ShapeOf;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                              std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 
@@ -109,13 +112,19 @@ class LlamaEngine final : public Engine {
                     ComputePriority priority, const std::stop_token& stop, KvLayout* layout);
   // Those that the options name, or that are known of the model, or kept; else they are looked for.
   Result<RetrievalHeads> HeadsOfModel(const IndexScanner& scanner) const;
-  std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule) const;
+  std::vector<IdentityField> IdentityOf(const KvLayout& layout, const SegmentRule& rule,
+                                        std::string_view salt) const;
   Status PrefillExact(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
                       const std::function<void(const PrefillProgress&)>& progress,
                       const std::stop_token& stop);
   Status PrefillSegmented(CorpusRecord* record, KvLayout* layout, std::span<const TokenId> tokens,
                           const std::function<void(const PrefillProgress&)>& progress,
                           const std::stop_token& stop);
+  // Of a layout with parts: cuts or lengthens the corpus to the last restore point that the store
+  // has of its chain, of which so many blocks are stored.
+  Status GoToRestorePoint(const KvLayout& layout, std::span<const TokenId> tokens,
+                          std::span<const Digest> chain, size_t known_blocks, CorpusRecord* record,
+                          PrefillProgress* progress);
   // All blocks are there: the corpus is ready, and takes the place of the one it replaces.
   Status FinishPrefill(CorpusRecord record);
   // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
@@ -127,15 +136,24 @@ class LlamaEngine final : public Engine {
   Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
                        const std::stop_token& stop, CorpusRecord* record);
   Status FailPrefill(CorpusRecord record, const Status& status);
+  // Its tokens, and how many each answer may have.
   Result<std::vector<TokenId>> QuestionTokens(const CorpusRecord& record,
                                               const QuestionRequest& request,
                                               uint32_t* max_tokens) const;
+  // What comes behind the corpus.
+  std::vector<TokenId> SuffixOf(const QuestionRequest& request) const;
+  // Without a corpus.
+  Result<QuestionReport> AskPlain(const QuestionRequest& request, const AnswerSink& sink,
+                                  const std::stop_token& stop);
+  // What all answers report; start: when Ask was called.
+  static void ReportGenerated(GenerationReport generated,
+                              std::chrono::steady_clock::time_point start, QuestionReport* report);
   // One question on its way to an answer.
   struct Question {
     const CorpusRecord& record;
     const KvLayout& layout;
     const GenerationRequest& generation;
-    const std::function<bool(std::string_view)>& sink;
+    const AnswerSink& sink;
     const std::stop_token& stop;
     std::chrono::steady_clock::time_point start;
   };

@@ -31,7 +31,9 @@ void DurableBlockStore::NoteGoneLocked(const CorpusRecord& record, size_t first_
   note.corpus_id = record.id;
   note.first_block = first_block;
   note.blocks = record.chain.size() - first_block;
-  note.bytes = note.blocks * record.block_bytes;
+  CorpusRecord left = record;
+  ClipParts(first_block, &left.parts);
+  note.bytes = note.blocks * record.block_bytes + HeldPartBytes(record) - HeldPartBytes(left);
   note.first_digest = record.chain[first_block];
   note.when_ms = WallTimeMs();
   note.reason = reason;
@@ -54,11 +56,17 @@ Result<EvictReport> DurableBlockStore::CutTailLocked(const CorpusRecord& record,
     cut.durable_tokens -= std::min<uint64_t>(cut.durable_tokens, entry.tokens);
     CountGone(entry, &report);
   }
+  for (const HeldPart& held : HeldParts(record)) {
+    if (held.block < keep) continue;
+    const auto entry = catalog_->Entry(held.digest);
+    if (entry.ok() && entry->references == 1) report.bytes += entry->payload_bytes;
+  }
   cut.chain.resize(keep);
   if (cut.state == CorpusState::kReady) cut.state = CorpusState::kEvicted;
   Catalog::Change change;
   NoteGoneLocked(record, keep, reason, std::move(detail), &change);
   RETURN_IF_ERROR(CommitRecordLocked(std::move(cut), record, &change).status());
+  Tell({reason, report.blocks, report.bytes});
   if (keep == 0) sidecars_->Remove(record.id);  // made again with the blocks
   return report;
 }
@@ -75,15 +83,18 @@ Result<EvictReport> DurableBlockStore::Evict(std::string_view name, TierKind fro
   }
   EvictReport report;
   if (from == TierKind::kDevice) {
-    std::tie(report.blocks, report.bytes) = device_->table().Drop(record.chain, dry_run);
+    std::tie(report.blocks, report.bytes) = device_->table().Drop(AllDigests(record), dry_run);
     return report;
   }
   if (from == TierKind::kHost) {
-    std::tie(report.blocks, report.bytes) = host_.Drop(record.chain, dry_run);
+    std::tie(report.blocks, report.bytes) = host_.Drop(AllDigests(record), dry_run);
     return report;
   }
   ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(record.chain));
   for (const ChainEntry& entry : entries) CountGone(entry, &report);
+  ASSIGN_OR_RETURN(const auto parts, catalog_->Entries(PartDigests(record)));
+  for (const ChainEntry& entry : parts)
+    report.bytes += entry.references == 1 ? entry.payload_bytes : 0;
   if (dry_run) return report;
   {
     const std::lock_guard lock(mutex_);

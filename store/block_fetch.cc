@@ -145,6 +145,8 @@ Result<VerifyReport> DurableBlockStore::Verify(
     std::string_view name, const std::function<bool(uint64_t done, uint64_t total)>& progress) {
   ASSIGN_OR_RETURN(const CorpusRecord record, GetCorpus(name));
   ASSIGN_OR_RETURN(const auto tokens, catalog_->BlockTokens(record.chain));
+  const std::vector<HeldPart> parts = HeldParts(record);
+  ASSIGN_OR_RETURN(const auto part_tokens, catalog_->BlockTokens(PartDigests(record)));
   const bool segmented = record.segments.window_tokens > 0;
   std::vector<Digest> expected;
   if (segmented) {
@@ -157,7 +159,15 @@ Result<VerifyReport> DurableBlockStore::Verify(
     const bool agree = !tokens[i].empty() && (segmented ? expected[i] == digest
                                                         : ExtendChain(parent, tokens[i]) == digest);
     RETURN_IF_ERROR(VerifyBlock(digest, agree, &report));
-    if (progress && !progress(i + 1, record.chain.size())) {
+    if (progress && !progress(i + 1, record.chain.size() + parts.size())) {
+      return CancelledError("verifying corpus '" + record.name + "' was cancelled");
+    }
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    // The digest follows from the block's, and was not in doubt: only the tokens can be others.
+    const bool agree = part_tokens[i] == tokens[parts[i].block];
+    RETURN_IF_ERROR(VerifyBlock(parts[i].digest, agree, &report));
+    if (progress && !progress(record.chain.size() + i + 1, record.chain.size() + parts.size())) {
       return CancelledError("verifying corpus '" + record.name + "' was cancelled");
     }
   }

@@ -284,7 +284,7 @@ void BlockLoader::RunPiece(const ArrivalPtr& arrival, uint32_t piece) {
   const uint32_t first = piece * arrival->piece_sections;
   const uint32_t end = std::min(first + arrival->piece_sections, entry.sections);
   const auto source = ReadSections(arrival->digest, &entry, {first, end}, block->bytes());
-  const Status status = source.status();
+  const Status& status = source.status();
   {
     const std::lock_guard lock(mutex_);
     arrival->entry.location = entry.location;
@@ -309,7 +309,7 @@ Result<TierKind> BlockLoader::ReadSections(const Digest& digest, ChainEntry* ent
                                            SectionRange range, std::span<std::byte> payload) {
   const std::string name = "block " + digest.Hex().substr(0, 12);
   for (int move = 0; move < kMovesMax; ++move) {
-    const auto source = source_.ReadSections(digest, *entry, range, payload);
+    auto source = source_.ReadSections(digest, *entry, range, payload);
     if (!IsDamage(source.status())) return source;
     ASSIGN_OR_RETURN(const auto now, source_.Entries({&digest, 1}));
     if (now.front().references == 0) return NotFoundError(name + " was removed");

@@ -2,6 +2,7 @@
 #include <condition_variable>
 
 #include "store/durable_block_store.h"
+#include "store/store_observer.h"
 
 namespace corpusd {
 
@@ -23,7 +24,11 @@ Status DurableBlockStore::CopyToDevice(const BlockRef& block, const ChainEntry& 
   if (stop.stop_requested()) return CancelledError("copying blocks to the device was cancelled");
   const BlockHeader header =
       MakeBlockHeader(block.digest(), block.tokens(), block.bytes(), entry.sections);
-  return device_->Put(header, entry.place, block.bytes()).status();
+  const Status status = device_->Put(header, entry.place, block.bytes()).status();
+  if (status.code() == StatusCode::kCorruption && options_.observer != nullptr) {
+    options_.observer->OnDamaged(TierKind::kDevice);
+  }
+  return status;
 }
 
 std::vector<DeviceRef> DurableBlockStore::OnDevice(std::span<const Digest> digests) {

@@ -9,6 +9,7 @@
 #include "store/base/units.h"
 #include "store/block_header.h"
 #include "store/durable_block_store.h"
+#include "store/store_observer.h"
 
 namespace corpusd {
 namespace {
@@ -26,6 +27,27 @@ constexpr int kRoomAttempts = 4;
 constexpr size_t kUsedBlocks = 1024;
 
 std::string ShortName(const Digest& digest) { return "block " + digest.Hex().substr(0, 12); }
+
+// Adds the parts that the grown corpus keeps of its blocks from `first` on, and where these stand.
+Status AppendPartWrites(const CorpusRecord& grown, uint64_t first,
+                        std::span<const BlockWrite> new_blocks, std::vector<BlockWrite>* writes,
+                        std::vector<uint64_t>* positions) {
+  if (!PartsFit(grown.parts, grown.chain.size())) {
+    return InvalidArgumentError("the parts of corpus '" + grown.name + "' lie outside its blocks");
+  }
+  for (const HeldPart& held : HeldParts(grown)) {
+    if (held.block < first) continue;
+    const BlockWrite& block = new_blocks[held.block - first];
+    if (held.part >= block.parts.size()) {
+      return InvalidArgumentError(ShortName(block.digest) + " comes without its part " +
+                                  grown.parts[held.part].kind);
+    }
+    writes->push_back(
+        {held.digest, block.tokens, block.parts[held.part], grown.parts[held.part].sections});
+    positions->push_back(held.block);
+  }
+  return OkStatus();
+}
 
 }  // namespace
 
@@ -122,9 +144,15 @@ void DurableBlockStore::DiscardExtentLocked(uint64_t extent) {
 
 Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
                                           std::span<const BlockWrite> blocks,
-                                          std::span<const BlockWrite* const> written,
-                                          const PayloadStore::Extent& extent,
+                                          std::span<const uint64_t> positions,
+                                          std::span<const FreshExtent> fresh,
                                           Catalog::Change* change) {
+  std::unordered_map<const BlockWrite*, BlockLocation> written;
+  for (const FreshExtent& some : fresh) {
+    for (size_t i = 0; i < some.blocks.size(); ++i) {
+      written[some.blocks[i]] = some.extent.locations[i];
+    }
+  }
   std::vector<Digest> digests;
   for (const BlockWrite& block : blocks) digests.push_back(block.digest);
   ASSIGN_OR_RETURN(auto entries, catalog_->Entries(digests));
@@ -132,11 +160,10 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
   for (size_t i = 0; i < blocks.size(); ++i) {
     const BlockWrite& block = blocks[i];
     ChainEntry& entry = changed.try_emplace(block.digest, entries[i]).first->second;
-    const auto here = std::find(written.begin(), written.end(), &block);
+    const auto here = written.find(&block);
     if (here != written.end() && (entry.references == 0 || entry.quarantined)) {
-      entry.location = extent.locations[static_cast<size_t>(here - written.begin())];
-      entry.place = {record.chain.empty() ? digests.front() : record.chain.front(),
-                     record.chain.size() + i};
+      entry.location = here->second;
+      entry.place = {record.chain.empty() ? digests.front() : record.chain.front(), positions[i]};
       entry.payload_bytes = block.payload.size();
       entry.tokens = static_cast<uint32_t>(block.tokens.size());
       entry.sections = block.sections;
@@ -152,56 +179,88 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
   return OkStatus();
 }
 
-Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
-                                                std::span<const BlockWrite> blocks) {
-  RETURN_IF_ERROR(CheckBlocks(blocks));
-  RETURN_IF_ERROR(gate_.Admit("storing blocks of corpus '" + record.name + "'"));
-  CorpusRecord grown = record;
+Status DurableBlockStore::WriteFresh(std::span<const BlockWrite> blocks, size_t chain_blocks,
+                                     const CorpusRecord& record, std::vector<FreshExtent>* fresh) {
   std::vector<Digest> digests;
-  for (const BlockWrite& block : blocks) {
-    digests.push_back(block.digest);
-    grown.durable_tokens += block.tokens.size();
-  }
-  grown.chain.append(digests.begin(), digests.end());
+  for (const BlockWrite& block : blocks) digests.push_back(block.digest);
   ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(digests));
-  std::vector<const BlockWrite*> fresh;
+  std::vector<const BlockWrite*> of_chain, of_parts;
   std::unordered_set<Digest, DigestHash> met;  // equal documents have equal blocks
   for (size_t i = 0; i < blocks.size(); ++i) {
     const bool here = entries[i].references > 0 && !entries[i].quarantined;
-    if (!here && met.insert(digests[i]).second) fresh.push_back(&blocks[i]);
+    if (here || !met.insert(digests[i]).second) continue;
+    (i < chain_blocks ? of_chain : of_parts).push_back(&blocks[i]);
   }
-  PayloadStore::Extent extent;
-  if (!fresh.empty()) {
-    ASSIGN_OR_RETURN(extent, WritePayload(fresh, record));
+  for (auto& written : {std::move(of_chain), std::move(of_parts)}) {
+    if (written.empty()) continue;
+    auto extent = WritePayload(written, record);
+    if (!extent.ok()) {
+      const std::lock_guard lock(mutex_);
+      for (const FreshExtent& before : *fresh) DiscardExtentLocked(before.extent.number);
+      return extent.status();
+    }
+    fresh->push_back({written, *std::move(extent)});
   }
+  return OkStatus();
+}
+
+Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
+                                                std::span<const BlockWrite> new_blocks) {
+  CorpusRecord grown = record;
+  std::vector<BlockWrite> blocks(new_blocks.begin(), new_blocks.end());
+  for (const BlockWrite& block : new_blocks) {
+    grown.chain.push_back(block.digest);
+    grown.durable_tokens += block.tokens.size();
+  }
+  std::vector<uint64_t> positions;
+  for (size_t i = 0; i < new_blocks.size(); ++i) positions.push_back(record.chain.size() + i);
+  RETURN_IF_ERROR(AppendPartWrites(grown, record.chain.size(), new_blocks, &blocks, &positions));
+  RETURN_IF_ERROR(CheckBlocks(blocks));
+  RETURN_IF_ERROR(gate_.Admit("storing blocks of corpus '" + record.name + "'"));
+  std::vector<FreshExtent> fresh;
+  RETURN_IF_ERROR(WriteFresh(blocks, new_blocks.size(), record, &fresh));
   const auto commit = [&]() -> Result<CorpusRecord> {
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
     const CorpusRecord old = *current;
     CHECK(record.chain == old.chain) << "Publish appends to the stored chain";
+    if (PartsGained(old, grown).size() != blocks.size() - new_blocks.size()) {
+      return InvalidArgumentError("corpus '" + record.name + "' would keep parts of older blocks");
+    }
     Catalog::Change change;
-    change.PutExtent(extent.number, extent.bytes);
-    RETURN_IF_ERROR(ReferenceLocked(record, blocks, fresh, extent, &change));
+    for (const FreshExtent& some : fresh) change.PutExtent(some.extent.number, some.extent.bytes);
+    RETURN_IF_ERROR(ReferenceLocked(record, blocks, positions, fresh, &change));
     return CommitRecordLocked(std::move(grown), old, &change);
   };
   Result<CorpusRecord> published = InternalError("not committed");
   {
     const std::lock_guard lock(mutex_);
     published = commit();
-    if (published.ok()) disk_policy_.Enter(extent.bytes);
-    // Also when others published the same blocks meanwhile, and theirs are shared.
-    if (!fresh.empty() && !catalog_->live_bytes().contains(extent.number)) {
-      DiscardExtentLocked(extent.number);
+    for (const FreshExtent& some : fresh) {
+      if (published.ok()) disk_policy_.Enter(some.extent.bytes);
+      // Also when others published the same blocks meanwhile, and theirs are shared.
+      if (!catalog_->live_bytes().contains(some.extent.number)) {
+        DiscardExtentLocked(some.extent.number);
+      }
     }
   }
   if (!published.ok()) return published;
-  KeepInHostTier(blocks, *published);
+  if (options_.observer != nullptr && !fresh.empty()) {
+    uint64_t count = 0, bytes = 0;
+    for (const FreshExtent& some : fresh) {
+      count += some.blocks.size();
+      for (const BlockWrite* block : some.blocks) bytes += block->payload.size();
+    }
+    options_.observer->OnPublished(count, bytes);
+  }
+  KeepInHostTier(blocks, positions, blocks.size() - new_blocks.size(), *published);
   return published;
 }
 
 void DurableBlockStore::KeepInHostTier(std::span<const BlockWrite> blocks,
+                                       std::span<const uint64_t> positions, size_t parts,
                                        const CorpusRecord& record) {
   const size_t size = record.chain.size();
-  const size_t first = size - blocks.size();
+  const size_t first = size - (blocks.size() - parts);
   const bool whole = first / kUsedBlocks != size / kUsedBlocks;
   const size_t used = whole ? 0 : size - std::min(size, kUsedBlocks);
   host_.NoteUse(std::span(record.chain).subspan(used), /*correlated_ms=*/60'000, used);
@@ -212,7 +271,7 @@ void DurableBlockStore::KeepInHostTier(std::span<const BlockWrite> blocks,
                            blocks[i].payload.size()});
     if (block == nullptr) return;  // it is on disk; the host tier is only faster
     std::copy(blocks[i].payload.begin(), blocks[i].payload.end(), block->bytes().begin());
-    (void)host_.Insert(block, {record.chain.front(), first + i});
+    (void)host_.Insert(block, {record.chain.front(), positions[i]});
   }
 }
 
@@ -233,8 +292,19 @@ Result<CorpusRecord> DurableBlockStore::AdoptBlocks(const CorpusRecord& record,
     ++changed.try_emplace(blocks[i], entries[i]).first->second.references;
     grown.durable_tokens += entries[i].tokens;
   }
-  for (const auto& [digest, entry] : changed) change.PutEntry(digest, entry);
   grown.chain.append(blocks.begin(), blocks.end());
+  const auto known = PartDigests(old);
+  const std::unordered_set<Digest, DigestHash> kept(known.begin(), known.end());
+  for (const Digest& part : PartDigests(grown)) {
+    if (kept.contains(part)) continue;
+    const auto entry = catalog_->Entry(part);
+    if (entry.status().code() == StatusCode::kNotFound || (entry.ok() && entry->quarantined)) {
+      return NotFoundError(ShortName(part) + " was removed meanwhile");
+    }
+    RETURN_IF_ERROR(entry.status());
+    ++changed.try_emplace(part, *entry).first->second.references;
+  }
+  for (const auto& [digest, entry] : changed) change.PutEntry(digest, entry);
   return CommitRecordLocked(std::move(grown), old, &change);
 }
 
@@ -271,6 +341,7 @@ void DurableBlockStore::Quarantine(const Digest& digest, const BlockLocation& lo
   auto entry = catalog_->Entry(digest);
   if (!entry.ok() || entry->quarantined || entry->location != location) return;
   entry->quarantined = true;
+  if (options_.observer != nullptr) options_.observer->OnDamaged(TierKind::kDisk);
   Catalog::Change change;
   change.PutEntry(digest, *entry);
   // Unwritten, the mark is made again by the next read of the block.

@@ -12,6 +12,7 @@
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
 #include "store/pin_ledger.h"
+#include "store/store_observer.h"
 
 namespace corpusd {
 namespace {
@@ -57,10 +58,12 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       catalog_(std::move(catalog)),
       payload_(std::move(payload)),
       sidecars_(std::move(sidecars)),
-      host_(options.host_bytes,
-            [this](std::function<void()> touch) {
-              transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
-            }),
+      host_(
+          options.host_bytes,
+          [this](std::function<void()> touch) {
+            transfers_.Submit(TransferPriority::kBackground, {{0, std::move(touch)}});
+          },
+          options.device),
       device_(options.device == nullptr
                   ? nullptr
                   : std::make_unique<DeviceTier>(options.device, options.device_bytes)),
@@ -69,6 +72,8 @@ DurableBlockStore::DurableBlockStore(const BlockStoreOptions& options,
       disk_policy_(options.disk_bytes),
       loader_(*this, host_, transfers_),
       transfers_({kTransferThreads, options.inflight_bytes}) {
+  host_.SetObserver(options.observer);
+  if (device_ != nullptr) device_->table().SetObserver(options.observer, TierKind::kDevice);
   if (options.touch_host_memory) host_.TouchAll();
   SeedHeat();
   RefreshPins();
@@ -98,7 +103,8 @@ Status DurableBlockStore::CommitLocked(const Catalog::Change& change, bool sync)
   return OkStatus();
 }
 
-Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change) {
+Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change,
+                                        Departure* gone) {
   ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(digests));
   std::unordered_map<Digest, ChainEntry, DigestHash> changed;
   for (size_t i = 0; i < digests.size(); ++i) {
@@ -111,17 +117,29 @@ Status DurableBlockStore::ReleaseLocked(std::span<const Digest> digests, Catalog
       continue;
     }
     change->RemoveEntry(digest);
+    if (gone != nullptr) {
+      ++gone->blocks;
+      gone->bytes += entry.payload_bytes;
+    }
     host_.Erase(digest);
     if (device_ != nullptr) device_->table().Erase(digest);
   }
   return OkStatus();
 }
 
+void DurableBlockStore::Tell(const Departure& gone) const {
+  if (options_.observer == nullptr || gone.blocks == 0) return;
+  options_.observer->OnEvicted(TierKind::kDisk, gone.reason, gone.blocks, gone.bytes);
+}
+
 Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
                                                            const CorpusRecord& old,
                                                            Catalog::Change* change) {
   const size_t same = record.chain.CommonPrefix(old.chain);
+  ClipParts(record.chain.size(), &record.parts);
+  CHECK(PartsFit(record.parts, record.chain.size())) << "parts of corpus '" << record.name << "'";
   RETURN_IF_ERROR(ReleaseLocked(std::span(old.chain).subspan(same), change));
+  RETURN_IF_ERROR(ReleaseLocked(PartsGained(record, old), change));
   ++record.generation;
   change->PutRecord(record, &old);
   if (record.chain.size() > old.chain.size()) {
@@ -129,14 +147,19 @@ Result<CorpusRecord> DurableBlockStore::CommitRecordLocked(CorpusRecord record,
     published_ms_[record.id] = WallTimeMs();
   }
   RETURN_IF_ERROR(CommitLocked(*change, /*sync=*/true));
-  if (record.pin) PinMoreLocked(record, std::span(record.chain).subspan(same));
+  if (record.pin) {
+    PinMoreLocked(record, std::span(record.chain).subspan(same));
+    PinMoreLocked(record, PartsGained(old, record));
+  }
   return record;
 }
 
 Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
                                                      std::span<const TokenId> tokens) {
   RETURN_IF_ERROR(gate_.Admit("making corpus '" + record.name + "'"));
-  RETURN_IF_ERROR(MakeRoom(tokens.size_bytes(), {}, record.name));
+  CorpusRecord room;  // of its blocks none is there yet, and it has no id
+  room.name = record.name;
+  RETURN_IF_ERROR(MakeRoom(tokens.size_bytes(), room, record.name));
   RETURN_IF_ERROR(CheckCap(tokens.size_bytes()));
   const std::lock_guard lock(mutex_);
   if (catalog_->Find(record.name) != nullptr) {
@@ -147,6 +170,7 @@ Result<CorpusRecord> DurableBlockStore::CreateCorpus(CorpusRecord record,
   record.generation = 1;
   if (record.created_at_ms == 0) record.created_at_ms = WallTimeMs();
   record.chain.clear();
+  ClipParts(0, &record.parts);
   record.durable_tokens = 0;
   record.tokens = tokens.size();
   RETURN_IF_ERROR(CheckPinLocked(record, nullptr));
@@ -193,11 +217,12 @@ Result<CorpusRecord> DurableBlockStore::UpdateCorpus(const CorpusRecord& record)
     const std::lock_guard lock(mutex_);
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
     const CorpusRecord old = *current;
-    CHECK(IsPrefix(record.chain, old.chain)) << "UpdateCorpus adds no blocks";
+    CHECK(IsPrefix(record.chain, old.chain) && PartsGained(old, record).empty())
+        << "UpdateCorpus adds no blocks";
     RETURN_IF_ERROR(CheckPinLocked(record, &old));
     Catalog::Change change;
     ASSIGN_OR_RETURN(updated, CommitRecordLocked(record, old, &change));
-    shrunk = updated.chain.size() < old.chain.size();
+    shrunk = updated.chain.size() < old.chain.size() || updated.parts != old.parts;
     pins = updated.pin != old.pin || (shrunk && updated.pin);
   }
   if (pins) RefreshPins();
@@ -232,7 +257,8 @@ Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record
   const std::lock_guard lock(mutex_);
   ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
   const CorpusRecord old = *current;
-  CHECK(IsPrefix(record.chain, old.chain)) << "ReplaceTokens adds no blocks";
+  CHECK(IsPrefix(record.chain, old.chain) && PartsGained(old, record).empty())
+      << "ReplaceTokens adds no blocks";
   CorpusRecord changed = record;
   changed.tokens = tokens.size();
   RETURN_IF_ERROR(CheckPinLocked(changed, &old));
@@ -270,7 +296,7 @@ TierTable::Pins DurableBlockStore::PinsOfLocked(TierKind tier) const {
   for (const auto& [name, record] : catalog_->records()) {
     if (!PinnedNow(record, tier)) continue;
     const int64_t until = record.pin->expires_at_ms;
-    for (const Digest& digest : record.chain) {
+    for (const Digest& digest : AllDigests(record)) {
       const auto [it, inserted] = pins.try_emplace(digest, until);
       if (!inserted) it->second = it->second == 0 || until == 0 ? 0 : std::max(it->second, until);
     }
@@ -284,7 +310,7 @@ std::vector<TierUsage> DurableBlockStore::Usage() const {
   TierUsage disk{"disk", options_.disk_bytes, DiskUsedBytes(), 0, 0};
   for (const CorpusRecord& record : ListCorpora()) {
     if (PinnedNow(record, TierKind::kHost) || PinnedNow(record, TierKind::kDisk)) {
-      disk.pinned_bytes += record.chain.size() * record.block_bytes;
+      disk.pinned_bytes += record.chain.size() * record.block_bytes + HeldPartBytes(record);
     }
   }
   disk.free_bytes = std::min(disk.capacity_bytes - std::min(disk.capacity_bytes, disk.used_bytes),
@@ -301,13 +327,17 @@ std::vector<TierUsage> DurableBlockStore::Usage() const {
 
 CorpusUsage DurableBlockStore::UsageOf(const CorpusRecord& record) const {
   CorpusUsage usage;
-  usage.stored_bytes = record.chain.size() * record.block_bytes;
+  usage.part_bytes = HeldPartBytes(record);
+  usage.stored_bytes = record.chain.size() * record.block_bytes + usage.part_bytes;
   usage.disk_bytes = usage.stored_bytes + sidecars_->BytesOf(record.id);
   for (const Digest& digest : record.chain) {
     if (host_.Contains(digest)) usage.host_bytes += record.block_bytes;
     if (device_ != nullptr && device_->table().Contains(digest)) {
       usage.device_bytes += record.block_bytes;
     }
+  }
+  for (const HeldPart& held : HeldParts(record)) {
+    if (host_.Contains(held.digest)) usage.host_bytes += record.parts[held.part].block_bytes;
   }
   return usage;
 }
@@ -334,7 +364,7 @@ std::vector<std::string> DurableBlockStore::Diagnose() const {
                   (memory.huge_pages_allowed ? "" : ", which the kernel does not allow"));
   uint64_t damaged = 0;
   for (const CorpusRecord& record : ListCorpora()) {
-    const auto entries = catalog_->Entries(record.chain);
+    const auto entries = catalog_->Entries(AllDigests(record));
     if (!entries.ok()) {
       lines.push_back("error: the catalogue cannot be read: " + entries.status().message());
       continue;

@@ -30,8 +30,9 @@
 
 namespace corpusd {
 
-class CorpusChain;   // store/corpus_chain.h
-class DeviceMemory;  // store/device_memory.h
+class CorpusChain;    // store/corpus_chain.h
+class DeviceMemory;   // store/device_memory.h
+class StoreObserver;  // store/store_observer.h
 
 struct BlockStoreOptions {
   std::string data_dir;
@@ -54,6 +55,7 @@ struct BlockStoreOptions {
   uint64_t pins_owner_bytes = 0;                 // as in PinLimits
   uint64_t pins_total_bytes = 0;
   WriteGate::Listener on_write_state;  // told when the store becomes read-only, and back
+  StoreObserver* observer = nullptr;   // told what comes, goes and breaks; may be null
 };
 
 // A sealed block to publish. The payload is copied; sections divide it evenly (one per layer), each
@@ -63,6 +65,9 @@ struct BlockWrite {
   std::vector<TokenId> tokens;  // 1..block_tokens ids of this block
   std::span<const std::byte> payload;
   uint32_t sections = 1;  // REQUIRES: payload.size() % sections == 0
+  // Payloads of its parts, one for each of CorpusRecord::parts; those that the record does not say
+  // are kept are not written.
+  std::vector<std::span<const std::byte>> parts = {};
 };
 
 struct TierUsage {
@@ -72,7 +77,8 @@ struct TierUsage {
 };
 
 struct CorpusUsage {
-  uint64_t stored_bytes = 0;  // payload bytes of its blocks
+  uint64_t stored_bytes = 0;  // payload bytes of its blocks, parts included
+  uint64_t part_bytes = 0;    // of them, of parts
   uint64_t host_bytes = 0, disk_bytes = 0, device_bytes = 0;
 };
 
@@ -122,7 +128,7 @@ class BlockStore {
   virtual Result<std::vector<TokenId>> CorpusTokens(std::string_view name) const = 0;
   // Writes the record if its generation is still the stored one (kAborted otherwise), and returns
   // it with the new generation. REQUIRES: the chain is unchanged or a prefix of it (blocks are
-  // added by Publish only).
+  // added by Publish only), and so are the parts; those of blocks that go, go with them.
   virtual Result<CorpusRecord> UpdateCorpus(const CorpusRecord& record) = 0;
   // As UpdateCorpus, and replaces the token ids (append).
   virtual Result<CorpusRecord> ReplaceTokens(const CorpusRecord& record,
@@ -161,12 +167,15 @@ class BlockStore {
       std::span<const TokenId> tokens) const = 0;
   // Makes the blocks durable and appends their digests to record.chain in one publish. REQUIRES:
   // record.chain is the stored one. A block that is stored already is shared, not written again.
+  // record.parts[].held: of which blocks parts are kept from now on, the new ones included; what it
+  // was and is not any more goes with the same publish. Older blocks get no new parts.
   // Blocks also enter the host tier while it has room. kResourceExhausted: the disk cap or the disk
   // itself is full; nothing was published.
   virtual Result<CorpusRecord> Publish(const CorpusRecord& record,
                                        std::span<const BlockWrite> blocks) = 0;
-  // Registers blocks already stored (LongestPrefix) as part of the corpus, without payload.
-  // kNotFound: one of them has gone since.
+  // Registers blocks already stored (LongestPrefix) as part of the corpus, without payload, and the
+  // parts that record.parts says are kept from now on, which are stored, too. kNotFound: one of
+  // them has gone since.
   virtual Result<CorpusRecord> AdoptBlocks(const CorpusRecord& record,
                                            std::span<const Digest> blocks) = 0;
   // Rewrites one quarantined block of a corpus under its digest.

@@ -1,5 +1,6 @@
 #include "store/bundle_format.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -23,6 +24,7 @@ constexpr size_t kIdentityBytesMax = size_t{64} << 10;
 constexpr size_t kNameBytesMax = 128;
 constexpr size_t kPathBytesMax = 4096;
 constexpr uint32_t kBlockTokensMax = 65536;
+constexpr size_t kPartsMax = 64;
 
 template <typename T>
 void Append(std::string* out, T value) {
@@ -72,6 +74,17 @@ BundleHead HeadFrom(const json& value) {
   head.prefill_seconds = value.at("prefill_seconds").get<double>();
   head.skipped_files = NumberOf(value, "skipped_files");
   for (const json& source : value.at("sources")) head.sources.push_back(SourceFrom(source));
+  for (const json& part : value.value("parts", json::array())) {
+    CorpusPart& out = head.parts.emplace_back();
+    out.kind = part.at("kind").get<std::string>();
+    out.block_bytes = NumberOf(part, "block_bytes");
+    out.sections = Narrow(NumberOf(part, "sections"));
+    out.blocks_max = NumberOf(part, "blocks_max");
+    for (const json& range : part.at("held")) {
+      out.held.push_back({range.at(0).get_ref<const json::number_unsigned_t&>(),
+                          range.at(1).get_ref<const json::number_unsigned_t&>()});
+    }
+  }
   head.roots = value.value("roots", std::vector<std::string>{});
   if (const auto rule = value.find("segments"); rule != value.end()) {
     head.segments = {Narrow(NumberOf(*rule, "window_tokens")),
@@ -126,12 +139,31 @@ uint64_t BlocksOf(const BundleHead& head) {
   return count;  // windows are whole blocks
 }
 
+bool IsBlockSize(uint64_t bytes, uint32_t sections) {
+  return sections >= 1 && sections <= kMaxSections && bytes >= 1 && bytes <= kMaxPayloadBytes &&
+         bytes % sections == 0;
+}
+
+Status CheckParts(const BundleHead& head) {
+  if (head.parts.size() > kPartsMax) return BadHead("over 64 kinds of parts");
+  for (const CorpusPart& part : head.parts) {
+    if (part.kind.empty() || part.kind.size() > kNameBytesMax) return BadHead("a part's kind");
+    if (!IsBlockSize(part.block_bytes, part.sections)) {
+      return BadHead("parts of " + std::to_string(part.block_bytes) + " bytes in " +
+                     std::to_string(part.sections) + " sections");
+    }
+  }
+  if (!head.parts.empty() && head.segments.window_tokens > 0) {
+    return BadHead("a segmented corpus with parts");
+  }
+  return PartsFit(head.parts, head.blocks) ? OkStatus() : BadHead("parts of no blocks");
+}
+
 Status CheckNumbers(const BundleHead& head) {
   if (head.block_tokens < 1 || head.block_tokens > kBlockTokensMax) {
     return BadHead(std::to_string(head.block_tokens) + " tokens a block");
   }
-  if (head.sections < 1 || head.sections > kMaxSections || head.block_bytes < 1 ||
-      head.block_bytes > kMaxPayloadBytes || head.block_bytes % head.sections != 0) {
+  if (!IsBlockSize(head.block_bytes, head.sections)) {
     return BadHead("blocks of " + std::to_string(head.block_bytes) + " bytes in " +
                    std::to_string(head.sections) + " sections");
   }
@@ -145,7 +177,7 @@ Status CheckNumbers(const BundleHead& head) {
   if (!std::isfinite(head.prefill_seconds) || head.prefill_seconds < 0) {
     return BadHead("an impossible time of prefill");
   }
-  return OkStatus();
+  return CheckParts(head);
 }
 
 }  // namespace
@@ -160,6 +192,21 @@ std::vector<IdentityField> WithoutTenant(std::span<const IdentityField> identity
 
 CorpusChain ChainOf(const BundleHead& head) { return {ShapeOf(head), head.block_tokens}; }
 
+std::vector<HeldPart> PartsInOrder(const BundleHead& head, std::span<const Digest> chain) {
+  CorpusRecord record;
+  record.chain = std::vector<Digest>(chain.begin(), chain.end());
+  record.parts = head.parts;
+  std::vector<HeldPart> parts = HeldParts(record);
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const HeldPart& a, const HeldPart& b) { return a.block < b.block; });
+  return parts;
+}
+
+uint32_t BundleVersionOf(const BundleHead& head) {
+  if (!head.parts.empty()) return kPartsBundleVersion;
+  return head.segments == SegmentRule{} ? kBundleVersion : kSegmentedBundleVersion;
+}
+
 std::string EncodeBundlePrelude(uint32_t version) {
   std::string bytes(reinterpret_cast<const char*>(kMagic.data()), kMagic.size());
   Append(&bytes, version);
@@ -173,10 +220,10 @@ Status CheckBundlePrelude(std::span<const std::byte> bytes) {
     return CorruptionError("this is no bundle of corpusd: it does not begin like one");
   }
   const auto version = Read<uint32_t>(bytes, 8);
-  if (version < kBundleVersion || version > kSegmentedBundleVersion) {
+  if (version < kBundleVersion || version > kPartsBundleVersion) {
     return InvalidArgumentError("the bundle has version " + std::to_string(version) +
                                 ", this corpusd reads versions " + std::to_string(kBundleVersion) +
-                                " and " + std::to_string(kSegmentedBundleVersion) +
+                                " to " + std::to_string(kPartsBundleVersion) +
                                 ": export it with a corpusd of this version");
   }
   const auto schema = Read<uint32_t>(bytes, 12);
@@ -256,6 +303,15 @@ std::string EncodeBundleHead(const BundleHead& head) {
   if (head.segments != SegmentRule{}) {
     value["segments"] = {{"window_tokens", head.segments.window_tokens},
                          {"overlap_tokens", head.segments.overlap_tokens}};
+  }
+  for (const CorpusPart& part : head.parts) {
+    json held = json::array();
+    for (const BlockRange& range : part.held) held.push_back({range.first, range.end});
+    value["parts"].push_back({{"kind", part.kind},
+                              {"block_bytes", part.block_bytes},
+                              {"sections", part.sections},
+                              {"blocks_max", part.blocks_max},
+                              {"held", std::move(held)}});
   }
   if (!head.roots.empty()) value["roots"] = head.roots;
   return value.dump(-1, ' ', false, json::error_handler_t::replace);

@@ -21,6 +21,7 @@ namespace corpusd {
 
 inline constexpr uint32_t kBundleVersion = 1;           // of an exact corpus
 inline constexpr uint32_t kSegmentedBundleVersion = 2;  // what reads 1 alone would misread it
+inline constexpr uint32_t kPartsBundleVersion = 3;      // of a corpus with parts
 inline constexpr size_t kBundlePreludeBytes = 16;
 inline constexpr size_t kBundleRecordHeaderBytes = 32;
 // A head is JSON of a few hundred bytes and the sources: room for about 160,000 of them.
@@ -63,11 +64,16 @@ struct BundleHead {
   uint64_t skipped_files = 0;
   std::vector<CorpusSource> sources;
   SegmentRule segments;            // of a segmented corpus; else zeros
+  std::vector<CorpusPart> parts;   // and of which blocks the bundle has them
   std::vector<std::string> roots;  // what the client was told to read
 };
 
 // Which tokens each block holds. REQUIRES: a head that DecodeBundleHead or OpenExport made.
 CorpusChain ChainOf(const BundleHead& head);
+
+// The parts that the bundle of these blocks has, in their order: each behind its block.
+std::vector<HeldPart> PartsInOrder(const BundleHead& head, std::span<const Digest> chain);
+uint32_t BundleVersionOf(const BundleHead& head);
 
 // The identity of a corpus as a bundle carries it.
 std::vector<IdentityField> WithoutTenant(std::span<const IdentityField> identity);

@@ -23,6 +23,16 @@ std::string ValueOf(std::span<const IdentityField> fields, const std::string& na
   return field == fields.end() ? "(absent)" : field->value;
 }
 
+// "c8192: 36 sections of 4718592 bytes"
+std::string PartsText(std::span<const CorpusPart> parts) {
+  std::string text;
+  for (const CorpusPart& part : parts) {
+    text += (text.empty() ? "" : ", ") + part.kind + ": " + std::to_string(part.sections) +
+            " sections of " + std::to_string(part.block_bytes) + " bytes";
+  }
+  return text.empty() ? "none" : text;
+}
+
 // "weights: bundle 'ab', here 'cd'; ..." for every field; empty if all are equal.
 std::string DescribeDifference(const BundleHead& head, const CorpusShape& shape) {
   std::string text;
@@ -41,7 +51,14 @@ std::string DescribeDifference(const BundleHead& head, const CorpusShape& shape)
   Differs(&text, "block bytes", std::to_string(head.block_bytes),
           std::to_string(shape.block_bytes));
   Differs(&text, "sections", std::to_string(head.sections), std::to_string(shape.sections));
+  Differs(&text, "parts", PartsText(head.parts), PartsText(shape.parts));
   return text;
+}
+
+std::vector<CorpusPart> PartsUpTo(const BundleHead& head, uint64_t blocks) {
+  std::vector<CorpusPart> parts = head.parts;
+  ClipParts(blocks, &parts);
+  return parts;
 }
 
 std::string IncompleteText(uint64_t blocks, uint64_t total) {
@@ -81,10 +98,24 @@ Result<CorpusRecord> BundleImporter::Finish() {
 void BundleImporter::Abandon() {
   if (!opened_ || record_.state == CorpusState::kReady) return;
   // What cannot be kept now has to come again: no more is lost than that.
+  if (!waiting_.empty() && !HasItsParts(record_.chain.size() + waiting_.size() - 1)) {
+    waiting_.pop_back();
+  }
   if (!Flush().ok()) waiting_.clear();
   (void)Update([&](CorpusRecord& record) {
     record.error = IncompleteText(record.chain.size(), head_.blocks);
   });
+}
+
+bool BundleImporter::HasItsParts(uint64_t index) const {
+  for (size_t p = 0; p < head_.parts.size(); ++p) {
+    const auto& held = head_.parts[p].held;
+    const bool wanted = std::any_of(held.begin(), held.end(), [&](const BlockRange& range) {
+      return index >= range.first && index < range.end;
+    });
+    if (wanted && waiting_[index - record_.chain.size()].parts[p].empty()) return false;
+  }
+  return true;
 }
 
 void BundleImporter::DropWhatCame() {
@@ -150,6 +181,7 @@ Result<std::optional<CorpusRecord>> BundleImporter::FindUnfinished() const {
   if (existing->root != shape_.root || existing->tokens != head_.tokens) return other;
   // The same tokens cut into other documents are other blocks.
   if (head_.segments != SegmentRule{} && existing->sources != head_.sources) return other;
+  if (existing->parts != PartsUpTo(head_, existing->chain.size())) return other;
   ASSIGN_OR_RETURN(const auto tokens, store_.CorpusTokens(name_));
   if (tokens != tokens_) return other;
   if (existing->state == CorpusState::kReady) {
@@ -176,6 +208,7 @@ Result<CorpusRecord> BundleImporter::Create() {
   record.skipped_files = head_.skipped_files;
   record.segments = head_.segments;
   record.roots = head_.roots;
+  record.parts = PartsUpTo(head_, 0);
   return store_.CreateCorpus(std::move(record), tokens_);
 }
 
@@ -203,9 +236,21 @@ Status BundleImporter::OnBlock(uint64_t index, const BlockHeader& /*header*/,
                                std::span<const std::byte> payload) {
   blocks_done_ = index + 1;
   if (index < record_.chain.size()) return OkStatus();
-  waiting_.emplace_back(payload.begin(), payload.end());
+  // Not with the block that fills a batch, whose parts are still to come.
+  if (waiting_bytes_ >= kBatchBytes) RETURN_IF_ERROR(Flush());
+  WaitingBlock& block = waiting_.emplace_back();
+  block.payload.assign(payload.begin(), payload.end());
+  block.parts.resize(head_.parts.size());
   waiting_bytes_ += payload.size();
-  return waiting_bytes_ < kBatchBytes ? OkStatus() : Flush();
+  return OkStatus();
+}
+
+Status BundleImporter::OnPart(uint64_t index, uint32_t part, const BlockHeader& /*header*/,
+                              std::span<const std::byte> payload) {
+  if (index < record_.chain.size()) return OkStatus();
+  waiting_.back().parts[part].assign(payload.begin(), payload.end());
+  waiting_bytes_ += payload.size();
+  return OkStatus();
 }
 
 Status BundleImporter::Flush() {
@@ -216,10 +261,15 @@ Status BundleImporter::Flush() {
     for (size_t i = 0; i < waiting_.size(); ++i) {
       const BlockSpan span = layout_->block(first + i);
       const auto begin = tokens_.begin() + static_cast<ptrdiff_t>(span.first_token);
-      writes.push_back(
-          {chain_[first + i], {begin, begin + span.tokens}, waiting_[i], shape_.sections});
+      writes.push_back({chain_[first + i],
+                        {begin, begin + span.tokens},
+                        waiting_[i].payload,
+                        shape_.sections,
+                        {waiting_[i].parts.begin(), waiting_[i].parts.end()}});
     }
-    auto published = store_.Publish(record_, writes);
+    CorpusRecord grown = record_;
+    grown.parts = PartsUpTo(head_, first + writes.size());
+    auto published = store_.Publish(grown, writes);
     if (published.ok()) {
       record_ = *std::move(published);
       waiting_.clear();

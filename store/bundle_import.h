@@ -51,6 +51,8 @@ class BundleImporter : private BundleSink {
   Status OnTokens(std::vector<TokenId> tokens) override;
   Status OnBlock(uint64_t index, const BlockHeader& header,
                  std::span<const std::byte> payload) override;
+  Status OnPart(uint64_t index, uint32_t part, const BlockHeader& header,
+                std::span<const std::byte> payload) override;
   Status OnEnd() override;
 
   Status CheckFits(const BundleHead& head) const;
@@ -61,6 +63,8 @@ class BundleImporter : private BundleSink {
   // Applies the change to the stored record, again if somebody else changed it meanwhile.
   Status Update(const std::function<void(CorpusRecord&)>& change);
   void DropWhatCame();
+  // Whether all parts of this block, one that waits, have come.
+  bool HasItsParts(uint64_t index) const;
 
   BlockStore& store_;
   const ShapeOf shape_of_;
@@ -77,7 +81,12 @@ class BundleImporter : private BundleSink {
   bool opened_ = false;   // record_ is stored
   uint64_t first_blocks_ = 0;
   uint64_t blocks_done_ = 0;
-  std::vector<std::vector<std::byte>> waiting_;  // payloads of the next blocks of record_.chain
+  // Payloads of the next blocks of record_.chain, and of their parts, by index in the record's.
+  struct WaitingBlock {
+    std::vector<std::byte> payload;
+    std::vector<std::vector<std::byte>> parts;
+  };
+  std::vector<WaitingBlock> waiting_;
   uint64_t waiting_bytes_ = 0;
 };
 

@@ -92,7 +92,13 @@ Status BundleReader::Take() {
 BundleRecordKind BundleReader::Expected() const {
   if (!has_head_) return BundleRecordKind::kHead;
   if (chain_.empty()) return BundleRecordKind::kTokens;
-  return next_block_ < head_.blocks ? BundleRecordKind::kBlock : BundleRecordKind::kEnd;
+  const bool more = next_block_ < head_.blocks || NextPart() != nullptr;
+  return more ? BundleRecordKind::kBlock : BundleRecordKind::kEnd;
+}
+
+const HeldPart* BundleReader::NextPart() const {
+  const bool due = next_part_ < parts_.size() && parts_[next_part_].block < next_block_;
+  return due ? &parts_[next_part_] : nullptr;
 }
 
 uint64_t BundleReader::ContentBytesMax() const {
@@ -102,9 +108,11 @@ uint64_t BundleReader::ContentBytesMax() const {
     case BundleRecordKind::kTokens:
       return std::min<uint64_t>(kTokensPerChunk, head_.tokens - tokens_.size()) * sizeof(TokenId);
     case BundleRecordKind::kBlock: {
+      const HeldPart* const held = NextPart();
+      const CorpusPart* const part = held == nullptr ? nullptr : &head_.parts[held->part];
       BlockHeader header;
-      header.section_crcs.resize(head_.sections);
-      return header.EncodedBytes() + head_.block_bytes;
+      header.section_crcs.resize(part == nullptr ? head_.sections : part->sections);
+      return header.EncodedBytes() + (part == nullptr ? head_.block_bytes : part->block_bytes);
     }
     case BundleRecordKind::kEnd:
       return kBundleEndBytes;
@@ -176,27 +184,36 @@ Status BundleReader::TakeTokens(std::span<const std::byte> content) {
   if (tokens_.size() < head_.tokens) return OkStatus();
   chain_ = layout_.emplace(ChainOf(head_)).Digests(head_.root, tokens_);
   CHECK(chain_.size() == head_.blocks) << chain_.size();
+  parts_ = PartsInOrder(head_, chain_);
   return sink_.OnTokens(std::move(tokens_));
 }
 
 Status BundleReader::TakeBlock(std::span<const std::byte> content) {
-  const std::string what = "block " + std::to_string(next_block_) + ": ";
+  const HeldPart* const held = NextPart();
+  const uint64_t block = held == nullptr ? next_block_ : held->block;
+  const CorpusPart* const part = held == nullptr ? nullptr : &head_.parts[held->part];
+  const std::string what =
+      "block " + std::to_string(block) + (part == nullptr ? "" : ", part " + part->kind) + ": ";
   const auto header = DecodeBlockHeader(content);
   if (!header.ok()) return CorruptionError(what + header.status().message());
-  if (header->digest != chain_[next_block_] ||
-      header->tokens != layout_->block(next_block_).tokens) {
+  if (header->digest != (held == nullptr ? chain_[block] : held->digest) ||
+      header->tokens != layout_->block(block).tokens) {
     return CorruptionError(what + "it is not the block that its tokens give");
   }
-  if (header->payload_bytes != head_.block_bytes || header->section_crcs.size() != head_.sections) {
+  if (header->payload_bytes != (part == nullptr ? head_.block_bytes : part->block_bytes) ||
+      header->section_crcs.size() != (part == nullptr ? head_.sections : part->sections)) {
     return CorruptionError(what + "it is not as large as the head says");
   }
   const auto payload = content.subspan(header->EncodedBytes());
   if (const Status good = VerifyPayload(*header, payload); !good.ok()) {
     return CorruptionError(what + good.message());
   }
-  RETURN_IF_ERROR(sink_.OnBlock(next_block_, *header, payload));
+  if (held != nullptr) {
+    ++next_part_;
+    return sink_.OnPart(block, held->part, *header, payload);
+  }
   ++next_block_;
-  return OkStatus();
+  return sink_.OnBlock(block, *header, payload);
 }
 
 Status BundleReader::TakeEnd(std::span<const std::byte> content) {

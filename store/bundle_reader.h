@@ -27,6 +27,11 @@ class BundleSink {
   // Header and payload of block `index`: of the digest that its tokens give, undamaged.
   virtual Status OnBlock(uint64_t index, const BlockHeader& header,
                          std::span<const std::byte> payload) = 0;
+  // The same of a part of block `index`, which came before; part: index in the head's parts.
+  virtual Status OnPart(uint64_t /*index*/, uint32_t /*part*/, const BlockHeader& /*header*/,
+                        std::span<const std::byte> /*payload*/) {
+    return OkStatus();
+  }
   // The SHA-256 over everything is right.
   virtual Status OnEnd() = 0;
 };
@@ -55,6 +60,8 @@ class BundleReader {
   Status TakeTokens(std::span<const std::byte> content);
   Status TakeBlock(std::span<const std::byte> content);
   Status TakeEnd(std::span<const std::byte> content);
+  // The part that must come next; null: a block.
+  const HeldPart* NextPart() const;
   // The kind that must come next.
   BundleRecordKind Expected() const;
   // Most bytes that a body of this record may have once decoded, and the least.
@@ -72,7 +79,9 @@ class BundleReader {
   std::vector<TokenId> tokens_;
   std::optional<CorpusChain> layout_;  // once all tokens are here
   std::vector<Digest> chain_;
+  std::vector<HeldPart> parts_;
   uint64_t next_block_ = 0;
+  size_t next_part_ = 0;
   bool forged_ = false;
   Sha256 hash_;
 };

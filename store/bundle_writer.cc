@@ -35,6 +35,7 @@ BundleWriter::BundleWriter(BundleHead head, std::vector<TokenId> tokens, ReadBlo
       tokens_(std::move(tokens)),
       layout_(ChainOf(head_)),
       chain_(layout_.Digests(head_.root, tokens_)),
+      parts_(PartsInOrder(head_, chain_)),
       read_block_(std::move(read_block)) {
   CHECK(tokens_.size() == head_.tokens && chain_.size() == head_.blocks) << head_.name;
 }
@@ -57,21 +58,32 @@ void BundleWriter::Emit(BundleRecordKind kind, std::string_view content, bool co
   if (kind != BundleRecordKind::kEnd) hash_.Update(added);
 }
 
+const HeldPart* BundleWriter::NextPart() const {
+  const bool due = next_part_ < parts_.size() && parts_[next_part_].block < next_block_;
+  return due ? &parts_[next_part_] : nullptr;
+}
+
 Status BundleWriter::EmitBlock(std::string* out) {
+  const HeldPart* const held = NextPart();
+  const CorpusPart* const part = held == nullptr ? nullptr : &head_.parts[held->part];
+  const uint64_t block = held == nullptr ? next_block_ : held->block;
+  const uint64_t block_bytes = part == nullptr ? head_.block_bytes : part->block_bytes;
   std::vector<std::byte> payload;
-  RETURN_IF_ERROR(read_block_(next_block_, &payload));
-  if (payload.size() != head_.block_bytes) {
-    return CorruptionError("block " + std::to_string(next_block_) + " of '" + head_.name +
-                           "' has " + std::to_string(payload.size()) + " bytes, " +
-                           std::to_string(head_.block_bytes) + " expected");
+  RETURN_IF_ERROR(read_block_(block, part, &payload));
+  if (payload.size() != block_bytes) {
+    return CorruptionError("block " + std::to_string(block) + " of '" + head_.name + "' has " +
+                           std::to_string(payload.size()) + " bytes, " +
+                           std::to_string(block_bytes) + " expected");
   }
-  const uint32_t count = layout_.block(next_block_).tokens;
   std::vector<std::byte> content;
-  EncodeBlockHeader(MakeBlockHeader(chain_[next_block_], count, payload, head_.sections), &content);
+  EncodeBlockHeader(
+      MakeBlockHeader(held == nullptr ? chain_[block] : held->digest, layout_.block(block).tokens,
+                      payload, part == nullptr ? head_.sections : part->sections),
+      &content);
   content.insert(content.end(), payload.begin(), payload.end());
   Emit(BundleRecordKind::kBlock, {reinterpret_cast<const char*>(content.data()), content.size()},
        compress_blocks_, out);
-  ++next_block_;
+  held == nullptr ? ++next_block_ : ++next_part_;
   return OkStatus();
 }
 
@@ -86,8 +98,7 @@ void BundleWriter::EmitEnd(std::string* out) {
 Result<bool> BundleWriter::Next(std::string* out) {
   if (!sha256_.empty()) return false;
   if (!std::exchange(head_out_, true)) {
-    const std::string prelude = EncodeBundlePrelude(
-        head_.segments == SegmentRule{} ? kBundleVersion : kSegmentedBundleVersion);
+    const std::string prelude = EncodeBundlePrelude(BundleVersionOf(head_));
     hash_.Update(prelude);
     bytes_ += prelude.size();
     out->append(prelude);
@@ -98,7 +109,7 @@ Result<bool> BundleWriter::Next(std::string* out) {
     Emit(BundleRecordKind::kTokens, {reinterpret_cast<const char*>(ids.data()), ids.size_bytes()},
          /*compress=*/true, out);
     next_token_ += count;
-  } else if (next_block_ < head_.blocks) {
+  } else if (next_block_ < head_.blocks || NextPart() != nullptr) {
     RETURN_IF_ERROR(EmitBlock(out));
   } else {
     EmitEnd(out);
@@ -142,6 +153,7 @@ Result<std::unique_ptr<BundleWriter>> OpenExport(BlockStore& store, std::string_
   head.skipped_files = record.skipped_files;
   head.sources = record.sources;
   head.segments = record.segments;
+  head.parts = record.parts;
   head.roots = record.roots;
   if (EncodeBundleHead(head).size() > kBundleHeadBytesMax) {
     return ResourceExhaustedError("corpus '" + record.name + "' has " +
@@ -150,9 +162,10 @@ Result<std::unique_ptr<BundleWriter>> OpenExport(BlockStore& store, std::string_
   }
   return std::make_unique<BundleWriter>(
       std::move(head), std::move(tokens),
-      [&store, chain](uint64_t index, std::vector<std::byte>* payload) {
+      [&store, chain](uint64_t index, const CorpusPart* part, std::vector<std::byte>* payload) {
         uint32_t ignored = 0;
-        return store.ReadBlock(chain[index], payload, &ignored);
+        const Digest digest = part == nullptr ? chain[index] : PartDigest(chain[index], part->kind);
+        return store.ReadBlock(digest, payload, &ignored);
       });
 }
 

@@ -19,8 +19,10 @@ namespace corpusd {
 
 class BundleWriter {
  public:
-  // Puts the payload of one block into *payload.
-  using ReadBlock = std::function<Status(uint64_t index, std::vector<std::byte>* payload)>;
+  // Puts the payload of one block, or of a part of it, into *payload. part: null, or a part of that
+  // block.
+  using ReadBlock = std::function<Status(uint64_t index, const CorpusPart* part,
+                                         std::vector<std::byte>* payload)>;
   // REQUIRES: head describes tokens (tokens.size() == head.tokens) and every block.
   BundleWriter(BundleHead head, std::vector<TokenId> tokens, ReadBlock read_block);
 
@@ -37,17 +39,21 @@ class BundleWriter {
   void Emit(BundleRecordKind kind, std::string_view content, bool compress, std::string* out);
   void EmitEnd(std::string* out);
   Status EmitBlock(std::string* out);
+  // The next one that belongs to a block which is out; null: none.
+  const HeldPart* NextPart() const;
 
   const BundleHead head_;
   const std::vector<TokenId> tokens_;
   const CorpusChain layout_;
   const std::vector<Digest> chain_;  // without tenant
+  const std::vector<HeldPart> parts_;
   const ReadBlock read_block_;
   Sha256 hash_;
   std::string sha256_;
   bool head_out_ = false;
   size_t next_token_ = 0;
   uint64_t next_block_ = 0;
+  size_t next_part_ = 0;
   uint64_t bytes_ = 0;
   bool compress_blocks_ = true;  // until one does not shrink enough
 };

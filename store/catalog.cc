@@ -99,6 +99,12 @@ std::vector<std::string> Catalog::Contradictions() const {
     const auto entries = Entries(record.chain);
     if (!entries.ok()) return {entries.status().ToString()};
     uint64_t tokens = 0;
+    for (const HeldPart& held : HeldParts(record)) {
+      ++references[held.digest];
+      if (Entry(held.digest).ok()) continue;
+      found.push_back("corpus '" + name + "' names part " + record.parts[held.part].kind +
+                      " of block " + std::to_string(held.block) + ", which is not stored");
+    }
     for (size_t i = 0; i < record.chain.size(); ++i) {
       ++references[record.chain[i]];
       tokens += (*entries)[i].tokens;
@@ -141,6 +147,7 @@ void Catalog::Change::PutRecord(const CorpusRecord& record, const CorpusRecord* 
   static const CorpusRecord kNone;
   const CorpusRecord& before = old != nullptr ? *old : kNone;
   batch_.Put(kCorpora, KeyOf(record.id), EncodeRecord(record));
+  if (!record.parts.empty() && before.parts.empty()) batch_.Put(kMeta, "schema", kPartsSchema);
   if (!(record.sources == before.sources)) {
     batch_.Put(kSources, KeyOf(record.id), EncodeSources(record.sources));
   }

@@ -28,15 +28,17 @@ enum Family : size_t {
   kChainRows
 };
 inline const std::vector<std::string>& FamilyNames() {
-  static const std::vector<std::string> names = {"meta",   "corpora",   "sources", "uses",
-                                                 "chains", "manifests", "tokens",  "block_tokens",
-                                                 "jobs",   "evictions", "extents", "chain_rows"};
-  return names;
+  static const std::vector<std::string> kNames = {"meta",   "corpora",   "sources", "uses",
+                                                  "chains", "manifests", "tokens",  "block_tokens",
+                                                  "jobs",   "evictions", "extents", "chain_rows"};
+  return kNames;
 }
 
 // Schema 1 had its blocks in ingested table files, which are still read; 1 and 2 had a row a block
 // for chains, and no counts beside extents; 3 took every corpus for an exact one.
 inline constexpr std::string_view kSchema = "4";
+// From the first corpus with parts on, which readers of 4 would lose track of.
+inline constexpr std::string_view kPartsSchema = "5";
 inline constexpr std::string_view kLastSchema = "3";
 inline constexpr std::string_view kOlderSchemas[] = {"1", "2"};
 inline constexpr std::string_view kRootPrefix = "root/";

@@ -14,7 +14,7 @@ constexpr size_t kUpgradeBatch = 65536;
 
 Status UnknownSchema(const std::string& schema) {
   return FailedPreconditionError("the data folder has store schema " + schema +
-                                 ", this version reads schemas 1 to " + std::string(kSchema) +
+                                 ", this version reads schemas 1 to " + std::string(kPartsSchema) +
                                  ": use the version that wrote it, or another --data-dir");
 }
 
@@ -40,7 +40,7 @@ Status Catalog::CheckSchema() {
   if (schema.ok()) {
     older_ = std::find(std::begin(kOlderSchemas), std::end(kOlderSchemas), *schema) !=
              std::end(kOlderSchemas);
-    if (older_ || *schema == kSchema) return OkStatus();
+    if (older_ || *schema == kSchema || *schema == kPartsSchema) return OkStatus();
     // What schema 3 wrote reads the same now; its version must not read what is written from now
     // on.
     if (*schema != kLastSchema) return UnknownSchema(*schema);
@@ -124,6 +124,7 @@ Status Catalog::LoadChains() {
 }
 
 Status Catalog::LoadDetails(CorpusRecord* record) {
+  if (!PartsFit(record->parts, record->chain.size())) return BadChain(record->name);
   if (const auto sources = database_->Get(kSources, KeyOf(record->id)); sources.ok()) {
     ASSIGN_OR_RETURN(record->sources, DecodeSources(*sources));
   }

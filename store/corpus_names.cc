@@ -23,13 +23,15 @@ Status DurableBlockStore::RenameCorpus(std::string_view from, std::string_view t
   return CommitLocked(change, /*sync=*/true);
 }
 
-Status DurableBlockStore::RemoveLocked(const CorpusRecord& record, Catalog::Change* change) {
-  RETURN_IF_ERROR(ReleaseLocked(record.chain, change));
-  change->RemoveRecord(record);
+Result<DurableBlockStore::Departure> DurableBlockStore::RemoveLocked(const CorpusRecord& record,
+                                                                     Catalog::Change* change) {
+  Departure gone;
   const bool expired = record.expires_at_ms != 0 && record.expires_at_ms <= WallTimeMs();
-  NoteGoneLocked(record, 0, expired ? EvictionReason::kExpired : EvictionReason::kRemoved, "",
-                 change);
-  return OkStatus();
+  gone.reason = expired ? EvictionReason::kExpired : EvictionReason::kRemoved;
+  RETURN_IF_ERROR(ReleaseLocked(AllDigests(record), change, &gone));
+  change->RemoveRecord(record);
+  NoteGoneLocked(record, 0, gone.reason, "", change);
+  return gone;
 }
 
 void DurableBlockStore::ForgetLocked(uint64_t corpus_id) {
@@ -45,8 +47,9 @@ Status DurableBlockStore::RemoveCorpus(std::string_view name) {
     if (current == nullptr) return NoCorpusError(name);
     const CorpusRecord record = *current;
     Catalog::Change change;
-    RETURN_IF_ERROR(RemoveLocked(record, &change));
+    ASSIGN_OR_RETURN(const Departure gone, RemoveLocked(record, &change));
     RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
+    Tell(gone);
     ForgetLocked(record.id);
   }
   RefreshPins();
@@ -59,6 +62,7 @@ Result<CorpusRecord> DurableBlockStore::ReplaceCorpus(std::string_view from, std
                                                       int64_t previous_expires_at_ms) {
   CHECK(from != to && from != previous && to != previous);
   CorpusRecord next;
+  Departure gone;
   bool removes = false;
   {
     const std::lock_guard lock(mutex_);
@@ -103,10 +107,11 @@ Result<CorpusRecord> DurableBlockStore::ReplaceCorpus(std::string_view from, std
         return FailedPreconditionError(what + "corpus '" + oldest->name +
                                        "', which goes then, is pinned: unpin or rename it first");
       }
-      RETURN_IF_ERROR(RemoveLocked(*oldest, &change));
+      ASSIGN_OR_RETURN(gone, RemoveLocked(*oldest, &change));
       removes = true;
     }
     RETURN_IF_ERROR(CommitLocked(change, /*sync=*/true));
+    Tell(gone);
     if (removes) ForgetLocked(oldest_id);
   }
   RefreshPins();

@@ -10,6 +10,7 @@
 
 #include "store/base/result.h"
 #include "store/base/shared_vector.h"
+#include "store/corpus_parts.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
@@ -94,6 +95,7 @@ struct CorpusRecord {
   uint64_t skipped_files = 0;            // binaries and unreadable files left out
   std::optional<CorpusQuality> quality;  // none: exact, or not measured
   SegmentRule segments;                  // of a segmented corpus; else zeros
+  std::vector<CorpusPart> parts;         // of layers that do not see everything; else none
   std::vector<std::string> roots;        // what the client was told to read, for updates
   // The corpus that this one is to take the place of as soon as it is ready; "": none.
   std::string replaces;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "store/corpus_parts.h"
 #include "store/prefix_hash.h"
 
 namespace corpusd {
@@ -18,8 +19,9 @@ struct CorpusShape {
   uint32_t block_tokens = 0;
   uint32_t sections = 0;
   uint64_t block_bytes = 0;
-  uint64_t tokens_max = 0;  // of a corpus
-  uint32_t vocabulary = 0;  // token ids are below it
+  std::vector<CorpusPart> parts;  // of the longest corpus; held: none
+  uint64_t tokens_max = 0;        // of a corpus
+  uint32_t vocabulary = 0;        // token ids are below it
 };
 
 }  // namespace corpusd

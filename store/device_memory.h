@@ -14,6 +14,10 @@
 
 namespace corpusd {
 
+// Memory of the host is pinned in frames of so many bytes, aligned to as many: what lies in one
+// frame is pinned as a whole or not at all. A copy that crosses a border is cut there.
+inline constexpr uint64_t kPinFrameBytes = uint64_t{32} << 20;
+
 // A copy under way. The host's bytes must stay until Wait returned.
 class DeviceCopy {
  public:
@@ -35,6 +39,15 @@ class DeviceMemory {
   virtual std::unique_ptr<DeviceCopy> CopyIn(uint64_t address,
                                              std::span<const std::byte> source) = 0;
   virtual std::unique_ptr<DeviceCopy> CopyOut(uint64_t address, std::span<std::byte> target) = 0;
+  // Makes a frame of the host's memory (kPinFrameBytes) one that copies reach without a detour.
+  // RETURNS whether it is; it is kept so until Unpin. The memory must be there.
+  virtual bool Pin(std::span<std::byte> frame) {
+    (void)frame;
+    return false;
+  }
+  // Undoes Pin of all frames that lie in or reach into this memory, when no copy is under way
+  // there.
+  virtual void Unpin(std::span<std::byte> memory) { (void)memory; }
   // Compares the CRC32C of equal parts of [address, address + bytes) with crcs, on the device.
   // kCorruption names the first part that differs.
   virtual Status Verify(uint64_t address, uint64_t bytes, std::span<const uint32_t> crcs) = 0;

@@ -20,7 +20,8 @@ class CutPlaces {
     if (record.segments.window_tokens == 0) return;
     run_blocks_ = 0;
     if (rule.block_tokens == 0) return;
-    for (const CorpusSegment& segment : CorpusChain(record, rule.block_tokens).segments()) {
+    const CorpusChain chain(record, rule.block_tokens);
+    for (const CorpusSegment& segment : chain.segments()) {
       borders_.push_back(segment.first_block);
     }
   }
@@ -99,6 +100,10 @@ class Planner {
     shared_too = shared_too || corpus.record->segments.window_tokens > 0;
     std::vector<ChainEntry> piece;
     uint64_t piece_first = cut.keep;
+    std::vector<HeldPart> parts = HeldParts(*corpus.record);
+    std::erase_if(parts, [&](const HeldPart& held) { return held.block >= cut.keep; });
+    std::stable_sort(parts.begin(), parts.end(),
+                     [](const HeldPart& a, const HeldPart& b) { return a.block < b.block; });
     while (cut.keep > lowest && !Enough()) {
       const uint64_t first = std::max(places.Before(cut.keep), lowest);
       if (first < piece_first) {
@@ -111,8 +116,20 @@ class Planner {
         const ChainEntry& entry = piece[i - piece_first];
         if (entry.references <= dropped_[chain[i]] + 1) bytes += entry.payload_bytes;
       }
+      std::vector<Digest> gone;  // parts, which go with their blocks
+      while (!parts.empty() && parts.back().block >= first) {
+        gone.push_back(parts.back().digest);
+        parts.pop_back();
+      }
+      ASSIGN_OR_RETURN(const auto part_entries, entries_(gone));
+      for (size_t i = 0; i < gone.size(); ++i) {
+        if (part_entries[i].references <= dropped_[gone[i]] + 1) {
+          bytes += part_entries[i].payload_bytes;
+        }
+      }
       if (bytes == 0 && !shared_too) break;
       for (uint64_t i = first; i < cut.keep; ++i) ++dropped_[chain[i]];
+      for (const Digest& digest : gone) ++dropped_[digest];
       cut.keep = first;
       cut.bytes += bytes;
       freed_bytes_ += bytes;
@@ -132,6 +149,14 @@ class Planner {
       ASSIGN_OR_RETURN(const auto entries, entries_(run));
       for (size_t i = 0; i < run.size(); ++i) {
         if (entries[i].references <= dropped_[run[i]]) return OkStatus();
+      }
+      std::vector<Digest> parts;
+      for (const HeldPart& held : HeldParts(*corpora_[c].record)) {
+        if (held.block >= cut.keep && held.block < end) parts.push_back(held.digest);
+      }
+      ASSIGN_OR_RETURN(const auto part_entries, entries_(parts));
+      for (size_t i = 0; i < parts.size(); ++i) {
+        if (part_entries[i].references <= dropped_[parts[i]]) return OkStatus();
       }
       cut.keep = end;
     }

@@ -11,6 +11,7 @@
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
 #include "store/pin_ledger.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -20,8 +21,10 @@ constexpr int64_t kImportPatienceMs = 60'000;
 // Uses of corpora of which nothing is remembered lie so far apart, in turnovers of the tier.
 constexpr double kSeedTurn = 1.0 / 32;
 
+// With the parts, which go first, if those are all of its blocks.
 uint64_t BytesOf(const CorpusRecord& record, uint64_t blocks) {
-  return blocks * (record.block_bytes + kPinnedBlockOverheadBytes);
+  const uint64_t parts = blocks == record.chain.size() ? HeldPartBytes(record) : 0;
+  return blocks * (record.block_bytes + kPinnedBlockOverheadBytes) + parts;
 }
 
 bool Expired(const CorpusRecord& record, int64_t now_ms) {
@@ -49,7 +52,17 @@ std::string WhyText(const CorpusRecord& record, bool expired, int64_t now_ms) {
 
 std::string RoomText(const EvictPlan& plan, size_t corpora, const std::string& what) {
   return std::to_string(corpora) + (corpora == 1 ? " corpus, " : " corpora, ") +
-         FormatBytes(plan.bytes) + (what.empty() ? "" : ", for corpus '" + what + "'");
+         FormatBytes(plan.bytes) +
+         (what.empty()             ? ""
+          : TenantOf(what).empty() ? ", for corpus '" + what + "'"
+                                   : ", for a tenant");
+}
+
+// A tenant has a promise: only its own corpora go for it, and those of nobody's.
+bool MayGoFor(const CorpusRecord* room, const CorpusRecord& record, int64_t now_ms) {
+  const std::string_view tenant = TenantOf(record.name);
+  return room == nullptr || tenant.empty() || tenant == TenantOf(room->name) ||
+         Expired(record, now_ms);
 }
 
 }  // namespace
@@ -88,7 +101,7 @@ Heat DurableBlockStore::UseLocked(const CorpusRecord& record, int64_t correlated
       HeatOfLocked(record.id));
 }
 
-std::vector<EvictableCorpus> DurableBlockStore::EvictableLocked(uint64_t for_corpus,
+std::vector<EvictableCorpus> DurableBlockStore::EvictableLocked(const CorpusRecord* room,
                                                                 EvictPlan* plan) const {
   const int64_t now_ms = WallTimeMs();
   const std::vector<Digest> held = leases_.HeldDigests();
@@ -101,10 +114,11 @@ std::vector<EvictableCorpus> DurableBlockStore::EvictableLocked(uint64_t for_cor
     const bool importing =
         record.state != CorpusState::kReady && record.state != CorpusState::kEvicted &&
         published != published_ms_.end() && now_ms - published->second < kImportPatienceMs;
+    if (!MayGoFor(room, record, now_ms)) continue;
     if (PinHolds(record, now_ms)) {
       plan->pinned_bytes += BytesOf(record, chain.size());
-    } else if (record.id == for_corpus || importing || record.state == CorpusState::kQueued ||
-               record.state == CorpusState::kPrefilling) {
+    } else if ((room != nullptr && record.id == room->id) || importing ||
+               record.state == CorpusState::kQueued || record.state == CorpusState::kPrefilling) {
       plan->busy_bytes += BytesOf(record, chain.size());
     } else {
       EvictableCorpus corpus;
@@ -124,9 +138,10 @@ std::vector<EvictableCorpus> DurableBlockStore::EvictableLocked(uint64_t for_cor
   return corpora;
 }
 
-Result<EvictPlan> DurableBlockStore::PlanEvictionLocked(uint64_t bytes, uint64_t for_corpus) const {
+Result<EvictPlan> DurableBlockStore::PlanEvictionLocked(uint64_t bytes,
+                                                        const CorpusRecord* room) const {
   EvictPlan held;
-  const auto corpora = EvictableLocked(for_corpus, &held);
+  const auto corpora = EvictableLocked(room, &held);
   const ChainReader entries = [&](std::span<const Digest> digests) {
     return catalog_->Entries(digests);
   };
@@ -151,7 +166,10 @@ Status DurableBlockStore::ExecuteLocked(EvictPlan* plan, EvictionReason reason,
     if (current == nullptr || current->id != step.corpus_id) continue;
     const CorpusRecord record = *current;
     std::string detail = step.why;
-    if (!what.empty()) detail = "for corpus '" + what + "'; " + detail;
+    const bool same = TenantOf(what) == TenantOf(record.name);
+    if (!what.empty()) {
+      detail = (same ? "for corpus '" + what + "'" : std::string("for a tenant")) + "; " + detail;
+    }
     auto cut = CutTailLocked(record, step.keep_blocks,
                              step.expired ? EvictionReason::kExpired : reason, std::move(detail));
     if (!cut.ok()) {
@@ -193,14 +211,14 @@ Status DurableBlockStore::MakeRoom(uint64_t needed_bytes, const CorpusRecord& re
     const uint64_t more =
         BytesOf(record, record.whole_blocks - std::min(record.whole_blocks, record.chain.size()));
     uint64_t evictable = 0;
-    for (const EvictableCorpus& corpus : EvictableLocked(record.id, &plan)) {
+    for (const EvictableCorpus& corpus : EvictableLocked(&record, &plan)) {
       evictable += BytesOf(*corpus.record, corpus.record->chain.size() - corpus.keep_blocks);
     }
     const uint64_t stays = wanted - needed_bytes - std::min(wanted - needed_bytes, evictable);
     const bool trims = needed_bytes == 0;  // for nobody: as far as it goes
     const bool hopeless = !trims && stays + std::max(more, needed_bytes) > room;
     if (!hopeless) {
-      ASSIGN_OR_RETURN(plan, PlanEvictionLocked(wanted - low, record.id));
+      ASSIGN_OR_RETURN(plan, PlanEvictionLocked(wanted - low, &record));
     }
     if (hopeless || (!trims && plan.bytes < must_go)) {
       if (must_go == 0) return OkStatus();
@@ -251,8 +269,8 @@ EvictPlan DurableBlockStore::EvictFromMemory(TierKind from, uint64_t bytes, bool
     if (plan.bytes >= bytes) break;
     const CorpusRecord& record = records[i];
     const auto [blocks, freed] = from == TierKind::kDevice
-                                     ? device_->table().Drop(record.chain, dry_run)
-                                     : host_.Drop(record.chain, dry_run);
+                                     ? device_->table().Drop(AllDigests(record), dry_run)
+                                     : host_.Drop(AllDigests(record), dry_run);
     if (blocks == 0) continue;
     plan.steps.push_back({record.name, record.id, record.chain.size(), blocks, freed,
                           candidates[i].priority < 0, why[i]});
@@ -270,7 +288,7 @@ Result<EvictPlan> DurableBlockStore::EvictByPolicy(TierKind from, uint64_t bytes
   EvictPlan plan;
   {
     const std::lock_guard lock(mutex_);
-    ASSIGN_OR_RETURN(plan, PlanEvictionLocked(bytes, /*for_corpus=*/0));
+    ASSIGN_OR_RETURN(plan, PlanEvictionLocked(bytes, /*room=*/nullptr));
     if (dry_run) return plan;
     RETURN_IF_ERROR(ExecuteLocked(&plan, EvictionReason::kAsked, ""));
   }

@@ -95,13 +95,20 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   Status RemoveJob(uint64_t id) override;
 
  private:
+  // Blocks that left the disk tier.
+  struct Departure {
+    EvictionReason reason = EvictionReason::kRoom;
+    uint64_t blocks = 0, bytes = 0;
+  };
+
   // The stored record of this id, if its generation is still the caller's. Holds mutex_.
   Result<const CorpusRecord*> CurrentLocked(const CorpusRecord& record) const;
-  // Commits a changed record (generation + 1), releasing blocks that its chain lost.
+  // Commits a changed record (generation + 1), releasing blocks that its chain lost, and parts.
   Result<CorpusRecord> CommitRecordLocked(CorpusRecord record, const CorpusRecord& old,
                                           Catalog::Change* change);
   // Adds to the change that the corpus goes: its name, references and tokens, and a note of why.
-  Status RemoveLocked(const CorpusRecord& record, Catalog::Change* change);
+  // RETURNS what will leave with it, for Tell once the change is durable.
+  Result<Departure> RemoveLocked(const CorpusRecord& record, Catalog::Change* change);
   // What is known outside the catalogue of a corpus that has gone. Holds mutex_.
   void ForgetLocked(uint64_t corpus_id);
   Result<CorpusRecord> RecordOf(uint64_t corpus_id) const;
@@ -115,8 +122,10 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // comes back with the batch, memory when leases end. RETURNS what left.
   Result<EvictReport> CutTailLocked(const CorpusRecord& record, size_t keep, EvictionReason reason,
                                     std::string detail);
-  // Lowers the reference of each digest; unreferenced entries go.
-  Status ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change);
+  // Lowers the reference of each digest; unreferenced entries go. gone, if not null: counts them.
+  Status ReleaseLocked(std::span<const Digest> digests, Catalog::Change* change,
+                       Departure* gone = nullptr);
+  void Tell(const Departure& gone) const;
   // Commits, and drops the extents that this left empty.
   Status CommitLocked(const Catalog::Change& change, bool sync);
   // kInvalidArgument unless every block can be stored.
@@ -140,11 +149,12 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // fit; of 0 bytes: evicts as far as it goes. Does nothing unless evict_disk. Takes mutex_.
   Status MakeRoom(uint64_t needed_bytes, const CorpusRecord& record, const std::string& what);
   // Of the disk tier, for the corpus of this id (0: none). Holds mutex_.
-  Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, uint64_t for_corpus) const;
+  // room: for whom; null: whoever it is, all may go.
+  Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, const CorpusRecord* room) const;
   Status ExecuteLocked(EvictPlan* plan, EvictionReason reason, const std::string& detail);
   EvictPlan EvictFromMemory(TierKind from, uint64_t bytes, bool dry_run);
   // The corpora that may lose blocks; adds to the plan why others may not.
-  std::vector<EvictableCorpus> EvictableLocked(uint64_t for_corpus, EvictPlan* plan) const;
+  std::vector<EvictableCorpus> EvictableLocked(const CorpusRecord* room, EvictPlan* plan) const;
   // Heat of corpora of which the catalogue remembers none, by their last use.
   void SeedHeat();
   Heat HeatOfLocked(uint64_t corpus_id) const;
@@ -153,13 +163,26 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   // One durable extent with these blocks of the corpus, within the cap.
   Result<PayloadStore::Extent> WritePayload(std::span<const BlockWrite* const> blocks,
                                             const CorpusRecord& record);
-  // Adds one reference to each block, located in `extent` if it was written there.
+  // One extent that a publish wrote. Parts lie in one of their own, which goes as a whole when
+  // nothing can see them any more.
+  struct FreshExtent {
+    std::vector<const BlockWrite*> blocks;
+    PayloadStore::Extent extent;
+  };
+  // Writes those that are not stored: the first chain_blocks together, the parts behind them
+  // together.
+  Status WriteFresh(std::span<const BlockWrite> blocks, size_t chain_blocks,
+                    const CorpusRecord& record, std::vector<FreshExtent>* fresh);
+  // Adds one reference to each block, located where it was written, if it was. positions: of each
+  // in the chain.
   Status ReferenceLocked(const CorpusRecord& record, std::span<const BlockWrite> blocks,
-                         std::span<const BlockWrite* const> written,
-                         const PayloadStore::Extent& extent, Catalog::Change* change);
+                         std::span<const uint64_t> positions, std::span<const FreshExtent> fresh,
+                         Catalog::Change* change);
   // The extent was written for a change that did not happen, or did not need it.
   void DiscardExtentLocked(uint64_t extent);
-  void KeepInHostTier(std::span<const BlockWrite> blocks, const CorpusRecord& record);
+  // blocks: those that a publish ended the record's chain with, then `parts` parts of them.
+  void KeepInHostTier(std::span<const BlockWrite> blocks, std::span<const uint64_t> positions,
+                      size_t parts, const CorpusRecord& record);
   // By the corpus's token ids and the rule of its segments; of what does not follow: zeros.
   Result<std::vector<Digest>> ExpectedDigests(
       const CorpusRecord& record, std::span<const std::vector<TokenId>> block_tokens) const;

@@ -20,7 +20,8 @@ namespace {
 constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
 // Touched at once: long enough for the kernel to be quick, short enough not to hold up reads.
-constexpr uint64_t kSliceBytes = uint64_t{32} << 20;
+// Slices end at its multiples, so that whole ones can be pinned.
+constexpr uint64_t kSliceBytes = kPinFrameBytes;
 // Address space over the cap, so that slots of new sizes find a place beside free ones of old
 // sizes.
 constexpr uint64_t kAddressFactor = 16;
@@ -61,7 +62,7 @@ Result<std::shared_ptr<HostArena>> HostArena::Create(Options options) {
   options.capacity_bytes = std::max(kPageBytes, WholePages(options.capacity_bytes));
   void* memory = MAP_FAILED;
   for (uint64_t factor = kAddressFactor; factor > 0 && memory == MAP_FAILED; factor /= 2) {
-    arena->mapped_bytes_ = options.capacity_bytes * factor + kHugePageBytes;
+    arena->mapped_bytes_ = options.capacity_bytes * factor + kSliceBytes;
     memory = mmap(nullptr, arena->mapped_bytes_, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   }
@@ -72,8 +73,8 @@ Result<std::shared_ptr<HostArena>> HostArena::Create(Options options) {
   arena->base_ = static_cast<std::byte*>(memory);
   // Huge pages give attention 70 % more read bandwidth where the kernel grants them on request.
   madvise(memory, arena->mapped_bytes_, MADV_HUGEPAGE);
-  const auto misaligned = reinterpret_cast<uintptr_t>(memory) % kHugePageBytes;
-  arena->end_ = misaligned == 0 ? 0 : kHugePageBytes - misaligned;
+  const auto misaligned = reinterpret_cast<uintptr_t>(memory) % kSliceBytes;
+  arena->end_ = misaligned == 0 ? 0 : kSliceBytes - misaligned;
   arena->touched_ = arena->end_;
   arena->options_ = std::move(options);
   arena->self_ = arena;
@@ -93,7 +94,9 @@ void HostArena::TouchAll() {
 }
 
 HostArena::~HostArena() {
-  if (base_ != nullptr) munmap(base_, mapped_bytes_);
+  if (base_ == nullptr) return;
+  if (options_.device != nullptr) options_.device->Unpin({base_, mapped_bytes_});
+  munmap(base_, mapped_bytes_);
 }
 
 // Takes the next slice beyond what is touched, if the cap has room for it.
@@ -102,16 +105,34 @@ void HostArena::TouchAheadLocked(std::vector<Slice>* slices) {
   const uint64_t first = std::max(touched_, end_);
   const uint64_t room =
       options_.capacity_bytes - std::min(options_.capacity_bytes, physical_bytes_);
-  const uint64_t bytes = std::min({kSliceBytes, room, mapped_bytes_ - first});
+  const uint64_t border = kSliceBytes - reinterpret_cast<uintptr_t>(base_ + first) % kSliceBytes;
+  const uint64_t bytes = std::min({border, room, mapped_bytes_ - first});
   if (bytes < kPageBytes) return;
   touched_ = first + bytes;
   physical_bytes_ += bytes;
-  slices->push_back({first, bytes, releases_});
+  slices->push_back({first, bytes, releases_, pages_released_});
+}
+
+void HostArena::ReleasePages(uint64_t offset, uint64_t bytes) {
+  ++pages_released_;
+  if (options_.device != nullptr) {
+    const std::lock_guard lock(pin_mutex_);
+    options_.device->Unpin({base_ + offset, bytes});
+  }
+  madvise(base_ + offset, bytes, MADV_DONTNEED);
+}
+
+// The device would go on reading pages that were given back, so none is pinned after it went.
+void HostArena::PinSlice(const Slice& slice) {
+  if (options_.device == nullptr || slice.bytes != kPinFrameBytes) return;
+  const std::lock_guard lock(pin_mutex_);
+  if (pages_released_ != slice.pages_released) return;
+  if (options_.device->Pin({base_ + slice.offset, slice.bytes})) pinned_bytes_ += slice.bytes;
 }
 
 void HostArena::ReleaseAheadLocked() {
   if (touched_ <= end_) return;
-  madvise(base_ + end_, touched_ - end_, MADV_DONTNEED);
+  ReleasePages(end_, touched_ - end_);
   physical_bytes_ -= touched_ - end_;
   touched_ = end_;
   ++releases_;
@@ -128,6 +149,7 @@ void HostArena::RunTouches(const std::shared_ptr<HostArena>& self,
       // Content stays as it is, so a slot that is given out meanwhile is not disturbed. If an old
       // kernel refuses, it is the first writer who waits for the page, as always.
       (void)madvise(self->base_ + slice.offset, slice.bytes, MADV_POPULATE_WRITE);
+      self->PinSlice(slice);
     });
   }
 }
@@ -139,7 +161,7 @@ bool HostArena::MakeRoomLocked(uint64_t bytes) {
     while (!fits() && !slots.warm.empty()) {
       std::byte* const slot = slots.warm.back();
       slots.warm.pop_back();
-      madvise(slot, size, MADV_DONTNEED);
+      ReleasePages(static_cast<uint64_t>(slot - base_), size);
       physical_bytes_ -= size;
       slots.cold.push_back(slot);
     }
@@ -188,12 +210,12 @@ void HostArena::Free(std::byte* memory, uint64_t bytes) {
   free_[size].warm.push_back(memory);
   if (given_bytes_ > 0) return;
   // Nothing is in use: forget sizes that may never come again. Pages are kept, up to the cap.
-  const auto start = reinterpret_cast<uintptr_t>(base_) % kHugePageBytes;
+  const auto start = reinterpret_cast<uintptr_t>(base_) % kSliceBytes;
   uint64_t warm_bytes = 0;
   for (const auto& [slot_bytes, slots] : free_) warm_bytes += slot_bytes * slots.warm.size();
   if (free_.size() == 1 && free_.begin()->second.cold.empty()) return;
-  const uint64_t first = start == 0 ? 0 : kHugePageBytes - start;
-  madvise(base_ + first, end_ - first, MADV_DONTNEED);
+  const uint64_t first = start == 0 ? 0 : kSliceBytes - start;
+  ReleasePages(first, end_ - first);
   physical_bytes_ -= warm_bytes;
   ReleaseAheadLocked();
   free_.clear();
@@ -208,6 +230,7 @@ HostArena::Usage HostArena::usage() const {
     usage.given_bytes = given_bytes_;
     usage.physical_bytes = physical_bytes_;
   }
+  usage.pinned_bytes = pinned_bytes_;
   usage.huge_pages_allowed = HugePagesAllowed();
   const auto begin = reinterpret_cast<uintptr_t>(base_);
   usage.huge_bytes = HugeBytes(begin, begin + mapped_bytes_);

@@ -2,9 +2,12 @@
 // that pages are zeroed by the kernel once and stay in huge pages where it grants them. Physical
 // memory stays under the cap: what is given out, free slots whose pages are kept, and what was
 // touched ahead. Pages are touched a slice ahead of use, or all of them from the start, on whatever
-// thread runs the touches: nobody waits for them. Thread-safe; shared by the blocks in it.
+// thread runs the touches: nobody waits for them. Where a device copies from here, whole frames are
+// pinned for it when they are touched, and unpinned before their pages go. Thread-safe; shared by
+// the blocks in it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -14,6 +17,7 @@
 #include <vector>
 
 #include "store/base/result.h"
+#include "store/device_memory.h"
 
 namespace corpusd {
 
@@ -22,8 +26,9 @@ class HostArena {
   // Runs the function later on another thread. Null: nothing is touched ahead.
   using RunLater = std::function<void(std::function<void()> touch)>;
   struct Options {
-    uint64_t capacity_bytes = 0;  // rounded up to a page
-    RunLater run_later;           // one slice is touched ahead of use
+    uint64_t capacity_bytes = 0;           // rounded up to a page
+    RunLater run_later;                    // one slice is touched ahead of use
+    std::shared_ptr<DeviceMemory> device;  // that copies from here; null: none
   };
   // Takes address space, no memory. kResourceExhausted: there is none.
   static Result<std::shared_ptr<HostArena>> Create(Options options);
@@ -44,6 +49,7 @@ class HostArena {
     uint64_t given_bytes = 0;
     uint64_t physical_bytes = 0;  // at most; never more than the cap
     uint64_t huge_bytes = 0;      // of them in huge pages, as the kernel says
+    uint64_t pinned_bytes = 0;    // for the device
     bool huge_pages_allowed = false;
   };
   // Reads /proc: for reports, not for the data path.
@@ -56,11 +62,14 @@ class HostArena {
   };
   bool MakeRoomLocked(uint64_t bytes);
   struct Slice {
-    uint64_t offset, bytes, releases;
+    uint64_t offset, bytes, releases, pages_released;
   };
   void TouchAheadLocked(std::vector<Slice>* slices);
   void ReleaseAheadLocked();
   void RunTouches(const std::shared_ptr<HostArena>& self, std::vector<Slice> slices) const;
+  void PinSlice(const Slice& slice);
+  // Gives the pages of [offset, offset + bytes) back to the system.
+  void ReleasePages(uint64_t offset, uint64_t bytes);
 
   Options options_;
   std::weak_ptr<HostArena> self_;
@@ -73,6 +82,9 @@ class HostArena {
   uint64_t end_ = 0;             // slots were given out of [0, end_)
   uint64_t touched_ = 0;         // touched, or being touched, up to here; >= end_ or unused
   uint64_t releases_ = 0;        // of pages touched ahead: touches begun before are void
+  std::mutex pin_mutex_;         // after mutex_
+  std::atomic<uint64_t> pages_released_{0};  // times: pins begun before are void
+  std::atomic<uint64_t> pinned_bytes_{0};
 };
 
 }  // namespace corpusd

@@ -23,9 +23,10 @@ BlockRef BlockRef::HeldBy(const std::shared_ptr<const void>& holder) const {
   return BlockRef(std::shared_ptr<const HostBlock>(holder, block_.get()));
 }
 
-HostTier::HostTier(uint64_t capacity_bytes, HostArena::RunLater run_later)
+HostTier::HostTier(uint64_t capacity_bytes, HostArena::RunLater run_later,
+                   std::shared_ptr<DeviceMemory> device)
     : table_("host", "--host-bytes", capacity_bytes) {
-  auto arena = HostArena::Create({capacity_bytes, std::move(run_later)});
+  auto arena = HostArena::Create({capacity_bytes, std::move(run_later), std::move(device)});
   no_arena_ = arena.status();
   if (arena.ok()) arena_ = std::move(*arena);
 }

@@ -40,7 +40,9 @@ class HostBlock final : public TierBlock {
 class HostTier {
  public:
   // run_later: touches memory ahead of its use; null: the first writer of a page waits for it.
-  explicit HostTier(uint64_t capacity_bytes, HostArena::RunLater run_later = nullptr);
+  // device: copies blocks from here, so their memory is pinned for it; null: none does.
+  explicit HostTier(uint64_t capacity_bytes, HostArena::RunLater run_later = nullptr,
+                    std::shared_ptr<DeviceMemory> device = nullptr);
 
   struct Request {
     Digest digest;
@@ -68,6 +70,7 @@ class HostTier {
   std::pair<uint64_t, uint64_t> Drop(std::span<const Digest> digests, bool dry_run) {
     return table_.Drop(digests, dry_run);
   }
+  void SetObserver(StoreObserver* observer) { table_.SetObserver(observer, TierKind::kHost); }
   void SetPins(Pins pins) { table_.SetPins(std::move(pins)); }
   void AddPins(std::span<const Digest> digests, int64_t until_ms) {
     table_.AddPins(digests, until_ms);

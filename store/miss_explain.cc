@@ -1,10 +1,13 @@
 #include "store/miss_explain.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "store/block_store.h"
 #include "store/corpus_chain.h"
+#include "store/miss_explain_tenant.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -53,6 +56,13 @@ std::vector<FieldDifference> DifferencesOf(std::span<const IdentityField> stored
   return differences;
 }
 
+// To whom the report goes; none: to whoever may see all.
+using Asker = std::optional<std::string_view>;
+
+bool MayName(const Asker& asker, std::string_view corpus) {
+  return !asker || TenantOf(corpus) == *asker;
+}
+
 // The corpus that begins with the block, or the one that its root was last used for.
 std::string CorpusOf(const std::vector<CorpusRecord>& corpora, const Digest& first,
                      const RootRecord& root) {
@@ -81,14 +91,14 @@ std::vector<bool> Holes(std::span<const BlockPresence> presence, const CorpusCha
 }
 
 // The same tokens under another root that the store knows.
-Status FindUnderOtherRoot(const BlockStore& store, const MissQuestion& question,
+Status FindUnderOtherRoot(const BlockStore& store, const MissQuestion& question, const Asker& asker,
                           const std::vector<CorpusRecord>& corpora, MissReport* report) {
   const Digest own = ChainRoot(question.identity);
   const size_t first_tokens =
       question.chain == nullptr ? question.block_tokens : question.chain->block(0).tokens;
   const auto ids = question.tokens.first(std::min<size_t>(question.tokens.size(), first_tokens));
   for (const RootRecord& root : store.Roots()) {
-    if (root.root == own) continue;
+    if (root.root == own || !MayName(asker, root.corpus)) continue;
     const Digest first = ExtendChain(root.root, ids);
     ASSIGN_OR_RETURN(const auto presence, store.Presence({&first, 1}));
     if (presence.front() == BlockPresence::kAbsent) continue;
@@ -181,7 +191,10 @@ std::vector<MissRun> ClassifyBlocks(std::span<const Digest> chain,
   return runs;
 }
 
-Result<MissReport> ExplainMiss(const BlockStore& store, const MissQuestion& question) {
+namespace {
+
+Result<MissReport> Explain(const BlockStore& store, const MissQuestion& question,
+                           const Asker& asker) {
   const Digest root = ChainRoot(question.identity);
   const auto chain = question.chain == nullptr
                          ? BuildChain(root, question.tokens, question.block_tokens)
@@ -194,11 +207,23 @@ Result<MissReport> ExplainMiss(const BlockStore& store, const MissQuestion& ques
   report.runs = ClassifyBlocks(chain, presence, store.EvictionNotes(), question.chain);
   if (chain.empty() || report.runs.front().reason != MissReason::kNeverSeen) return report;
   // Nothing of it was ever here under this identity. Under another?
-  const std::vector<CorpusRecord> corpora = store.ListCorpora();
-  RETURN_IF_ERROR(FindUnderOtherRoot(store, question, corpora, &report));
+  std::vector<CorpusRecord> corpora = store.ListCorpora();
+  std::erase_if(corpora, [&](const CorpusRecord& r) { return !MayName(asker, r.name); });
+  RETURN_IF_ERROR(FindUnderOtherRoot(store, question, asker, corpora, &report));
   if (report.other_corpus.empty()) FindByText(question, corpora, &report);
   if (!report.other_corpus.empty()) report.runs.front().reason = MissReason::kIdentity;
   return report;
+}
+
+}  // namespace
+
+Result<MissReport> ExplainMiss(const BlockStore& store, const MissQuestion& question) {
+  return Explain(store, question, std::nullopt);
+}
+
+Result<MissReport> ExplainMissTo(std::string_view tenant, const BlockStore& store,
+                                 const MissQuestion& question) {
+  return Explain(store, question, tenant);
 }
 
 }  // namespace corpusd

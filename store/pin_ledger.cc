@@ -4,6 +4,7 @@
 #include <map>
 
 #include "store/base/units.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -16,13 +17,22 @@ uint64_t WholeBlocks(const CorpusRecord& record) {
   return std::max<uint64_t>(record.chain.size(), record.whole_blocks);
 }
 
+// What it keeps at once, however long it becomes.
+uint64_t MostParts(const CorpusRecord& record, const CorpusPart& part) {
+  return std::min(WholeBlocks(record), part.blocks_max);
+}
+
+uint64_t InPages(uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
+
 bool IsLarger(const PinLedger::Entry* a, const PinLedger::Entry* b) {
   return a->bytes != b->bytes ? a->bytes > b->bytes : a->corpus < b->corpus;
 }
 
-// "'filings' 2.0 GiB (alice), 'mail' 1.0 GiB (bob) and 3 more"
-std::string WhoHoldsWhat(std::vector<const PinLedger::Entry*> entries) {
-  if (entries.empty()) return "no other pin holds anything";
+// "'filings' 2.0 GiB (alice), 'mail' 1.0 GiB (bob) and 3 more", to somebody of this tenant.
+std::string WhoHoldsWhat(std::vector<const PinLedger::Entry*> entries, std::string_view tenant) {
+  std::erase_if(entries,
+                [&](const PinLedger::Entry* entry) { return TenantOf(entry->corpus) != tenant; });
+  if (entries.empty()) return "no other pin of yours holds anything";
   std::sort(entries.begin(), entries.end(), IsLarger);
   std::string text;
   for (size_t i = 0; i < std::min(entries.size(), kNamedMax); ++i) {
@@ -51,7 +61,7 @@ Status CheckClaim(const PinLedger::Entry& wanted,
   return ResourceExhaustedError("cannot pin corpus '" + wanted.corpus + "': it needs " +
                                 FormatBytes(claim.needed_bytes) + ", and of " + claim.limit + " (" +
                                 FormatBytes(claim.limit_bytes) + ") " + FormatBytes(held_bytes) +
-                                " are promised, " + WhoHoldsWhat(others) +
+                                " are promised, " + WhoHoldsWhat(others, TenantOf(wanted.corpus)) +
                                 ": unpin one of them, or raise " + claim.remedy);
 }
 
@@ -65,7 +75,11 @@ bool PinHolds(const CorpusRecord& record, int64_t now_ms) {
 }
 
 uint64_t PinCharge(const CorpusRecord& record) {
-  return WholeBlocks(record) * (record.block_bytes + kPinnedBlockOverheadBytes);
+  uint64_t bytes = WholeBlocks(record) * (record.block_bytes + kPinnedBlockOverheadBytes);
+  for (const CorpusPart& part : record.parts) {
+    bytes += MostParts(record, part) * (part.block_bytes + kPinnedBlockOverheadBytes);
+  }
+  return bytes;
 }
 
 PinLedger::Entry PinLedger::MakeEntry(const CorpusRecord& record) const {
@@ -76,8 +90,10 @@ PinLedger::Entry PinLedger::MakeEntry(const CorpusRecord& record) const {
               PinCharge(record),
               0,
               0};
-  const uint64_t pages = (record.block_bytes + kPageBytes - 1) / kPageBytes;
-  const uint64_t memory_bytes = WholeBlocks(record) * pages * kPageBytes;
+  uint64_t memory_bytes = WholeBlocks(record) * InPages(record.block_bytes);
+  for (const CorpusPart& part : record.parts) {
+    memory_bytes += MostParts(record, part) * InPages(part.block_bytes);
+  }
   if (entry.tier == TierKind::kHost) entry.host_bytes = memory_bytes;
   if (entry.tier == TierKind::kDevice) entry.device_bytes = memory_bytes;
   return entry;

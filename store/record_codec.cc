@@ -32,6 +32,29 @@ CorpusSource DecodeSource(const json& value) {
           value.value("sha256", "")};
 }
 
+json EncodePart(const CorpusPart& part) {
+  json held = json::array();
+  for (const BlockRange& range : part.held) held.push_back({range.first, range.end});
+  return {{"kind", part.kind},
+          {"block_bytes", part.block_bytes},
+          {"sections", part.sections},
+          {"blocks_max", part.blocks_max},
+          {"held", std::move(held)}};
+}
+
+// Throws what the JSON library throws on a member that is absent or of another type.
+CorpusPart DecodePart(const json& value) {
+  CorpusPart part{value.at("kind").get<std::string>(),
+                  value.at("block_bytes").get<uint64_t>(),
+                  value.at("sections").get<uint32_t>(),
+                  value.at("blocks_max").get<uint64_t>(),
+                  {}};
+  for (const json& range : value.at("held")) {
+    part.held.push_back({range.at(0).get<uint64_t>(), range.at(1).get<uint64_t>()});
+  }
+  return part;
+}
+
 void DecodeFields(const json& value, CorpusRecord* record) {
   record->id = value.value("id", uint64_t{0});
   record->generation = value.value("generation", uint64_t{0});
@@ -59,6 +82,9 @@ void DecodeFields(const json& value, CorpusRecord* record) {
   if (const auto rule = value.find("segments"); rule != value.end()) {
     record->segments = {rule->at("window_tokens").get<uint32_t>(),
                         rule->at("overlap_tokens").get<uint32_t>()};
+  }
+  for (const json& part : value.value("parts", json::array())) {
+    record->parts.push_back(DecodePart(part));
   }
 }
 
@@ -143,6 +169,7 @@ std::string EncodeRecord(const CorpusRecord& r) {
     value["segments"] = {{"window_tokens", r.segments.window_tokens},
                          {"overlap_tokens", r.segments.overlap_tokens}};
   }
+  for (const CorpusPart& part : r.parts) value["parts"].push_back(EncodePart(part));
   if (!r.roots.empty()) value["roots"] = r.roots;
   if (!r.replaces.empty()) value["replaces"] = r.replaces;
   // Paths may hold any bytes; those that are not UTF-8 are kept as replacement characters.

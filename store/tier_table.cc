@@ -61,7 +61,13 @@ bool TierTable::EvictLocked(uint64_t needed_bytes) {
     digests.push_back(digest);
   }
   const auto victims = ChooseVictims(candidates, needed_bytes);
-  for (const size_t victim : victims) EraseLocked(entries_.find(digests[victim]));
+  uint64_t payload_bytes = 0;
+  for (const size_t victim : victims) {
+    const auto it = entries_.find(digests[victim]);
+    payload_bytes += it->second.block->payload_bytes();
+    EraseLocked(it);
+  }
+  TellLocked(EvictionReason::kRoom, victims.size(), payload_bytes);
   return !victims.empty();
 }
 
@@ -124,7 +130,18 @@ std::pair<uint64_t, uint64_t> TierTable::Drop(std::span<const Digest> digests, b
     bytes += it->second.block->payload_bytes();
     if (!dry_run) EraseLocked(it);
   }
+  if (!dry_run) TellLocked(EvictionReason::kAsked, blocks, bytes);
   return {blocks, bytes};
+}
+
+void TierTable::SetObserver(StoreObserver* observer, TierKind tier) {
+  const std::lock_guard lock(mutex_);
+  observer_ = observer;
+  tier_ = tier;
+}
+
+void TierTable::TellLocked(EvictionReason reason, uint64_t blocks, uint64_t bytes) const {
+  if (observer_ != nullptr && blocks > 0) observer_->OnEvicted(tier_, reason, blocks, bytes);
 }
 
 void TierTable::SetPins(Pins pins) {

@@ -19,6 +19,7 @@
 #include "store/base/status.h"
 #include "store/block_place.h"
 #include "store/eviction_policy.h"
+#include "store/store_observer.h"
 
 namespace corpusd {
 
@@ -70,6 +71,8 @@ class TierTable {
   void Erase(const Digest& digest);
   // Erases unleased blocks among digests. RETURNS blocks and payload bytes; dry_run only counts.
   std::pair<uint64_t, uint64_t> Drop(std::span<const Digest> digests, bool dry_run);
+  // Who is told of what leaves by Charge and Drop; before the table is used.
+  void SetObserver(StoreObserver* observer, TierKind tier);
   void SetPins(Pins pins);
   // Pins more digests, until the same time (Unix ms; 0: for good).
   void AddPins(std::span<const Digest> digests, int64_t until_ms);
@@ -92,6 +95,7 @@ class TierTable {
   bool PinnedLocked(const Digest& digest, int64_t now_ms) const;
   bool EvictLocked(uint64_t needed_bytes);
   void EraseLocked(Entries::iterator it);
+  void TellLocked(EvictionReason reason, uint64_t blocks, uint64_t bytes) const;
 
   const std::string name_, option_;
   const uint64_t capacity_bytes_;
@@ -101,6 +105,8 @@ class TierTable {
   EvictionPolicy policy_;
   uint64_t block_bytes_ = 4096;  // what a block takes: of the last one that came
   Pins pins_;
+  StoreObserver* observer_ = nullptr;
+  TierKind tier_ = TierKind::kHost;
 };
 
 }  // namespace corpusd

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "client/ctl/cli.h"
 #include "client/ctl/commands.h"
@@ -89,11 +91,20 @@ void PrintDiskUsageTables(const CommandContext& context, const v1::DiskUsageRepl
   PrintPinHolders(context, usage);
   if (usage.corpora().empty()) return;
   context.console.out << '\n';
-  TablePrinter corpora(
-      {{"CORPUS"}, {"DEVICE", Align::kRight}, {"HOST", Align::kRight}, {"DISK", Align::kRight}});
+  const bool parts = std::any_of(usage.corpora().begin(), usage.corpora().end(),
+                                 [](const v1::Corpus& corpus) { return corpus.parts_size() > 0; });
+  std::vector<Column> columns = {
+      {"CORPUS"}, {"DEVICE", Align::kRight}, {"HOST", Align::kRight}, {"DISK", Align::kRight}};
+  if (parts) columns.push_back({"ALL LAYERS KEPT", Align::kRight});
+  TablePrinter corpora(columns);
   for (const v1::Corpus& corpus : usage.corpora()) {
-    corpora.AddRow({corpus.name(), FormatBytes(corpus.device_bytes()),
-                    FormatBytes(corpus.host_bytes()), FormatBytes(corpus.disk_bytes())});
+    std::vector<std::string> cells = {corpus.name(), FormatBytes(corpus.device_bytes()),
+                                      FormatBytes(corpus.host_bytes()),
+                                      FormatBytes(corpus.disk_bytes())};
+    if (parts) {
+      cells.push_back(corpus.parts_size() > 0 ? FormatBytes(corpus.keep_all_bytes()) : "-");
+    }
+    corpora.AddRow(std::move(cells));
   }
   corpora.Print(context.console.out, style);
 }

@@ -43,10 +43,19 @@ struct Arguments {
   bool verbose = false;             // list what is skipped
 
   // ask
-  uint32_t max_tokens = 128;
+  uint32_t max_tokens = 0;  // 0: the daemon's choice
   double temperature = 0;
   uint64_t seed = 0;
   double top_p = 1;
+  uint32_t top_k = 0;  // 0: all
+  double min_p = 0;
+  double repetition_penalty = 1;
+  uint32_t repetition_window = 0;  // 0: the daemon's choice
+  double presence_penalty = 0;
+  double frequency_penalty = 0;
+  std::vector<std::string> stops;
+  uint32_t answers = 1;
+  std::optional<uint32_t> top_logprobs;  // set: the likelihood of every token is printed
   bool no_stream = false;
   bool cite = false;
   bool no_cache = false;
@@ -69,10 +78,18 @@ struct Arguments {
   bool repair = false;
   std::string wait_for = "ready";
 
+  // token
+  std::string role = "reader";
+  std::string tenant;  // empty: the daemon's own
+
   // scrub, export, import, explain-miss
   uint64_t bytes_per_s = 0;  // 0: the daemon's setting
   std::string file;          // "-": stdin or stdout
   bool force = false;        // replace an existing file
+
+  // top; stats: name is a part of the names of metrics
+  bool once = false;
+  std::optional<std::chrono::milliseconds> interval;
 };
 
 }  // namespace corpusd::ctl

@@ -1,7 +1,6 @@
 #include "client/ctl/cli.h"
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 #include <utility>
 
@@ -12,10 +11,6 @@
 
 namespace corpusd::ctl {
 namespace {
-
-// Verbs that later versions have. They must not look as if they worked, nor like a slip of the
-// keyboard.
-constexpr std::array<std::string_view, 2> kLaterVerbs = {"top", "stats"};
 
 ClientError Usage(std::string message) {
   return {kClientInvalidArgument, "usage", std::move(message)};
@@ -37,6 +32,16 @@ std::string FirstWord(const std::vector<std::string>& words) {
     }
   }
   return "";
+}
+
+// As the daemon allows names of tokens and tenants.
+bool IsTokenWord(std::string_view word) {
+  const auto alphanumeric = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  return !word.empty() && word.size() <= 64 && alphanumeric(word.front()) &&
+         std::all_of(word.begin(), word.end(),
+                     [&](char c) { return alphanumeric(c) || c == '_' || c == '-'; });
 }
 
 // What -o says in a line that may not parse.
@@ -122,6 +127,12 @@ ClientResult<Done> Grammar::Finish() {
       return Usage("--timeout: '" + timeout_ + "' is no time; say it as in 500ms, 30s or 5m");
     }
   }
+  if (!interval_.empty()) {
+    arguments_.interval = ParseDuration(interval_);
+    if (!arguments_.interval || arguments_.interval->count() == 0) {
+      return Usage("--interval: '" + interval_ + "' is no time; say it as in 500ms or 5s");
+    }
+  }
   auto ttl = ReadTtl();
   if (!ttl.ok()) return ttl.error();
   const std::string& verb = arguments_.verb;
@@ -140,6 +151,18 @@ ClientResult<Done> Grammar::Finish() {
     return Usage("touch: say --ttl, --priority or both");
   }
   if (verb == "ask" && arguments_.question.empty()) return Usage("ask: the question is empty");
+  if (verb == "token") {
+    const bool good = IsTokenWord(arguments_.name) &&
+                      (arguments_.tenant.empty() || IsTokenWord(arguments_.tenant));
+    if (!good) {
+      return Usage(
+          "token: names have 1 to 64 letters, digits, '_' or '-' and begin with a letter "
+          "or digit");
+    }
+  }
+  for (const std::string& stop : arguments_.stops) {
+    if (stop.empty() || !IsUtf8(stop)) return Usage("--stop: the text is empty or not UTF-8");
+  }
   if (arguments_.top_p <= 0) return Usage("--top-p: must be above 0");
   if (verb == "ingest" || verb == "append" || verb == "update" || verb == "plan") {
     if (arguments_.stdin_name.empty()) return Usage("--stdin-name: the name is empty");
@@ -155,10 +178,6 @@ ClientResult<Done> Grammar::Finish() {
 ParseOutcome Grammar::Parse(const std::vector<std::string>& words) {
   const OutputMode guessed = GuessOutputMode(words);
   const std::string first = FirstWord(words);
-  if (std::find(kLaterVerbs.begin(), kLaterVerbs.end(), first) != kLaterVerbs.end()) {
-    return ParseFailure{
-        {0, "not_in_this_version", "'" + first + "' is not in this version of corpusctl"}, guessed};
-  }
   if (!first.empty() && !words_of_verb_.contains(first)) {
     return ParseFailure{Usage("there is no verb '" + first + "'; 'corpusctl --help' lists them"),
                         guessed};

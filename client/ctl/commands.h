@@ -60,6 +60,12 @@ int RunImport(const CommandContext& context);
 int RunExplainMiss(const CommandContext& context);
 // plan_command.cc
 int RunPlan(const CommandContext& context);
+// token_command.cc
+int RunToken(const CommandContext& context);
+// top_command.cc
+int RunTop(const CommandContext& context);
+// stats_command.cc
+int RunStats(const CommandContext& context);
 // admin_command.cc, too
 int RunVersion(const CommandContext& context);
 int RunCompletion(const CommandContext& context);

@@ -97,6 +97,14 @@ Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
                    {"prefill", FormatDuration(corpus.prefill_seconds()) + " at " +
                                    FormatRate(corpus.prefill_tokens_per_s()) + " tok/s, resumed " +
                                    std::to_string(corpus.prefill_resumed_times()) + " times"}};
+  for (const v1::CorpusPart& part : corpus.parts()) {
+    fields.emplace_back("layers " + part.kind(), FormatBytes(part.bytes()) + ", of " +
+                                                     FormatCount(part.blocks()) + " of " +
+                                                     FormatCount(corpus.blocks()) + " blocks");
+  }
+  if (corpus.parts_size() > 0) {
+    fields.emplace_back("all layers kept", FormatBytes(corpus.keep_all_bytes()));
+  }
   if (corpus.pinned()) {
     fields.emplace_back("pin owner", TextOrDash(corpus.pin_owner()));
     fields.emplace_back("pin reason", TextOrDash(corpus.pin_reason()));

@@ -41,7 +41,8 @@ CorpusPlan ReckonPlan(const PlanText& text, const v1::PlanReply& reply, const st
   }
   plan.rate = rate;
   if (rate && rate->tokens_per_s > 0) {
-    plan.prefill_seconds = static_cast<double>(plan.tokens) / rate->tokens_per_s;
+    plan.prefill_seconds =
+        rate->fixed_seconds + static_cast<double>(plan.tokens) / rate->tokens_per_s;
   }
   // Without the corpus each question prefills all of it, or as much as the model can see.
   plan.cold_tokens = std::min<uint64_t>(plan.tokens, reply.exact_tokens_max());
@@ -69,7 +70,17 @@ std::optional<PrefillRate> MeasuredRate(const v1::ListReply& corpora, const std:
 }
 
 uint64_t FormatBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format) {
-  return plan.blocks * format.block_bytes();
+  uint64_t bytes = plan.blocks * format.block_bytes();
+  for (const v1::PlanPart& part : format.parts()) {
+    bytes += std::min<uint64_t>(plan.blocks, part.blocks_max()) * part.block_bytes();
+  }
+  return bytes;
+}
+
+uint64_t KeepAllBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format) {
+  uint64_t block_bytes = format.block_bytes();
+  for (const v1::PlanPart& part : format.parts()) block_bytes += part.block_bytes();
+  return plan.blocks * block_bytes;
 }
 
 std::string FitIn(const v1::DiskUsageReply& usage, const std::string& tier, uint64_t bytes) {

@@ -24,6 +24,7 @@ struct PlanText {
 struct PrefillRate {
   double tokens_per_s = 0;
   std::string corpus;
+  double fixed_seconds = 0;  // that any corpus takes beside its tokens, as far as is known
 };
 
 struct CorpusPlan {
@@ -48,6 +49,8 @@ std::optional<PrefillRate> MeasuredRate(const v1::ListReply& corpora, const std:
                                         const std::string& model_digest);
 
 uint64_t FormatBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format);
+// The same if layers that see a chunk or a window were kept everywhere; equal without such layers.
+uint64_t KeepAllBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format);
 // Whether so many bytes can be there: "yes", "no", "after eviction" (only if others leave), "none"
 // (there is no such tier). Host and device hold copies, which leave by themselves.
 std::string FitIn(const v1::DiskUsageReply& usage, const std::string& tier, uint64_t bytes);

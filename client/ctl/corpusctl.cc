@@ -38,7 +38,10 @@ constexpr std::array kVerbs = {
     Verb{"import", RunImport},
     Verb{"explain-miss", RunExplainMiss},
     Verb{"plan", RunPlan},
+    Verb{"top", RunTop},
+    Verb{"stats", RunStats},
     Verb{"doctor", RunDoctor},
+    Verb{"token", RunToken},
     Verb{"version", RunVersion},
     Verb{"completion", RunCompletion},
 };

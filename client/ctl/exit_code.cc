@@ -30,7 +30,6 @@ constexpr std::array kRules = {
     ExitCodeRule{"protocol", kExitOther},
     // From corpusctl itself.
     ExitCodeRule{"usage", kExitUsage},
-    ExitCodeRule{"not_in_this_version", kExitUsage},
     ExitCodeRule{"nothing_to_do", kExitNothingToDo},
     ExitCodeRule{"declined", kExitOther},
     ExitCodeRule{"unhealthy", kExitOther},

@@ -21,6 +21,7 @@ Grammar::Grammar() {
   AddJobVerbs();
   AddAdminVerbs();
   AddIntegrityVerbs();
+  AddStatsVerbs();
   app_.footer(
       "Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 not ready, 5 retryable, 6 denied,\n"
       "7 daemon unreachable, 8 quota or space, 9 nothing to do, 10 integrity, 124 timeout,\n"
@@ -135,19 +136,11 @@ void Grammar::AddAskVerb() {
   ask->add_option("QUESTION", arguments_.question, "one word of the shell, so quote it; - is stdin")
       ->required()
       ->type_name("");
-  ask->add_option("--max-tokens", arguments_.max_tokens, "the longest answer, default 128")
+  ask->add_option("--max-tokens", arguments_.max_tokens,
+                  "the longest answer; default 128, less if the model's context has less room")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 24));
-  ask->add_option("--temperature", arguments_.temperature,
-                  "0, the default, is the likeliest answer")
-      ->type_name("T")
-      ->check(CLI::Range(0.0, 100.0));
-  ask->add_option("--seed", arguments_.seed, "for temperatures above 0")
-      ->type_name("N")
-      ->check(CLI::NonNegativeNumber);
-  ask->add_option("--top-p", arguments_.top_p, "sample from the likeliest words that sum to P")
-      ->type_name("P")
-      ->check(CLI::Range(0.0, 1.0));
+  AddSamplingFlags(ask);
   ask->add_flag("--no-stream", arguments_.no_stream, "print the answer when it is complete");
   ask->add_flag("--cite", arguments_.cite, "say which lines of which sources were attended to");
   ask->add_option("--budget", arguments_.budget_tokens,
@@ -159,6 +152,55 @@ void Grammar::AddAskVerb() {
             {"fused", "heads", "lexical"});
   ask->add_flag("--no-cache", arguments_.no_cache,
                 "recompute the corpus: shows what a cold prefill costs");
+}
+
+// In the order in which they act.
+void Grammar::AddSamplingFlags(CLI::App* ask) {
+  ask->add_option("--repetition-penalty", arguments_.repetition_penalty,
+                  "above 1, make words of the question and the answer less likely; default 1")
+      ->type_name("R")
+      ->check(CLI::Range(0.01, 10.0));
+  ask->add_option("--repetition-window", arguments_.repetition_window,
+                  "how many tokens that looks back over, default 64")
+      ->type_name("TOKENS")
+      ->check(CLI::Range(1, 65536));
+  ask->add_option("--presence-penalty", arguments_.presence_penalty,
+                  "make each word that the answer has less likely, once; default 0")
+      ->type_name("P")
+      ->check(CLI::Range(-2.0, 2.0));
+  ask->add_option("--frequency-penalty", arguments_.frequency_penalty,
+                  "the same for each time that it has the word; default 0")
+      ->type_name("P")
+      ->check(CLI::Range(-2.0, 2.0));
+  ask->add_option("--temperature", arguments_.temperature,
+                  "0, the default, is the likeliest answer, and what follows here does nothing")
+      ->type_name("T")
+      ->check(CLI::Range(0.0, 100.0));
+  ask->add_option("--top-k", arguments_.top_k, "sample from the K likeliest words; default 0, all")
+      ->type_name("K")
+      ->check(CLI::Range(0, 1 << 24));
+  ask->add_option("--top-p", arguments_.top_p, "sample from the likeliest words that sum to P")
+      ->type_name("P")
+      ->check(CLI::Range(0.0, 1.0));
+  ask->add_option("--min-p", arguments_.min_p,
+                  "sample from words at least P times as likely as the likeliest; default 0")
+      ->type_name("P")
+      ->check(CLI::Range(0.0, 1.0));
+  ask->add_option("--seed", arguments_.seed, "for temperatures above 0")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  ask->add_option("--stop", arguments_.stops,
+                  "end the answer before this text; may be said several times")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  ask->add_option("-n,--answers", arguments_.answers,
+                  "so many answers, each with a seed of its own; default 1")
+      ->type_name("N")
+      ->check(CLI::Range(1, 16));
+  ask->add_option("--logprobs", arguments_.top_logprobs,
+                  "with -o json, how likely each token was, and the K likeliest in its place")
+      ->type_name("K")
+      ->check(CLI::Range(0, 20));
 }
 
 void Grammar::AddCorpusVerbs() {
@@ -226,6 +268,15 @@ void Grammar::AddAdminVerbs() {
   AddName(verify, "the corpus to check");
   verify->add_flag("--repair", arguments_.repair, "recompute what is damaged or missing");
   AddVerb("doctor", "check the daemon and what it stands on", WordKind::kNone, "corpusctl doctor");
+  CLI::App* token = AddVerb("token", "make a bearer token, and the line that lets a daemon know it",
+                            WordKind::kNone, "corpusctl token dashboard --role reader");
+  AddName(token, "what logs call its user");
+  AddChoice(token, "--role", arguments_.role, "what it may do, default reader",
+            {"reader", "writer", "admin"});
+  token
+      ->add_option("--tenant", arguments_.tenant,
+                   "whose corpora it sees; default: the daemon's own")
+      ->type_name("NAME");
   AddVerb("version", "the versions of corpusctl and of the daemon", WordKind::kNone,
           "corpusctl version -o json");
   const std::vector<std::string> shells = {"bash", "zsh", "fish"};
@@ -266,6 +317,19 @@ void Grammar::AddIntegrityVerbs() {
       ->type_name("FORMAT");
   explain->add_option("--preamble", arguments_.preamble_path, "of the text, read from a file")
       ->type_name("FILE");
+}
+
+void Grammar::AddStatsVerbs() {
+  CLI::App* top = AddVerb("top", "corpora, tiers, jobs and rates, live; q ends it", WordKind::kNone,
+                          "corpusctl top --interval 5s");
+  top->add_flag("--once", arguments_.once, "print one reading and end");
+  top->add_option("--interval", interval_,
+                  "between readings, over which rates are taken; default 2s, of --once 1s")
+      ->type_name("TIME");
+  AddVerb("stats", "what the daemon has counted since its start", WordKind::kNone,
+          "corpusctl stats first_token -o json")
+      ->add_option("PART", arguments_.name, "only metrics that have this in their names")
+      ->type_name("");
 }
 
 }  // namespace corpusd::ctl

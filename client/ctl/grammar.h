@@ -30,11 +30,13 @@ class Grammar {
   void AddSourceFlags(CLI::App* verb, const std::string& paths);
   void AddPlanVerb();
   void AddAskVerb();
+  void AddSamplingFlags(CLI::App* ask);
   void AddCorpusVerbs();
   void AddTierVerbs();
   void AddJobVerbs();
   void AddAdminVerbs();
   void AddIntegrityVerbs();
+  void AddStatsVerbs();
   void AddName(CLI::App* verb, const std::string& what);
   void AddChoice(CLI::App* verb, const std::string& flag, std::string& target,
                  const std::string& description, const std::vector<std::string>& choices);
@@ -54,6 +56,7 @@ class Grammar {
   std::string rate_;
   std::string to_free_;
   std::string max_bytes_;
+  std::string interval_;
   std::map<std::string, WordKind> words_of_verb_;
   std::map<const CLI::Option*, std::vector<std::string>> choices_;
 };

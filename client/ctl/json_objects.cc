@@ -1,30 +1,17 @@
 #include "client/ctl/json_objects.h"
 
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "client/ctl/units.h"
 #include "client/sources/line_label.h"
+#include "client/wire/utf8.h"
 
 namespace corpusd::ctl {
 namespace {
 
-Json TimeOrNull(int64_t time_ms) {
-  return time_ms == 0 ? Json(nullptr) : Json(FormatTimestamp(time_ms));
-}
-
 Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
-Json PinToJson(const v1::Corpus& corpus) {
-  if (!corpus.pinned()) return nullptr;
-  return {{"tier", corpus.pin_tier()},
-          {"expires_at", TimeOrNull(corpus.pin_expires_at_ms())},
-          {"owner", TextOrNull(corpus.pin_owner())},
-          {"reason", TextOrNull(corpus.pin_reason())},
-          {"pinned_at", TimeOrNull(corpus.pinned_at_ms())},
-          {"bytes", corpus.pin_bytes()}};
-}
+Json NumberOrNull(uint64_t number) { return number == 0 ? Json(nullptr) : Json(number); }
 
 Json WriteStateToJson(const v1::WriteState& state) {
   return {{"read_only", state.read_only()},
@@ -55,59 +42,36 @@ Json SelectionToJson(const v1::AskReply& reply) {
           {"select_ms", reply.selection().select_ms()}};
 }
 
-Json QualityToJson(const v1::Corpus& corpus) {
-  if (!corpus.has_quality()) return nullptr;
-  const v1::Quality& quality = corpus.quality();
-  return {{"sample_tokens", quality.sample_tokens()},
-          {"mean_kld", quality.mean_kld()},
-          {"same_top", quality.same_top()},
-          {"limit", quality.limit()}};
+Json LogprobToJson(const v1::TokenLogprob& logprob) {
+  Json bytes = Json::array();
+  for (const char byte : logprob.token()) bytes.push_back(static_cast<uint8_t>(byte));
+  return {{"token", ToUtf8(logprob.token())},
+          {"bytes", std::move(bytes)},
+          {"id", logprob.id()},
+          {"logprob", logprob.logprob()}};
+}
+
+Json AnswersToJson(const v1::AskReply& reply) {
+  Json answers = Json::array();
+  for (const v1::Answer& answer : reply.answers()) {
+    Json logprobs = nullptr;
+    for (const v1::TokenLogprob& token : answer.logprobs()) {
+      Json top = Json::array();
+      for (const v1::TokenLogprob& other : token.top()) top.push_back(LogprobToJson(other));
+      logprobs.push_back(LogprobToJson(token));
+      logprobs.back()["top"] = std::move(top);
+    }
+    answers.push_back({{"index", answer.index()},
+                       {"answer", answer.text()},
+                       {"finish_reason", answer.finish_reason()},
+                       {"stop", TextOrNull(answer.stop())},
+                       {"tokens", answer.tokens()},
+                       {"logprobs", std::move(logprobs)}});
+  }
+  return answers;
 }
 
 }  // namespace
-
-Json CorpusToJson(const v1::Corpus& corpus) {
-  Json sources = Json::array();
-  for (const v1::Source& source : corpus.sources()) {
-    sources.push_back({{"path", source.path()},
-                       {"tokens", source.tokens()},
-                       {"bytes", source.bytes()},
-                       {"digest", source.digest()}});
-  }
-  return {
-      {"name", corpus.name()},
-      {"id", corpus.id()},
-      {"state", corpus.state()},
-      {"mode", corpus.mode()},
-      {"tokens", corpus.tokens()},
-      {"segments", corpus.segments()},
-      {"blocks", corpus.blocks()},
-      {"kv_format", corpus.kv_format()},
-      {"model", {{"name", corpus.model_name()}, {"digest", corpus.model_digest()}}},
-      {"root", corpus.root()},
-      {"bytes",
-       {{"bf16", corpus.bf16_bytes()},
-        {"stored", corpus.stored_bytes()},
-        {"device", corpus.device_bytes()},
-        {"host", corpus.host_bytes()},
-        {"disk", corpus.disk_bytes()}}},
-      {"pinned", PinToJson(corpus)},
-      {"expires_at", TimeOrNull(corpus.expires_at_ms())},
-      {"priority", TextOrNull(corpus.priority())},
-      {"created_at", TimeOrNull(corpus.created_at_ms())},
-      {"last_used_at", TimeOrNull(corpus.last_used_at_ms())},
-      {"prefill",
-       {{"seconds", corpus.prefill_seconds()},
-        {"tokens_per_s", corpus.prefill_tokens_per_s()},
-        {"resumed_times", corpus.prefill_resumed_times()}}},
-      {"quality", QualityToJson(corpus)},
-      {"sources", std::move(sources)},
-      {"roots", corpus.roots()},
-      {"replaces", TextOrNull(corpus.replaces())},
-      {"skipped_files", corpus.skipped_files()},
-      {"error", TextOrNull(corpus.error())},
-  };
-}
 
 Json AskToJson(const v1::AskReply& reply) {
   Json citations = Json::array();
@@ -144,42 +108,8 @@ Json AskToJson(const v1::AskReply& reply) {
       {"attended_tokens", reply.attended_tokens()},
       {"citations", std::move(citations)},
       {"selection", SelectionToJson(reply)},
+      {"answers", AnswersToJson(reply)},
   };
-}
-
-Json JobToJson(const v1::Job& job) {
-  Json object = {
-      {"id", job.id()},
-      {"kind", job.kind()},
-      {"corpus", job.corpus()},
-      {"state", job.state()},
-      {"done_tokens", job.done_tokens()},
-      {"total_tokens", job.total_tokens()},
-      {"reused_tokens", job.reused_tokens()},
-      {"tokens_per_s", job.tokens_per_s()},
-      {"eta_s", job.eta_s() < 0 ? Json(nullptr) : Json(job.eta_s())},
-      {"written_bytes", job.written_bytes()},
-      {"resumed_times", job.resumed_times()},
-      {"failed_times", job.failed_times()},
-      {"retry_at", TimeOrNull(job.retry_at_ms())},
-      {"error", TextOrNull(job.error())},
-      {"created_at", TimeOrNull(job.created_at_ms())},
-      {"started_at", TimeOrNull(job.started_at_ms())},
-      {"finished_at", TimeOrNull(job.finished_at_ms())},
-  };
-  if (!job.has_scrub()) return object;
-  const v1::Scrub& scrub = job.scrub();
-  object["corpus"] = nullptr;
-  object["scrub"] = {{"blocks", scrub.blocks()},
-                     {"total_blocks", scrub.total_blocks()},
-                     {"bytes", scrub.bytes()},
-                     {"damaged", scrub.damaged()},
-                     {"missing", scrub.missing()},
-                     {"repaired", scrub.repaired()},
-                     {"contradictions", scrub.contradictions()},
-                     {"findings", scrub.findings()},
-                     {"bytes_per_s", scrub.bytes_per_s()}};
-  return object;
 }
 
 Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
@@ -196,7 +126,8 @@ Json DiskUsageToJson(const v1::DiskUsageReply& usage) {
     corpora.push_back({{"name", corpus.name()},
                        {"device_bytes", corpus.device_bytes()},
                        {"host_bytes", corpus.host_bytes()},
-                       {"disk_bytes", corpus.disk_bytes()}});
+                       {"disk_bytes", corpus.disk_bytes()},
+                       {"keep_all_bytes", NumberOrNull(corpus.keep_all_bytes())}});
   }
   Json holders = Json::array();
   for (const v1::PinHolder& holder : usage.pin_holders()) {

@@ -4,15 +4,16 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "client/wire/object_json.h"
 #include "corpusd/v1/corpusd.pb.h"
 
 namespace corpusd::ctl {
 
 using Json = nlohmann::ordered_json;
 
-Json CorpusToJson(const v1::Corpus& corpus);
+using corpusd::CorpusToJson;
+using corpusd::JobToJson;
 Json AskToJson(const v1::AskReply& reply);
-Json JobToJson(const v1::Job& job);
 Json DiskUsageToJson(const v1::DiskUsageReply& usage);
 Json VerifyToJson(const std::string& name, const v1::VerifyReply& reply);
 Json DoctorToJson(const v1::DoctorReply& reply);

@@ -17,6 +17,7 @@
 
 namespace {
 
+// NOLINTNEXTLINE(*-avoid-non-const-global-variables): a signal handler can reach nothing else
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "set from a signal handler");
 

@@ -17,8 +17,8 @@ std::string Dump(const nlohmann::ordered_json& value, int indent) {
 }  // namespace
 
 const std::vector<std::string>& OutputModeNames() {
-  static const std::vector<std::string> names = {"table", "wide", "json", "jsonl", "yaml", "name"};
-  return names;
+  static const std::vector<std::string> kNames = {"table", "wide", "json", "jsonl", "yaml", "name"};
+  return kNames;
 }
 
 std::optional<OutputMode> ParseOutputMode(std::string_view name) {

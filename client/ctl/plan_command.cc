@@ -1,8 +1,12 @@
 // plan: what a corpus of some paths would take, before it is paid for.
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "client/ctl/commands.h"
 #include "client/ctl/corpus_plan.h"
@@ -67,28 +71,46 @@ ClientResult<PlanAnswers> AskDaemon(CorpusClient& client, const std::string& sam
   return answers;
 }
 
+// A little of the sample, taken evenly, as documents of the corpus's mean size: short documents and
+// the windows of long ones cost more a token than others.
+// RETURNS false if the call has failed.
+bool WriteLittle(const std::string& sample, const PlanText& text, IngestWriter& writer) {
+  const size_t mean = std::max<size_t>(text.text_bytes / std::max<uint64_t>(text.documents, 1), 1);
+  const size_t document = std::min(mean, kMeasuredBytes);
+  const size_t documents = std::min(kMeasuredBytes, sample.size()) / document;
+  for (size_t i = 0; i < std::max<size_t>(documents, 1); ++i) {
+    const size_t at = documents < 2 ? 0 : i * (sample.size() - document) / (documents - 1);
+    const bool taken = writer.BeginSource("sample-" + std::to_string(i)) &&
+                       writer.Write(std::string_view(sample).substr(at, document)) &&
+                       writer.EndSource();
+    if (!taken) return false;
+  }
+  return true;
+}
+
 // Prefills a little of the sample as a corpus of its own, and removes it.
 ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sample,
-                                  const std::string& mode) {
+                                  const PlanText& text, const std::string& mode) {
+  const auto start = std::chrono::steady_clock::now();
   v1::IngestBegin begin;
   begin.set_name("plan-" + std::to_string(getpid()));
   begin.set_mode(mode);
   begin.set_priority("low");
   begin.set_ttl_ms(kMeasuredTtlMs);
   client.set_timeout(std::chrono::milliseconds(0));
-  auto reply = client.Ingest(begin, [&](IngestWriter& writer) {
-    return writer.BeginSource("sample") &&
-           writer.Write(std::string_view(sample).substr(0, kMeasuredBytes)) && writer.EndSource();
-  });
+  auto reply =
+      client.Ingest(begin, [&](IngestWriter& writer) { return WriteLittle(sample, text, writer); });
   if (!reply.ok()) return reply.error();
   auto job = client.WatchJob(reply->job().id(), nullptr);
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
   auto corpus = client.Show(begin.name());
   (void)client.Remove(begin.name());  // where that fails its ttl does it
   if (!job.ok()) return job.error();
   auto ended = CheckJobEnd(*job);
   if (!ended.ok()) return ended.error();
   if (!corpus.ok()) return corpus.error();
-  return PrefillRate{corpus->prefill_tokens_per_s(), "a sample"};
+  return PrefillRate{corpus->prefill_tokens_per_s(), "a sample",
+                     std::max(0.0, spent.count() - corpus->prefill_seconds())};
 }
 
 Json FormatsToJson(const CorpusPlan& plan, const PlanAnswers& answers) {
@@ -97,6 +119,7 @@ Json FormatsToJson(const CorpusPlan& plan, const PlanAnswers& answers) {
     const uint64_t bytes = FormatBytesOf(plan, format);
     formats.push_back({{"name", format.name()},
                        {"bytes", bytes},
+                       {"keep_all_bytes", KeepAllBytesOf(plan, format)},
                        {"fits",
                         {{"device", FitIn(answers.usage, "device", bytes)},
                          {"host", FitIn(answers.usage, "host", bytes)},
@@ -111,6 +134,7 @@ Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
   if (plan.rate) {
     prefill = {{"seconds", plan.prefill_seconds},
                {"tokens_per_s", plan.rate->tokens_per_s},
+               {"fixed_seconds", plan.rate->fixed_seconds},
                {"measured_on", plan.rate->corpus}};
   }
   return {{"documents", plan.text.documents},
@@ -127,6 +151,29 @@ Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
           {"break_even_questions",
            plan.break_even_questions == 0 ? Json(nullptr) : Json(plan.break_even_questions)},
           {"skipped", SkippedToJson(skipped)}};
+}
+
+// Of a model whose layers do not all see everything: beside what keeping all of them would take.
+void PrintFormats(const CommandContext& context, const CorpusPlan& plan,
+                  const PlanAnswers& answers) {
+  const v1::PlanReply& reply = answers.plan;
+  const bool parts = reply.formats_size() > 0 && reply.formats(0).parts_size() > 0;
+  std::vector<Column> columns = {{"FORMAT"}, {"SIZE", Align::kRight}};
+  if (parts) columns.push_back({"ALL LAYERS KEPT", Align::kRight});
+  for (const char* tier : {"DEVICE", "HOST", "DISK"}) columns.push_back({tier});
+  TablePrinter table(columns);
+  for (const v1::PlanFormat& format : reply.formats()) {
+    const uint64_t bytes = FormatBytesOf(plan, format);
+    const bool usual = format.name() == reply.default_format();
+    std::vector<std::string> cells = {format.name() + (usual ? " (default)" : ""),
+                                      FormatBytes(bytes)};
+    if (parts) cells.push_back(FormatBytes(KeepAllBytesOf(plan, format)));
+    for (const char* tier : {"device", "host", "disk"}) {
+      cells.push_back(FitIn(answers.usage, tier, bytes));
+    }
+    table.AddRow(std::move(cells));
+  }
+  table.Print(context.console.out, StyleOf(context));
 }
 
 void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const PlanAnswers& answers) {
@@ -156,15 +203,7 @@ void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const Plan
   }
   PrintFields(context.console.out, fields, StyleOf(context));
   context.console.out << '\n';
-  TablePrinter table({{"FORMAT"}, {"SIZE", Align::kRight}, {"DEVICE"}, {"HOST"}, {"DISK"}});
-  for (const v1::PlanFormat& format : reply.formats()) {
-    const uint64_t bytes = FormatBytesOf(plan, format);
-    const bool usual = format.name() == reply.default_format();
-    table.AddRow({format.name() + (usual ? " (default)" : ""), FormatBytes(bytes),
-                  FitIn(answers.usage, "device", bytes), FitIn(answers.usage, "host", bytes),
-                  FitIn(answers.usage, "disk", bytes)});
-  }
-  table.Print(context.console.out, StyleOf(context));
+  PrintFormats(context, plan, answers);
 }
 
 ClientResult<Done> CheckModel(const Arguments& arguments, const v1::PlanReply& reply) {
@@ -204,7 +243,7 @@ int RunPlan(const CommandContext& context) {
   const std::string mode = ReckonPlan(text, answers->plan, arguments.mode, std::nullopt).mode;
   auto rate = MeasuredRate(answers->corpora, mode, answers->plan.model_digest());
   if (arguments.measure) {
-    auto measured = Measure(**client, sample, mode);
+    auto measured = Measure(**client, sample, text, mode);
     if (!measured.ok()) return Fail(context, measured.error());
     rate = *measured;
   }

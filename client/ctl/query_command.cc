@@ -113,11 +113,32 @@ v1::AskRequest MakeRequest(const Arguments& arguments, std::string question) {
   request.set_temperature(arguments.temperature);
   request.set_seed(arguments.seed);
   request.set_top_p(arguments.top_p);
+  request.set_top_k(arguments.top_k);
+  request.set_min_p(arguments.min_p);
+  request.set_repetition_penalty(arguments.repetition_penalty);
+  request.set_repetition_window(arguments.repetition_window);
+  request.set_presence_penalty(arguments.presence_penalty);
+  request.set_frequency_penalty(arguments.frequency_penalty);
+  request.mutable_stop()->Assign(arguments.stops.begin(), arguments.stops.end());
+  request.set_n(arguments.answers);
+  request.set_logprobs(arguments.top_logprobs.has_value());
+  request.set_top_logprobs(arguments.top_logprobs.value_or(0));
   request.set_cite(arguments.cite);
   request.set_no_cache(arguments.no_cache);
   request.set_budget_tokens(arguments.budget_tokens);
   request.set_retrieval(arguments.retrieval);
   return request;
+}
+
+// Several answers, one below the other.
+void PrintAnswers(AnswerPrinter& printer, const v1::AskReply& reply) {
+  for (const v1::Answer& answer : reply.answers()) {
+    if (answer.index() > 0) printer.Print("\n");
+    printer.Print("--- answer " + std::to_string(answer.index() + 1) + " of " +
+                  std::to_string(reply.answers_size()) + "\n");
+    printer.Print(answer.text());
+    printer.Finish();
+  }
 }
 
 // The answer as people read it, with the statistics on stderr.
@@ -139,7 +160,7 @@ int RunAsk(const CommandContext& context) {
   if (!client.ok()) return Fail(context, client.error());
 
   const bool structured = IsStructured(arguments.output);
-  const bool streams = !structured && !arguments.no_stream;
+  const bool streams = !structured && !arguments.no_stream && arguments.answers == 1;
   AnswerPrinter printer(context.console);
   bool started = false;
   std::function<bool(std::string_view)> on_text;
@@ -157,8 +178,12 @@ int RunAsk(const CommandContext& context) {
   if (structured) {
     PrintStructured(context.console.out, arguments.output, AskToJson(*reply));
   } else {
-    if (!streams) printer.Print(reply->answer());
-    printer.Finish();
+    if (reply->answers_size() > 1) {
+      PrintAnswers(printer, *reply);
+    } else {
+      if (!streams) printer.Print(reply->answer());
+      printer.Finish();
+    }
     PrintPlainEnd(context, *reply);
   }
   if (reply->finish_reason() != "cancelled") return kExitOk;

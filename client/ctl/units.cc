@@ -7,6 +7,8 @@
 #include <ctime>
 #include <utility>
 
+#include "client/wire/object_json.h"
+
 namespace corpusd::ctl {
 namespace {
 
@@ -133,14 +135,7 @@ std::string FormatAge(int64_t then_ms, int64_t now_ms) {
   return past ? length + " ago" : "in " + length;
 }
 
-std::string FormatTimestamp(int64_t time_ms) {
-  const time_t seconds = static_cast<time_t>(time_ms / 1000 - (time_ms % 1000 < 0 ? 1 : 0));
-  std::tm parts{};
-  if (gmtime_r(&seconds, &parts) == nullptr) return "-";
-  char text[64];
-  if (std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0) return "-";
-  return text;
-}
+std::string FormatTimestamp(int64_t time_ms) { return TimestampText(time_ms); }
 
 std::optional<std::chrono::milliseconds> ParseDuration(std::string_view text) {
   if (text.empty()) return std::nullopt;

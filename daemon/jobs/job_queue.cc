@@ -286,6 +286,7 @@ void JobQueue::Finish(Entry& entry, JobState state, const std::string& error) {
   entry.record.finished_at_ms = now_ms_();
   Persist(entry.record);
   LogJob(entry.record);
+  if (options_.on_ended) options_.on_ended(entry.record);
   Tell(entry, true);
   std::erase_if(subscriptions_,
                 [&](const auto& item) { return item.second.job_id == entry.record.id; });

@@ -32,6 +32,8 @@ struct JobQueueOptions {
   std::chrono::milliseconds watch_interval{200};
   // Called by a scrub before each block: returns when questions leave room. May be empty.
   std::function<void(const std::stop_token&)> yield;
+  // Told of each job that ends, with the queue locked: as a Watcher. May be empty.
+  std::function<void(const JobRecord&)> on_ended;
 };
 
 class JobQueue {

@@ -61,7 +61,8 @@ Status ScrubPass::Run(ScrubState* state, const std::function<void()>& on_progres
   };
   uint64_t left = 0;
   for (size_t i = 0; i < corpora.size(); ++i) {
-    if (corpora[i].id >= state->corpus_id) left += left_of(i).size();
+    if (corpora[i].id < state->corpus_id) continue;
+    left += left_of(i).size() + HeldParts(corpora[i]).size();
   }
   state->total_blocks = state->blocks + left;
   for (size_t i = 0; i < corpora.size(); ++i) {
@@ -88,13 +89,35 @@ Status ScrubPass::ScrubCorpus(const CorpusRecord& record, std::span<const size_t
   for (const size_t i : blocks) {
     if (yield_) yield_(stop_);
     if (!Pace(record.block_bytes)) return CancelledError("the scrub was stopped");
-    ASSIGN_OR_RETURN(const bool same, ScrubBlock(record, i));
-    if (!same) return OkStatus();
+    ASSIGN_OR_RETURN(const Reading reading, ReadOne(record.chain[i], BlockText(record, i), [&] {
+                       const auto now = store_.GetCorpus(record.name);
+                       return now.ok() && i < now->chain.size() && now->chain[i] == record.chain[i];
+                     }));
+    if (reading == Reading::kChanged) return OkStatus();
     ++state_->blocks;
     state_->block = i + 1;
     done();
   }
+  RETURN_IF_ERROR(ScrubParts(record, done));
   if (state_->repair_due) Repair(record);
+  return OkStatus();
+}
+
+// All of them each time: they are few, and a pass that was stopped goes on behind the chain.
+Status ScrubPass::ScrubParts(const CorpusRecord& record, const std::function<void()>& done) {
+  for (const HeldPart& held : HeldParts(record)) {
+    const CorpusPart& part = record.parts[held.part];
+    if (yield_) yield_(stop_);
+    if (!Pace(part.block_bytes)) return CancelledError("the scrub was stopped");
+    const std::string what = BlockText(record, held.block) + ", part " + part.kind;
+    ASSIGN_OR_RETURN(const Reading reading, ReadOne(held.digest, what, [&] {
+                       const auto now = store_.GetCorpus(record.name);
+                       return now.ok() && now->id == record.id && now->parts == record.parts;
+                     }));
+    if (reading == Reading::kChanged) return OkStatus();
+    ++state_->blocks;
+    done();
+  }
   return OkStatus();
 }
 
@@ -128,21 +151,20 @@ void ScrubPass::CheckMetadata(const CorpusRecord& record) {
   if (stored.code() == StatusCode::kCorruption) wrong(stored.message());
 }
 
-Result<bool> ScrubPass::ScrubBlock(const CorpusRecord& record, size_t index) {
+Result<ScrubPass::Reading> ScrubPass::ReadOne(const Digest& digest, const std::string& what,
+                                              const std::function<bool()>& still_named) {
   uint32_t sections = 0;
-  const Digest& digest = record.chain[index];
   const Status read = store_.ReadBlock(digest, &payload_, &sections);
   if (read.ok()) {
     state_->bytes += payload_.size();
-    return true;
+    return Reading::kDone;
   }
   if (read.code() != StatusCode::kCorruption && read.code() != StatusCode::kNotFound) return read;
-  const auto now = store_.GetCorpus(record.name);
-  if (!now.ok() || index >= now->chain.size() || now->chain[index] != digest) return false;
+  if (!still_named()) return Reading::kChanged;
   ++(read.code() == StatusCode::kCorruption ? state_->damaged : state_->missing);
-  state_->Note(BlockText(record, index) + ": " + read.message());
+  state_->Note(what + ": " + read.message());
   state_->repair_due = true;
-  return true;
+  return Reading::kDone;
 }
 
 void ScrubPass::Repair(const CorpusRecord& record) {

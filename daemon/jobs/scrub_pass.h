@@ -34,8 +34,12 @@ class ScrubPass {
                      const std::function<void()>& done);
   // Everything that can be said without reading payload.
   void CheckMetadata(const CorpusRecord& record);
-  // RETURNS false if the corpus is not what it was: the rest is left to the next scrub.
-  Result<bool> ScrubBlock(const CorpusRecord& record, size_t index);
+  // Blocks of the layers that do not see everything.
+  Status ScrubParts(const CorpusRecord& record, const std::function<void()>& done);
+  // kChanged: the corpus is not what it was, so that the rest is left to the next scrub.
+  enum class Reading : uint8_t { kDone, kChanged };
+  Result<Reading> ReadOne(const Digest& digest, const std::string& what,
+                          const std::function<bool()>& still_named);
   void Repair(const CorpusRecord& record);
   void CheckCatalogue();
   // Waits until `bytes` more are within the rate. RETURNS false if stopped.

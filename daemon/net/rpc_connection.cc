@@ -34,7 +34,7 @@ class Connection : public RpcConnection, public std::enable_shared_from_this<Con
         options_(options),
         decoder_(options.frame_bytes_max),
         on_closed_(std::move(on_closed)),
-        peer_(PeerOf(descriptor)) {}
+        peer_(options.peer_of(descriptor)) {}
 
   void OpenSession(const Services& services);
   void Start() override;

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 
+#include "daemon/rpc/peer.h"
 #include "daemon/rpc/services.h"
 
 namespace boost::asio {
@@ -19,6 +20,7 @@ class io_context;
 namespace corpusd {
 
 struct ConnectionOptions {
+  std::function<Peer(int descriptor)> peer_of = PeerOf;  // who is at the other end
   size_t frame_bytes_max = size_t{16} << 20;
   // A client may leave this much unread for as long as it likes, more for write_stall, and never
   // queued_bytes_max.

@@ -16,6 +16,8 @@ class SocketFile {
   // Makes missing folders on the way (0750). kAlreadyExists if a daemon listens there,
   // kFailedPrecondition if the path is something else than a socket, kIoError otherwise.
   static Result<SocketFile> Listen(const std::string& path, unsigned mode);
+  // A descriptor that listens already; its file is somebody else's and stays.
+  static SocketFile Adopt(int descriptor) { return SocketFile({}, descriptor); }
   SocketFile(SocketFile&& other) noexcept;
   SocketFile& operator=(SocketFile&&) = delete;
   // Removes the file if it is still this socket's, and closes the descriptor unless it was

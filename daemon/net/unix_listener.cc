@@ -15,6 +15,8 @@
 #include <utility>
 
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/net/inherited_socket.h"
 #include "daemon/net/socket_file.h"
 
 namespace corpusd {
@@ -143,7 +145,9 @@ class Listener : public UnixListener {
       std::lock_guard lock(mutex_);
       count_ = connections_.size();
     }
+    services_.metrics.OnConnected("rpc");
     if (open >= options_.connections_max) {
+      services_.metrics.OnRefusedConnection("rpc");
       connection->Refuse(UnavailableError(std::to_string(open) +
                                           " clients are connected, which is the limit; try again "
                                           "later or raise max_connections"));
@@ -153,7 +157,7 @@ class Listener : public UnixListener {
   }
 
   void Forget(uint64_t id) {
-    connections_.erase(id);
+    if (connections_.erase(id) > 0) services_.metrics.OnDisconnected("rpc");
     {
       std::lock_guard lock(mutex_);
       count_ = connections_.size();
@@ -181,6 +185,9 @@ class Listener : public UnixListener {
 
 Result<std::unique_ptr<UnixListener>> UnixListener::Open(const ListenerOptions& options,
                                                          const Services& services) {
+  if (const auto inherited = InheritedUnixListener(options.socket_path)) {
+    return std::make_unique<Listener>(options, services, SocketFile::Adopt(*inherited));
+  }
   ASSIGN_OR_RETURN(SocketFile file, SocketFile::Listen(options.socket_path, options.socket_mode));
   return std::make_unique<Listener>(options, services, std::move(file));
 }

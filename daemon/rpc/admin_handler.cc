@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 
 #include "client/wire/utf8.h"
+#include "daemon/access/tenant_quota.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/version.h"
@@ -15,9 +17,11 @@ namespace {
 
 constexpr std::chrono::milliseconds kProgressInterval{100};
 
-void FillPins(const Services& services, v1::DiskUsageReply* reply) {
+void FillPins(const Services& services, const Principal& principal, v1::DiskUsageReply* reply) {
   PinLedger ledger(services.now_ms());
-  for (const CorpusRecord& record : services.store.ListCorpora()) ledger.Add(record);
+  for (const CorpusRecord& record : services.store.ListCorpora()) {
+    if (MaySee(principal, record.name)) ledger.Add(record);
+  }
   for (const PinLedger::Holding& holding : ledger.Holdings()) {
     v1::PinHolder* holder = reply->add_pin_holders();
     holder->set_owner(holding.owner);
@@ -100,12 +104,38 @@ Result<v1::Response> HandleDiskUsage(const Services& services) {
     *corpus = DescribeCorpus(services, record);
     corpus->clear_sources();
   }
-  FillPins(services, reply);
+  FillPins(services, kSeesAll, reply);
   FillWriteState(services.store.write_gate().state(), reply->mutable_write_state());
   FillEvictions(services, reply->mutable_evictions());
   for (const LeaseInfo& lease : services.store.leases().List()) {
     FillLease(lease, reply->add_leases());
   }
+  return response;
+}
+
+Result<v1::Response> HandleTenantUsage(const Services& services, const Principal& principal) {
+  v1::Response response;
+  v1::DiskUsageReply* reply = response.mutable_disk_usage();
+  const uint64_t used = TenantBytes(services.store, principal.tenant);
+  const uint64_t quota = services.access.table()->QuotaOf(principal.tenant);
+  const uint64_t capacity = quota == 0 ? services.options.disk_bytes : quota;
+  v1::Tier* const disk = reply->add_tiers();
+  disk->set_name("disk");
+  disk->set_capacity_bytes(capacity);
+  disk->set_used_bytes(used);
+  disk->set_free_bytes(capacity - std::min(capacity, used));
+  for (const CorpusRecord& record : services.store.ListCorpora()) {
+    if (!MaySee(principal, record.name)) continue;
+    v1::Corpus* const corpus = reply->add_corpora();
+    *corpus = DescribeCorpus(services, record);
+    corpus->clear_sources();
+    if (PinHolds(record, services.now_ms())) {
+      disk->set_pinned_bytes(disk->pinned_bytes() + PinCharge(record));
+    }
+  }
+  FillPins(services, principal, reply);
+  reply->mutable_write_state()->set_read_only(services.store.write_gate().state().read_only);
+  reply->mutable_evictions()->set_automatic(services.options.evict_disk);
   return response;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "corpusd/v1/corpusd.pb.h"
+#include "daemon/access/principal.h"
 #include "daemon/rpc/call.h"
 #include "daemon/rpc/services.h"
 
@@ -13,6 +14,8 @@ namespace corpusd {
 v1::Response HandlePing(const Services& services);
 v1::Response HandleVersion(const Services& services);
 Result<v1::Response> HandleDiskUsage(const Services& services);
+// The same for somebody who sees one tenant: its corpora, its pins, what it takes of its quota.
+Result<v1::Response> HandleTenantUsage(const Services& services, const Principal& principal);
 // Streams Progress, then answers the call.
 void RunVerify(const Services& services, const std::shared_ptr<Call>& call,
                const v1::VerifyRequest& request);

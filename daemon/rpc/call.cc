@@ -7,8 +7,7 @@
 
 namespace corpusd {
 
-Call::Call(uint64_t id, std::shared_ptr<ResponseSink> sink, TimerQueue& timers,
-           std::function<void()> on_end)
+Call::Call(uint64_t id, std::shared_ptr<ResponseSink> sink, TimerQueue& timers, OnEnd on_end)
     : id_(id), sink_(std::move(sink)), timers_(timers), on_end_(std::move(on_end)) {}
 
 Call::~Call() {
@@ -59,7 +58,7 @@ void Call::Finish(v1::Response response) {
 void Call::Fail(const Status& status) { End(ErrorResponse(id_, status)); }
 
 void Call::End(v1::Response response) {
-  std::function<void()> on_end;
+  OnEnd on_end;
   uint64_t timer_id = 0;
   {
     std::lock_guard lock(mutex_);
@@ -70,7 +69,7 @@ void Call::End(v1::Response response) {
   }
   if (timer_id != 0) timers_.Cancel(timer_id);
   // The id is free before the client can know that the call has ended, for it may use it again.
-  if (on_end) on_end();
+  if (on_end) on_end(static_cast<StatusCode>(response.error().code()));
   sink_->Send(response);
 }
 

@@ -10,6 +10,8 @@
 #include <mutex>
 #include <optional>
 #include <stop_token>
+#include <string>
+#include <utility>
 
 #include "corpusd/v1/corpusd.pb.h"
 #include "daemon/timer_queue.h"
@@ -27,14 +29,18 @@ class ResponseSink {
 
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  // on_end is called once, before the last response goes out.
-  Call(uint64_t id, std::shared_ptr<ResponseSink> sink, TimerQueue& timers,
-       std::function<void()> on_end);
+  // Told how the call ended, once, before the last response goes out.
+  using OnEnd = std::function<void(StatusCode code)>;
+  Call(uint64_t id, std::shared_ptr<ResponseSink> sink, TimerQueue& timers, OnEnd on_end);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
   uint64_t id() const { return id_; }
+  // What log lines call it, the same in all of them: "rpc-7-12", or an X-Request-Id. Set before any
+  // other thread has the call.
+  const std::string& label() const { return label_; }
+  void set_label(std::string label) { label_ = std::move(label); }
   std::stop_token stop_token() const { return stop_.get_token(); }
   std::chrono::steady_clock::time_point came_at() const { return came_at_; }
   bool ended() const;
@@ -61,6 +67,7 @@ class Call : public std::enable_shared_from_this<Call> {
   void End(v1::Response response);
 
   const uint64_t id_;
+  std::string label_;
   const std::chrono::steady_clock::time_point came_at_ = std::chrono::steady_clock::now();
   const std::shared_ptr<ResponseSink> sink_;
   TimerQueue& timers_;
@@ -69,7 +76,7 @@ class Call : public std::enable_shared_from_this<Call> {
   bool begun_ = false;
   bool ended_ = false;
   uint64_t timer_id_ = 0;
-  std::function<void()> on_end_;
+  OnEnd on_end_;
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;
 };
 

@@ -18,15 +18,23 @@ Status RefuseWhileJobRuns(const Services& services, const std::string& name, con
                                  " prefills it; wait for it or cancel it: corpusctl cancel " + id);
 }
 
+Status CheckGeneration(const CorpusRecord& record, uint64_t wanted) {
+  if (wanted == 0 || wanted == record.generation) return OkStatus();
+  return {StatusCode::kAborted, "corpus '" + record.name + "' has changed: it is at generation " +
+                                    std::to_string(record.generation) + ", the request wants " +
+                                    std::to_string(wanted)};
+}
+
 v1::Corpus DescribeCorpus(const Services& services, const CorpusRecord& record) {
   return ToMessage(record, services.store.UsageOf(record), services.engine.model(),
                    services.jobs.ActiveJob(record.name), services.now_ms());
 }
 
-Result<v1::Response> HandleList(const Services& services) {
+Result<v1::Response> HandleList(const Services& services, const Principal& principal) {
   v1::Response response;
   v1::ListReply* reply = response.mutable_list();
   for (const CorpusRecord& record : services.store.ListCorpora()) {
+    if (!MaySee(principal, record.name)) continue;
     *reply->add_corpora() = DescribeCorpus(services, record);
     // A list is an overview: `show` has the sources, which may be thousands.
     reply->mutable_corpora(reply->corpora_size() - 1)->clear_sources();
@@ -62,6 +70,7 @@ Status RemoveCompanions(const Services& services, const std::string& name,
 Result<v1::Response> HandleRemove(const Services& services, const Peer& peer,
                                   const v1::RemoveRequest& request, const std::stop_token& stop) {
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
+  RETURN_IF_ERROR(CheckGeneration(record, request.if_generation()));
   RETURN_IF_ERROR(CheckMayChangePin(record, peer, services.now_ms()));
   RETURN_IF_ERROR(services.jobs.CancelAndWait(record.name, stop));
   RETURN_IF_ERROR(RemoveCompanions(services, record.name, stop));
@@ -81,11 +90,28 @@ Result<v1::Response> HandleRename(const Services& services, const v1::RenameRequ
   return response;
 }
 
-Result<v1::Response> HandleJobs(const Services& services) {
+namespace {
+
+// A scrub is of all tenants' blocks.
+bool MaySeeJob(const Principal& principal, const JobRecord& job) {
+  return principal.IsOperator() || (!job.scrub && MaySee(principal, job.corpus));
+}
+
+}  // namespace
+
+Result<v1::Response> HandleJobs(const Services& services, const Principal& principal) {
   v1::Response response;
   v1::JobsReply* reply = response.mutable_jobs();
-  for (const JobRecord& job : services.jobs.List()) *reply->add_jobs() = ToMessage(job);
+  for (const JobRecord& job : services.jobs.List()) {
+    if (MaySeeJob(principal, job)) *reply->add_jobs() = ToMessage(job);
+  }
   return response;
+}
+
+Status CheckMaySeeJob(const Services& services, const Principal& principal, uint64_t id) {
+  const Result<JobRecord> job = services.jobs.Get(id);
+  if (!job.ok() || MaySeeJob(principal, *job)) return OkStatus();
+  return NotFoundError("job " + std::to_string(id) + " does not exist");
 }
 
 Result<v1::Response> HandleJob(const Services& services, const v1::JobRequest& request) {

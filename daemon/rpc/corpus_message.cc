@@ -4,7 +4,9 @@
 #include <string>
 
 #include "client/wire/utf8.h"
+#include "daemon/access/tenant_name.h"
 #include "store/pin_ledger.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -29,6 +31,10 @@ bool IsNameCharacter(char c) {
 }  // namespace
 
 Status CheckCorpusName(std::string_view name) {
+  // Who may say a tenant is decided before (daemon/access/request_scope.h).
+  if (const std::string_view tenant = TenantOf(name); IsTenantName(tenant)) {
+    name.remove_prefix(tenant.size() + 1);
+  }
   const bool good = !name.empty() && name.size() <= kNameBytesMax && name[0] != '.' &&
                     name[0] != '-' && std::all_of(name.begin(), name.end(), IsNameCharacter);
   if (good) return OkStatus();
@@ -67,6 +73,7 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   v1::Corpus message;
   message.set_name(record.name);
   message.set_id(record.id);
+  message.set_generation(record.generation);
   message.set_state(std::string(CorpusStateText(record.state)));
   message.set_mode(record.mode);
   message.set_tokens(record.tokens);
@@ -78,6 +85,16 @@ v1::Corpus ToMessage(const CorpusRecord& record, const CorpusUsage& usage,
   message.set_root(record.root.Hex());
   message.set_bf16_bytes(record.bf16_bytes);
   message.set_stored_bytes(usage.stored_bytes);
+  uint64_t all_bytes = record.block_bytes;
+  for (const CorpusPart& part : record.parts) {
+    v1::CorpusPart* out = message.add_parts();
+    out->set_kind(part.kind);
+    for (const BlockRange& range : part.held)
+      out->set_blocks(out->blocks() + range.end - range.first);
+    out->set_bytes(out->blocks() * part.block_bytes);
+    all_bytes += part.block_bytes;
+  }
+  if (!record.parts.empty()) message.set_keep_all_bytes(record.chain.size() * all_bytes);
   message.set_device_bytes(usage.device_bytes);
   message.set_host_bytes(usage.host_bytes);
   message.set_disk_bytes(usage.disk_bytes);

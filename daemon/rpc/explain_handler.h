@@ -3,11 +3,12 @@
 #pragma once
 
 #include "corpusd/v1/corpusd.pb.h"
+#include "daemon/access/principal.h"
 #include "daemon/rpc/services.h"
 
 namespace corpusd {
 
-Result<v1::Response> HandleExplainMiss(const Services& services,
+Result<v1::Response> HandleExplainMiss(const Services& services, const Principal& principal,
                                        const v1::ExplainMissRequest& request);
 
 }  // namespace corpusd

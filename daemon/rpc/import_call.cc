@@ -2,9 +2,11 @@
 
 #include <string>
 
+#include "daemon/access/tenant_quota.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -46,10 +48,16 @@ Status ImportCall::Begin(const v1::ImportBegin& begin) {
   // then, too.
   RETURN_IF_ERROR(CheckMayImport(peer_));
   if (!begin.name().empty()) RETURN_IF_ERROR(CheckTarget(services_, begin.name()));
+  const std::string tenant(TenantOf(begin.name()));
   importer_ = std::make_unique<BundleImporter>(
       services_.store,
-      [this](const BundleHead& head) {
-        return services_.engine.ShapeOf(head.kv_format, head.segments);
+      [this, tenant](const BundleHead& head) -> Result<CorpusShape> {
+        ASSIGN_OR_RETURN(CorpusShape shape,
+                         services_.engine.ShapeOf(head.kv_format, head.segments, tenant));
+        RETURN_IF_ERROR(CheckTenantQuota(services_.store, tenant,
+                                         services_.access.table()->QuotaOf(tenant),
+                                         head.blocks * shape.block_bytes));
+        return shape;
       },
       [this](const std::string& name) { return CheckTarget(services_, name); }, begin.name());
   return OkStatus();

@@ -1,13 +1,16 @@
 #include "daemon/rpc/ingest_call.h"
 
+#include <exception>
 #include <string>
 #include <utility>
 
+#include "daemon/access/tenant_quota.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/retention_handler.h"
 #include "engine/segment/companions.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -72,8 +75,12 @@ void IngestCall::Drain() {
       pieces_.pop_front();
     }
     const bool dead = call_->ended() || call_->stop_token().stop_requested();
-    const Status status =
-        dead ? CancelledError("ingest of '" + begin_.name() + "' was cancelled") : Handle(piece);
+    Status status = CancelledError("ingest of '" + begin_.name() + "' was cancelled");
+    try {
+      if (!dead) status = Handle(piece);
+    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
+      status = InternalError(std::string("the ingest failed: ") + error.what());
+    }
     if (!status.ok()) {
       tokenizer_.reset();
       place_.reset();
@@ -213,6 +220,12 @@ Result<CorpusRequest> IngestCall::NewCorpusRequest() const {
   return request;
 }
 
+Status IngestCall::CheckQuota(uint64_t more_bytes) const {
+  const std::string_view tenant = TenantOf(begin_.name());
+  return CheckTenantQuota(services_.store, tenant, services_.access.table()->QuotaOf(tenant),
+                          more_bytes);
+}
+
 Status IngestCall::CloseCorpus() {
   if (tokenizer_ == nullptr) return InvalidArgumentError("a corpus ended before it was begun");
   if (inside_source_) return InvalidArgumentError("the last source did not end");
@@ -225,18 +238,31 @@ Status IngestCall::CloseCorpus() {
       return InvalidArgumentError("nothing to append to '" + begin_.name() + "', which is ready");
     }
   } else if (begin_.append()) {
+    record = services_.store.GetCorpus(begin_.name());
+    RETURN_IF_ERROR(record.status());
+    ASSIGN_OR_RETURN(const CorpusShape shape,
+                     services_.engine.ShapeOf(record->kv_format, record->segments));
+    const uint64_t blocks = tokenizer_->tokens() / shape.block_tokens + 1;
+    RETURN_IF_ERROR(CheckQuota(blocks * record->block_bytes));
     record = services_.engine.AppendCorpus(begin_.name(), std::move(tokenizer_));
   } else {
     if (sources_ == 0) return InvalidArgumentError("a corpus needs at least one source");
     ASSIGN_OR_RETURN(CorpusRequest request, NewCorpusRequest());
     request.skipped_files += skipped_inside_;
     record = services_.engine.CreateCorpus(request, std::move(tokenizer_));
+    RETURN_IF_ERROR(record.status());
+    // Before anything is computed, and with what all of it will take.
+    if (const Status room = CheckQuota(0); !room.ok()) {
+      RETURN_IF_ERROR(services_.store.RemoveCorpus(record->name));
+      return room;
+    }
   }
   RETURN_IF_ERROR(record.status());
   const JobRecord job = services_.jobs.SubmitPrefill(record->name, *std::move(place_));
   place_.reset();
   Log(LogLevel::kInfo, "ingest",
-      {{"corpus", record->name},
+      {{"request", call_->label()},
+       {"corpus", record->name},
        {"append", begin_.append()},
        {"update", begin_.update()},
        {"tokens", record->tokens},

@@ -48,6 +48,8 @@ class IngestCall : public std::enable_shared_from_this<IngestCall> {
   Status CheckRoots() const;
   Status AddPiece(const v1::IngestData& data);
   Status CloseCorpus();
+  // Of the corpus's tenant.
+  Status CheckQuota(uint64_t more_bytes) const;
   Result<CorpusRequest> NewCorpusRequest() const;
   Status CheckSize() const;
 

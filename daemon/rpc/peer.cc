@@ -5,18 +5,42 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 
 #include "client/wire/utf8.h"
 #include "store/pin_ledger.h"
 
 namespace corpusd {
 
+namespace {
+
+// Those of the process when it connected; none if the kernel does not say.
+std::vector<uint32_t> GroupsOf(int descriptor) {
+  std::vector<gid_t> groups(64);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    auto bytes = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    const int failed = getsockopt(descriptor, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &bytes);
+    groups.resize(bytes / sizeof(gid_t));
+    if (failed == 0) return {groups.begin(), groups.end()};
+    if (errno != ERANGE) break;  // else it said how many there are
+  }
+  return {};
+}
+
+}  // namespace
+
 Peer PeerOf(int descriptor) {
   ucred credentials{};
   socklen_t length = sizeof(credentials);
   if (getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return {};
-  return {true, credentials.uid, credentials.gid, credentials.pid,
-          credentials.uid == 0 || credentials.uid == geteuid()};
+  Peer peer;
+  peer.known = true;
+  peer.uid = credentials.uid;
+  peer.gid = credentials.gid;
+  peer.pid = credentials.pid;
+  peer.admin = credentials.uid == 0 || credentials.uid == geteuid();
+  peer.groups = GroupsOf(descriptor);
+  return peer;
 }
 
 std::string PeerText(const Peer& peer) {
@@ -26,6 +50,7 @@ std::string PeerText(const Peer& peer) {
 }
 
 std::string OwnerName(const Peer& peer) {
+  if (!peer.owner.empty()) return peer.owner;
   if (!peer.known) return "unknown";
   passwd entry{};
   passwd* found = nullptr;

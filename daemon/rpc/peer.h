@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "store/base/status.h"
 #include "store/corpus_record.h"
@@ -17,6 +18,8 @@ struct Peer {
   int32_t pid = 0;
   // root, and the user that the daemon runs as, may do what any owner may.
   bool admin = false;
+  std::vector<uint32_t> groups = {};  // beside gid
+  std::string owner = {};             // to whom pins are charged; "": the user
 };
 
 // The peer of a connected Unix socket.

@@ -38,6 +38,12 @@ Result<v1::Response> HandlePlan(const Services& services, const v1::PlanRequest&
     v1::PlanFormat& format = *reply.add_formats();
     format.set_name(name);
     format.set_block_bytes(shape->block_bytes);
+    for (const CorpusPart& part : shape->parts) {
+      v1::PlanPart& out = *format.add_parts();
+      out.set_kind(part.kind);
+      out.set_block_bytes(part.block_bytes);
+      out.set_blocks_max(part.blocks_max);
+    }
   }
   const ModelSummary& model = services.engine.model();
   reply.set_model_name(model.name);

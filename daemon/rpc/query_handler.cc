@@ -1,41 +1,81 @@
 #include "daemon/rpc/query_handler.h"
 
-#include <cmath>
 #include <string>
 
 #include "client/wire/utf8.h"
 #include "daemon/evicted_corpus.h"
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
 
 namespace corpusd {
 namespace {
 
-constexpr uint32_t kAnswerTokensDefault = 128;
+// In the protocol 0 says nothing.
+double ValueOr(double value, double unsaid) { return value == 0 ? unsaid : value; }
+
+AnswerOptions ToAnswerOptions(const v1::AskRequest& request) {
+  AnswerOptions options;
+  SamplingOptions& sampling = options.sampling;
+  sampling.temperature = request.temperature();
+  sampling.top_k = request.top_k();
+  sampling.top_p = ValueOr(request.top_p(), sampling.top_p);
+  sampling.min_p = request.min_p();
+  sampling.repetition_penalty = ValueOr(request.repetition_penalty(), sampling.repetition_penalty);
+  if (request.repetition_window() > 0) sampling.repetition_window = request.repetition_window();
+  sampling.presence_penalty = request.presence_penalty();
+  sampling.frequency_penalty = request.frequency_penalty();
+  sampling.seed = request.seed();
+  if (request.n() > 0) options.count = request.n();
+  options.stop.assign(request.stop().begin(), request.stop().end());
+  if (request.logprobs()) options.top_logprobs = request.top_logprobs();
+  return options;
+}
 
 Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
   if (request.question().empty()) return InvalidArgumentError("the question is empty");
-  if (!std::isfinite(request.temperature()) || request.temperature() < 0) {
-    return InvalidArgumentError("temperature must be 0 or more");
-  }
-  if (!(request.top_p() >= 0 && request.top_p() <= 1)) {
-    return InvalidArgumentError("top_p must be more than 0 and at most 1");
+  if (request.top_logprobs() > 0 && !request.logprobs()) {
+    return InvalidArgumentError("top_logprobs needs logprobs");
   }
   QuestionRequest question;
   question.corpus = request.name();
   question.question = request.question();
-  question.max_tokens = request.max_tokens() == 0 ? kAnswerTokensDefault : request.max_tokens();
-  question.temperature = request.temperature();
-  question.top_p = request.top_p() == 0 ? 1.0 : request.top_p();
-  question.seed = request.seed();
+  question.max_tokens = request.max_tokens();
+  if (request.max_tokens_if_room() > 0) question.max_tokens_if_room = request.max_tokens_if_room();
+  question.answers = ToAnswerOptions(request);
+  RETURN_IF_ERROR(CheckAnswerOptions(question.answers));
   question.no_cache = request.no_cache();
   question.budget_tokens = request.budget_tokens();
   question.retrieval = request.retrieval();
+  question.raw = request.raw();
+  for (const v1::ChatMessage& message : request.messages()) {
+    question.messages.push_back({message.role(), message.content()});
+  }
   return question;
+}
+
+void FillLogprob(const TokenLogprob& logprob, v1::TokenLogprob* out) {
+  out->set_token(logprob.bytes);
+  out->set_id(logprob.id);
+  out->set_logprob(logprob.logprob);
+  for (const TokenLogprob& other : logprob.top) FillLogprob(other, out->add_top());
+}
+
+void FillAnswers(const QuestionReport& report, v1::AskReply* reply) {
+  for (const GeneratedAnswer& answer : report.answers) {
+    v1::Answer* const out = reply->add_answers();
+    out->set_index(static_cast<uint32_t>(reply->answers_size() - 1));
+    out->set_text(ToUtf8(answer.text));
+    out->set_finish_reason(answer.finish_reason);
+    out->set_stop(answer.stop);
+    out->set_tokens(answer.tokens);
+    for (const TokenLogprob& logprob : answer.logprobs) FillLogprob(logprob, out->add_logprobs());
+  }
 }
 
 void FillReply(const QuestionReport& report, v1::AskReply* reply) {
   reply->set_answer(ToUtf8(report.answer));
   reply->set_finish_reason(report.finish_reason);
+  FillAnswers(report, reply);
   v1::Usage* usage = reply->mutable_usage();
   usage->set_prompt_tokens(report.prompt_tokens);
   usage->set_cached_tokens(report.cached_tokens);
@@ -70,17 +110,20 @@ void FillCitations(const QuestionReport& report, v1::AskReply* reply) {
   }
 }
 
-void LogQuery(const std::string& corpus, const Result<QuestionReport>& result, double waited_ms) {
+void LogQuery(const std::string& label, const std::string& corpus,
+              const Result<QuestionReport>& result, double waited_ms) {
   if (!result.ok()) {
     Log(LogLevel::kWarn, "query",
-        {{"corpus", corpus},
+        {{"request", label},
+         {"corpus", corpus},
          {"status", StatusCodeText(result.status().code())},
          {"error", result.status().message()},
          {"queue_ms", waited_ms}});
     return;
   }
   Log(LogLevel::kInfo, "query",
-      {{"corpus", corpus},
+      {{"request", label},
+       {"corpus", corpus},
        {"status", "ok"},
        {"finish_reason", result->finish_reason},
        {"prompt_tokens", result->prompt_tokens},
@@ -107,12 +150,15 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
   if (!question.ok()) return call->Fail(question.status());
   const Status present = CheckNotEvicted(services, question->corpus);
   if (!present.ok()) return call->Fail(present);
-  const auto sink = [&](std::string_view text) {
+  const auto sink = [&](const AnswerDelta& piece) {
     LeaseScope::Renew();
     if (!request.stream()) return !call->ended();
-    v1::Response delta;
-    delta.mutable_ask_delta()->set_text(ToUtf8(text));
-    return call->Send(std::move(delta));
+    v1::Response response;
+    v1::AskDelta* const delta = response.mutable_ask_delta();
+    delta->set_text(ToUtf8(piece.text));
+    delta->set_index(piece.choice);
+    for (const TokenLogprob& logprob : piece.logprobs) FillLogprob(logprob, delta->add_logprobs());
+    return call->Send(std::move(response));
   };
   Result<QuestionReport> report = services.engine.Ask(*question, sink, call->stop_token());
   if (report.ok()) {
@@ -121,7 +167,8 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
     report->first_token_ms += waited.count();
     report->total_ms += waited.count();
   }
-  LogQuery(request.name(), report, waited.count());
+  LogQuery(call->label(), request.name(), report, waited.count());
+  services.metrics.OnQuestion(report);
   if (!report.ok()) {
     // Blocks may have gone while it was being answered: that is what is wrong then.
     const Status there = CheckNotEvicted(services, question->corpus);

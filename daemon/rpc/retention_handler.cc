@@ -78,6 +78,7 @@ Result<v1::Response> HandlePin(const Services& services, const Peer& peer,
   RETURN_IF_ERROR(CheckReason(request.reason()));
   const auto change = [&](CorpusRecord& changed) -> Status {
     const int64_t now_ms = services.now_ms();
+    RETURN_IF_ERROR(CheckGeneration(changed, request.if_generation()));
     RETURN_IF_ERROR(CheckMayChangePin(changed, peer, now_ms));
     const CorpusPin* const standing = PinHolds(changed, now_ms) ? &*changed.pin : nullptr;
     ASSIGN_OR_RETURN(CorpusPin pin, WantedPin(services, request, standing));
@@ -111,6 +112,7 @@ Result<v1::Response> HandlePin(const Services& services, const Peer& peer,
 Result<v1::Response> HandleUnpin(const Services& services, const Peer& peer,
                                  const v1::UnpinRequest& request) {
   const auto change = [&](CorpusRecord& changed) -> Status {
+    RETURN_IF_ERROR(CheckGeneration(changed, request.if_generation()));
     RETURN_IF_ERROR(CheckMayChangePin(changed, peer, services.now_ms()));
     changed.pin.reset();
     return OkStatus();
@@ -123,6 +125,7 @@ Result<v1::Response> HandleUnpin(const Services& services, const Peer& peer,
 
 Result<v1::Response> HandleTouch(const Services& services, const v1::TouchRequest& request) {
   const auto change = [&](CorpusRecord& changed) -> Status {
+    RETURN_IF_ERROR(CheckGeneration(changed, request.if_generation()));
     if (!request.keep_expiry()) changed.expires_at_ms = ExpiryOf(services, request.ttl_ms());
     if (!request.priority().empty()) {
       ASSIGN_OR_RETURN(changed.priority, ParsePriority(request.priority()));

@@ -1,11 +1,16 @@
 #include "daemon/rpc/rpc_session.h"
 
-#include <exception>
 #include <utility>
 #include <vector>
 
+#include "daemon/access/access_control.h"
+#include "daemon/access/reply_scope.h"
 #include "daemon/log.h"
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/metrics/exposition.h"
 #include "daemon/rpc/admin_handler.h"
+#include "daemon/rpc/admission.h"
+#include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "daemon/rpc/doctor.h"
@@ -21,14 +26,19 @@
 namespace corpusd {
 namespace {
 
-// A question shows life with every piece of its answer; reading and prefilling it come before.
-constexpr int64_t kReaderLifetimeMs = int64_t{30} * 60 * 1000;
 // Numbers connections, for logs and leases.
 std::atomic<uint64_t> next_session_id{1};
 // A timeout beyond this is as good as none, and no clock overflows.
 constexpr uint64_t kTimeoutMsMax = uint64_t{365} * 24 * 3600 * 1000;
 
 Status Stopping() { return UnavailableError("the daemon is stopping; try again when it runs"); }
+
+// "ask", "ingest_begin": one of the protocol's words, whatever a client sends.
+std::string_view MethodOf(const v1::Request& request) {
+  const auto* const field =
+      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
+  return field == nullptr ? std::string_view("unknown") : std::string_view(field->name());
+}
 
 // What a client may still ask while the daemon waits for its last questions.
 bool AllowedWhileStopping(v1::Request::BodyCase body) {
@@ -45,16 +55,20 @@ bool AllowedWhileStopping(v1::Request::BodyCase body) {
 }
 
 // What asks of the daemon as a whole and changes nothing.
-Result<v1::Response> Inquire(const Services& services, const v1::Request& request) {
+Result<v1::Response> Inquire(const Services& services, const Principal& principal,
+                             const v1::Request& request) {
   switch (request.body_case()) {
     case v1::Request::kDiskUsage:
-      return HandleDiskUsage(services);
+      return principal.IsOperator() ? HandleDiskUsage(services)
+                                    : HandleTenantUsage(services, principal);
     case v1::Request::kDoctor:
       return HandleDoctor(services);
     case v1::Request::kExplainMiss:
-      return HandleExplainMiss(services, request.explain_miss());
+      return HandleExplainMiss(services, principal, request.explain_miss());
     case v1::Request::kPlan:
       return HandlePlan(services, request.plan());
+    case v1::Request::kStats:
+      return HandleStats(services);
     default:
       return UnimplementedError("this daemon does not know the request");
   }
@@ -110,15 +124,27 @@ void RpcSession::Forget(uint64_t id) {
   }
 }
 
-std::shared_ptr<Call> RpcSession::Open(uint64_t id, uint64_t timeout_ms) {
+Peer RpcSession::ActingAs(const Principal& principal) const {
+  return ActingPeer(principal, {peer_, std::nullopt, ""}, services_.access.table()->restricts());
+}
+
+std::shared_ptr<Call> RpcSession::Open(const v1::Request& request,
+                                       const std::shared_ptr<ResponseSink>& sink) {
+  const uint64_t id = request.id(), timeout_ms = request.timeout_ms();
+  const std::string_view method = MethodOf(request);
   const auto refuse = [&](const Status& why) {
-    sink_->Send(ErrorResponse(id, why));
+    services_.metrics.OnRequest("rpc", method, why.code());
+    sink->Send(ErrorResponse(id, why));
     return nullptr;
   };
   if (id == 0) return refuse(InvalidArgumentError("a request's id must not be 0"));
-  auto call = std::make_shared<Call>(id, sink_, services_.timers, [weak = weak_from_this(), id] {
-    if (const auto session = weak.lock()) session->Forget(id);
-  });
+  auto call = std::make_shared<Call>(
+      id, sink, services_.timers,
+      [weak = weak_from_this(), &metrics = services_.metrics, method, id](StatusCode code) {
+        metrics.OnRequest("rpc", method, code);
+        if (const auto session = weak.lock()) session->Forget(id);
+      });
+  call->set_label("rpc-" + std::to_string(session_id_) + "-" + std::to_string(id));
   {
     std::lock_guard lock(mutex_);
     if (closed_) return nullptr;
@@ -137,6 +163,16 @@ std::shared_ptr<Call> RpcSession::Open(uint64_t id, uint64_t timeout_ms) {
   return call;
 }
 
+void RpcSession::Refuse(const v1::Request& request, const Status& why) {
+  if (request.has_ingest_begin() || request.has_import_begin()) {
+    std::lock_guard lock(mutex_);
+    ended_ingests_.push_back(request.id());
+    if (ended_ingests_.size() > kEndedIngestsMax) ended_ingests_.pop_front();
+  }
+  services_.metrics.OnRequest("rpc", MethodOf(request), why.code());
+  sink_->Send(ErrorResponse(request.id(), why));
+}
+
 void RpcSession::OnRequest(v1::Request request) {
   const v1::Request::BodyCase body = request.body_case();
   if (body == v1::Request::kIngestData || body == v1::Request::kIngestEnd) {
@@ -146,10 +182,12 @@ void RpcSession::OnRequest(v1::Request request) {
       body == v1::Request::kExportNext) {
     return OnStream(request);
   }
-  const std::shared_ptr<Call> call = Open(request.id(), request.timeout_ms());
+  const Result<Principal> principal = AdmitRequest(services_, {peer_, std::nullopt, ""}, &request);
+  if (!principal.ok()) return Refuse(request, principal.status());
+  const std::shared_ptr<Call> call = Open(request, ScopedSink(*principal, sink_));
   if (call == nullptr) return;
   if (services_.stopping && !AllowedWhileStopping(body)) return call->Fail(Stopping());
-  Dispatch(call, std::move(request));
+  Dispatch(call, *principal, std::move(request));
 }
 
 void RpcSession::OnIngest(v1::Request& request) {
@@ -186,10 +224,11 @@ std::function<void(uint64_t)> RpcSession::OnTaken() {
   };
 }
 
-void RpcSession::OnStreamBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
+void RpcSession::OnStreamBegin(const std::shared_ptr<Call>& call, const Peer& peer,
+                               v1::Request& request) {
   std::shared_ptr<StreamCall> stream;
   if (request.has_import_begin()) {
-    stream = std::make_shared<ImportCall>(services_, peer_, call, OnTaken());
+    stream = std::make_shared<ImportCall>(services_, peer, call, OnTaken());
   } else {
     stream = std::make_shared<ExportCall>(services_, call, OnTaken());
   }
@@ -226,8 +265,9 @@ void RpcSession::OnStream(v1::Request& request) {
   }
 }
 
-void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& request) {
-  auto ingest = std::make_shared<IngestCall>(services_, peer_, call,
+void RpcSession::OnIngestBegin(const std::shared_ptr<Call>& call, const Peer& peer,
+                               v1::Request& request) {
+  auto ingest = std::make_shared<IngestCall>(services_, peer, call,
                                              std::move(*request.mutable_ingest_begin()), OnTaken());
   {
     std::lock_guard lock(mutex_);
@@ -260,27 +300,10 @@ void RpcSession::OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id
 
 void RpcSession::Run(const std::shared_ptr<Call>& call, WorkerPool& pool,
                      std::function<void()> function) {
-  // Blocks that the call reads are leased to it; at the latest when it has shown no sign of life
-  // for long, it is asked to let them go.
-  auto holder =
-      std::make_shared<LeaseHolder>("connection " + std::to_string(session_id_) + ", " +
-                                        PeerText(peer_) + ", request " + std::to_string(call->id()),
-                                    kReaderLifetimeMs, [weak = std::weak_ptr<Call>(call)] {
-                                      if (const auto self = weak.lock())
-                                        self->Cancel(CancelledError("no sign of life"));
-                                    });
-  const bool taken = pool.Submit([call, holder, function = std::move(function)] {
-    const LeaseScope scope(holder);
-    try {
-      function();
-    } catch (const std::exception& error) {  // out of memory: the root of a worker's task
-      Log(LogLevel::kError, "call_failed", {{"error", error.what()}});
-      call->Fail(InternalError(std::string("the request failed: ") + error.what()));
-    }
-  });
-  if (taken) return;
-  call->Fail(UnavailableError(std::to_string(pool.running()) + " requests run and " +
-                              std::to_string(pool.queued()) + " wait already; try again later"));
+  RunCall(pool, call,
+          "connection " + std::to_string(session_id_) + ", " + PeerText(peer_) + ", request " +
+              std::to_string(call->id()),
+          std::move(function));
 }
 
 void RpcSession::Answer(const std::shared_ptr<Call>& call, WorkerPool& pool, Handler handler) {
@@ -328,8 +351,10 @@ bool IsSlow(const v1::Request& request) {
 
 }  // namespace
 
-void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request) {
+void RpcSession::Dispatch(const std::shared_ptr<Call>& call, const Principal& principal,
+                          v1::Request request) {
   const Services& services = services_;
+  const Peer peer = ActingAs(principal);
   const std::stop_token stop = call->stop_token();
   // Handlers get the request by value: it outlives this function.
   switch (request.body_case()) {
@@ -340,10 +365,10 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
     case v1::Request::kCancel:
       return OnCancel(call, request.cancel().request_id());
     case v1::Request::kIngestBegin:
-      return OnIngestBegin(call, request);
+      return OnIngestBegin(call, peer, request);
     case v1::Request::kImportBegin:
     case v1::Request::kExportBegin:
-      return OnStreamBegin(call, request);
+      return OnStreamBegin(call, peer, request);
     case v1::Request::kAsk:
       return OnAsk(call, std::move(*request.mutable_ask()));
     case v1::Request::kWatchJob:
@@ -360,10 +385,10 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
   }
   WorkerPool& pool = IsSlow(request) ? services.slow : services.admin;
   using Reply = Result<v1::Response>;
-  Answer(call, pool, [&services, peer = peer_, stop, request = std::move(request)]() -> Reply {
+  Answer(call, pool, [&services, peer, principal, stop, request = std::move(request)]() -> Reply {
     switch (request.body_case()) {
       case v1::Request::kList:
-        return HandleList(services);
+        return HandleList(services, principal);
       case v1::Request::kShow:
         return HandleShow(services, request.show());
       case v1::Request::kRemove:
@@ -381,7 +406,7 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
       case v1::Request::kTouch:
         return HandleTouch(services, request.touch());
       case v1::Request::kJobs:
-        return HandleJobs(services);
+        return HandleJobs(services, principal);
       case v1::Request::kJob:
         return HandleJob(services, request.job());
       case v1::Request::kCancelJob:
@@ -389,7 +414,7 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, v1::Request request
       case v1::Request::kScrub:
         return HandleScrub(services, request.scrub());
       default:
-        return Inquire(services, request);
+        return Inquire(services, principal, request);
     }
   });
 }

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "corpusd/v1/corpusd.pb.h"
+#include "daemon/access/principal.h"
 #include "daemon/rpc/call.h"
 #include "daemon/rpc/ingest_call.h"
 #include "daemon/rpc/peer.h"
@@ -43,18 +44,22 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   static constexpr size_t kOpenCallsMax = 1024;
   static constexpr size_t kEndedIngestsMax = 64;
 
-  std::shared_ptr<Call> Open(uint64_t id, uint64_t timeout_ms);
+  std::shared_ptr<Call> Open(const v1::Request& request, const std::shared_ptr<ResponseSink>& sink);
   void Forget(uint64_t id);
-  void Dispatch(const std::shared_ptr<Call>& call, v1::Request request);
+  // Before a call is made of it. What belongs to the request and is on its way is dropped.
+  void Refuse(const v1::Request& request, const Status& why);
+  void Dispatch(const std::shared_ptr<Call>& call, const Principal& principal, v1::Request request);
   void OnIngest(v1::Request& request);
-  void OnIngestBegin(const std::shared_ptr<Call>& call, v1::Request& request);
+  void OnIngestBegin(const std::shared_ptr<Call>& call, const Peer& peer, v1::Request& request);
   // The first message of a call to which more belong, and those that follow it.
-  void OnStreamBegin(const std::shared_ptr<Call>& call, v1::Request& request);
+  void OnStreamBegin(const std::shared_ptr<Call>& call, const Peer& peer, v1::Request& request);
   void OnStream(v1::Request& request);
   std::function<void(uint64_t)> OnTaken();
   void OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id);
   void OnAsk(const std::shared_ptr<Call>& call, v1::AskRequest request);
   void OnWatch(const std::shared_ptr<Call>& call, uint64_t job_id);
+  // As handlers know him.
+  Peer ActingAs(const Principal& principal) const;
 
   using Handler = std::function<Result<v1::Response>()>;
   // Runs the handler on the pool and answers the call with what it returns.
@@ -63,7 +68,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   void Run(const std::shared_ptr<Call>& call, WorkerPool& pool, std::function<void()> function);
 
   const Services& services_;
-  const Peer peer_;
+  const Peer peer_;  // as the kernel says
   const uint64_t session_id_;
   const std::shared_ptr<ResponseSink> sink_;
   const std::function<void()> on_drained_;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "daemon/access/access_control.h"
 #include "daemon/jobs/job_queue.h"
 #include "daemon/options.h"
 #include "daemon/timer_queue.h"
@@ -16,8 +17,11 @@
 
 namespace corpusd {
 
+class DaemonMetrics;  // daemon/metrics/daemon_metrics.h
+
 struct Services {
   const Options& options;
+  const AccessControl& access;
   BlockStore& store;
   Engine& engine;
   JobQueue& jobs;
@@ -29,6 +33,7 @@ struct Services {
   std::function<int64_t()> now_ms;
   std::chrono::steady_clock::time_point started_at;
   std::atomic<bool>& stopping;
+  DaemonMetrics& metrics;
 };
 
 }  // namespace corpusd

@@ -41,6 +41,18 @@ struct AttentionInput {
   const KvBasis* basis = nullptr;     // [kv_heads], of this layer: all pages hold its coordinates
 };
 
+// Rows of one sequence in a call over several.
+struct AttentionPart {
+  AttentionInput input;
+  uint32_t rows = 0;
+};
+
+struct CopyPiece {
+  std::byte* target = nullptr;
+  const std::byte* source = nullptr;
+  uint64_t bytes = 0;
+};
+
 // A feed-forward part that some tokens go through: down * SwiGlu(gate_up * x).
 struct Expert {
   std::unique_ptr<Weight> gate_up;  // [2 f, hidden]
@@ -61,6 +73,9 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;       // such as "cpu-avx2"
   virtual uint32_t few_rows() const { return 0; }  // 0: one arithmetic for all calls
+  // Rows that keep the device busy: what is computed together when there is so much. No result
+  // depends on it.
+  virtual uint32_t batch_rows() const { return 512; }
   // kUnimplemented if the device has no attention for these heads.
   virtual Status Supports(const AttentionShape& shape) const {
     (void)shape;
@@ -78,6 +93,12 @@ class Backend {
   // Copies between memories of either kind, and waits for it. Any thread.
   virtual Status Copy(std::byte* target, const std::byte* source, uint64_t bytes) {
     std::memcpy(target, source, bytes);
+    return OkStatus();
+  }
+  // The same for several pieces beside what is computed meanwhile: sources were made before the
+  // last Synchronize, targets are in no other use. Any thread.
+  virtual Status CopyBeside(std::span<const CopyPiece> pieces) {
+    for (const CopyPiece& piece : pieces) std::memcpy(piece.target, piece.source, piece.bytes);
     return OkStatus();
   }
   // Whether the CPU can read what Allocate gave.
@@ -105,6 +126,16 @@ class Backend {
   // sees all tokens of its pages.
   virtual void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) {
     for (uint32_t r = 0; r < q.rows; ++r) Attention(out.Rows(r, 1), q.Rows(r, 1), rows[r]);
+  }
+  // As Attention of every part; the rows of part i follow those of part i - 1. REQUIRES: one layer,
+  // rope and basis.
+  virtual void AttentionOfParts(MatrixView out, MatrixView q,
+                                std::span<const AttentionPart> parts) {
+    uint32_t row = 0;
+    for (const AttentionPart& part : parts) {
+      Attention(out.Rows(row, part.rows), q.Rows(row, part.rows), part.input);
+      row += part.rows;
+    }
   }
   virtual Status Synchronize() = 0;
 

@@ -41,13 +41,19 @@ DecodeBatcher::Counts DecodeBatcher::counts() const {
   return counts_;
 }
 
-Status DecodeBatcher::Step(TokenId token, KvSequence& kv, MatrixView logits, QueryTap* tap) {
-  Request request{token, &kv, logits, tap};
-  if (tap != nullptr) tap->Begin(1);
+Status DecodeBatcher::Step(std::span<const DecodeStep> steps) {
+  std::vector<Request> requests;
+  for (const DecodeStep& step : steps) {
+    if (step.tap != nullptr) step.tap->Begin(1);
+    requests.push_back({&step});
+  }
+  const auto done = [&] {
+    return std::all_of(requests.begin(), requests.end(), [](const Request& r) { return r.done; });
+  };
   std::unique_lock<std::mutex> lock(mutex_);
-  waiting_.push_back(&request);
+  for (Request& request : requests) waiting_.push_back(&request);
   changed_.notify_all();
-  while (!request.done) {
+  while (!done()) {
     if (leading_) {
       changed_.wait(lock);
       continue;
@@ -57,7 +63,8 @@ Status DecodeBatcher::Step(TokenId token, KvSequence& kv, MatrixView logits, Que
     leading_ = false;
     changed_.notify_all();
   }
-  return request.status;
+  for (const Request& request : requests) RETURN_IF_ERROR(request.status);
+  return OkStatus();
 }
 
 void DecodeBatcher::RunBatch(std::unique_lock<std::mutex>& lock) {
@@ -75,7 +82,7 @@ void DecodeBatcher::RunBatch(std::unique_lock<std::mutex>& lock) {
     lock.unlock();
     // Neighbours share pages.
     std::stable_sort(batch.begin(), batch.end(), [](const Request* a, const Request* b) {
-      return a->kv->first_page() < b->kv->first_page();
+      return a->step->kv->first_page() < b->step->kv->first_page();
     });
     const Status status = Compute(batch);
     for (Request* request : batch) request->status = status;
@@ -98,15 +105,15 @@ Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
   std::vector<TokenId> tokens;
   std::vector<KvSequence*> sequences;
   for (const Request* request : batch) {
-    tokens.push_back(request->token);
-    sequences.push_back(request->kv);
+    tokens.push_back(request->step->token);
+    sequences.push_back(request->step->kv);
   }
   const auto rows = static_cast<uint32_t>(batch.size());
   uint32_t layer = 0;
   RETURN_IF_ERROR(context_.model.ForwardEach(tokens, sequences, *scratch_, [&] {
     const MatrixView qkv = scratch_->Qkv(rows, context_.model.config());
     for (uint32_t r = 0; r < rows; ++r) {
-      QueryTap* const tap = batch[r]->tap;
+      QueryTap* const tap = batch[r]->step->tap;
       if (tap != nullptr && !tap->Take(context_.backend, layer, qkv, r)) return false;
     }
     ++layer;
@@ -115,7 +122,7 @@ Status DecodeBatcher::Compute(const std::vector<Request*>& batch) {
   const MatrixView logits = logits_->Matrix(rows, vocabulary);
   RETURN_IF_ERROR(context_.model.Logits(*scratch_, 0, logits));
   for (uint32_t r = 0; r < rows; ++r) {
-    std::memcpy(batch[r]->logits.data, logits.row(r), size_t{vocabulary} * sizeof(float));
+    std::memcpy(batch[r]->step->logits.data, logits.row(r), size_t{vocabulary} * sizeof(float));
   }
   return OkStatus();
 }

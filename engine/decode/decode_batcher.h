@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "engine/prefill/prefill_runner.h"
@@ -15,12 +16,20 @@
 
 namespace corpusd {
 
+// One more token of one answer. kv belongs to the step, and all layers of its pages must be there.
+struct DecodeStep {
+  TokenId token = 0;  // computed behind kv
+  KvSequence* kv = nullptr;
+  MatrixView logits;        // [1, vocabulary], written
+  QueryTap* tap = nullptr;  // if not null, gets the token's queries
+};
+
 class DecodeBatcher {
  public:
   // context must outlive it.
   explicit DecodeBatcher(const ComputeContext& context);
 
-  // Says that a question decodes, while it lives: a batch waits a moment for those who do.
+  // Says that an answer decodes, while it lives: a batch waits a moment for those who do.
   class Member {
    public:
     explicit Member(DecodeBatcher& batcher);
@@ -32,10 +41,9 @@ class DecodeBatcher {
     DecodeBatcher& batcher_;
   };
 
-  // Computes token behind kv, together with others, and its logits [1, vocabulary] into `logits`.
-  // Blocks until that is done. kv belongs to the call. All layers of its pages must be there. tap,
-  // if not null, gets the token's queries.
-  Status Step(TokenId token, KvSequence& kv, MatrixView logits, QueryTap* tap = nullptr);
+  // Computes the steps, together with those of others. Blocks until all are done. RETURNS the first
+  // error.
+  Status Step(std::span<const DecodeStep> steps);
 
   struct Counts {
     uint64_t steps = 0;    // tokens
@@ -45,10 +53,7 @@ class DecodeBatcher {
 
  private:
   struct Request {
-    TokenId token;
-    KvSequence* kv;
-    MatrixView logits;
-    QueryTap* tap;
+    const DecodeStep* step;
     Status status = OkStatus();
     bool done = false;
   };

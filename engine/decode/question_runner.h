@@ -1,6 +1,6 @@
 // engine/decode/question_runner.h -- one question over a sequence: prefill of its tokens, then the
-// next-token loop. Knows no store. One thread; its tokens after the first go through
-// the batcher.
+// next-token loop of its answers, all of which begin with what was computed once. Knows no store.
+// One thread; its tokens after the first go through the batcher.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,10 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/decode/decode_batcher.h"
-#include "engine/decode/sampler.h"
+#include "engine/decode/sampling.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -19,7 +20,7 @@
 namespace corpusd {
 
 // Looks over an answer's shoulder, and may change what it attends to. Called by the answer's
-// thread.
+// thread. Of several answers to a question it sees the first.
 class AnswerWatcher {
  public:
   virtual ~AnswerWatcher() = default;
@@ -31,27 +32,26 @@ class AnswerWatcher {
 };
 
 struct GenerationRequest {
-  std::span<const TokenId> prompt;  // follows what the sequence holds
-  uint32_t max_tokens = 128;
-  SamplerOptions sampler;
+  std::span<const TokenId> prompt;    // follows what the sequence holds
+  std::span<const TokenId> question;  // what of the prompt the repetition penalty counts
+  uint32_t max_tokens = 128;          // of each answer
+  AnswerOptions answers;
   AnswerWatcher* watcher = nullptr;
 };
 
 struct GenerationReport {
-  std::string text;
-  std::string finish_reason;  // "stop", "length", "cancelled"
-  uint32_t tokens = 0;
-  double queue_ms = 0;        // until the first turn
-  double first_token_ms = 0;  // from the call
-  double decode_seconds = 0;  // after the first token
+  std::vector<GeneratedAnswer> answers;  // as many as asked for, at least one
+  double queue_ms = 0;                   // until the first turn
+  double first_token_ms = 0;             // from the call
+  double decode_seconds = 0;             // after the first token
 };
 
-// sink gets the text as complete UTF-8 pieces; false cancels. If the sequence follows a prefetch,
+// sink gets the texts as complete UTF-8 pieces; false cancels. If the sequence follows a prefetch,
 // its errors end the call before the sink was called once, and the sequence must be thrown away.
+// REQUIRES: options that CheckAnswerOptions allows.
 Result<GenerationReport> Generate(const ComputeContext& context, DecodeBatcher& batcher,
                                   const Tokenizer& tokenizer, const ChatTemplate& chat,
                                   KvSequence& kv, const GenerationRequest& request,
-                                  const std::function<bool(std::string_view)>& sink,
-                                  const std::stop_token& stop);
+                                  const AnswerSink& sink, const std::stop_token& stop);
 
 }  // namespace corpusd

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/calibration/kv_calibration.h"
+#include "engine/kv/layer_parts.h"
 #include "engine/kv/sink_page.h"
 #include "kernels/kv_format.h"
 
@@ -16,9 +17,16 @@ struct KvLayout {
   KvFormat own;                                // of a question's own tokens: bf16
   const KvCalibration* calibration = nullptr;  // null: blocks are not coded
   std::shared_ptr<const SinkPage> sinks;       // null: blocks are not coded
+  // How layers are kept apart; null: all together. The formats say all layers.
+  std::shared_ptr<const LayerParts> parts = nullptr;
 
   // The same for those who compute blocks: their own pages are blocks.
-  KvLayout OfBlocks() const { return {blocks, blocks, calibration, sinks}; }
+  KvLayout OfBlocks() const { return {blocks, blocks, calibration, sinks, parts}; }
+  size_t part_count() const { return parts == nullptr ? 1 : parts->parts.size(); }
+  // A part's share of `format`.
+  KvFormat OfPart(const KvFormat& format, size_t part) const {
+    return parts == nullptr ? format : PartFormat(format, parts->parts[part]);
+  }
 };
 
 }  // namespace corpusd

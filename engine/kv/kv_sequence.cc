@@ -2,11 +2,19 @@
 
 #include <algorithm>
 
+#include "engine/kv/visible_pages.h"
+
 namespace corpusd {
 
-KvSequence::KvSequence(const KvLayout& layout) : layout_(layout) {
-  if (layout_.sinks == nullptr) return;
-  sinks_.push_back({.bytes = layout_.sinks->bytes->data(), .tokens = layout_.sinks->tokens});
+KvSequence::KvSequence(const KvLayout& layout) : layout_(layout), parts_(layout.part_count()) {
+  for (size_t p = 0; p < parts_.size(); ++p) {
+    parts_[p].own_format = layout_.OfPart(layout_.own, p);
+    if (layout_.sinks == nullptr) continue;
+    CHECK(layout_.sinks->parts.size() == parts_.size()) << layout_.sinks->parts.size();
+    parts_[p].sink_format = layout_.OfPart(layout_.sinks->format, p);
+    parts_[p].sinks.push_back(
+        {.bytes = layout_.sinks->parts[p]->data(), .tokens = layout_.sinks->tokens});
+  }
   RebuildLists();
 }
 
@@ -15,27 +23,60 @@ uint32_t KvSequence::HiddenOfNext() const {
 }
 
 void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
-  CHECK(own_.empty()) << "shared pages come before own ones";
+  CHECK(parts_.front().own.empty()) << "shared pages come before own ones";
   CHECK(page.tokens >= 1 && page.tokens <= format.block_tokens) << page.tokens;
-  if (shared_.empty() || !(shared_.back().format == format)) shared_.push_back({format, {}});
   // A page whose slot 0 would come before position 0 begins there, and leaves a gap.
   const uint64_t first = tokens_ - std::min<uint64_t>(tokens_, page.hidden);
   const uint32_t hidden = std::min(std::max(page.hidden, HiddenOfNext()), page.tokens);
-  shared_.back().pages.push_back({page.bytes, first, page.tokens, hidden});
+  for (size_t p = 0; p < parts_.size(); ++p) {
+    const KvFormat own_share = layout_.OfPart(format, p);
+    auto& shared = parts_[p].shared;
+    if (shared.empty() || !(shared.back().format == own_share)) shared.push_back({own_share, {}});
+    const std::byte* bytes = p == 0                       ? page.bytes
+                             : p - 1 < page.others.size() ? page.others[p - 1]
+                                                          : nullptr;
+    if (bytes == nullptr) bytes = AbsentPage();
+    shared.back().pages.push_back({bytes, first, page.tokens, hidden});
+  }
   tokens_ = first + page.tokens;
   RebuildLists();
 }
 
+Result<std::unique_ptr<KvSequence>> KvSequence::Fork(Backend& backend) const {
+  auto fork = std::make_unique<KvSequence>(layout_);
+  for (size_t p = 0; p < parts_.size(); ++p) {
+    const Part& part = parts_[p];
+    Part& other = fork->parts_[p];
+    other.arriving = part.arriving;
+    other.shared = part.shared;
+    other.own = part.own;
+    other.buffers = part.buffers;
+    if (part.own.empty() || part.own.back().tokens == layout_.own.block_tokens) continue;
+    ASSIGN_OR_RETURN(std::shared_ptr<Buffer> copy,
+                     backend.Allocate(StoredBytes(part.own_format), "KV page"));
+    RETURN_IF_ERROR(backend.Copy(copy->data(), part.buffers.back()->data(), copy->bytes()));
+    other.own.back().bytes = copy->data();
+    other.buffers.back() = std::move(copy);
+  }
+  fork->tokens_ = tokens_;
+  fork->RebuildLists();
+  return fork;
+}
+
 Status KvSequence::Extend(Backend& backend, uint32_t count) {
   while (count > 0) {
-    if (own_.empty() || own_.back().tokens == layout_.own.block_tokens) {
-      ASSIGN_OR_RETURN(auto buffer, backend.Allocate(layout_.own.BlockBytes(), "KV page"));
-      backend.Clear(buffer->data(), buffer->bytes());
-      own_.push_back({buffer->data(), tokens_, 0, HiddenOfNext()});
-      buffers_.push_back(std::move(buffer));
+    const Part& leader = parts_.front();
+    if (leader.own.empty() || leader.own.back().tokens == layout_.own.block_tokens) {
+      const uint32_t hidden = HiddenOfNext();
+      for (Part& part : parts_) {
+        ASSIGN_OR_RETURN(auto buffer, backend.Allocate(StoredBytes(part.own_format), "KV page"));
+        backend.Clear(buffer->data(), buffer->bytes());
+        part.own.push_back({buffer->data(), tokens_, 0, hidden});
+        part.buffers.push_back(std::move(buffer));
+      }
     }
-    const uint32_t fit = std::min(count, layout_.own.block_tokens - own_.back().tokens);
-    own_.back().tokens += fit;
+    const uint32_t fit = std::min(count, layout_.own.block_tokens - leader.own.back().tokens);
+    for (Part& part : parts_) part.own.back().tokens += fit;
     tokens_ += fit;
     count -= fit;
   }
@@ -43,16 +84,17 @@ Status KvSequence::Extend(Backend& backend, uint32_t count) {
   return OkStatus();
 }
 
-std::vector<KvSequence::Target> KvSequence::TargetsOfLast(uint32_t count) const {
+std::vector<KvSequence::Target> KvSequence::TargetsOfLast(uint32_t count, uint32_t part) const {
   std::vector<Target> targets;
+  const Part& p = parts_[part];
   const uint64_t first = tokens_ - count;
-  for (size_t i = 0; i < own_.size(); ++i) {
-    const KvPage& page = own_[i];
+  for (size_t i = 0; i < p.own.size(); ++i) {
+    const KvPage& page = p.own[i];
     const uint64_t end = page.first_position + page.tokens;
     if (end <= first) continue;
     const auto slot =
         static_cast<uint32_t>(std::max(first, page.first_position) - page.first_position);
-    targets.push_back({buffers_[i]->data(), slot, page.tokens - slot});
+    targets.push_back({p.buffers[i]->data(), slot, page.tokens - slot});
   }
   uint64_t rows = 0;
   for (const Target& target : targets) rows += target.rows;
@@ -60,47 +102,64 @@ std::vector<KvSequence::Target> KvSequence::TargetsOfLast(uint32_t count) const 
   return targets;
 }
 
+KvSequence::Target KvSequence::TargetOfLast(uint32_t part) const {
+  const Part& p = parts_[part];
+  CHECK(!p.own.empty() && p.own.back().tokens > 0) << "no own token";
+  return {p.buffers.back()->data(), p.own.back().tokens - 1, 1};
+}
+
 uint64_t KvSequence::bytes() const {
-  uint64_t bytes = own_.size() * layout_.own.BlockBytes();
-  for (const SharedRun& run : shared_) bytes += run.pages.size() * run.format.BlockBytes();
+  uint64_t bytes = 0;
+  for (const Part& part : parts_) {
+    bytes += part.own.size() * part.own_format.BlockBytes();
+    for (const SharedRun& run : part.shared) {
+      const auto there = std::count_if(run.pages.begin(), run.pages.end(), [](const KvPage& page) {
+        return page.bytes != AbsentPage();
+      });
+      bytes += static_cast<uint64_t>(there) * run.format.BlockBytes();
+    }
+  }
   return bytes;
 }
 
-std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks() const {
+std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks(uint32_t part) const {
   std::vector<OwnBlock> blocks;
-  blocks.reserve(own_.size());
-  for (const KvPage& page : own_) {
-    blocks.push_back({{page.bytes, layout_.own.BlockBytes()}, page.tokens});
+  blocks.reserve(parts_[part].own.size());
+  for (const KvPage& page : parts_[part].own) {
+    blocks.push_back({{page.bytes, StoredBytes(parts_[part].own_format)}, page.tokens});
   }
   return blocks;
 }
 
-Result<std::vector<KvSequence::OwnBlock>> KvSequence::HostBlocks(Backend& backend) {
-  std::vector<OwnBlock> blocks = OwnBlocks();
+Result<std::vector<KvSequence::OwnBlock>> KvSequence::HostBlocks(Backend& backend, uint32_t part) {
+  std::vector<OwnBlock> blocks = OwnBlocks(part);
   if (backend.host_addressable()) return blocks;
-  host_.clear();
+  auto& host = parts_[part].host;
+  host.clear();
   for (OwnBlock& block : blocks) {
     ASSIGN_OR_RETURN(auto copy, backend.AllocateShared(block.bytes.size(), "blocks to store"));
     RETURN_IF_ERROR(backend.Copy(copy->data(), block.bytes.data(), block.bytes.size()));
     block.bytes = {copy->data(), block.bytes.size()};
-    host_.push_back(std::move(copy));
+    host.push_back(std::move(copy));
   }
   return blocks;
 }
 
 uint64_t KvSequence::attended_tokens() const {
   uint64_t count = 0;
-  for (const KvPageList& list : lists_) {
+  for (const KvPageList& list : lists()) {
     for (const KvPage& page : list.pages) count += page.tokens - page.hidden;
   }
   return count;
 }
 
 void KvSequence::RebuildLists() {
-  lists_.clear();
-  if (!sinks_.empty()) lists_.push_back({&layout_.sinks->format, sinks_});
-  for (const SharedRun& run : shared_) lists_.push_back({&run.format, run.pages});
-  if (!own_.empty()) lists_.push_back({&layout_.own, own_});
+  for (Part& part : parts_) {
+    part.lists.clear();
+    if (!part.sinks.empty()) part.lists.push_back({&part.sink_format, part.sinks});
+    for (const SharedRun& run : part.shared) part.lists.push_back({&run.format, run.pages});
+    if (!part.own.empty()) part.lists.push_back({&part.own_format, part.own});
+  }
 }
 
 }  // namespace corpusd

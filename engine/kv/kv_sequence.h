@@ -3,6 +3,7 @@
 // pages; the leases of shared pages are the caller's and must outlive it. One thread at a time.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,9 +20,10 @@ namespace corpusd {
 class KvSequence {
  public:
   // layout.blocks: of the pages added by AddShared. layout.own: of the pages it grows. With sinks,
-  // the first page's tokens that they stand for are written but not read.
+  // the first page's tokens that they stand for are written but not read. layout.parts: every page
+  // is in so many pieces, one for each part's layers.
   explicit KvSequence(const KvLayout& layout);
-  // Pages that are not coded.
+  // Pages that are not coded, of all layers together.
   KvSequence(const KvFormat& shared_format, const KvFormat& own_format)
       : KvSequence(KvLayout{shared_format, own_format, nullptr, nullptr}) {}
   KvSequence(const KvSequence&) = delete;
@@ -35,19 +37,28 @@ class KvSequence {
     const std::byte* bytes = nullptr;
     uint32_t tokens = 0;  // slots, from the first, that are read or hidden
     uint32_t hidden = 0;  // of them, from the first, that are not read and take no positions
+    // Of the parts after the first, whose bytes `bytes` are; null: not there, and before all that
+    // its layers will see. As many as there are, or none.
+    std::span<const std::byte* const> others = {};
   };
   void AddShared(const SharedPage& page) { AddShared(layout_.blocks, page); }
   // The same for a page of another format, such as exact first tokens before a coded history.
   void AddShared(const KvFormat& format, const SharedPage& page);
-  // The shared pages are still on their way: section i of their blocks is layer i. Null: all there.
-  void Follow(BlockPrefetch* arriving) { arriving_ = arriving; }
+  // The part's shared pages are still on their way: section i of their blocks is its layer i. Null:
+  // all there.
+  void Follow(BlockPrefetch* arriving, uint32_t part = 0) { parts_[part].arriving = arriving; }
   // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
   bool HasLayer(uint32_t layer) const {
-    return arriving_ == nullptr || arriving_->HasSection(layer);
+    BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
+    return arriving == nullptr || arriving->HasSection(place(layer).index);
   }
   Status WaitLayer(uint32_t layer) const {
-    return arriving_ == nullptr ? OkStatus() : arriving_->WaitSection(layer);
+    BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
+    return arriving == nullptr ? OkStatus() : arriving->WaitSection(place(layer).index);
   }
+  // A second sequence that goes on from here: full pages are shared by both, the last own page is
+  // copied if it has room. The lists are alike, so both compute the same bits.
+  Result<std::unique_ptr<KvSequence>> Fork(Backend& backend) const;
   // Makes room for `count` more tokens behind the last one, zeroed.
   Status Extend(Backend& backend, uint32_t count);
 
@@ -57,14 +68,20 @@ class KvSequence {
     uint32_t rows;
   };
   // Where the last `count` tokens go, in order. REQUIRES: they came by Extend.
-  std::vector<Target> TargetsOfLast(uint32_t count) const;
+  std::vector<Target> TargetsOfLast(uint32_t count, uint32_t part = 0) const;
+  Target TargetOfLast(uint32_t part) const;
 
-  // For AttentionInput; valid until the next AddShared or Extend.
-  std::span<const KvPageList> lists() const { return lists_; }
+  uint32_t layers() const { return layout_.own.layers; }
+  uint32_t parts() const { return static_cast<uint32_t>(parts_.size()); }
+  LayerPlace place(uint32_t layer) const {
+    return layout_.parts == nullptr ? LayerPlace{0, layer} : layout_.parts->places[layer];
+  }
+  // For AttentionInput of the part's layers; valid until the next AddShared or Extend.
+  std::span<const KvPageList> lists(uint32_t part = 0) const { return parts_[part].lists; }
   uint64_t tokens() const { return tokens_; }
-  // Of them, those that the next token can attend to.
+  // Of them, those that the next token can attend to on the layers of part 0.
   uint64_t attended_tokens() const;
-  const KvFormat& own_format() const { return layout_.own; }
+  const KvFormat& own_format(uint32_t part = 0) const { return parts_[part].own_format; }
   // [kv_heads], for AttentionInput and KvWriteTarget; null if the pages are not coded.
   const KvBasis* basis(uint32_t layer) const {
     return layout_.calibration == nullptr ? nullptr : layout_.calibration->layer(layer);
@@ -72,37 +89,44 @@ class KvSequence {
   // The address of the first page of the corpus: equal for sequences over the same blocks. Null if
   // none is shared.
   const std::byte* first_page() const {
-    return shared_.empty() ? nullptr : shared_.front().pages.front().bytes;
+    const auto& shared = parts_.front().shared;
+    return shared.empty() ? nullptr : shared.front().pages.front().bytes;
   }
   uint64_t bytes() const;  // of all pages, shared and own
 
   struct OwnBlock {
-    std::span<const std::byte> bytes;
+    std::span<const std::byte> bytes;  // StoredBytes of the part's format
     uint32_t tokens;
   };
   // The pages grown here, in order, in the backend's memory.
-  std::vector<OwnBlock> OwnBlocks() const;
+  std::vector<OwnBlock> OwnBlocks(uint32_t part = 0) const;
   // The same where the CPU can read them; valid as long as this, or until the next call.
-  Result<std::vector<OwnBlock>> HostBlocks(Backend& backend);
+  Result<std::vector<OwnBlock>> HostBlocks(Backend& backend, uint32_t part = 0);
 
  private:
   void RebuildLists();
   // How many slots of a page that begins at the sequence's end are read from the sinks instead.
   uint32_t HiddenOfNext() const;
 
-  const KvLayout layout_;
-  std::vector<KvPage> sinks_;  // one or none
-  BlockPrefetch* arriving_ = nullptr;
   // Neighbouring shared pages of one format.
   struct SharedRun {
     KvFormat format;
     std::vector<KvPage> pages;
   };
-  std::vector<SharedRun> shared_;
-  std::vector<KvPage> own_;
-  std::vector<std::unique_ptr<Buffer>> buffers_;  // of own_, same order
-  std::vector<std::unique_ptr<Buffer>> host_;     // of HostBlocks
-  std::vector<KvPageList> lists_;
+  // The pieces of all pages that hold one part's layers; of every part as many.
+  struct Part {
+    KvFormat own_format, sink_format;
+    std::vector<KvPage> sinks;  // one or none
+    std::vector<SharedRun> shared;
+    std::vector<KvPage> own;
+    std::vector<std::shared_ptr<Buffer>> buffers;  // of own, same order; forks have them as well
+    std::vector<std::unique_ptr<Buffer>> host;     // of HostBlocks
+    std::vector<KvPageList> lists;
+    BlockPrefetch* arriving = nullptr;
+  };
+
+  const KvLayout layout_;
+  std::vector<Part> parts_;
   uint64_t tokens_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <vector>
 
 #include "engine/backend/buffer.h"
 #include "kernels/kv_format.h"
@@ -18,8 +19,8 @@ namespace corpusd {
 inline constexpr uint32_t kSinkTokens = 4;
 
 struct SinkPage {
-  KvFormat format;  // bf16, in the coordinates of the chain's calibration
-  std::unique_ptr<Buffer> bytes;
+  KvFormat format;  // bf16, in the coordinates of the chain's calibration; of all layers
+  std::vector<std::unique_ptr<Buffer>> parts;  // as the layout keeps layers apart
   uint32_t tokens = 0;
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "store/base/check.h"
+
 namespace corpusd {
 
 namespace {
@@ -14,7 +16,23 @@ size_t PagesBefore(const KvPageList& list, uint64_t first) {
   return static_cast<size_t>(end - list.pages.begin());
 }
 
+// Absent pages are the first ones, so the first page of which something is seen tells.
+void CheckPresent(std::span<const KvPageList> lists) {
+  for (const KvPageList& list : lists) {
+    for (const KvPage& page : list.pages) {
+      if (page.hidden >= page.tokens) continue;
+      CHECK(page.bytes != AbsentPage()) << "position " << page.first_position << " is not there";
+      return;
+    }
+  }
+}
+
 }  // namespace
+
+const std::byte* AbsentPage() {
+  alignas(kTileAlignment) static constexpr std::byte kNothing[kTileAlignment] = {};
+  return kNothing;
+}
 
 VisiblePages::VisiblePages(std::span<const KvPageList> lists, uint64_t first, size_t multiple) {
   size_t before = 0;
@@ -39,6 +57,7 @@ VisiblePages::VisiblePages(std::span<const KvPageList> lists, uint64_t first, si
     }
     if (!rest.empty()) lists_.push_back({list.format, rest});
   }
+  CheckPresent(lists_);
 }
 
 std::vector<AttentionRun> CutAtChunks(std::span<const KvPageList> lists, uint64_t first_position,

@@ -3,6 +3,7 @@
 // thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -10,6 +11,10 @@
 #include "kernels/shapes.h"
 
 namespace corpusd {
+
+// Stands for a page that is not there, since no layer of its part can see it any more. Not to be
+// read; VisiblePages refuses to show it.
+const std::byte* AbsentPage();
 
 // The pages of `lists` without what lies before position `first`; order and contents as they were.
 // Of pages that lie before it as a whole, some may stay, all hidden: dropped is a multiple of

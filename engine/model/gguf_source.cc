@@ -5,6 +5,7 @@
 #include "engine/model/gguf.h"
 #include "engine/model/hf_source.h"
 #include "engine/model/model_source.h"
+#include "engine/model/rope_rows.h"
 #include "kernels/reference/dequantize.h"
 
 namespace corpusd {
@@ -26,7 +27,11 @@ class GgufSource final : public ModelSource {
   Result<SourceMatrix> Matrix(const std::string& name, uint32_t rows,
                               uint32_t cols) const override {
     ASSIGN_OR_RETURN(const GgufTensor* const tensor, Find(name, {cols, rows}));
-    return SourceMatrix{{name, tensor->type, rows, cols, tensor->bytes}, {}};
+    SourceMatrix matrix{{name, tensor->type, rows, cols, tensor->bytes}, {}};
+    if (!IsHalfSplit(name)) return matrix;
+    matrix.copy = ReorderRows(tensor->bytes, WeightRowBytes(tensor->type, cols), RowsOfHead());
+    matrix.weight.bytes = matrix.copy;
+    return matrix;
   }
 
   Result<SourceMatrix> ExpertMatrix(const std::string& name, uint32_t expert, uint32_t experts,
@@ -42,7 +47,7 @@ class GgufSource final : public ModelSource {
     ASSIGN_OR_RETURN(const GgufTensor* const tensor, Find(name, {count}));
     std::vector<float> values(count);
     DequantizeRow(tensor->type, tensor->bytes.data(), values.data(), count);
-    return values;
+    return IsHalfSplit(name) ? ReorderNumbers(values, RowsOfHead()) : values;
   }
 
   std::vector<TensorSize> TensorSizes() const override {
@@ -74,6 +79,14 @@ class GgufSource final : public ModelSource {
   }
 
  private:
+  // Files of the llama architecture are in our order already.
+  bool IsHalfSplit(const std::string& tensor) const {
+    return config_.architecture != "llama" && IsQueryOrKey(tensor);
+  }
+  std::vector<uint32_t> RowsOfHead() const {
+    return RowsFromHalves(config_.head_dim, config_.rope.dimensions);
+  }
+
   Result<const GgufTensor*> Find(const std::string& name, std::vector<uint64_t> dims) const {
     const GgufTensor* const tensor = file_.FindTensor(name);
     if (tensor == nullptr) return InvalidArgumentError("tensor '" + name + "' is missing");

@@ -314,10 +314,31 @@ Status ReadLlama4(const ConfigReader& reader, HfConfig* config) {
   return OkStatus();
 }
 
-Status ReadFamily(const ConfigReader& reader, HfConfig* config) {
-  if (reader.Has("quantization_config")) {
-    return reader.Unsupported("quantized checkpoints are not supported: F32, F16 and BF16 are");
+// Matrices of 8-bit floats: with blocks as DeepSeek keeps them, or with a scale a row or a matrix.
+// Others are refused; what a single matrix has, its own scales tell.
+Status ReadQuantization(const ConfigReader& top, HfLayout* layout) {
+  if (!top.Has("quantization_config")) return OkStatus();
+  ASSIGN_OR_RETURN(const ConfigReader reader, top.Object("quantization_config"));
+  ASSIGN_OR_RETURN(const std::string method, reader.TextOr("quant_method", ""));
+  ASSIGN_OR_RETURN(const std::string format, reader.TextOr("format", ""));
+  const bool rows =
+      method == "fbgemm_fp8" || (method == "compressed-tensors" && format == "float-quantized");
+  if (method != "fp8" && !rows) {
+    return reader.Unsupported("quantized checkpoints of the kind '" + method +
+                              (format.empty() ? "" : " " + format) +
+                              "' are not supported: F32, F16, BF16 and 8-bit floats are");
   }
+  if (rows || !reader.Has("weight_block_size")) return OkStatus();
+  ASSIGN_OR_RETURN(const auto block, reader.Numbers("weight_block_size", 65536, 2));
+  if (block.size() != 2 || block[0] < 1 || block[1] < 1) {
+    return reader.Wrong("weight_block_size", "two numbers of 1 or more");
+  }
+  layout->fp8 = {block[0], block[1]};
+  return OkStatus();
+}
+
+Status ReadFamily(const ConfigReader& reader, HfConfig* config) {
+  RETURN_IF_ERROR(ReadQuantization(reader, &config->layout));
   const std::string& family = config->layout.family;
   if (family == "llama") return ReadLlama(reader, config);
   if (family == "llama4_text") return ReadLlama4(reader, config);
@@ -338,9 +359,7 @@ Result<HfConfig> ReadHfConfig(const nlohmann::json& object, const std::string& w
   // A model that sees images, too: its text model stands in an object of its own.
   const bool wrapped = config.layout.family == "llama4" || config.layout.family == "gemma3";
   if (wrapped && top.Has("text_config")) {
-    if (top.Has("quantization_config")) {
-      return top.Unsupported("quantized checkpoints are not supported: F32, F16 and BF16 are");
-    }
+    RETURN_IF_ERROR(ReadQuantization(top, &config.layout));
     ASSIGN_OR_RETURN(const ConfigReader text, top.Object("text_config"));
     ASSIGN_OR_RETURN(config.layout.family,
                      text.TextOr("model_type", config.layout.family + "_text"));

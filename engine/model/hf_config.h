@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "engine/model/fp8_weights.h"
 #include "engine/model/model_config.h"
 #include "store/base/result.h"
 
@@ -16,6 +17,7 @@ struct HfLayout {
   bool tied_output = false;      // the output matrix is the embedding
   bool half_split_rope = false;  // RoPE turns pairs (j, j + half), not adjacent ones
   bool gains_from_one = false;   // norms store their gains less 1
+  Fp8Scales fp8;                 // of matrices of 8-bit floats, if there are any
 };
 
 struct HfConfig {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "engine/model/rope_rows.h"
 #include "kernels/reference/dequantize.h"
 
 namespace corpusd {
@@ -69,6 +70,15 @@ std::string LayerTensorName(std::string_view rest, const HfLayout& layout) {
   return llama4 ? std::string(FindName(kExpertNames, rest)) : "";
 }
 
+// Matrices of experts and vectors of it are not read.
+constexpr std::string_view kFp8 = "F8_E4M3";
+
+Status RefuseFp8(const SafeTensor& tensor, const std::string& path) {
+  if (tensor.dtype != kFp8) return OkStatus();
+  return UnimplementedError(path + ": tensor '" + tensor.name +
+                            "' is F8_E4M3, which is read of plain matrices only");
+}
+
 bool WeightTypeOf(std::string_view dtype, WeightType* type) {
   if (dtype == "F32") *type = WeightType::kF32;
   if (dtype == "F16") *type = WeightType::kF16;
@@ -96,10 +106,6 @@ void Transpose(std::byte* target, const std::byte* source, uint32_t rows, uint32
       }
     }
   }
-}
-
-bool IsQueryOrKey(const std::string& tensor) {
-  return tensor.find(".attn_q") != std::string::npos || tensor.find(".attn_k") != std::string::npos;
 }
 
 }  // namespace
@@ -159,21 +165,31 @@ Result<const SafeTensor*> HfSource::Find(const std::string& tensor,
     return InvalidArgumentError(path() + ": tensor '" + name + "' is " + ShapeText(found->dims) +
                                 ", expected " + ShapeText(dims));
   }
-  if (!WeightTypeOf(found->dtype, type)) {
+  if (found->dtype == kFp8) {
+    *type = WeightType::kBf16;  // as which it is decoded
+  } else if (!WeightTypeOf(found->dtype, type)) {
     return UnimplementedError(path() + ": tensor '" + name + "' is " + found->dtype +
-                              "; F32, F16 and BF16 are read");
+                              "; F32, F16, BF16 and F8_E4M3 are read");
   }
   return found;
 }
 
-std::vector<uint32_t> HfSource::RowsOfHead(const std::string& tensor) const {
-  std::vector<uint32_t> rows;
-  if (!config_.layout.half_split_rope || !IsQueryOrKey(tensor)) return rows;
-  const uint32_t turning = config_.model.rope.dimensions;
-  for (uint32_t i = 0; i < config_.model.head_dim; ++i) {
-    rows.push_back(i >= turning ? i : i / 2 + i % 2 * (turning / 2));
+Result<std::vector<std::byte>> HfSource::Decoded(const SafeTensor& codes, uint32_t rows,
+                                                 uint32_t cols) const {
+  for (const char* const ending : {"_scale_inv", "_scale"}) {
+    const SafeTensor* const scales = folder_->Find(codes.name + ending);
+    if (scales == nullptr) continue;
+    auto decoded = DecodeFp8(codes.bytes, rows, cols, *scales, config_.layout.fp8);
+    if (!decoded.ok()) return decoded.status().WithContext(path());
+    return decoded;
   }
-  return rows;
+  return InvalidArgumentError(path() + ": tensor '" + codes.name + "' is F8_E4M3, but has no " +
+                              "scales beside it ('" + codes.name + "_scale')");
+}
+
+std::vector<uint32_t> HfSource::RowsOfHead(const std::string& tensor) const {
+  if (!config_.layout.half_split_rope || !IsQueryOrKey(tensor)) return {};
+  return RowsFromHalves(config_.model.head_dim, config_.model.rope.dimensions);
 }
 
 Result<SourceMatrix> HfSource::Matrix(const std::string& tensor, uint32_t rows,
@@ -185,16 +201,13 @@ Result<SourceMatrix> HfSource::Matrix(const std::string& tensor, uint32_t rows,
   weight.rows = rows;
   weight.cols = cols;
   weight.bytes = found->bytes;
+  if (found->dtype == kFp8) {
+    ASSIGN_OR_RETURN(matrix.copy, Decoded(*found, rows, cols));
+    weight.bytes = matrix.copy;
+  }
   const std::vector<uint32_t> rows_of_head = RowsOfHead(tensor);
   if (rows_of_head.empty()) return matrix;
-  const uint64_t row_bytes = WeightRowBytes(weight.type, cols);
-  matrix.copy.resize(found->bytes.size());
-  const auto head_dim = static_cast<uint32_t>(rows_of_head.size());
-  for (uint32_t r = 0; r < rows; ++r) {
-    const uint32_t from = r / head_dim * head_dim + rows_of_head[r % head_dim];
-    std::memcpy(matrix.copy.data() + r * row_bytes, found->bytes.data() + from * row_bytes,
-                row_bytes);
-  }
+  matrix.copy = ReorderRows(weight.bytes, WeightRowBytes(weight.type, cols), rows_of_head);
   weight.bytes = matrix.copy;
   return matrix;
 }
@@ -209,6 +222,7 @@ Result<SourceMatrix> HfSource::ExpertMatrix(const std::string& tensor, uint32_t 
   WeightSource& weight = matrix.weight;
   ASSIGN_OR_RETURN(const SafeTensor* const found,
                    Find(tensor, {experts, cols, source_cols}, &weight.type));
+  RETURN_IF_ERROR(RefuseFp8(*found, path()));
   weight.name = found->name + "[" + std::to_string(expert) + "]";
   weight.rows = rows;
   weight.cols = cols;
@@ -223,19 +237,14 @@ Result<SourceMatrix> HfSource::ExpertMatrix(const std::string& tensor, uint32_t 
 Result<std::vector<float>> HfSource::Vector(const std::string& tensor, uint32_t count) const {
   WeightType type = WeightType::kF32;
   ASSIGN_OR_RETURN(const SafeTensor* const found, Find(tensor, {count}, &type));
+  RETURN_IF_ERROR(RefuseFp8(*found, path()));
   std::vector<float> values(count);
   DequantizeRow(type, found->bytes.data(), values.data(), count);
   if (config_.layout.gains_from_one && tensor.ends_with("norm.weight")) {
     for (float& value : values) value += 1;
   }
   const std::vector<uint32_t> rows_of_head = RowsOfHead(tensor);
-  if (rows_of_head.empty()) return values;
-  const std::vector<float> stored = values;
-  for (size_t i = 0; i < stored.size(); ++i) {
-    const size_t inside = i % rows_of_head.size();
-    values[i] = stored[i - inside + rows_of_head[inside]];
-  }
-  return values;
+  return rows_of_head.empty() ? values : ReorderNumbers(values, rows_of_head);
 }
 
 std::vector<TensorSize> HfSource::TensorSizes() const {
@@ -256,9 +265,17 @@ Result<std::unique_ptr<Tokenizer>> HfSource::LoadTokenizer() const {
   return Tokenizer::FromTables(std::move(tables));
 }
 
+std::optional<TokenId> HfSource::StartToken() const {
+  const auto source = ReadFolderChat(path());
+  if (!source.ok() || !source->start_token || *source->start_token >= config_.model.vocabulary) {
+    return std::nullopt;
+  }
+  return static_cast<TokenId>(*source->start_token);
+}
+
 Result<ChatTemplate> HfSource::LoadChatTemplate(const Tokenizer& tokenizer) const {
-  ASSIGN_OR_RETURN(const TokenizerTables tables, ReadTokenizerFolder(path()));
-  return ChatTemplate::FromText(tables.chat_template, path(), tokenizer);
+  ASSIGN_OR_RETURN(const ChatSource source, ReadFolderChat(path()));
+  return ChatTemplate::FromSource(source, tokenizer);
 }
 
 }  // namespace corpusd

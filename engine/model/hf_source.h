@@ -37,12 +37,15 @@ class HfSource final : public ModelSource {
   }
   Result<std::unique_ptr<Tokenizer>> LoadTokenizer() const override;
   Result<ChatTemplate> LoadChatTemplate(const Tokenizer& tokenizer) const override;
-  std::optional<TokenId> StartToken() const override { return std::nullopt; }
+  std::optional<TokenId> StartToken() const override;
 
  private:
   HfSource() = default;
   Result<const SafeTensor*> Find(const std::string& tensor, const std::vector<uint64_t>& dims,
                                  WeightType* type) const;
+  // A matrix of 8-bit floats as bfloat16, by the scales beside it.
+  Result<std::vector<std::byte>> Decoded(const SafeTensor& codes, uint32_t rows,
+                                         uint32_t cols) const;
   // For each row of a head as RoPE wants them, the row of the file; empty if they are the same.
   std::vector<uint32_t> RowsOfHead(const std::string& tensor) const;
 

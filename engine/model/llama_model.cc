@@ -25,7 +25,9 @@ class LlamaModel final : public Model {
         local_angles_(config_.local_rope,
                       config_.local_rope.dimensions == 0 ? 0 : config_.RopePositions()),
         local_rope_(local_angles_.table()),
-        unit_gain_(config_.head_dim, 1.0F) {}
+        unit_gain_(config_.head_dim, 1.0F) {
+    parts_ = LayerPartsOf(config_);
+  }
 
   Status LoadWeights(const ModelSource& source) {
     ASSIGN_OR_RETURN(embedding_, LoadMatrix(source, backend_, "token_embd.weight",
@@ -80,17 +82,27 @@ class LlamaModel final : public Model {
       RETURN_IF_ERROR(CheckTokens(tokens.subspan(first_row, rows), *kv, rows, scratch));
       for (uint32_t r = 0; r < rows; ++r) positions.push_back(kv->tokens() + r);
       RETURN_IF_ERROR(kv->Extend(backend_, rows));
-      parts.push_back({*kv, first_row, rows, positions[first_row], kv->TargetsOfLast(rows), {}});
+      std::vector<std::vector<KvSequence::Target>> targets;
+      for (uint32_t part = 0; part < kv->parts(); ++part) {
+        targets.push_back(kv->TargetsOfLast(rows, part));
+      }
+      parts.push_back({*kv, first_row, rows, positions[first_row], std::move(targets), {}});
     }
     CHECK(positions.size() == n) << n << " tokens for " << positions.size() << " rows";
     CHECK(n <= scratch.rows()) << n << " tokens, scratch for " << scratch.rows();
     const MatrixView x = EmbedTokens(tokens, scratch);
+    std::vector<AttentionPart> inputs;
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
       for (const PackedPart& part : parts) RETURN_IF_ERROR(part.kv.WaitLayer(layer));
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
       ScaleQueries(layer, qkv, [&](uint32_t r) { return positions[r]; });
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
-      for (PackedPart& part : parts) AttendPart(layer, qkv, attention, &part);
+      inputs.clear();
+      for (PackedPart& part : parts) {
+        WritePart(layer, qkv, part);
+        AddInputs(layer, &part, &inputs);
+      }
+      backend_.AttentionOfParts(attention, qkv.Cols(0, QueryCols()), inputs);
       OutputPart(layers_[layer], x, attention, scratch);
       FeedForwardPart(layer, x, scratch);
       if (!between_layers()) return Stopped();
@@ -103,11 +115,9 @@ class LlamaModel final : public Model {
                      const std::function<bool()>& between_layers) const override {
     const auto n = static_cast<uint32_t>(tokens.size());
     CHECK(sequences.size() == n) << n << " tokens of " << sequences.size() << " sequences";
-    std::vector<KvSequence::Target> targets;
     for (uint32_t r = 0; r < n; ++r) {
       RETURN_IF_ERROR(CheckTokens(tokens, *sequences[r], 1, scratch));
       RETURN_IF_ERROR(sequences[r]->Extend(backend_, 1));
-      targets.push_back(sequences[r]->TargetsOfLast(1).front());
     }
     const MatrixView x = EmbedTokens(tokens, scratch);
     std::vector<AttentionInput> inputs(n);
@@ -118,7 +128,7 @@ class LlamaModel final : public Model {
       for (uint32_t r = 0; r < n; ++r) {
         const KvSequence& kv = *sequences[r];
         RETURN_IF_ERROR(kv.WaitLayer(layer));
-        WriteKv(layer, kv, targets[r], qkv.Rows(r, 1));
+        WriteKv(layer, kv, kv.TargetOfLast(kv.place(layer).part), qkv.Rows(r, 1));
         inputs[r] = InputOf(layer, kv, kv.tokens() - 1);
         inputs[r].lists = RunsOf(layer, kv, kv.tokens() - 1, 1, &runs[r]).front().pages.lists();
       }
@@ -217,13 +227,14 @@ class LlamaModel final : public Model {
     const LayerConfig& c = config_.layer_configs[layer];
     const auto [found, added] = runs->try_emplace({c.span, c.span_tokens});
     if (!added) return found->second;
+    const auto lists = kv.lists(kv.place(layer).part);
     if (c.span == AttentionSpan::kChunk) {
-      found->second = CutAtChunks(kv.lists(), first_position, rows, c.span_tokens);
+      found->second = CutAtChunks(lists, first_position, rows, c.span_tokens);
       return found->second;
     }
     const bool cut = c.span == AttentionSpan::kWindow && first_position >= c.span_tokens;
     const uint64_t first_seen = cut ? first_position + 1 - c.span_tokens : 0;
-    found->second.push_back({0, rows, VisiblePages(kv.lists(), first_seen, kPartPages)});
+    found->second.push_back({0, rows, VisiblePages(lists, first_seen, kPartPages)});
     return found->second;
   }
 
@@ -232,17 +243,21 @@ class LlamaModel final : public Model {
     KvSequence& kv;
     uint32_t first_row, rows;
     uint64_t first_position;
-    std::vector<KvSequence::Target> targets;
+    std::vector<std::vector<KvSequence::Target>> targets;  // by part of the layers
     RunsBySpan runs;
   };
 
-  // Writes a part's K and V of a layer, then its attention; qkv, attention: of the whole call.
-  void AttendPart(uint32_t layer, MatrixView qkv, MatrixView attention, PackedPart* part) const {
-    uint32_t row = part->first_row;
-    for (const KvSequence::Target& target : part->targets) {
-      WriteKv(layer, part->kv, target, qkv.Rows(row, target.rows));
+  // Writes a part's K and V of a layer; qkv: of the whole call.
+  void WritePart(uint32_t layer, MatrixView qkv, const PackedPart& part) const {
+    uint32_t row = part.first_row;
+    for (const KvSequence::Target& target : part.targets[part.kv.place(layer).part]) {
+      WriteKv(layer, part.kv, target, qkv.Rows(row, target.rows));
       row += target.rows;
     }
+  }
+
+  // What a part's rows attend to, in the order of the rows.
+  void AddInputs(uint32_t layer, PackedPart* part, std::vector<AttentionPart>* inputs) const {
     const LayerConfig& c = config_.layer_configs[layer];
     for (const AttentionRun& run :
          RunsOf(layer, part->kv, part->first_position, part->rows, &part->runs)) {
@@ -250,9 +265,7 @@ class LlamaModel final : public Model {
       input.lists = run.pages.lists();
       // A row alone sees what its pages show.
       if (part->rows > 1 && c.span == AttentionSpan::kWindow) input.shape.window = c.span_tokens;
-      const uint32_t first_row = part->first_row + run.first_row;
-      backend_.Attention(attention.Rows(first_row, run.rows),
-                         qkv.Cols(0, QueryCols()).Rows(first_row, run.rows), input);
+      inputs->push_back({input, run.rows});
     }
   }
 
@@ -265,9 +278,10 @@ class LlamaModel final : public Model {
   void WriteKv(uint32_t layer, const KvSequence& kv, const KvSequence::Target& target,
                MatrixView qkv) const {
     const uint32_t kv_cols = config_.kv_heads * config_.head_dim;
-    backend_.WriteKv({&kv.own_format(), target.block, layer, target.first_slot, kv.basis(layer)},
-                     qkv.Cols(QueryCols(), kv_cols), qkv.Cols(QueryCols() + kv_cols, kv_cols),
-                     RopeOf(layer));
+    const LayerPlace place = kv.place(layer);
+    backend_.WriteKv(
+        {&kv.own_format(place.part), target.block, place.index, target.first_slot, kv.basis(layer)},
+        qkv.Cols(QueryCols(), kv_cols), qkv.Cols(QueryCols() + kv_cols, kv_cols), RopeOf(layer));
   }
 
   AttentionInput InputOf(uint32_t layer, const KvSequence& kv, uint64_t first_position) const {
@@ -276,9 +290,10 @@ class LlamaModel final : public Model {
                    static_cast<float>(RopeAttentionFactor(config_.rope) /
                                       std::sqrt(config_.query_scalar > 0 ? config_.query_scalar
                                                                          : config_.head_dim))};
-    input.layer = layer;
+    const LayerPlace place = kv.place(layer);
+    input.layer = place.index;
     input.first_position = first_position;
-    input.lists = kv.lists();
+    input.lists = kv.lists(place.part);
     input.rope = RopeOf(layer);
     input.basis = kv.basis(layer);
     return input;

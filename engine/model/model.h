@@ -51,6 +51,8 @@ class Model {
   virtual const ModelConfig& config() const = 0;
   // The KV layout of this model in the named format ("bf16", "int8"); kInvalidArgument if unknown.
   virtual Result<KvFormat> Format(std::string_view name) const = 0;
+  // How its layers are kept apart in a store; null: all see the same.
+  const std::shared_ptr<const LayerParts>& parts() const { return parts_; }
 
   // Computes tokens at positions [kv.tokens(), + tokens.size()): extends kv, writes their K and V,
   // waits for the layers of its shared pages as it reaches them (an error of theirs ends it, too),
@@ -76,6 +78,9 @@ class Model {
   // logits [count, vocabulary] of rows [first_row, first_row + count) of scratch.hidden, into
   // memory of Backend::AllocateShared.
   virtual Status Logits(ForwardScratch& scratch, uint32_t first_row, MatrixView logits) const = 0;
+
+ protected:
+  std::shared_ptr<const LayerParts> parts_;
 };
 
 class GgufFile;

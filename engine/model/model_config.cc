@@ -3,73 +3,13 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "engine/model/gguf.h"
 #include "kernels/kv_format.h"
-#include "kernels/reference/dequantize.h"
 #include "store/base/check.h"
 
 namespace corpusd {
 namespace {
 
 constexpr uint64_t kRopeTableBytesMax = uint64_t{512} << 20;
-
-class MetadataReader {
- public:
-  MetadataReader(const GgufFile& file, std::string prefix)
-      : file_(file), prefix_(std::move(prefix)) {}
-
-  Result<uint32_t> Number(const std::string& key, uint64_t max) const {
-    ASSIGN_OR_RETURN(const uint64_t value, file_.GetUint(prefix_ + key));
-    if (value < 1 || value > max) {
-      return InvalidArgumentError(prefix_ + key + " is " + std::to_string(value) +
-                                  ", expected 1 to " + std::to_string(max));
-    }
-    return static_cast<uint32_t>(value);
-  }
-  Result<uint32_t> NumberOr(const std::string& key, uint64_t max, uint32_t otherwise) const {
-    return file_.Has(prefix_ + key) ? Number(key, max) : Result<uint32_t>(otherwise);
-  }
-  Result<double> RealOr(const std::string& key, double otherwise) const {
-    return file_.Has(prefix_ + key) ? file_.GetFloat(prefix_ + key) : Result<double>(otherwise);
-  }
-
- private:
-  const GgufFile& file_;
-  const std::string prefix_;
-};
-
-Status ReadScaling(const GgufFile& file, const MetadataReader& reader, RopeConfig* rope) {
-  const std::string key = "llama.rope.scaling.type";
-  if (!file.Has(key)) return OkStatus();
-  ASSIGN_OR_RETURN(const std::string type, file.GetString(key));
-  if (type == "none") return OkStatus();
-  if (type == "linear") {
-    rope->scaling = RopeScaling::kLinear;
-  } else if (type == "yarn") {
-    rope->scaling = RopeScaling::kYarn;
-  } else {
-    return UnimplementedError(key + " '" + type + "' is not known: none, linear and yarn are");
-  }
-  ASSIGN_OR_RETURN(rope->factor, reader.RealOr("rope.scaling.factor", 1));
-  ASSIGN_OR_RETURN(rope->original_context,
-                   reader.RealOr("rope.scaling.original_context_length", 0));
-  return OkStatus();
-}
-
-// The "llama3" frequency factors come as a tensor.
-Status ReadFrequencyFactors(const GgufFile& file, RopeConfig* rope) {
-  const GgufTensor* const tensor = file.FindTensor("rope_freqs.weight");
-  if (tensor == nullptr) return OkStatus();
-  if (tensor->dims.size() != 1 || tensor->dims[0] != rope->dimensions / 2 ||
-      tensor->type != WeightType::kF32) {
-    return InvalidArgumentError("tensor 'rope_freqs.weight' should be " +
-                                std::to_string(rope->dimensions / 2) + " F32 numbers");
-  }
-  rope->frequency_factors.resize(tensor->dims[0]);
-  DequantizeRow(tensor->type, tensor->bytes.data(), rope->frequency_factors.data(),
-                static_cast<uint32_t>(tensor->dims[0]));
-  return OkStatus();
-}
 
 std::string Real(double value) {
   char text[32];
@@ -114,6 +54,24 @@ Status ValidateModelConfig(const ModelConfig& c) {
   }
   if (c.local_rope.dimensions > 0) RETURN_IF_ERROR(ValidateRope(c.local_rope, c.head_dim));
   return ValidateRope(c.rope, c.head_dim);
+}
+
+std::shared_ptr<const LayerParts> LayerPartsOf(const ModelConfig& config) {
+  LayerParts all;
+  all.parts.push_back({.kind = "all"});
+  for (const LayerConfig& layer : config.layer_configs) {
+    LayerPart part{"all", layer.span == AttentionSpan::kWindow, layer.span_tokens, 0};
+    if (layer.span == AttentionSpan::kAll) part.span_tokens = 0;
+    if (layer.span != AttentionSpan::kAll) {
+      part.kind = (part.window ? "w" : "c") + std::to_string(part.span_tokens);
+    }
+    auto known = std::find_if(all.parts.begin(), all.parts.end(),
+                              [&](const LayerPart& p) { return p.kind == part.kind; });
+    if (known == all.parts.end()) known = all.parts.insert(all.parts.end(), part);
+    all.places.push_back({static_cast<uint32_t>(known - all.parts.begin()), known->layers++});
+  }
+  if (all.parts.size() == 1) return nullptr;
+  return std::make_shared<const LayerParts>(std::move(all));
 }
 
 bool ModelConfig::IsPlain() const {
@@ -172,50 +130,6 @@ std::string ModelConfig::Canonical() const {
   if (embedding_scale != 1) text += ";embedding_scale=" + Real(embedding_scale);
   if (query_scalar != 0) text += ";query_scalar=" + Real(query_scalar);
   return text;
-}
-
-Result<ModelConfig> ReadModelConfig(const GgufFile& file) {
-  ModelConfig c;
-  ASSIGN_OR_RETURN(c.architecture, file.GetString("general.architecture"));
-  if (c.architecture != "llama") {
-    return UnimplementedError("architecture '" + c.architecture +
-                              "' is not supported in this version: llama-family files "
-                              "(general.architecture 'llama') are");
-  }
-  if (const auto name = file.GetString("general.name"); name.ok()) c.name = *name;
-  const MetadataReader reader(file, "llama.");
-  ASSIGN_OR_RETURN(c.layers, reader.Number("block_count", kLayersMax));
-  ASSIGN_OR_RETURN(c.hidden, reader.Number("embedding_length", kHiddenMax));
-  ASSIGN_OR_RETURN(c.feed_forward, reader.Number("feed_forward_length", kFeedForwardMax));
-  ASSIGN_OR_RETURN(c.context_tokens, reader.Number("context_length", kContextMax));
-  ASSIGN_OR_RETURN(c.q_heads, reader.Number("attention.head_count", kHeadsMax));
-  ASSIGN_OR_RETURN(c.kv_heads, reader.NumberOr("attention.head_count_kv", kHeadsMax, c.q_heads));
-  ASSIGN_OR_RETURN(c.head_dim,
-                   reader.NumberOr("attention.key_length", kHeadDimMax, c.hidden / c.q_heads));
-  ASSIGN_OR_RETURN(const uint32_t value_dim,
-                   reader.NumberOr("attention.value_length", kHeadDimMax, c.head_dim));
-  if (value_dim != c.head_dim) {
-    return UnimplementedError("keys and values of different lengths are not supported");
-  }
-  ASSIGN_OR_RETURN(const double epsilon, reader.RealOr("attention.layer_norm_rms_epsilon", 1e-5));
-  c.norm_epsilon = static_cast<float>(epsilon);
-  ASSIGN_OR_RETURN(c.rope.base, reader.RealOr("rope.freq_base", 10000));
-  ASSIGN_OR_RETURN(c.rope.dimensions,
-                   reader.NumberOr("rope.dimension_count", kHeadDimMax, c.head_dim));
-  RETURN_IF_ERROR(ReadScaling(file, reader, &c.rope));
-  RETURN_IF_ERROR(ReadFrequencyFactors(file, &c.rope));
-  const GgufTensor* const embedding = file.FindTensor("token_embd.weight");
-  if (embedding == nullptr || embedding->dims.size() != 2) {
-    return InvalidArgumentError("tensor 'token_embd.weight' is missing or not a matrix");
-  }
-  if (embedding->dims[1] < 1 || embedding->dims[1] > kVocabularyMax) {
-    return InvalidArgumentError("a vocabulary of " + std::to_string(embedding->dims[1]) +
-                                " tokens is beyond " + std::to_string(kVocabularyMax));
-  }
-  c.vocabulary = static_cast<uint32_t>(embedding->dims[1]);
-  c.layer_configs.assign(c.layers, LayerConfig{.feed_forward = c.feed_forward});
-  RETURN_IF_ERROR(ValidateModelConfig(c));
-  return c;
 }
 
 }  // namespace corpusd

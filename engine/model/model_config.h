@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "engine/kv/layer_parts.h"
 #include "engine/model/rope_table.h"
 #include "store/base/result.h"
 
@@ -87,6 +89,9 @@ inline constexpr uint64_t kFeedForwardMax = uint64_t{1} << 20;
 inline constexpr uint64_t kVocabularyMax = uint64_t{1} << 22;
 inline constexpr uint64_t kContextMax = uint64_t{1} << 24;
 inline constexpr uint64_t kExpertsMax = 1024;
+
+// The layers apart by what they see; null if all see everything.
+std::shared_ptr<const LayerParts> LayerPartsOf(const ModelConfig& config);
 
 // What a graph relies on beyond single numbers' limits. kInvalidArgument or kUnimplemented.
 Status ValidateModelConfig(const ModelConfig& config);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/prefill/part_repair.h"
+
 namespace corpusd {
 namespace {
 
@@ -53,6 +55,9 @@ void AddFetch(const FetchStats& fetch, FetchStats* sum) {
 Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
                    const KvLayout& layout, std::span<const TokenId> tokens,
                    ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased) {
+  if (layout.parts != nullptr) {
+    return ExtendLeaseWithParts(context, store, record, layout, tokens, priority, stop, leased);
+  }
   const size_t first = leased->refs.size();
   CHECK(first <= record.chain.size()) << first << " leased of " << record.chain.size();
   const auto wanted = std::span(record.chain).subspan(first);
@@ -82,6 +87,12 @@ Status ExtendLease(const ComputeContext& context, BlockStore& store, const Corpu
 Result<uint64_t> RepairInPieces(const ComputeContext& context, BlockStore& store,
                                 const CorpusRecord& record, const KvLayout& layout,
                                 std::span<const TokenId> tokens, const std::stop_token& stop) {
+  if (layout.parts != nullptr) {
+    LeasedCorpus counts;
+    RETURN_IF_ERROR(RepairWithParts(context, store, record, layout, tokens,
+                                    ComputePriority::kPrefill, stop, &counts));
+    return counts.repaired_blocks;
+  }
   ASSIGN_OR_RETURN(const auto presence, store.Presence(record.chain));
   LeasedCorpus history;  // grows from one broken run to the next
   for (size_t i = 0; i < presence.size();) {

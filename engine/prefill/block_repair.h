@@ -6,12 +6,14 @@
 #include <stop_token>
 #include <vector>
 
+#include "engine/prefill/local_parts.h"
 #include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
 
 struct LeasedCorpus {
   std::vector<BlockRef> refs;      // all valid, in chain order
+  LocalPages local;                // what layers of other parts see from the end of refs on
   std::vector<DeviceRef> placed;   // of a prefix of refs: those on the device (PlaceOnDevice)
   FetchStats stats;                // of the fetches
   uint64_t recomputed_tokens = 0;  // of damaged blocks

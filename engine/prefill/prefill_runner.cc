@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/prefill/local_parts.h"
+
 namespace corpusd {
 
 namespace {
@@ -13,13 +15,18 @@ const std::byte* DeviceAddress(const DeviceRef& ref) {
 }  // namespace
 
 std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout,
-                                         std::span<const DeviceRef> placed) {
+                                         std::span<const DeviceRef> placed,
+                                         const LocalPages* local) {
   auto kv = std::make_unique<KvSequence>(layout);
+  const uint64_t block_bytes = StoredBytes(layout.OfPart(layout.blocks, 0));
   for (size_t i = 0; i < refs.size(); ++i) {
     const BlockRef& ref = refs[i];
-    CHECK(ref.valid() && ref.bytes().size() == layout.blocks.BlockBytes()) << "block of a lease";
+    CHECK(ref.valid() && ref.bytes().size() == block_bytes) << "block of a lease";
     const bool on_device = i < placed.size() && placed[i].held != nullptr;
-    kv->AddShared(on_device ? DeviceAddress(placed[i]) : ref.bytes().data(), ref.tokens());
+    std::vector<const std::byte*> others;
+    if (local != nullptr) others = local->Of(i, layout.part_count());
+    kv->AddShared(
+        {on_device ? DeviceAddress(placed[i]) : ref.bytes().data(), ref.tokens(), 0, others});
   }
   return kv;
 }
@@ -50,13 +57,67 @@ void PlaceOnDevice(const ComputeContext& context, BlockStore& store, std::span<c
   placed->insert(placed->end(), found.begin(), found.end());
 }
 
-std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvLayout& layout) {
-  auto kv = std::make_unique<KvSequence>(layout);
-  for (size_t i = 0; i < arriving.blocks(); ++i) {
-    CHECK(arriving.bytes(i).size() == layout.blocks.BlockBytes()) << "block of a prefetch";
-    kv->AddShared(arriving.bytes(i).data(), arriving.tokens(i));
+bool ArrivingCorpus::Whole() const {
+  const auto whole = [](const BlockPrefetch& prefetch) {
+    for (size_t i = 0; i < prefetch.blocks(); ++i) {
+      if (prefetch.bytes(i).empty()) return false;
+    }
+    return true;
+  };
+  return whole(*blocks) && std::all_of(parts.begin(), parts.end(), [&](const Part& part) {
+           return part.blocks == nullptr || whole(*part.blocks);
+         });
+}
+
+Status ArrivingCorpus::Finish(FetchStats* stats) {
+  RETURN_IF_ERROR(blocks->Finish(stats).status());
+  for (const Part& part : parts) {
+    if (part.blocks == nullptr) continue;
+    FetchStats own;
+    RETURN_IF_ERROR(part.blocks->Finish(&own).status());
+    stats->host_bytes += own.host_bytes;
+    stats->disk_bytes += own.disk_bytes;
+    stats->waited_seconds += own.waited_seconds;
   }
-  kv->Follow(&arriving);
+  return OkStatus();
+}
+
+Result<ArrivingCorpus> PrefetchCorpus(BlockStore& store, const CorpusRecord& record,
+                                      const KvLayout& layout, const PrefetchOptions& options) {
+  ArrivingCorpus arriving;
+  ASSIGN_OR_RETURN(arriving.blocks, store.Prefetch(record.chain, options));
+  for (size_t p = 1; p < layout.part_count(); ++p) {
+    const LayerPart& part = layout.parts->parts[p];
+    const BlockRange needed = NeededBlocks(part, record.durable_tokens);
+    ArrivingCorpus::Part& here = arriving.parts.emplace_back();
+    here.first_block = needed.first;
+    if (needed == BlockRange{}) continue;
+    std::vector<Digest> digests;
+    for (uint64_t block = needed.first; block < needed.end; ++block) {
+      digests.push_back(PartDigest(record.chain[block], part.kind));
+    }
+    ASSIGN_OR_RETURN(here.blocks, store.Prefetch(digests, options));
+  }
+  return arriving;
+}
+
+std::unique_ptr<KvSequence> SequenceOver(ArrivingCorpus& arriving, const KvLayout& layout) {
+  auto kv = std::make_unique<KvSequence>(layout);
+  const uint64_t block_bytes = StoredBytes(layout.OfPart(layout.blocks, 0));
+  std::vector<const std::byte*> others(arriving.parts.size());
+  for (size_t i = 0; i < arriving.blocks->blocks(); ++i) {
+    CHECK(arriving.blocks->bytes(i).size() == block_bytes) << "block of a prefetch";
+    for (size_t p = 0; p < others.size(); ++p) {
+      const ArrivingCorpus::Part& part = arriving.parts[p];
+      const bool here = part.blocks != nullptr && i >= part.first_block;
+      others[p] = here ? part.blocks->bytes(i - part.first_block).data() : nullptr;
+    }
+    kv->AddShared({arriving.blocks->bytes(i).data(), arriving.blocks->tokens(i), 0, others});
+  }
+  kv->Follow(arriving.blocks.get());
+  for (size_t p = 0; p < others.size(); ++p) {
+    kv->Follow(arriving.parts[p].blocks.get(), static_cast<uint32_t>(p + 1));
+  }
   return kv;
 }
 
@@ -66,21 +127,24 @@ Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& conte
                                                      ComputePriority priority,
                                                      const std::stop_token& stop) {
   const auto first = tokens.first(std::min<size_t>(tokens.size(), kSinkTokens));
-  KvSequence kv({layout.own, layout.own, layout.calibration, nullptr});
+  KvSequence kv({layout.own, layout.own, layout.calibration, nullptr, layout.parts});
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(context.backend, context.model.config(), kSinkTokens));
   RETURN_IF_ERROR(ComputeRun(context, first, kv, *scratch, priority, stop));
   auto page = std::make_shared<SinkPage>();
   page->format = layout.own;
   page->tokens = static_cast<uint32_t>(first.size());
-  const auto source = kv.OwnBlocks().front().bytes;
-  ASSIGN_OR_RETURN(page->bytes, context.backend.Allocate(source.size(), "exact first tokens"));
-  RETURN_IF_ERROR(context.backend.Copy(page->bytes->data(), source.data(), source.size()));
+  for (uint32_t part = 0; part < kv.parts(); ++part) {
+    const auto source = kv.OwnBlocks(part).front().bytes;
+    ASSIGN_OR_RETURN(auto bytes, context.backend.Allocate(source.size(), "exact first tokens"));
+    RETURN_IF_ERROR(context.backend.Copy(bytes->data(), source.data(), source.size()));
+    page->parts.push_back(std::move(bytes));
+  }
   return std::shared_ptr<const SinkPage>(std::move(page));
 }
 
 void AwaitLayer(const KvSequence& kv, uint32_t layer, ComputeGate::Turn& turn) {
-  if (layer >= kv.own_format().layers || kv.HasLayer(layer)) return;
+  if (layer >= kv.layers() || kv.HasLayer(layer)) return;
   turn.Pause([&] { (void)kv.WaitLayer(layer); });
 }
 
@@ -109,8 +173,13 @@ Result<std::vector<BlockWrite>> BlockWrites(Backend& backend, KvSequence& kv,
   ASSIGN_OR_RETURN(const auto blocks, kv.HostBlocks(backend));
   for (const KvSequence::OwnBlock& own : blocks) {
     const auto ids = tokens.subspan(block * kBlockTokens, own.tokens);
-    writes.push_back({digests[block], {ids.begin(), ids.end()}, own.bytes, kv.own_format().layers});
+    writes.push_back(
+        {digests[block], {ids.begin(), ids.end()}, own.bytes, StoredSections(kv.own_format()), {}});
     ++block;
+  }
+  for (uint32_t part = 1; part < kv.parts(); ++part) {
+    ASSIGN_OR_RETURN(const auto pieces, kv.HostBlocks(backend, part));
+    for (size_t i = 0; i < pieces.size(); ++i) writes[i].parts.push_back(pieces[i].bytes);
   }
   return writes;
 }

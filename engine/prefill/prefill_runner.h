@@ -22,6 +22,8 @@ namespace corpusd {
 inline constexpr uint32_t kRunTokens = 512;
 inline constexpr uint32_t kRunBlocks = kRunTokens / kBlockTokens;
 
+class LocalPages;  // engine/prefill/local_parts.h
+
 // What every computation of the engine needs.
 struct ComputeContext {
   const Model& model;
@@ -30,9 +32,11 @@ struct ComputeContext {
 };
 
 // Leased blocks of a corpus as the start of a sequence; block i is read on the device if placed[i]
-// is there. REQUIRES: every ref valid; they and `placed` must outlive the sequence.
+// is there. local: of a layout with parts, what these layers see from the end of the blocks on.
+// REQUIRES: every ref valid; they, `placed` and `local` must outlive the sequence.
 std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout,
-                                         std::span<const DeviceRef> placed = {});
+                                         std::span<const DeviceRef> placed = {},
+                                         const LocalPages* local = nullptr);
 
 // The same over blocks that are all on the device.
 std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,
@@ -45,9 +49,26 @@ void PlaceOnDevice(const ComputeContext& context, BlockStore& store, std::span<c
                    std::span<const BlockRef> refs, const std::stop_token& stop,
                    std::vector<DeviceRef>* placed);
 
-// The same over blocks that are still on their way: layer i can be read when section i is there.
-// REQUIRES: no block is known to be damaged or missing; `arriving` must outlive the sequence.
-std::unique_ptr<KvSequence> SequenceOver(BlockPrefetch& arriving, const KvLayout& layout);
+// Blocks of a corpus, and what layers of other parts see from its end on, that are still on their
+// way.
+struct ArrivingCorpus {
+  std::unique_ptr<BlockPrefetch> blocks;
+  struct Part {
+    uint64_t first_block = 0;
+    std::unique_ptr<BlockPrefetch> blocks;  // null: nothing is seen
+  };
+  std::vector<Part> parts;  // behind part 0
+
+  // Whether no block is known to be damaged or missing.
+  bool Whole() const;
+  // Waits for all of them, and adds up the counts.
+  Status Finish(FetchStats* stats);
+};
+Result<ArrivingCorpus> PrefetchCorpus(BlockStore& store, const CorpusRecord& record,
+                                      const KvLayout& layout, const PrefetchOptions& options);
+// A sequence over them: a layer can be read when its section is there. REQUIRES: they are whole;
+// `arriving` must outlive the sequence.
+std::unique_ptr<KvSequence> SequenceOver(ArrivingCorpus& arriving, const KvLayout& layout);
 
 // Between two layers: gives up the turn while the next layer of the sequence is not there yet, so
 // that those whose layers are there compute meanwhile. Returns at once after the last layer. What

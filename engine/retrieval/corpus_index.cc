@@ -37,11 +37,23 @@ void CorpusIndex::Remember(const Digest& digest) {
   digests_.push_back(digest);
 }
 
-Status CorpusIndex::AddBlock(const Digest& digest, const StoredBlock& block,
-                             std::string_view text) {
-  RETURN_IF_ERROR(keys_.AppendBlock(*block.format, block.calibration, block.bytes, block.tokens));
-  const BlockTerms terms = CountTerms(text);
-  words_.Append(terms.postings, terms.length);
+CorpusIndex::BlockPart CorpusIndex::MakePart(const IndexLayout& layout, const StoredBlock& block,
+                                             std::string_view text) {
+  BlockPart part{std::vector<std::byte>(layout.block_bytes()), block.tokens, CountTerms(text)};
+  RetrievalKeys::EncodeBlock(part.keys.data(), layout, *block.format, block.calibration,
+                             block.bytes, block.tokens);
+  return part;
+}
+
+CorpusIndex::BlockPart CorpusIndex::PartOf(const Digest& digest, std::string_view text) const {
+  const uint64_t block = places_.at(digest);
+  const auto keys = keys_.block_bytes(block);
+  return {{keys.begin(), keys.end()}, keys_.tokens(block), CountTerms(text)};
+}
+
+Status CorpusIndex::Add(const Digest& digest, const BlockPart& part) {
+  RETURN_IF_ERROR(keys_.AppendCoded(part.keys, part.tokens));
+  words_.Append(part.terms.postings, part.terms.length);
   Remember(digest);
   return OkStatus();
 }
@@ -49,13 +61,8 @@ Status CorpusIndex::AddBlock(const Digest& digest, const StoredBlock& block,
 Result<bool> CorpusIndex::AdoptBlock(const Digest& digest, const CorpusIndex& from,
                                      std::string_view text) {
   CHECK(from.layout_.heads().digest() == layout_.heads().digest()) << "indexes of other heads";
-  const auto place = from.places_.find(digest);
-  if (place == from.places_.end()) return false;
-  RETURN_IF_ERROR(
-      keys_.AppendCoded(from.keys_.block_bytes(place->second), from.keys_.tokens(place->second)));
-  const BlockTerms terms = CountTerms(text);
-  words_.Append(terms.postings, terms.length);
-  Remember(digest);
+  if (!from.Has(digest)) return false;
+  RETURN_IF_ERROR(Add(digest, from.PartOf(digest, text)));
   return true;
 }
 

@@ -46,9 +46,23 @@ class CorpusIndex {
     const std::byte* bytes = nullptr;            // format->BlockBytes()
     uint32_t tokens = 0;
   };
-  // The corpus's next block. text: of the block with RetrievalRule::lexical_margin_tokens around
-  // it. The same block and text give the same index, byte for byte. kResourceExhausted: no memory.
-  Status AddBlock(const Digest& digest, const StoredBlock& block, std::string_view text);
+  // A block's part of an index. text: of the block with RetrievalRule::lexical_margin_tokens around
+  // it. The same block and text give the same part, byte for byte. Any thread, also while blocks
+  // are added.
+  struct BlockPart {
+    std::vector<std::byte> keys;  // layout.block_bytes()
+    uint32_t tokens = 0;
+    BlockTerms terms;
+  };
+  static BlockPart MakePart(const IndexLayout& layout, const StoredBlock& block,
+                            std::string_view text);
+  // The same with the keys that this index holds of the digest. REQUIRES: Has(digest).
+  BlockPart PartOf(const Digest& digest, std::string_view text) const;
+  // Adds the corpus's next block. kResourceExhausted: no memory.
+  Status Add(const Digest& digest, const BlockPart& part);
+  Status AddBlock(const Digest& digest, const StoredBlock& block, std::string_view text) {
+    return Add(digest, MakePart(layout_, block, text));
+  }
   // The same with the keys that `from` holds of this digest. RETURNS false, and adds nothing, if it
   // has none. from: of the same layout.
   Result<bool> AdoptBlock(const Digest& digest, const CorpusIndex& from, std::string_view text);

@@ -129,7 +129,7 @@ Result<std::unique_ptr<CorpusIndex>> CorpusIndex::Parse(const IndexLayout& layou
     const auto words = reader.TakeBytes(postings_bytes);
     const auto tiles = reader.TakeBytes(layout.block_bytes());
     postings.resize(count);
-    std::memcpy(postings.data(), words.data(), words.size());
+    if (count > 0) std::memcpy(postings.data(), words.data(), words.size());
     if (!reader.TakeChecksum(begin)) return Damaged("the checksum of " + name + " does not fit");
     if (tokens == 0 || tokens > kBlockTokens || !LexicalIndex::AreSane(postings)) {
       return Damaged(name + " holds what no block does");

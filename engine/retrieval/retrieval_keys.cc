@@ -67,18 +67,23 @@ Result<std::byte*> RetrievalKeys::NextTiles() {
   return static_cast<Buffer&>(*chunks_.back()).data() + place * layout_.block_bytes();
 }
 
+void RetrievalKeys::EncodeBlock(std::byte* tiles, const IndexLayout& layout, const KvFormat& format,
+                                const KvCalibration* calibration, const std::byte* block,
+                                uint32_t tokens) {
+  CHECK(tokens > 0 && tokens <= kBlockTokens) << tokens;
+  CHECK(format.head_dim == layout.head_dim()) << format.head_dim;
+  std::vector<float> keys(size_t{tokens} * format.head_dim);
+  for (const KeySource& source : layout.heads().sources()) {
+    ReadBlockKeys(keys.data(), format, calibration, &layout.rope(), block, source, tokens);
+    EncodeIndexTile(tiles, keys.data(), tokens, format.head_dim);
+    tiles += layout.tile_bytes();
+  }
+}
+
 Status RetrievalKeys::AppendBlock(const KvFormat& format, const KvCalibration* calibration,
                                   const std::byte* block, uint32_t tokens) {
-  CHECK(tokens > 0 && tokens <= kBlockTokens) << tokens;
-  CHECK(format.head_dim == layout_.head_dim()) << format.head_dim;
   ASSIGN_OR_RETURN(std::byte* const tiles, NextTiles());
-  std::vector<float> keys(size_t{tokens} * format.head_dim);
-  std::byte* tile = tiles;
-  for (const KeySource& source : layout_.heads().sources()) {
-    ReadBlockKeys(keys.data(), format, calibration, &layout_.rope(), block, source, tokens);
-    EncodeIndexTile(tile, keys.data(), tokens, format.head_dim);
-    tile += layout_.tile_bytes();
-  }
+  EncodeBlock(tiles, layout_, format, calibration, block, tokens);
   blocks_.push_back({tiles, tokens});
   return OkStatus();
 }

@@ -64,12 +64,17 @@ class RetrievalKeys {
  public:
   explicit RetrievalKeys(const IndexLayout& layout) : layout_(layout) {}
 
-  // Reads, turns back and codes the keys of a stored block; the same bytes on every host.
-  // calibration: of coded formats. REQUIRES: format has the layout's layers, KV heads and head_dim;
-  // 1 <= tokens <= kBlockTokens. kResourceExhausted: no memory.
+  // Reads, turns back and codes the keys of a stored block into tiles, [layout.block_bytes()]; the
+  // same bytes on every host. calibration: of coded formats. REQUIRES: format has the layout's
+  // layers, KV heads and head_dim; 1 <= tokens <= kBlockTokens. Any thread.
+  static void EncodeBlock(std::byte* tiles, const IndexLayout& layout, const KvFormat& format,
+                          const KvCalibration* calibration, const std::byte* block,
+                          uint32_t tokens);
+  // The same, appended. kResourceExhausted: no memory.
   Status AppendBlock(const KvFormat& format, const KvCalibration* calibration,
                      const std::byte* block, uint32_t tokens);
-  // What block_bytes() gave for a block of this layout. REQUIRES: layout.block_bytes() of them.
+  // What EncodeBlock or block_bytes() gave for a block of this layout. REQUIRES:
+  // layout.block_bytes() of them.
   Status AppendCoded(std::span<const std::byte> bytes, uint32_t tokens);
 
   uint64_t blocks() const { return blocks_.size(); }

@@ -7,7 +7,7 @@ namespace corpusd {
 namespace {
 
 constexpr std::string_view kIndexKind = "retrieval_index";
-// Blocks that are read at a time when an index is made from the store.
+// Blocks that are read, and made an index of, at a time.
 constexpr uint64_t kReadBlocks = 64;
 // Corpora kept; and what they may take together, but for the one that is in use: ten of a million
 // tokens.
@@ -37,25 +37,75 @@ uint64_t LoadedCorpus::bytes() const {
 
 IndexBuilder::IndexBuilder(const LoadedCorpus& corpus, const KvLayout& layout,
                            const Tokenizer& tokenizer, const IndexLayout& index_layout,
-                           BlockStore& store,
+                           const IndexScanner& threads, BlockStore& store,
                            std::vector<std::shared_ptr<const LoadedCorpus>> donors)
     : corpus_(corpus),
       layout_(layout),
       tokenizer_(tokenizer),
+      index_layout_(index_layout),
+      threads_(threads),
       store_(store),
       donors_(std::move(donors)),
       index_(std::make_unique<CorpusIndex>(index_layout)) {}
 
-Status IndexBuilder::Add(std::span<const std::byte> bytes) {
-  const uint64_t block = index_->blocks();
-  const std::string text = TextAround(block);
-  if (bytes.empty()) {
-    ASSIGN_OR_RETURN(const bool given, AddFromDonor(block, text));
-    return given ? OkStatus() : AddRead(block, text);
+Status IndexBuilder::Add(std::span<const std::span<const std::byte>> payloads) {
+  while (!payloads.empty()) {
+    const size_t count = std::min<size_t>(kReadBlocks, payloads.size());
+    RETURN_IF_ERROR(AddSome(payloads.first(count)));
+    payloads = payloads.subspan(count);
   }
-  return index_->AddBlock(
-      corpus_.digests[block],
-      {&layout_.blocks, layout_.calibration, bytes.data(), corpus_.block_tokens[block]}, text);
+  return OkStatus();
+}
+
+Status IndexBuilder::AddStored(uint64_t end) {
+  const std::vector<std::span<const std::byte>> unread(kReadBlocks);
+  while (blocks() < end) {
+    RETURN_IF_ERROR(AddSome(std::span(unread).first(std::min(kReadBlocks, end - blocks()))));
+  }
+  return OkStatus();
+}
+
+Status IndexBuilder::AddSome(std::span<const std::span<const std::byte>> payloads) {
+  const uint64_t first = blocks();
+  std::vector<std::span<const std::byte>> bytes(payloads.begin(), payloads.end());
+  std::vector<const CorpusIndex*> donors(bytes.size());
+  std::vector<size_t> read;
+  std::vector<Digest> digests;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (!bytes[i].empty()) continue;
+    donors[i] = DonorOf(first + i);
+    if (donors[i] != nullptr) continue;
+    read.push_back(i);
+    digests.push_back(corpus_.digests[first + i]);
+  }
+  FetchStats stats;
+  std::vector<BlockRef> refs;
+  if (!read.empty()) {
+    ASSIGN_OR_RETURN(refs, store_.Fetch(digests, &stats));
+  }
+  for (size_t i = 0; i < refs.size(); ++i) {
+    if (!refs[i].valid()) {
+      return NotFoundError(
+          "block " + std::to_string(first + read[i]) + " of corpus '" + corpus_.record.name +
+          "' is damaged or missing: corpusctl verify --repair " + corpus_.record.name);
+    }
+    bytes[read[i]] = refs[i].bytes();
+  }
+  std::vector<CorpusIndex::BlockPart> parts(bytes.size());
+  threads_.ForRanges(static_cast<uint32_t>(bytes.size()), [&](uint32_t i, unsigned) {
+    const uint64_t block = first + i;
+    const std::string text = TextAround(block);
+    parts[i] = donors[i] != nullptr
+                   ? donors[i]->PartOf(corpus_.digests[block], text)
+                   : CorpusIndex::MakePart(index_layout_,
+                                           {&layout_.blocks, layout_.calibration, bytes[i].data(),
+                                            corpus_.block_tokens[block]},
+                                           text);
+  });
+  for (size_t i = 0; i < parts.size(); ++i) {
+    RETURN_IF_ERROR(index_->Add(corpus_.digests[first + i], parts[i]));
+  }
+  return OkStatus();
 }
 
 std::string IndexBuilder::TextAround(uint64_t block) const {
@@ -73,41 +123,17 @@ std::string IndexBuilder::TextAround(uint64_t block) const {
   return tokenizer_.Decode(std::span(corpus_.tokens).subspan(first, end - first));
 }
 
-Result<bool> IndexBuilder::AddFromDonor(uint64_t block, std::string_view text) {
+const CorpusIndex* IndexBuilder::DonorOf(uint64_t block) const {
   for (const auto& donor : donors_) {
     if (donor == nullptr || donor->index == nullptr) continue;
-    ASSIGN_OR_RETURN(const bool given,
-                     index_->AdoptBlock(corpus_.digests[block], *donor->index, text));
-    if (given) return true;
+    if (donor->index->Has(corpus_.digests[block])) return donor->index.get();
   }
-  return false;
-}
-
-Status IndexBuilder::AddRead(uint64_t block, std::string_view text) {
-  if (block < first_ahead_ || block >= first_ahead_ + ahead_.size()) {
-    ahead_.clear();
-    FetchStats stats;
-    const uint64_t count = std::min(kReadBlocks, corpus_.digests.size() - block);
-    // What lies behind the next block may not be there yet.
-    ASSIGN_OR_RETURN(ahead_,
-                     store_.Fetch(std::span(corpus_.digests).subspan(block, count), &stats));
-    first_ahead_ = block;
-  }
-  const BlockRef& ref = ahead_[block - first_ahead_];
-  if (!ref.valid()) {
-    ahead_.clear();
-    return NotFoundError("block " + std::to_string(block) + " of corpus '" + corpus_.record.name +
-                         "' is damaged or missing: corpusctl verify --repair " +
-                         corpus_.record.name);
-  }
-  return index_->AddBlock(corpus_.digests[block],
-                          {&layout_.blocks, layout_.calibration, ref.bytes().data(), ref.tokens()},
-                          text);
+  return nullptr;
 }
 
 LoadedCorpora::LoadedCorpora(BlockStore& store, const Tokenizer& tokenizer,
-                             const IndexLayout& index_layout)
-    : store_(store), tokenizer_(tokenizer), index_layout_(index_layout) {}
+                             const IndexLayout& index_layout, const IndexScanner& threads)
+    : store_(store), tokenizer_(tokenizer), index_layout_(index_layout), threads_(threads) {}
 
 std::shared_ptr<const LoadedCorpus> LoadedCorpora::FindInMemory(const CorpusRecord& record) {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -162,8 +188,8 @@ Result<std::shared_ptr<const LoadedCorpus>> LoadedCorpora::Get(const CorpusRecor
   if (auto corpus = Find(record); corpus != nullptr) return corpus;
   ASSIGN_OR_RETURN(auto tokens, store_.CorpusTokens(record.name));
   auto corpus = std::make_shared<LoadedCorpus>(record, std::move(tokens));
-  IndexBuilder builder(*corpus, layout, tokenizer_, index_layout_, store_, {});
-  while (builder.blocks() < corpus->digests.size()) RETURN_IF_ERROR(builder.Add({}));
+  IndexBuilder builder(*corpus, layout, tokenizer_, index_layout_, threads_, store_, {});
+  RETURN_IF_ERROR(builder.AddStored(corpus->digests.size()));
   corpus->index = builder.Take();
   Keep(corpus);
   return std::shared_ptr<const LoadedCorpus>(corpus);

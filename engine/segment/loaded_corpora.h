@@ -36,37 +36,42 @@ struct LoadedCorpus {
   std::unique_ptr<CorpusIndex> index;
 };
 
-// Makes a corpus's index block by block, in order.
+// Makes a corpus's index, blocks in order, on the threads of a scanner.
 class IndexBuilder {
  public:
   // donors: indexes that may hold some of its blocks. All references must outlive it.
   IndexBuilder(const LoadedCorpus& corpus, const KvLayout& layout, const Tokenizer& tokenizer,
-               const IndexLayout& index_layout, BlockStore& store,
+               const IndexLayout& index_layout, const IndexScanner& threads, BlockStore& store,
                std::vector<std::shared_ptr<const LoadedCorpus>> donors);
 
-  // The next block; bytes: its payload, or empty if it must be read.
-  Status Add(std::span<const std::byte> bytes);
+  // The next blocks: the payload of each, or nothing if it must be read.
+  Status Add(std::span<const std::span<const std::byte>> payloads);
+  // All blocks before `end`, from the store.
+  Status AddStored(uint64_t end);
   uint64_t blocks() const { return index_->blocks(); }
   std::unique_ptr<CorpusIndex> Take() { return std::move(index_); }
 
  private:
   std::string TextAround(uint64_t block) const;
-  Result<bool> AddFromDonor(uint64_t block, std::string_view text);
-  Status AddRead(uint64_t block, std::string_view text);
+  // The index of a donor that holds the block, or null.
+  const CorpusIndex* DonorOf(uint64_t block) const;
+  Status AddSome(std::span<const std::span<const std::byte>> payloads);
 
   const LoadedCorpus& corpus_;
   const KvLayout& layout_;
   const Tokenizer& tokenizer_;
+  const IndexLayout& index_layout_;
+  const IndexScanner& threads_;
   BlockStore& store_;
   const std::vector<std::shared_ptr<const LoadedCorpus>> donors_;
   std::unique_ptr<CorpusIndex> index_;
-  std::vector<BlockRef> ahead_;  // read already, from block first_ahead_ on
-  uint64_t first_ahead_ = 0;
 };
 
 class LoadedCorpora {
  public:
-  LoadedCorpora(BlockStore& store, const Tokenizer& tokenizer, const IndexLayout& index_layout);
+  // threads: those that make indexes.
+  LoadedCorpora(BlockStore& store, const Tokenizer& tokenizer, const IndexLayout& index_layout,
+                const IndexScanner& threads);
 
   // A ready corpus. layout: as it was written.
   Result<std::shared_ptr<const LoadedCorpus>> Get(const CorpusRecord& record,
@@ -87,6 +92,7 @@ class LoadedCorpora {
   BlockStore& store_;
   const Tokenizer& tokenizer_;
   const IndexLayout& index_layout_;
+  const IndexScanner& threads_;
   std::mutex mutex_;
   std::list<std::shared_ptr<const LoadedCorpus>> loaded_;  // the last used first
   std::mutex making_;                                      // one index at a time

@@ -23,17 +23,16 @@ SegmentAnswer::SegmentAnswer(const SegmentQuestion& question)
 }
 
 Result<KvSequence*> SegmentAnswer::Begin() {
-  ASSIGN_OR_RETURN(SegmentLease lease, LeasePreamble(task_, ComputePriority::kQuestion));
-  preamble_ = std::move(lease.refs);
-  recomputed_tokens_ += lease.recomputed_tokens;
-  AddFetch(lease.stats, &stats_);
+  ASSIGN_OR_RETURN(preamble_, LeasePreamble(task_, ComputePriority::kQuestion));
+  recomputed_tokens_ += preamble_.recomputed_tokens;
+  AddFetch(preamble_.stats, &stats_);
   RETURN_IF_ERROR(TapQuestion());
   const auto start = std::chrono::steady_clock::now();
   Choose();
   const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start;
   selection_.select_ms = spent.count();
   kv_ = std::make_unique<KvSequence>(question_.layout);
-  for (const BlockRef& ref : preamble_) kv_->AddShared(ref.bytes().data(), ref.tokens());
+  for (const KvSequence::SharedPage& page : preamble_.pages) kv_->AddShared(page);
   RETURN_IF_ERROR(Attend());
   return kv_.get();
 }
@@ -46,7 +45,7 @@ Status SegmentAnswer::TapQuestion() {
                                              question_.prompt.data());
   const auto prompt = question_.prompt.first(words_end);
   KvSequence kv(question_.layout);
-  for (const BlockRef& ref : preamble_) kv.AddShared(ref.bytes().data(), ref.tokens());
+  for (const KvSequence::SharedPage& page : preamble_.pages) kv.AddShared(page);
   const Model& model = question_.context.model;
   const auto rows = static_cast<uint32_t>(std::min<size_t>(prompt.size(), kRunTokens));
   ASSIGN_OR_RETURN(const auto scratch,
@@ -116,14 +115,12 @@ void SegmentAnswer::Choose() {
 Status SegmentAnswer::Attend() {
   std::vector<uint64_t> order;
   for (size_t i = 0; i < stored_; ++i) order.push_back(pieces_[i].block);
-  ASSIGN_OR_RETURN(SegmentLease lease,
-                   LeaseBlocks(task_, preamble_, order, ComputePriority::kQuestion));
+  ASSIGN_OR_RETURN(leases_, LeaseBlocks(task_, preamble_.pages, order, ComputePriority::kQuestion));
   for (size_t i = 0; i < stored_; ++i) {
-    kv_->AddShared({lease.refs[i].bytes().data(), pieces_[i].end, pieces_[i].first});
+    kv_->AddShared({leases_.pages[i].bytes, pieces_[i].end, pieces_[i].first});
   }
-  leases_ = std::move(lease.refs);
-  recomputed_tokens_ += lease.recomputed_tokens;
-  AddFetch(lease.stats, &stats_);
+  recomputed_tokens_ += leases_.recomputed_tokens;
+  AddFetch(leases_.stats, &stats_);
   return OkStatus();
 }
 

@@ -65,12 +65,12 @@ class SegmentAnswer final : public AnswerWatcher {
   QueryTap tap_;
   std::vector<float> looked_for_;  // queries of the question's words
   uint32_t looked_for_rows_ = 0;
-  std::vector<BlockRef> preamble_;
+  SegmentLease preamble_;
   std::vector<BlockPiece> pieces_;  // in the order of their places
   size_t stored_ = 0;               // of them, from the first, are attended as stored
   std::vector<TokenId> prompt_;
   std::vector<uint64_t> blocks_;  // of them, each once
-  std::vector<BlockRef> leases_;  // of the stored pieces
+  SegmentLease leases_;           // of the stored pieces
   std::unique_ptr<KvSequence> kv_;
   std::vector<double> weights_;   // of blocks_, summed over the answer's tokens
   uint64_t prompt_tokens_ = 0;    // attended by the prompt's last token, itself included

@@ -9,8 +9,12 @@
 namespace corpusd {
 namespace {
 
-// Blocks of one publish: 25 MB of a small model at 4 bits, and a second of its prefill.
+// Blocks of one publish: 25 MB of a small model at 4 bits, and a second of its prefill on a CPU;
+// more where more rows are computed together.
 constexpr size_t kPublishBlocks = 32;
+size_t PublishBlocks(const Backend& backend) {
+  return std::max<size_t>(kPublishBlocks, backend.batch_rows() / kBlockTokens);
+}
 // References of one commit.
 constexpr size_t kAdoptBlocks = 4096;
 
@@ -24,12 +28,12 @@ class SegmentPrefill {
  public:
   SegmentPrefill(const SegmentPrefillTask& task, CorpusRecord* record,
                  const std::function<void(const PrefillProgress&)>& progress,
-                 const DurableBlock& on_block)
+                 const DurableBlocks& on_blocks)
       : task_(task),
         record_(*record),
         progress_(progress),
-        on_block_(on_block),
-        publisher_(task.store, record, on_block) {}
+        on_blocks_(on_blocks),
+        publisher_(task.context.backend, task.store, record, on_blocks) {}
 
   Status Run() {
     state_.total_tokens = task_.text.tokens.size();
@@ -95,7 +99,10 @@ class SegmentPrefill {
     }
     ASSIGN_OR_RETURN(record_, std::move(adopted));
     state_.reused_tokens += record_.durable_tokens - durable_tokens;
-    for (size_t i = 0; on_block_ && i < count; ++i) RETURN_IF_ERROR(on_block_(next_ + i, {}));
+    if (on_blocks_) {
+      const std::vector<std::span<const std::byte>> unread(count);
+      RETURN_IF_ERROR(on_blocks_(next_, unread));
+    }
     next_ += count;
     record_blocks_ = record_.chain.size();
     Tell();
@@ -103,10 +110,9 @@ class SegmentPrefill {
   }
 
   Status HoldPreamble() {
-    if (!preamble_.empty() || next_ == 0) return OkStatus();
+    if (!preamble_.pages.empty() || next_ == 0) return OkStatus();
     RETURN_IF_ERROR(AwaitPublish());
-    ASSIGN_OR_RETURN(SegmentLease lease, LeasePreamble(task_, ComputePriority::kPrefill));
-    preamble_ = std::move(lease.refs);
+    ASSIGN_OR_RETURN(preamble_, LeasePreamble(task_, ComputePriority::kPrefill));
     return OkStatus();
   }
 
@@ -117,7 +123,8 @@ class SegmentPrefill {
     const CorpusSegment* last = first + 1;
     if (first->first_block == 0) return {first, last};  // the others need it in the store
     const CorpusSegment* const end = all.data() + all.size();
-    while (last != end && last->first_block + last->blocks - next_ <= kPublishBlocks &&
+    const size_t blocks_max = PublishBlocks(task_.context.backend);
+    while (last != end && last->first_block + last->blocks - next_ <= blocks_max &&
            StoredFrom(last->first_block) < last->blocks) {
       ++last;
     }
@@ -128,9 +135,10 @@ class SegmentPrefill {
   Status Compute() {
     const auto start = std::chrono::steady_clock::now();
     RETURN_IF_ERROR(HoldPreamble());
-    if (runner_ == nullptr || preamble_held_ != preamble_.size()) {
-      runner_ = std::make_unique<SegmentRunner>(task_.context, task_.text, task_.layout, preamble_);
-      preamble_held_ = preamble_.size();
+    if (runner_ == nullptr || preamble_held_ != preamble_.pages.size()) {
+      runner_ =
+          std::make_unique<SegmentRunner>(task_.context, task_.text, task_.layout, preamble_.pages);
+      preamble_held_ = preamble_.pages.size();
     }
     SegmentBatch batch;
     ASSIGN_OR_RETURN(batch.segments,
@@ -152,9 +160,9 @@ class SegmentPrefill {
   const SegmentPrefillTask& task_;
   CorpusRecord& record_;
   const std::function<void(const PrefillProgress&)>& progress_;
-  const DurableBlock& on_block_;
+  const DurableBlocks& on_blocks_;
   std::vector<BlockPresence> presence_;
-  std::vector<BlockRef> preamble_;
+  SegmentLease preamble_;
   std::unique_ptr<SegmentRunner> runner_;
   size_t preamble_held_ = 0;  // blocks of it that the runner knows
   size_t next_ = 0;           // block that is not computed or adopted yet
@@ -167,8 +175,10 @@ class SegmentPrefill {
 Status MendSegment(const SegmentPrefillTask& task, SegmentRunner& runner,
                    const CorpusSegment& segment, std::span<const uint64_t> broken,
                    ComputePriority priority, uint64_t* recomputed_tokens) {
-  ASSIGN_OR_RETURN(const auto segments, runner.Compute({&segment, 1}, priority, task.stop));
-  const ComputedSegment& computed = segments.front();
+  ASSIGN_OR_RETURN(auto segments, runner.Compute({&segment, 1}, priority, task.stop));
+  ComputedSegment& computed = segments.front();
+  std::unique_ptr<Buffer> stage;
+  RETURN_IF_ERROR(BringToHost(task.context.backend, computed.writes, &stage));
   *recomputed_tokens += segment.tokens;
   for (const uint64_t block : broken) {
     RETURN_IF_ERROR(task.store.Repair(computed.writes[block - segment.first_block]));
@@ -177,7 +187,7 @@ Status MendSegment(const SegmentPrefillTask& task, SegmentRunner& runner,
 }
 
 // Computes the segments of the broken blocks (in order) again.
-Status Mend(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+Status Mend(const SegmentPrefillTask& task, std::span<const KvSequence::SharedPage> preamble,
             std::span<const uint64_t> broken, ComputePriority priority,
             uint64_t* recomputed_tokens) {
   SegmentRunner runner(task.context, task.text, task.layout, preamble);
@@ -192,12 +202,93 @@ Status Mend(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
   return OkStatus();
 }
 
+bool IsPlaced(const SegmentLease& lease, size_t block) {
+  return block < lease.placed.size() && lease.placed[block].held != nullptr;
+}
+
+void FindOnDevice(BlockStore& store, std::span<const Digest> digests, SegmentLease* lease) {
+  lease->placed = store.OnDevice(digests);
+  for (const DeviceRef& ref : lease->placed) lease->stats.device_bytes += ref.bytes;
+}
+
+// Leases in host memory what is not on the device; damaged: those it could not.
+Status FetchRest(BlockStore& store, std::span<const Digest> digests, SegmentLease* lease,
+                 std::vector<size_t>* damaged) {
+  std::vector<size_t> rest;
+  std::vector<Digest> wanted;
+  for (size_t i = 0; i < digests.size(); ++i) {
+    if (IsPlaced(*lease, i)) continue;
+    rest.push_back(i);
+    wanted.push_back(digests[i]);
+  }
+  lease->refs.assign(digests.size(), {});
+  if (wanted.empty()) return OkStatus();
+  FetchStats stats;
+  ASSIGN_OR_RETURN(auto refs, store.Fetch(wanted, &stats));
+  AddFetch(stats, &lease->stats);
+  for (size_t i = 0; i < rest.size(); ++i) lease->refs[rest[i]] = std::move(refs[i]);
+  for (const size_t i : stats.damaged) damaged->push_back(rest[i]);
+  for (const size_t i : stats.missing) damaged->push_back(rest[i]);
+  return OkStatus();
+}
+
+// Puts what is not on the device there: in the store's tier if it takes it, else for this lease
+// alone.
+Status CopyToDevice(const SegmentPrefillTask& task, std::span<const Digest> digests,
+                    SegmentLease* lease) {
+  std::vector<size_t> rest;
+  std::vector<Digest> wanted;
+  std::vector<BlockRef> refs;
+  for (size_t i = 0; i < digests.size(); ++i) {
+    if (IsPlaced(*lease, i)) continue;
+    rest.push_back(i);
+    wanted.push_back(digests[i]);
+    refs.push_back(lease->refs[i]);
+  }
+  if (rest.empty()) return OkStatus();
+  // A tier that is full or failing costs a copy, not the answer.
+  (void)task.store.PromoteToDevice(wanted, refs, task.stop);
+  std::vector<DeviceRef> placed = task.store.OnDevice(wanted);
+  std::vector<CopyPiece> pieces;
+  for (size_t i = 0; i < rest.size(); ++i) {
+    if (placed[i].held != nullptr) {
+      lease->placed[rest[i]] = std::move(placed[i]);
+      continue;
+    }
+    const auto bytes = refs[i].bytes();
+    ASSIGN_OR_RETURN(auto copy, task.context.backend.Allocate(bytes.size(), "a block"));
+    pieces.push_back({copy->data(), bytes.data(), bytes.size()});
+    lease->pages[rest[i]].bytes = copy->data();
+    lease->copies.push_back(std::move(copy));
+  }
+  return task.context.backend.CopyBeside(pieces);
+}
+
+// The lease with its pages.
+Result<SegmentLease> Placed(const SegmentPrefillTask& task, std::span<const Digest> digests,
+                            SegmentLease lease) {
+  lease.pages.resize(digests.size());
+  for (size_t i = 0; i < digests.size(); ++i) {
+    if (lease.refs[i].valid()) {
+      lease.pages[i] = {lease.refs[i].bytes().data(), lease.refs[i].tokens()};
+    }
+  }
+  if (task.context.backend.host_addressable()) return lease;
+  RETURN_IF_ERROR(CopyToDevice(task, digests, &lease));
+  for (size_t i = 0; i < digests.size(); ++i) {
+    const DeviceRef& ref = lease.placed[i];
+    if (ref.held == nullptr) continue;
+    lease.pages[i] = {reinterpret_cast<const std::byte*>(ref.address), ref.tokens};
+  }
+  return lease;
+}
+
 }  // namespace
 
 Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
                        const std::function<void(const PrefillProgress&)>& progress,
-                       const DurableBlock& on_block) {
-  return SegmentPrefill(task, record, progress, on_block).Run();
+                       const DurableBlocks& on_blocks) {
+  return SegmentPrefill(task, record, progress, on_blocks).Run();
 }
 
 Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriority priority) {
@@ -207,20 +298,19 @@ Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriori
 }
 
 // Mends once what is broken.
-Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task,
+                                 std::span<const KvSequence::SharedPage> preamble,
                                  std::span<const uint64_t> blocks, ComputePriority priority) {
   SegmentLease lease;
-  if (blocks.empty()) return lease;
   std::vector<Digest> digests;
   for (const uint64_t block : blocks) digests.push_back(task.text.digests[block]);
+  if (!task.context.backend.host_addressable()) FindOnDevice(task.store, digests, &lease);
   for (int pass = 0; pass < 2; ++pass) {
-    FetchStats stats;
-    ASSIGN_OR_RETURN(lease.refs, task.store.Fetch(digests, &stats));
-    AddFetch(stats, &lease.stats);
+    std::vector<size_t> damaged;
+    RETURN_IF_ERROR(FetchRest(task.store, digests, &lease, &damaged));
+    if (damaged.empty()) return Placed(task, digests, std::move(lease));
     std::vector<uint64_t> broken;
-    for (const size_t i : stats.damaged) broken.push_back(blocks[i]);
-    for (const size_t i : stats.missing) broken.push_back(blocks[i]);
-    if (broken.empty()) return lease;
+    for (const size_t i : damaged) broken.push_back(blocks[i]);
     std::sort(broken.begin(), broken.end());
     RETURN_IF_ERROR(Mend(task, preamble, broken, priority, &lease.recomputed_tokens));
   }
@@ -236,9 +326,9 @@ Result<uint64_t> RepairSegments(const SegmentPrefillTask& task, const CorpusReco
   if (broken.empty()) return uint64_t{0};
   ASSIGN_OR_RETURN(const SegmentLease preamble,
                    LeasePreamble(task, ComputePriority::kPrefill));  // mends it
-  const auto rest = std::upper_bound(broken.begin(), broken.end(), preamble.refs.size() - 1);
+  const auto rest = std::upper_bound(broken.begin(), broken.end(), preamble.pages.size() - 1);
   uint64_t recomputed_tokens = 0;
-  RETURN_IF_ERROR(Mend(task, preamble.refs, {rest, broken.end()}, ComputePriority::kPrefill,
+  RETURN_IF_ERROR(Mend(task, preamble.pages, {rest, broken.end()}, ComputePriority::kPrefill,
                        &recomputed_tokens));
   return broken.size();
 }

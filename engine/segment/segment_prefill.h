@@ -16,9 +16,10 @@
 
 namespace corpusd {
 
-// Told of every block that is durable now, in order, once, by one thread at a time; blocks that
-// were adopted come without bytes. May be empty.
-using DurableBlock = std::function<Status(uint64_t block, std::span<const std::byte> bytes)>;
+// Told of the blocks from `first` on that are durable now, in order, each once, by one thread at a
+// time; blocks that were adopted come without bytes. May be empty.
+using DurableBlocks =
+    std::function<Status(uint64_t first, std::span<const std::span<const std::byte>> payloads)>;
 
 struct SegmentPrefillTask {
   const ComputeContext& context;
@@ -32,18 +33,23 @@ struct SegmentPrefillTask {
 // the store holds. kCancelled if stopped: what was published stays.
 Status PrefillSegments(const SegmentPrefillTask& task, CorpusRecord* record,
                        const std::function<void(const PrefillProgress&)>& progress,
-                       const DurableBlock& on_block);
+                       const DurableBlocks& on_blocks);
 
 // Leased blocks of a segmented corpus, in the order asked for.
 struct SegmentLease {
+  // Where the backend reads them; what keeps them there.
+  std::vector<KvSequence::SharedPage> pages;
   std::vector<BlockRef> refs;
+  std::vector<DeviceRef> placed;
+  std::vector<std::unique_ptr<Buffer>> copies;  // of blocks that a device's tier did not take
   FetchStats stats;
   uint64_t recomputed_tokens = 0;
 };
 // Leases the preamble's blocks, or others [by index into the text's chain] behind the leased
 // preamble; computes those again that are damaged or missing, with the whole segment they are in.
 Result<SegmentLease> LeasePreamble(const SegmentPrefillTask& task, ComputePriority priority);
-Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task, std::span<const BlockRef> preamble,
+Result<SegmentLease> LeaseBlocks(const SegmentPrefillTask& task,
+                                 std::span<const KvSequence::SharedPage> preamble,
                                  std::span<const uint64_t> blocks, ComputePriority priority);
 
 // Computes blocks that are known to be damaged or missing again and writes them back. RETURNS how

@@ -16,6 +16,7 @@ Status SegmentPublisher::Wait() {
 }
 
 Status SegmentPublisher::Publish() {
+  RETURN_IF_ERROR(BringToHost(backend_, batch_.writes, &stage_));
   const size_t first = record_.chain.size();
   while (true) {
     CorpusRecord record = record_;
@@ -31,11 +32,12 @@ Status SegmentPublisher::Publish() {
     ASSIGN_OR_RETURN(record_, store_.GetCorpus(record_.name));
     if (record_.chain.size() != first) return published.status();
   }
-  for (size_t i = 0; i < batch_.writes.size(); ++i) {
-    written_bytes_ += batch_.writes[i].payload.size();
-    if (on_block_) RETURN_IF_ERROR(on_block_(first + i, batch_.writes[i].payload));
+  std::vector<std::span<const std::byte>> payloads;
+  for (const BlockWrite& write : batch_.writes) {
+    payloads.push_back(write.payload);
+    written_bytes_ += write.payload.size();
   }
-  return OkStatus();
+  return on_blocks_ ? on_blocks_(first, payloads) : OkStatus();
 }
 
 }  // namespace corpusd

@@ -21,8 +21,9 @@ struct SegmentBatch {
 class SegmentPublisher {
  public:
   // record, of the corpus, is only to be looked at when nothing is on its way.
-  SegmentPublisher(BlockStore& store, CorpusRecord* record, const DurableBlock& on_block)
-      : store_(store), record_(*record), on_block_(on_block) {}
+  SegmentPublisher(Backend& backend, BlockStore& store, CorpusRecord* record,
+                   const DurableBlocks& on_blocks)
+      : backend_(backend), store_(store), record_(*record), on_blocks_(on_blocks) {}
 
   // Begins to publish a batch. REQUIRES: nothing is on its way.
   void Begin(SegmentBatch batch);
@@ -34,9 +35,11 @@ class SegmentPublisher {
  private:
   Status Publish();
 
+  Backend& backend_;
   BlockStore& store_;
   CorpusRecord& record_;
-  const DurableBlock& on_block_;
+  const DurableBlocks& on_blocks_;
+  std::unique_ptr<Buffer> stage_;
   SegmentBatch batch_;
   uint64_t written_bytes_ = 0;
   std::future<Status> under_way_;  // destroyed first: it waits

@@ -34,17 +34,21 @@ struct SegmentedText {
   }
 };
 
-// A segment's blocks, computed. writes point into kv.
+// A segment's blocks, computed, in the backend's memory.
 struct ComputedSegment {
   std::unique_ptr<KvSequence> kv;
-  std::vector<BlockWrite> writes;  // all of the segment, in order
+  std::vector<BlockWrite> writes;  // all of the segment, in order; payloads are kv's
 };
+
+// Payloads that lie in a device's memory are copied to *stage, which grows to the largest call, and
+// are read there from then on; others stay where they are.
+Status BringToHost(Backend& backend, std::span<BlockWrite> writes, std::unique_ptr<Buffer>* stage);
 
 class SegmentRunner {
  public:
-  // preamble: the leased blocks of it, empty while it is itself computed; they must outlive this.
+  // preamble: the leased pages of it, empty while it is itself computed; they must outlive this.
   SegmentRunner(const ComputeContext& context, const SegmentedText& text, const KvLayout& layout,
-                std::span<const BlockRef> preamble);
+                std::span<const KvSequence::SharedPage> preamble);
 
   // In the order of the segments, all of whose pages are in memory together. kCancelled if stopped.
   Result<std::vector<ComputedSegment>> Compute(std::span<const CorpusSegment> segments,
@@ -60,12 +64,12 @@ class SegmentRunner {
   Work Begin(const CorpusSegment& segment) const;
   Status ComputeNextRuns(std::span<Work> works, ComputePriority priority,
                          const std::stop_token& stop);
-  Result<ComputedSegment> Finish(const CorpusSegment& segment, std::unique_ptr<KvSequence> kv);
+  ComputedSegment Finish(const CorpusSegment& segment, std::unique_ptr<KvSequence> kv) const;
 
   const ComputeContext& context_;
   const SegmentedText& text_;
   const KvLayout layout_;
-  const std::span<const BlockRef> preamble_;
+  const std::span<const KvSequence::SharedPage> preamble_;
   std::unique_ptr<ForwardScratch> scratch_;
 };
 

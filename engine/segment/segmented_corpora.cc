@@ -38,7 +38,7 @@ Result<LoadedCorpora*> SegmentedCorpora::Loaded() {
     ASSIGN_OR_RETURN(RetrievalHeads heads, find_heads_(scanner_));
     index_layout_ =
         std::make_unique<const IndexLayout>(std::move(heads), context_.model.config().rope);
-    loaded_ = std::make_unique<LoadedCorpora>(store_, tokenizer_, *index_layout_);
+    loaded_ = std::make_unique<LoadedCorpora>(store_, tokenizer_, *index_layout_, scanner_);
   }
   return loaded_.get();
 }
@@ -58,18 +58,20 @@ Status SegmentedCorpora::Prefill(CorpusRecord* record, const KvLayout& layout,
       donors.push_back(loaded->Find(*other));
     }
   }
-  IndexBuilder builder(*corpus, layout, tokenizer_, loaded->index_layout(), store_,
+  IndexBuilder builder(*corpus, layout, tokenizer_, loaded->index_layout(), scanner_, store_,
                        std::move(donors));
   // What an interrupted prefill had made durable.
   while (builder.blocks() < record->chain.size()) {
     if (stop.stop_requested()) return CancelledError("the prefill was stopped");
-    RETURN_IF_ERROR(builder.Add({}));
+    RETURN_IF_ERROR(builder.AddStored(
+        std::min<uint64_t>(builder.blocks() + kReadBlocks, record->chain.size())));
   }
-  RETURN_IF_ERROR(PrefillSegments({context_, store_, corpus->text(), layout, stop}, record,
-                                  progress, [&](uint64_t block, std::span<const std::byte> bytes) {
-                                    CHECK(block == builder.blocks()) << block;
-                                    return builder.Add(bytes);
-                                  }));
+  const auto add = [&](uint64_t first, std::span<const std::span<const std::byte>> payloads) {
+    CHECK(first == builder.blocks()) << first;
+    return builder.Add(payloads);
+  };
+  RETURN_IF_ERROR(
+      PrefillSegments({context_, store_, corpus->text(), layout, stop}, record, progress, add));
   corpus->index = builder.Take();
   loaded->Keep(corpus);
   return OkStatus();
@@ -143,18 +145,44 @@ Result<uint64_t> SegmentedCorpora::Repair(const CorpusRecord& record, const KvLa
   return RepairSegments({context_, store_, text, layout, never}, record);
 }
 
-Result<FetchStats> SegmentedCorpora::Warm(const CorpusRecord& record) {
+Result<FetchStats> SegmentedCorpora::FetchAll(
+    const CorpusRecord& record,
+    const std::function<Status(std::span<const Digest>, std::span<const BlockRef>)>& each) {
   FetchStats all;
   const std::span<const Digest> chain(record.chain);
   for (size_t first = 0; first < chain.size(); first += kReadBlocks) {
     FetchStats stats;
-    const size_t count = std::min(kReadBlocks, chain.size() - first);
-    const auto refs = store_.Fetch(chain.subspan(first, count), &stats);
-    if (refs.status().code() == StatusCode::kResourceExhausted) break;  // as far as they fit
-    RETURN_IF_ERROR(refs.status());
-    AddFetch(stats, &all);
+    const auto digests = chain.subspan(first, std::min(kReadBlocks, chain.size() - first));
+    const auto refs = store_.Fetch(digests, &stats);
+    Status status = refs.status();
+    if (status.ok()) AddFetch(stats, &all);
+    if (status.ok()) status = each(digests, *refs);
+    if (status.code() == StatusCode::kResourceExhausted) break;  // as far as they fit
+    RETURN_IF_ERROR(status);
   }
   return all;
+}
+
+Result<FetchStats> SegmentedCorpora::Warm(const CorpusRecord& record) {
+  return FetchAll(record, [](auto, auto) { return OkStatus(); });
+}
+
+Result<Engine::DeviceWarming> SegmentedCorpora::WarmDevice(const CorpusRecord& record) {
+  Engine::DeviceWarming warmed;
+  const auto promote = [&](std::span<const Digest> digests, std::span<const BlockRef> refs) {
+    std::vector<Digest> whole;
+    std::vector<BlockRef> blocks;
+    for (size_t i = 0; i < refs.size(); ++i) {
+      if (!refs[i].valid()) continue;
+      whole.push_back(digests[i]);
+      blocks.push_back(refs[i]);
+    }
+    auto bytes = store_.PromoteToDevice(whole, blocks, /*stop=*/{});
+    if (bytes.ok()) warmed.device_bytes += *bytes;
+    return bytes.status();
+  };
+  ASSIGN_OR_RETURN(warmed.loaded, FetchAll(record, promote));
+  return warmed;
 }
 
 }  // namespace corpusd

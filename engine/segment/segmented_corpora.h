@@ -25,7 +25,7 @@ struct SegmentRequest {
   const KvLayout& layout;      // with the sinks of its preamble
   const QuestionRequest& question;
   const GenerationRequest& generation;
-  const std::function<bool(std::string_view)>& sink;
+  const AnswerSink& sink;
   const std::stop_token& stop;
 };
 
@@ -49,11 +49,18 @@ class SegmentedCorpora {
                           std::span<const TokenId> tokens);
   // Reads the corpus's blocks into the host tier, in order, as far as they fit.
   Result<FetchStats> Warm(const CorpusRecord& record);
+  // The same, and copies them to the device tier, as far as they fit there.
+  Result<Engine::DeviceWarming> WarmDevice(const CorpusRecord& record);
 
  private:
   // Finds the retrieval heads first, if need be.
   Result<LoadedCorpora*> Loaded();
   Result<std::shared_ptr<const LoadedCorpus>> Load(const SegmentRequest& request);
+  // Fetches all blocks, some at a time; each(digests, refs) of the fetched, whose error ends it.
+  // What does not fit any more ends it, too, and is no error.
+  Result<FetchStats> FetchAll(
+      const CorpusRecord& record,
+      const std::function<Status(std::span<const Digest>, std::span<const BlockRef>)>& each);
 
   const ComputeContext context_;
   BlockStore& store_;

@@ -76,41 +76,95 @@ Result<std::string> ParseChatMlTemplate(std::string_view text) {
 }
 
 Result<ChatTemplate> ChatTemplate::FromGguf(const GgufFile& file, const Tokenizer& tokenizer) {
-  std::string text;
-  constexpr std::string_view kKey = "tokenizer.chat_template";
-  if (file.Has(kKey)) {
-    ASSIGN_OR_RETURN(text, file.GetString(kKey));
-  }
-  return FromText(text, file.path(), tokenizer);
+  ASSIGN_OR_RETURN(const ChatSource source, ReadGgufChat(file));
+  return FromSource(source, tokenizer);
 }
 
-Result<ChatTemplate> ChatTemplate::FromText(const std::string& text, const std::string& where,
-                                            const Tokenizer& tokenizer) {
+Result<ChatTemplate> ChatTemplate::FromSource(const ChatSource& source,
+                                              const Tokenizer& tokenizer) {
   ChatTemplate chat(tokenizer);
-  if (!text.empty()) {
-    auto system_text = ParseChatMlTemplate(text);
-    if (!system_text.ok()) return system_text.status().WithContext(where);
-    chat.default_system_text_ = *system_text;
+  for (const uint64_t id : source.end_tokens) chat.AddStop(id);
+  if (tokenizer.end_token()) chat.AddStop(*tokenizer.end_token());
+  if (const auto text_end = tokenizer.FindSpecial("<|endoftext|>")) chat.AddStop(*text_end);
+  const bool has_chat_ml =
+      tokenizer.FindSpecial(kMessageStart) && tokenizer.FindSpecial(kMessageEnd);
+  const auto system_text = ParseChatMlTemplate(source.text);
+  if (source.text.empty() ? has_chat_ml : system_text.ok()) {
+    if (system_text.ok()) chat.default_system_text_ = *system_text;
+    RETURN_IF_ERROR(chat.TakeChatMl(source.where));
+    return chat;
   }
-  const auto start = tokenizer.FindSpecial(kMessageStart);
-  const auto end = tokenizer.FindSpecial(kMessageEnd);
+  if (source.text.empty()) {
+    chat.TakeLayout(source, PlainTextLayout(), true);
+    return chat;
+  }
+  ASSIGN_OR_RETURN(const ChatLayout layout, FindChatLayout(source));
+  chat.TakeLayout(source, layout, false);
+  return chat;
+}
+
+Status ChatTemplate::TakeChatMl(const std::string& where) {
+  const auto start = tokenizer_->FindSpecial(kMessageStart);
+  const auto end = tokenizer_->FindSpecial(kMessageEnd);
   if (!start || !end) {
     return InvalidArgumentError(where + ": the vocabulary lacks the special tokens " +
                                 std::string(kMessageStart) + " and " + std::string(kMessageEnd) +
                                 " that ChatML needs");
   }
-  chat.message_start_ = *start;
-  chat.message_end_ = *end;
-  chat.stops_ = {*end};
-  if (tokenizer.end_token()) chat.stops_.push_back(*tokenizer.end_token());
-  if (const auto text_end = tokenizer.FindSpecial("<|endoftext|>"))
-    chat.stops_.push_back(*text_end);
-  return chat;
+  chat_ml_ = true;
+  message_start_ = *start;
+  message_end_ = *end;
+  AddStop(*end);
+  before_question_ = kBeforeQuestion;
+  closing_.push_back(message_end_);
+  tokenizer_->Encode("\n", false, &closing_);
+  closing_.push_back(message_start_);
+  tokenizer_->Encode("assistant\n", false, &closing_);
+  next_turn_.push_back(message_end_);
+  tokenizer_->Encode("\n", false, &next_turn_);
+  next_turn_.push_back(message_start_);
+  tokenizer_->Encode("user\n", false, &next_turn_);
+  return OkStatus();
+}
+
+void ChatTemplate::TakeLayout(const ChatSource& source, const ChatLayout& layout, bool plain) {
+  if (plain && source.start_token && *source.start_token < tokenizer_->vocabulary()) {
+    opening_.push_back(static_cast<TokenId>(*source.start_token));
+    before_preamble_ = opening_;
+  }
+  const auto encode = [&](const std::string& text, TextPlace place, std::vector<TokenId>* out) {
+    if (!text.empty()) tokenizer_->Encode(text, /*parse_special=*/true, out, place);
+  };
+  encode(layout.opening, TextPlace::kStart, &opening_);
+  encode(layout.before_preamble, TextPlace::kStart, &before_preamble_);
+  encode(layout.after_preamble, TextPlace::kInside, &after_preamble_);
+  before_question_ = layout.before_question;
+  encode(layout.closing, TextPlace::kInside, &closing_);
+  encode(layout.next_turn, TextPlace::kInside, &next_turn_);
+  if (plain) {  // an answer is one line
+    for (TokenId id = 0; id < tokenizer_->vocabulary(); ++id) {
+      if (tokenizer_->piece(id).find('\n') != std::string_view::npos) AddStop(id);
+    }
+    return;
+  }
+  std::vector<TokenId> turn_end;
+  const size_t first = layout.turn_end.find_first_not_of(" \n\t\r");
+  if (first == std::string::npos) return;
+  encode(layout.turn_end.substr(first), TextPlace::kInside, &turn_end);
+  if (!turn_end.empty() && tokenizer_->is_special(turn_end.front())) AddStop(turn_end.front());
 }
 
 std::vector<TokenId> ChatTemplate::CorpusPrefix(std::string_view system_text) const {
-  if (system_text.empty()) system_text = default_system_text_;
   std::vector<TokenId> ids;
+  if (!chat_ml_) {
+    if (system_text.empty()) return opening_;
+    ids = before_preamble_;
+    const bool starts = ids.empty();
+    tokenizer_->Encode(system_text, false, &ids, starts ? TextPlace::kStart : TextPlace::kInside);
+    ids.insert(ids.end(), after_preamble_.begin(), after_preamble_.end());
+    return ids;
+  }
+  if (system_text.empty()) system_text = default_system_text_;
   if (!system_text.empty()) {
     ids.push_back(message_start_);
     tokenizer_->Encode("system\n" + std::string(system_text), false, &ids);
@@ -124,28 +178,33 @@ std::vector<TokenId> ChatTemplate::CorpusPrefix(std::string_view system_text) co
 
 std::vector<TokenId> ChatTemplate::QuestionSuffix(std::string_view question) const {
   std::vector<TokenId> ids;
-  tokenizer_->Encode(kBeforeQuestion + std::string(question), false, &ids);
-  ids.push_back(message_end_);
-  tokenizer_->Encode("\n", false, &ids);
-  ids.push_back(message_start_);
-  tokenizer_->Encode("assistant\n", false, &ids);
+  tokenizer_->Encode(before_question_ + std::string(question), false, &ids);
+  ids.insert(ids.end(), closing_.begin(), closing_.end());
   return ids;
 }
 
 std::span<const TokenId> ChatTemplate::QuestionWords(std::span<const TokenId> suffix) const {
-  // A question's text is never taken for special tokens, so this is where it ends.
-  const auto end = std::find(suffix.begin(), suffix.end(), message_end_) - suffix.begin();
+  // A question's text is never taken for special tokens, so what the template says shows where the
+  // last question is.
+  const size_t end = suffix.size() - std::min(suffix.size(), closing_.size());
+  const auto turns = suffix.first(end);
+  if (!next_turn_.empty()) {
+    const auto last =
+        std::find_end(turns.begin(), turns.end(), next_turn_.begin(), next_turn_.end());
+    if (last != turns.end()) {
+      const auto first = static_cast<size_t>(last - turns.begin()) + next_turn_.size();
+      return suffix.subspan(first, end - first);
+    }
+  }
   std::vector<TokenId> before;
-  tokenizer_->Encode(kBeforeQuestion, false, &before);
-  const size_t first = std::min(before.size(), static_cast<size_t>(end));
-  return suffix.subspan(first, static_cast<size_t>(end) - first);
+  tokenizer_->Encode(before_question_, false, &before);
+  // A question may have been joined with what is before it.
+  const bool apart =
+      before.size() <= turns.size() && std::equal(before.begin(), before.end(), turns.begin());
+  const size_t first = apart ? before.size() : 0;
+  return suffix.subspan(first, end - first);
 }
 
-bool ChatTemplate::IsStop(TokenId id) const {
-  for (const TokenId stop : stops_) {
-    if (id == stop) return true;
-  }
-  return false;
-}
+bool ChatTemplate::IsStop(TokenId id) const { return id < stops_.size() && stops_[id]; }
 
 }  // namespace corpusd

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/tokenizer/merge_table.h"
+#include "engine/tokenizer/nfc_stream.h"
 #include "engine/tokenizer/pretokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/word_cache.h"
@@ -20,16 +21,22 @@ namespace corpusd {
 
 class StreamingEncoder {
  public:
-  explicit StreamingEncoder(const Tokenizer& tokenizer);
+  explicit StreamingEncoder(const Tokenizer& tokenizer, TextPlace place = TextPlace::kInside);
+
+  // Where the next text stands. REQUIRES: the last one has been finished.
+  void Begin(TextPlace place) { place_ = place; }
 
   // Appends to *out the ids that are certain by now.
   void Append(std::string_view bytes, std::vector<TokenId>* out);
-  // Ends the text: appends the remaining ids. The encoder is then ready for another text.
+  // Ends the text: appends the remaining ids. The encoder is then ready for another text, inside.
   void Finish(std::vector<TokenId>* out);
 
  private:
-  void TakeBroken(std::string_view* bytes);
+  void Normalize(bool last);
   void EncodeWords(bool last, std::vector<TokenId>* out);
+  void AddSpacePrefix();
+  void EncodePieces(bool last, std::vector<TokenId>* out);
+  void EncodeUncached(std::string_view word, std::vector<TokenId>* out);
   void EncodeWord(size_t at, size_t size, std::vector<TokenId>* out);
   void EncodeCached(size_t at, size_t size, std::vector<TokenId>* out);
 
@@ -41,7 +48,10 @@ class StreamingEncoder {
   WordCache cache_;
   uint64_t seen_bytes_ = 0;
   std::string incomplete_;  // up to 3 bytes that may begin a UTF-8 sequence
-  std::string text_;        // repaired, from the start of a word on
+  std::string repaired_;    // not yet in normal form
+  std::string text_;        // repaired and normalized, from the start of a word on
+  std::optional<NfcStream> nfc_;
+  TextPlace place_;
 };
 
 }  // namespace corpusd

@@ -4,8 +4,9 @@
 
 namespace corpusd {
 
-void Tokenizer::Encode(std::string_view text, bool parse_special, std::vector<TokenId>* out) const {
-  StreamingEncoder encoder(*this);
+void Tokenizer::Encode(std::string_view text, bool parse_special, std::vector<TokenId>* out,
+                       TextPlace place) const {
+  StreamingEncoder encoder(*this, place);
   while (parse_special && !text.empty()) {
     const SpecialMatch match = FindFirstSpecial(text);
     if (match.at == std::string_view::npos) break;
@@ -13,6 +14,8 @@ void Tokenizer::Encode(std::string_view text, bool parse_special, std::vector<To
     encoder.Finish(out);
     out->push_back(match.id);
     text.remove_prefix(match.at + pieces_[match.id].size());
+    encoder.Begin(space_prefix_ == SpacePrefix::kEverySection ? TextPlace::kStart
+                                                              : TextPlace::kInside);
   }
   encoder.Append(text, out);
   encoder.Finish(out);

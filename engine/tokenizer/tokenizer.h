@@ -1,6 +1,7 @@
 // engine/tokenizer/tokenizer.h -- text to token ids and back: byte-level BPE as GPT-2 introduced
-// it, with the vocabulary, merges and pre-tokenizer that a model's files name. Ids equal those of
-// llama.cpp. Immutable after loading; any thread. Long texts go through StreamingEncoder
+// it, or BPE over characters as SentencePiece does it, with the vocabulary, merges and rules that a
+// model's files name. Ids equal those of Hugging Face's tokenizers, or of llama.cpp for what GGUF
+// files hold alone. Immutable after loading; any thread. Long texts go through StreamingEncoder
 // (streaming_encoder.h).
 #pragma once
 
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "engine/tokenizer/merge_table.h"
+#include "engine/tokenizer/piece_table.h"
 #include "engine/tokenizer/tokenizer_tables.h"
 #include "engine/tokenizer/word_rules.h"
 #include "store/base/result.h"
@@ -23,6 +25,9 @@
 namespace corpusd {
 
 class GgufFile;
+
+// Where a text stands: some vocabularies put a space before what begins one.
+enum class TextPlace : uint8_t { kInside, kStart };
 
 class Tokenizer {
  public:
@@ -34,7 +39,8 @@ class Tokenizer {
   // Appends the ids of text, which may be any bytes: what is not UTF-8 counts as U+FFFD, byte by
   // byte. parse_special: occurrences of special tokens' texts become those tokens. Never for users'
   // text.
-  void Encode(std::string_view text, bool parse_special, std::vector<TokenId>* out) const;
+  void Encode(std::string_view text, bool parse_special, std::vector<TokenId>* out,
+              TextPlace place = TextPlace::kInside) const;
   // The bytes the ids stand for, specials by their text. Not always whole UTF-8 characters. Ids
   // outside the vocabulary give nothing.
   std::string Decode(std::span<const TokenId> ids) const;
@@ -53,6 +59,11 @@ class Tokenizer {
   WordRule word_rule() const { return word_rule_; }
   // Words that are tokens at once, not by their merges; empty for most vocabularies.
   const std::unordered_map<std::string_view, TokenId>& whole_words() const { return whole_words_; }
+  // Null for byte-level vocabularies.
+  const PieceTable* pieces() const { return piece_table_.get(); }
+  bool nfc() const { return nfc_; }
+  bool prefix_unless_space() const { return prefix_unless_space_; }
+  SpacePrefix space_prefix() const { return space_prefix_; }
 
  private:
   friend class TokenizerLoader;
@@ -74,6 +85,10 @@ class Tokenizer {
   MergeTable merges_;
   WordRule word_rule_ = WordRule::kSmolLm;
   std::unordered_map<std::string_view, TokenId> whole_words_;  // views into pieces_
+  std::unique_ptr<const PieceTable> piece_table_;
+  bool nfc_ = false;
+  bool prefix_unless_space_ = false;
+  SpacePrefix space_prefix_ = SpacePrefix::kNone;
 };
 
 }  // namespace corpusd

@@ -1,10 +1,10 @@
-// tokenizer.json, as Hugging Face's tokenizers library writes it: the parts that byte-level BPE
-// needs.
+// tokenizer.json, as Hugging Face's tokenizers library writes it: the parts that BPE needs, over
+// bytes or over characters with byte fallback.
 #include <algorithm>
-#include <filesystem>
 
 #include "engine/model/checkpoint_folder.h"
 #include "engine/model/json_text.h"
+#include "engine/tokenizer/chat_layout.h"
 #include "engine/tokenizer/merge_table.h"
 #include "engine/tokenizer/tokenizer_tables.h"
 #include "engine/tokenizer/word_rules.h"
@@ -13,10 +13,13 @@ namespace corpusd {
 namespace {
 
 constexpr uint64_t kTokenizerBytesMax = uint64_t{128} << 20;
-constexpr uint64_t kSmallBytesMax = uint64_t{4} << 20;
 constexpr int64_t kKindOrdinary = 1;
+constexpr int64_t kKindUnknown = 2;
 constexpr int64_t kKindControl = 3;
 constexpr int64_t kKindUserDefined = 4;
+constexpr int64_t kKindByte = 6;
+// What SentencePiece writes for a space.
+constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
 
 std::string TextOf(const nlohmann::json* value) {
   return value != nullptr && value->is_string() ? value->get<std::string>() : "";
@@ -32,19 +35,16 @@ class TokenizerJson {
     if (model == nullptr || TextOf(FindMember(*model, "type")) != "BPE") {
       return Unsupported("its model is not BPE, the only one supported");
     }
-    for (const char* const key : {"byte_fallback", "fuse_unk"}) {
-      const nlohmann::json* const flag = FindMember(*model, key);
-      if (flag != nullptr && *flag != false) {
-        return Unsupported("'" + std::string(key) + "' is not supported: byte-level BPE is");
+    if (IsTrue(FindMember(*model, "byte_fallback"))) {
+      RETURN_IF_ERROR(ReadSentencePiece(*model));
+    } else {
+      if (IsTrue(FindMember(*model, "fuse_unk"))) {
+        return Unsupported("'fuse_unk' without 'byte_fallback' is not supported");
       }
+      RETURN_IF_ERROR(ReadNormalForm());
+      tables_.whole_words = IsTrue(FindMember(*model, "ignore_merges"));
+      RETURN_IF_ERROR(ReadPreTokenizer());
     }
-    if (const auto* const normalizer = FindMember(json_, "normalizer")) {
-      return Unsupported("normalizer '" + TextOf(FindMember(*normalizer, "type")) +
-                         "' is not supported");
-    }
-    const nlohmann::json* const whole_words = FindMember(*model, "ignore_merges");
-    tables_.whole_words = whole_words != nullptr && *whole_words == true;
-    RETURN_IF_ERROR(ReadPreTokenizer());
     RETURN_IF_ERROR(ReadVocabulary(FindMember(*model, "vocab")));
     RETURN_IF_ERROR(ReadAddedTokens());
     if (std::find(tables_.kinds.begin(), tables_.kinds.end(), 0) != tables_.kinds.end()) {
@@ -59,6 +59,83 @@ class TokenizerJson {
   }
   Status Unsupported(const std::string& what) const {
     return UnimplementedError(tables_.where + ": " + what);
+  }
+
+  static bool IsTrue(const nlohmann::json* flag) { return flag != nullptr && *flag == true; }
+
+  // The steps of a normalizer or pre-tokenizer: none, itself, or a sequence's.
+  static std::vector<const nlohmann::json*> StepsOf(const nlohmann::json* step,
+                                                    const char* members) {
+    std::vector<const nlohmann::json*> steps;
+    if (step == nullptr || step->is_null()) return steps;
+    const nlohmann::json* const list = FindMember(*step, members);
+    if (TextOf(FindMember(*step, "type")) != "Sequence" || list == nullptr || !list->is_array()) {
+      return {step};
+    }
+    for (const nlohmann::json& one : *list) steps.push_back(&one);
+    return steps;
+  }
+
+  Status ReadNormalForm() {
+    for (const nlohmann::json* const step :
+         StepsOf(FindMember(json_, "normalizer"), "normalizers")) {
+      const std::string type = TextOf(FindMember(*step, "type"));
+      if (type != "NFC") {
+        return Unsupported("normalizer '" + type + "' is not supported: NFC is");
+      }
+      tables_.nfc = true;
+    }
+    return OkStatus();
+  }
+
+  static bool IsSpacePattern(const nlohmann::json& step) {
+    const nlohmann::json* const pattern = FindMember(step, "pattern");
+    return pattern != nullptr && TextOf(FindMember(*pattern, "String")) == " ";
+  }
+
+  // Spaces become U+2581, by a normalizer or by the pre-tokenizer Metaspace; nothing else is cut.
+  Status ReadSentencePiece(const nlohmann::json& model) {
+    tables_.model = TokenizerModel::kSentencePiece;
+    unknown_text_ = TextOf(FindMember(model, "unk_token"));
+    bool replaces = false;
+    for (const nlohmann::json* const step :
+         StepsOf(FindMember(json_, "normalizer"), "normalizers")) {
+      const std::string type = TextOf(FindMember(*step, "type"));
+      if (type == "Prepend" && TextOf(FindMember(*step, "prepend")) == kSpaceMark && !replaces) {
+        tables_.space_prefix = SpacePrefix::kEverySection;
+      } else if (type == "Replace" && IsSpacePattern(*step) &&
+                 TextOf(FindMember(*step, "content")) == kSpaceMark) {
+        replaces = true;
+      } else {
+        return Unsupported("normalizer '" + type + "' is not supported beside byte fallback");
+      }
+    }
+    for (const nlohmann::json* const step :
+         StepsOf(FindMember(json_, "pre_tokenizer"), "pretokenizers")) {
+      const std::string type = TextOf(FindMember(*step, "type"));
+      // Of spaces that are none any more.
+      if (type == "Split" && replaces && IsSpacePattern(*step)) continue;
+      if (type != "Metaspace" || TextOf(FindMember(*step, "replacement")) != kSpaceMark) {
+        return Unsupported("pre-tokenizer '" + type + "' is not supported beside byte fallback");
+      }
+      replaces = true;
+      RETURN_IF_ERROR(ReadMetaspace(*step));
+    }
+    return replaces ? OkStatus() : Unsupported("byte fallback without U+2581 for spaces");
+  }
+
+  Status ReadMetaspace(const nlohmann::json& step) {
+    std::string scheme = TextOf(FindMember(step, "prepend_scheme"));
+    if (scheme.empty()) {
+      const nlohmann::json* const prefix = FindMember(step, "add_prefix_space");
+      scheme = prefix == nullptr || IsTrue(prefix) ? "always" : "never";
+    }
+    if (scheme == "always") tables_.space_prefix = SpacePrefix::kEverySection;
+    if (scheme == "first") tables_.space_prefix = SpacePrefix::kFirst;
+    tables_.prefix_unless_space = true;
+    const nlohmann::json* const split = FindMember(step, "split");
+    tables_.splits_at_spaces = split == nullptr || IsTrue(split);
+    return OkStatus();
   }
 
   // Numbers one by one, then GPT-2's expression: what GGUF calls 'smollm'. Or one known expression.
@@ -126,10 +203,19 @@ class TokenizerJson {
     return OkStatus();
   }
 
+  int64_t OrdinaryKind(const std::string& text) const {
+    if (tables_.model == TokenizerModel::kByteLevel) return kKindOrdinary;
+    if (text == unknown_text_) return kKindUnknown;
+    return ByteOfToken(text) ? kKindByte : kKindOrdinary;
+  }
+
   Status ReadVocabulary(const nlohmann::json* vocabulary) {
     if (vocabulary == nullptr || !vocabulary->is_object()) return Wrong("has no vocabulary");
     for (const auto& [text, id] : vocabulary->items()) {
-      RETURN_IF_ERROR(Place(text, &id, kKindOrdinary));
+      RETURN_IF_ERROR(Place(text, &id, OrdinaryKind(text)));
+      if (!unknown_text_.empty() && text == unknown_text_) {
+        tables_.unknown_token = id.get<uint64_t>();
+      }
     }
     return OkStatus();
   }
@@ -168,40 +254,8 @@ class TokenizerJson {
 
   const nlohmann::json& json_;
   TokenizerTables& tables_;
+  std::string unknown_text_;
 };
-
-bool Exists(const std::string& path) {
-  std::error_code ignored;
-  return std::filesystem::exists(path, ignored);
-}
-
-// generation_config.json comes before config.json; of several tokens the first.
-Status ReadEndToken(const std::string& folder, TokenizerTables* tables) {
-  for (const char* const name : {"/generation_config.json", "/config.json"}) {
-    if (!Exists(folder + name)) continue;
-    ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(folder + name, kSmallBytesMax));
-    const nlohmann::json* end = FindMember(config, "eos_token_id");
-    if (end != nullptr && end->is_array() && !end->empty()) end = &end->front();
-    uint64_t id = 0;
-    if (end == nullptr || !ReadWholeNumber(*end, &id)) continue;
-    tables->end_token = id;
-    return OkStatus();
-  }
-  return OkStatus();
-}
-
-Status ReadChatTemplate(const std::string& folder, TokenizerTables* tables) {
-  if (Exists(folder + "/chat_template.jinja")) {
-    ASSIGN_OR_RETURN(tables->chat_template,
-                     ReadSmallFile(folder + "/chat_template.jinja", kSmallBytesMax));
-    return OkStatus();
-  }
-  const std::string path = folder + "/tokenizer_config.json";
-  if (!Exists(path)) return OkStatus();
-  ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path, kSmallBytesMax));
-  tables->chat_template = TextOf(FindMember(config, "chat_template"));
-  return OkStatus();
-}
 
 }  // namespace
 
@@ -210,8 +264,9 @@ Result<TokenizerTables> ReadTokenizerFolder(const std::string& folder) {
   tables.where = folder + "/tokenizer.json";
   ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(tables.where, kTokenizerBytesMax));
   RETURN_IF_ERROR(TokenizerJson(json, &tables).Read());
-  RETURN_IF_ERROR(ReadEndToken(folder, &tables));
-  RETURN_IF_ERROR(ReadChatTemplate(folder, &tables));
+  ASSIGN_OR_RETURN(const ChatSource chat, ReadFolderChat(folder));
+  tables.chat_template = chat.text;
+  if (!chat.end_tokens.empty()) tables.end_token = chat.end_tokens.front();
   return tables;
 }
 

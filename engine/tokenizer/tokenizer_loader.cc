@@ -2,49 +2,33 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
-#include "engine/model/gguf.h"
 #include "engine/tokenizer/utf8_repair.h"
 #include "store/base/sha256.h"
 
 namespace corpusd {
 namespace {
 
-// The tables as the file has them; of the metadata's own kinds of trouble only.
-Result<TokenizerTables> ReadGgufTables(const GgufFile& file) {
-  TokenizerTables tables;
-  tables.where = file.path();
-  ASSIGN_OR_RETURN(const std::string model, file.GetString("tokenizer.ggml.model"));
-  if (model != "gpt2") {
-    return UnimplementedError(file.path() + ": tokenizer '" + model +
-                              "' is not supported: byte-level BPE ('gpt2') is");
-  }
-  ASSIGN_OR_RETURN(tables.pre, file.GetString("tokenizer.ggml.pre"));
-  // The other rules are known from folders only: what else GGUF files of theirs ask for is not.
-  if (FindWordRule(tables.pre) != WordRule::kSmolLm) {
-    return UnimplementedError(file.path() + ": pre-tokenizer '" + tables.pre +
-                              "' is not supported: 'smollm', 'starcoder' and 'refact' are");
-  }
-  ASSIGN_OR_RETURN(const auto texts, file.GetStringArray("tokenizer.ggml.tokens"));
-  tables.texts.assign(texts.begin(), texts.end());
-  tables.kinds.assign(texts.size(), 1);
-  if (file.Has("tokenizer.ggml.token_type")) {
-    ASSIGN_OR_RETURN(tables.kinds, file.GetIntArray("tokenizer.ggml.token_type"));
-  }
-  ASSIGN_OR_RETURN(const auto merges, file.GetStringArray("tokenizer.ggml.merges"));
-  tables.merges.assign(merges.begin(), merges.end());
-  if (file.Has("tokenizer.ggml.eos_token_id")) {
-    ASSIGN_OR_RETURN(tables.end_token, file.GetUint("tokenizer.ggml.eos_token_id"));
-  }
-  const auto chat_template = file.GetString("tokenizer.chat_template");
-  if (chat_template.ok()) tables.chat_template = *chat_template;
-  return tables;
-}
-
 // tokenizer.ggml.token_type
 constexpr int64_t kKindUnknown = 2;
 constexpr int64_t kKindControl = 3;
 constexpr int64_t kKindUserDefined = 4;
+constexpr int64_t kKindOrdinary = 1;
+constexpr int64_t kKindByte = 6;
+
+// SentencePiece's space.
+constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
+
+std::string WithSpaces(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const bool space = text.substr(at).starts_with(kSpaceMark);
+    out += space ? ' ' : text[at];
+    at += space ? kSpaceMark.size() : 1;
+  }
+  return out;
+}
 
 // GPT-2's printable stand-ins for bytes: printable Latin-1 characters stand for themselves, the
 // others for the code points from U+0100 on, in order.
@@ -93,9 +77,12 @@ void UpdateSized(Sha256* hash, std::string_view text) {
 
 }  // namespace
 
-Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
-  ASSIGN_OR_RETURN(TokenizerTables tables, ReadGgufTables(file));
-  return FromTables(std::move(tables));
+std::optional<uint8_t> ByteOfToken(std::string_view text) {
+  uint8_t byte = 0;
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
+  const auto read = std::from_chars(text.data() + 3, text.data() + 5, byte, 16);
+  if (read.ec != std::errc() || read.ptr != text.data() + 5) return std::nullopt;
+  return byte;
 }
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::FromTables(TokenizerTables tables) {
@@ -110,13 +97,17 @@ Result<std::unique_ptr<Tokenizer>> TokenizerLoader::Load() {
   tokenizer_.reset(new Tokenizer());
   RETURN_IF_ERROR(CheckKind());
   RETURN_IF_ERROR(ReadVocabulary());
-  RETURN_IF_ERROR(ReadMerges());
+  RETURN_IF_ERROR(tables_.model == TokenizerModel::kByteLevel ? ReadMerges() : ReadPieces());
   RETURN_IF_ERROR(ReadEndToken());
   ComputeDigest();
   return std::move(tokenizer_);
 }
 
 Status TokenizerLoader::CheckKind() {
+  tokenizer_->nfc_ = tables_.nfc;
+  tokenizer_->space_prefix_ = tables_.space_prefix;
+  tokenizer_->prefix_unless_space_ = tables_.prefix_unless_space;
+  if (tables_.model == TokenizerModel::kSentencePiece) return OkStatus();
   const auto rule = FindWordRule(tables_.pre);
   if (!rule) {
     return UnimplementedError(tables_.where + ": pre-tokenizer '" + tables_.pre +
@@ -137,20 +128,16 @@ Status TokenizerLoader::ReadVocabulary() {
     return Wrong("has " + std::to_string(texts.size()) + " tokens but " +
                  std::to_string(kinds.size()) + " token types");
   }
-  const ByteMap map;
   Tokenizer& t = *tokenizer_;
   t.pieces_.resize(texts.size());
   t.special_.resize(texts.size());
   ids_.reserve(texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
-    t.special_[i] =
-        kinds[i] == kKindControl || kinds[i] == kKindUserDefined || kinds[i] == kKindUnknown;
     if (!ids_.emplace(texts[i], id).second) {
       return Wrong("has token " + std::to_string(i) + " in its vocabulary twice");
     }
-    // Padding and byte tokens of other vocabularies may hold characters that stand for no byte.
-    if (t.special_[i] || !map.Bytes(texts[i], &t.pieces_[i])) t.pieces_[i] = texts[i];
+    RETURN_IF_ERROR(ReadToken(id));
     if (!t.special_[i] || texts[i].empty()) continue;
     t.special_ids_.emplace(t.pieces_[i], id);
     t.specials_by_length_.push_back(id);
@@ -160,6 +147,27 @@ Status TokenizerLoader::ReadVocabulary() {
   }
   std::stable_sort(t.specials_by_length_.begin(), t.specials_by_length_.end(),
                    [&](TokenId a, TokenId b) { return texts[a].size() > texts[b].size(); });
+  return OkStatus();
+}
+
+// A token's bytes, and whether it is one that no user's text gives.
+Status TokenizerLoader::ReadToken(TokenId id) {
+  static const ByteMap kMap;
+  Tokenizer& t = *tokenizer_;
+  const std::string& text = tables_.texts[id];
+  const int64_t kind = tables_.kinds[id];
+  t.special_[id] = kind == kKindControl || kind == kKindUnknown;
+  if (tables_.model == TokenizerModel::kSentencePiece) {
+    t.pieces_[id] = kind == kKindOrdinary ? WithSpaces(text) : text;
+    if (kind != kKindByte) return OkStatus();
+    const auto byte = ByteOfToken(text);
+    if (!byte) return Wrong("byte token " + std::to_string(id) + " is not written '<0x41>'");
+    t.pieces_[id].assign(1, static_cast<char>(*byte));
+    return OkStatus();
+  }
+  t.special_[id] = t.special_[id] || kind == kKindUserDefined;
+  // Padding and byte tokens of other vocabularies may hold characters that stand for no byte.
+  if (t.special_[id] || !kMap.Bytes(text, &t.pieces_[id])) t.pieces_[id] = text;
   return OkStatus();
 }
 
@@ -231,6 +239,14 @@ void TokenizerLoader::ComputeDigest() {
   for (const std::string& merge : tables_.merges) UpdateSized(&hash, merge);
   UpdateSized(&hash, tokenizer_->end_token_ ? std::to_string(*tokenizer_->end_token_) : "");
   UpdateSized(&hash, tables_.chat_template);
+  if (tables_.nfc) UpdateSized(&hash, "nfc");
+  if (tables_.model == TokenizerModel::kSentencePiece) {
+    UpdateSized(&hash, "sentencepiece");
+    hash.Update(std::as_bytes(std::span(tables_.scores)));
+    UpdateSized(&hash, std::to_string(static_cast<int>(tables_.space_prefix)) +
+                           (tables_.prefix_unless_space ? "u" : "") +
+                           (tables_.splits_at_spaces ? "s" : ""));
+  }
   tokenizer_->digest_hex_ = HexText(hash.Finish());
 }
 

@@ -21,6 +21,10 @@ class TokenizerLoader {
  private:
   Status CheckKind();
   Status ReadVocabulary();
+  Status ReadToken(TokenId id);
+  Status ReadPieces();
+  Status AddScoredMerges(PieceTable::Parts* parts) const;
+  Status AddRankedMerges(PieceTable::Parts* parts) const;
   Status ReadMerges();
   Status ReadEndToken();
   void ComputeDigest();

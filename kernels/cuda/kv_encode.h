@@ -8,7 +8,8 @@
 
 namespace corpusd::cuda {
 
-inline constexpr int kEncodeTargetsMax = 8;
+// As many as a kernel's parameters hold.
+inline constexpr int kEncodeTargetsMax = 80;
 
 // Rows that become slots first_slot .. of one page. The cq codecs take a page's tokens at once:
 // first_slot 0; the bytes of other slots become zero.

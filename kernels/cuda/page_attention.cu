@@ -7,8 +7,10 @@
 namespace corpusd::cuda {
 namespace {
 
-__device__ __forceinline__ uint32_t DevicePagesOfPart(uint32_t pages) {
-  return (pages + kAttentionPartsMax - 1) / kAttentionPartsMax;
+// KV heads, each as often as eight of its query heads are left.
+__host__ __device__ __forceinline__ uint32_t KvBlocks(const PageAttention& call) {
+  const uint32_t group = call.q_heads / call.kv_heads;
+  return call.kv_heads * ((group + kHeads - 1) / kHeads);
 }
 
 // Where the state of a part lies: maximum, sum, then the values' sums.
@@ -24,7 +26,8 @@ __global__ void __launch_bounds__(kPartWarps * 32)
     PartKernel(const __grid_constant__ PageAttention call) {
   __shared__ PartShared<Dim> shared;
   const AttentionRow row = call.rows[blockIdx.z];
-  const uint32_t each = DevicePagesOfPart(row.pages);
+  if (row.pages >= kLongPages) return;
+  const uint32_t each = PagesOfPart(row.pages, 1);
   const uint32_t first = blockIdx.x * each, end = min(first + each, row.pages);
   if (first >= end) return;
   const uint32_t group = call.q_heads / call.kv_heads, chunks = (group + kHeads - 1) / kHeads;
@@ -54,7 +57,7 @@ __global__ void __launch_bounds__(kPartWarps * 32)
   }
   state.Merge(&shared);
   for (int h = 0; h < heads; ++h) {
-    float* to = PartState(call, blockIdx.z, head + h, blockIdx.x, gridDim.x);
+    float* to = PartState(call, blockIdx.z, head + h, blockIdx.x, call.parts_max());
     StorePart<Dim>(to, shared, h);
   }
 }
@@ -93,13 +96,13 @@ __device__ __forceinline__ float SumTeams(float x, float* shared) {
 // team.
 template <int Dim>
 __global__ void __launch_bounds__(kMergeTeams* Dim)
-    MergeKernel(const __grid_constant__ PageAttention call, uint32_t parts_max) {
+    MergeKernel(const __grid_constant__ PageAttention call) {
   constexpr int kThreads = kMergeTeams * Dim, kOwn = Dim / kMergeTeams;
   __shared__ float y[Dim], weights[kAttentionPartsMax], reduced[kThreads / 32], teams[kThreads];
   const AttentionRow row = call.rows[blockIdx.y];
-  const uint32_t each = DevicePagesOfPart(row.pages);
+  const uint32_t each = PagesOfPart(row.pages, KvBlocks(call));
   const uint32_t parts = row.pages == 0 ? 0 : (row.pages + each - 1) / each;
-  const float* states = PartState(call, blockIdx.y, blockIdx.x, 0, parts_max);
+  const float* states = PartState(call, blockIdx.y, blockIdx.x, 0, call.parts_max());
   const int dim = threadIdx.x % Dim, team = threadIdx.x / Dim;
   const bool in_basis = call.basis.arrays != nullptr;
   const uint32_t kv_head = blockIdx.x / (call.q_heads / call.kv_heads);
@@ -143,14 +146,15 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
 
 template <int Dim>
 int Launch(const PageAttention& call, CUstream_st* stream) {
-  const uint32_t parts = PartsOfRow(call.pages_max);
-  const uint32_t group = call.q_heads / call.kv_heads;
-  if (parts > 0) {
-    const dim3 grid(parts, call.kv_heads * ((group + kHeads - 1) / kHeads), call.q.rows);
+  if (call.pages_max > 0 && call.pages_min < kLongPages) {
+    const dim3 grid(call.parts_max(), KvBlocks(call), call.q.rows);
     PartKernel<Dim><<<grid, kPartWarps * 32, 0, stream>>>(call);
     if (const cudaError_t error = cudaGetLastError()) return error;
   }
-  MergeKernel<Dim><<<dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0, stream>>>(call, parts);
+  if (call.pages_max >= kLongPages) {
+    if (const int error = AttendLongParts(call, stream)) return error;
+  }
+  MergeKernel<Dim><<<dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0, stream>>>(call);
   return cudaGetLastError();
 }
 

@@ -12,7 +12,7 @@ namespace corpusd::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kRows = 16 * kWarps;
+static_assert(16 * kWarps == kPrefillTileRows);
 constexpr int kKeys = 64;
 constexpr int kTilesOfPage = kTileTokens / kKeys;
 constexpr float kLog2E = 1.4426950408889634f;
@@ -25,9 +25,9 @@ struct Stage {
 
 // The tiles of keys that some row of the block may see, in order.
 struct TileCursor {
-  uint32_t tile = 0;
+  uint32_t tile, end;
   __device__ __forceinline__ void Find(const PrefillAttention& call, int64_t last_position) {
-    for (; tile < call.page_count * kTilesOfPage; ++tile) {
+    for (; tile < end; ++tile) {
       const DevicePage& page = call.pages[tile / kTilesOfPage];
       const int first = tile % kTilesOfPage * kKeys;
       if (VisibleEnd(page, last_position) > first && page.hidden < first + kKeys) return;
@@ -58,24 +58,26 @@ struct RowState {
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
   int64_t position[2];
 
+  // rows: what is left of the sequence's tile from the warp's first row on.
   __device__ __forceinline__ void LoadQueries(const PrefillAttention& call, uint32_t first_row,
-                                              uint32_t head);
+                                              int rows, int64_t first_position, uint32_t head);
   __device__ __forceinline__ void Attend(const Stage<Dim>& stage, const DevicePage& page,
                                          int first_slot);
-  __device__ __forceinline__ void Store(const PrefillAttention& call, uint32_t first_row,
+  __device__ __forceinline__ void Store(const PrefillAttention& call, uint32_t first_row, int rows,
                                         uint32_t head);
 };
 
 template <int Dim>
 __device__ __forceinline__ void RowState<Dim>::LoadQueries(const PrefillAttention& call,
-                                                           uint32_t first_row, uint32_t head) {
+                                                           uint32_t first_row, int rows,
+                                                           int64_t first_position, uint32_t head) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const uint32_t turned = call.rope.cos_sin == nullptr ? 0 : 2 * call.rope.half_dim;
   const float scale = call.scale * kLog2E;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const uint32_t row = first_row + g + 8 * i;
-    position[i] = call.first_position + row;
+    position[i] = first_position + g + 8 * i;
     const float* q = call.q.data + static_cast<size_t>(row) * call.q.stride + head * Dim;
     const float* turn = call.rope.cos_sin + (position[i] - call.frame) * turned;
 #pragma unroll
@@ -84,7 +86,7 @@ __device__ __forceinline__ void RowState<Dim>::LoadQueries(const PrefillAttentio
       for (int half = 0; half < 2; ++half) {
         const uint32_t dim = 16 * f + 8 * half + 2 * t;
         float x = 0, y = 0;
-        if (row < call.q.rows) {
+        if (g + 8 * i < rows) {
           x = q[dim] * scale;
           y = q[dim + 1] * scale;
           if (dim < turned) {
@@ -170,7 +172,7 @@ __device__ __forceinline__ void RowState<Dim>::Attend(const Stage<Dim>& stage,
 
 template <int Dim>
 __device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& call,
-                                                     uint32_t first_row, uint32_t head) {
+                                                     uint32_t first_row, int rows, uint32_t head) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -179,7 +181,7 @@ __device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& cal
     total += __shfl_xor_sync(~0u, total, 2);
     const float inverse = total == 0 ? 0.0f : 1.0f / total;
     const uint32_t row = first_row + g + 8 * i;
-    if (row >= call.q.rows) continue;
+    if (g + 8 * i >= rows) continue;
     float* out = call.out.data + static_cast<size_t>(row) * call.out.stride + head * Dim + 2 * t;
 #pragma unroll
     for (int n = 0; n < Dim / 8; ++n) {
@@ -189,32 +191,31 @@ __device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& cal
   }
 }
 
-// Block (query head, rows): the last rows, which see most, first.
+// Block (query head, tile).
 template <int Dim>
 __global__ void __launch_bounds__(kWarps * 32)
     PrefillKernel(const __grid_constant__ PrefillAttention call) {
   extern __shared__ __align__(16) uint8_t memory[];
   auto* stages = reinterpret_cast<Stage<Dim>*>(memory);
   const uint32_t head = blockIdx.x, kv_head = head / (call.q_heads / call.kv_heads);
-  const uint32_t block_row = (gridDim.y - 1 - blockIdx.y) * kRows;
-  const uint32_t last_row = min(block_row + kRows, call.q.rows) - 1;
-  const int64_t last_position = call.first_position + last_row;
-  const uint32_t first_row = block_row + threadIdx.x / 32 * 16;
-  const uint32_t tiles = call.page_count * kTilesOfPage;
+  const PrefillTile rows = call.tiles[blockIdx.y];
+  const int64_t last_position = rows.first_position + rows.rows - 1;
+  const int above = threadIdx.x / 32 * 16, left = static_cast<int>(rows.rows) - above;
   RowState<Dim> state;
-  state.LoadQueries(call, first_row, head);
-  TileCursor next;
+  state.LoadQueries(call, rows.first_row + above, left, rows.first_position + above, head);
+  const uint32_t end = (rows.first_page + rows.pages) * kTilesOfPage;
+  TileCursor next{rows.first_page * kTilesOfPage, end};
   next.Find(call, last_position);
-  if (next.tile < tiles) FetchTile<Dim>(&stages[0], call, kv_head, next.tile);
-  for (int turn = 0; next.tile < tiles; ++turn) {
+  if (next.tile < end) FetchTile<Dim>(&stages[0], call, kv_head, next.tile);
+  for (int turn = 0; next.tile < end; ++turn) {
     const uint32_t tile = next.tile++;
     next.Find(call, last_position);
     ptx::WaitCopies<0>();
     __syncthreads();
-    if (next.tile < tiles) FetchTile<Dim>(&stages[(turn + 1) % 2], call, kv_head, next.tile);
+    if (next.tile < end) FetchTile<Dim>(&stages[(turn + 1) % 2], call, kv_head, next.tile);
     state.Attend(stages[turn % 2], call.pages[tile / kTilesOfPage], tile % kTilesOfPage * kKeys);
   }
-  state.Store(call, first_row, head);
+  state.Store(call, rows.first_row + above, left, head);
 }
 
 template <int Dim>
@@ -224,7 +225,7 @@ int Launch(const PrefillAttention& call, CUstream_st* stream) {
           PrefillKernel<Dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
     return error;
   }
-  const dim3 grid(call.q_heads, (call.q.rows + kRows - 1) / kRows);
+  const dim3 grid(call.q_heads, call.tile_count);
   PrefillKernel<Dim><<<grid, kWarps * 32, kBytes, stream>>>(call);
   return cudaGetLastError();
 }

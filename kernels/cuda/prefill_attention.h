@@ -24,13 +24,22 @@ struct ExpandCall {
 };
 int ExpandPages(const ExpandCall& call, CUstream_st* stream);
 
+// Neighbouring rows of one sequence: what a block takes.
+constexpr uint32_t kPrefillTileRows = 64;
+struct PrefillTile {
+  uint32_t first_row = 0, rows = 0;    // of q; at most kPrefillTileRows
+  uint32_t first_page = 0, pages = 0;  // of PrefillAttention::pages
+  int64_t first_position = 0;          // of the first row
+};
+
 struct PrefillAttention {
   DeviceMatrix out, q;  // [rows, q_heads * head_dim]; q is not turned yet
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;
-  int64_t first_position = 0;         // of row 0
+  const PrefillTile* tiles = nullptr;  // on the device; those that see most come first
+  uint32_t tile_count = 0;
   const DevicePage* pages = nullptr;  // on the device: what is filled and hidden
-  uint32_t page_count = 0;
+  uint32_t page_count = 0;            // of all sequences
   DeviceRope rope;
   int64_t frame = 0;  // as in ExpandCall
   const uint16_t* keys = nullptr;

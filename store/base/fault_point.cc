@@ -45,7 +45,7 @@ bool ParseOption(std::string_view option, uint64_t* after, uint64_t* times) {
 
 namespace internal {
 
-std::atomic<bool> any_fault_armed{false};
+std::atomic<bool> any_fault_armed{false};  // NOLINT(*-avoid-non-const-global-variables)
 
 Status CheckFault(std::string_view name) {
   const std::lock_guard lock(Mutex());
@@ -88,9 +88,8 @@ Status ArmFaultsFromEnvironment() {
   const char* const variable = std::getenv("CORPUSD_FAULT");
   if (variable == nullptr) return OkStatus();
   const std::string_view text(variable);
-  const Status malformed =
-      InvalidArgumentError("CORPUSD_FAULT='" + std::string(text) +
-                           "': expected name=enospc|eio|crash[:after=N][:times=M]");
+  Status malformed = InvalidArgumentError("CORPUSD_FAULT='" + std::string(text) +
+                                          "': expected name=enospc|eio|crash[:after=N][:times=M]");
   const size_t equals = text.find('=');
   if (equals == std::string_view::npos) return malformed;
   size_t colon = text.find(':', equals);

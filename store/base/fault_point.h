@@ -20,7 +20,7 @@ void DisarmFaults();
 Status ArmFaultsFromEnvironment();
 
 namespace internal {
-extern std::atomic<bool> any_fault_armed;
+extern std::atomic<bool> any_fault_armed;  // NOLINT(*-avoid-non-const-global-variables)
 Status CheckFault(std::string_view name);
 }  // namespace internal
 

@@ -3,9 +3,11 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -99,10 +101,18 @@ class CudaDeviceMemory final : public DeviceMemory {
   std::unique_ptr<DeviceCopy> CopyIn(uint64_t address, std::span<const std::byte> source) override;
   std::unique_ptr<DeviceCopy> CopyOut(uint64_t address, std::span<std::byte> target) override;
   Status Verify(uint64_t address, uint64_t bytes, std::span<const uint32_t> crcs) override;
+  bool Pin(std::span<std::byte> frame) override;
+  void Unpin(std::span<std::byte> memory) override;
 
  private:
   friend class LaneHold;
   Result<std::unique_ptr<Lane>> TakeLane();
+  // Copies between the lane's stages, or pinned memory itself, and the device.
+  Status Fill(Lane& lane, uint64_t address, std::span<const std::byte> source);
+  Status Drain(Lane& lane, uint64_t address, std::span<std::byte> target);
+  bool IsPinnedLocked(const std::byte* memory) const {
+    return pinned_.contains(reinterpret_cast<uintptr_t>(memory) / kPinFrameBytes * kPinFrameBytes);
+  }
 
   const int device_;
   const std::string name_;
@@ -111,6 +121,9 @@ class CudaDeviceMemory final : public DeviceMemory {
   std::map<uint64_t, uint64_t> free_;  // offset -> bytes; neighbours are joined
   std::map<uint64_t, uint64_t> used_;
   std::vector<std::unique_ptr<Lane>> lanes_;  // idle
+  uint32_t lanes_out_ = 0;
+  std::condition_variable lane_back_;
+  std::set<uintptr_t> pinned_;  // frames
 };
 
 // A lane that goes back when it is done.
@@ -122,12 +135,17 @@ class LaneHold {
     if (lane_ == nullptr) return;
     lane_->Use();
     cudaStreamSynchronize(lane_->stream());
-    const std::lock_guard lock(memory_.mutex_);
-    memory_.lanes_.push_back(std::move(lane_));
+    {
+      const std::lock_guard lock(memory_.mutex_);
+      memory_.lanes_.push_back(std::move(lane_));
+      --memory_.lanes_out_;
+    }
+    memory_.lane_back_.notify_all();
   }
   LaneHold(LaneHold&& other) = default;
   LaneHold& operator=(LaneHold&&) = delete;
   Lane* operator->() const { return lane_.get(); }
+  Lane& operator*() const { return *lane_; }
 
  private:
   CudaDeviceMemory& memory_;
@@ -160,12 +178,38 @@ Result<std::unique_ptr<Lane>> CudaDeviceMemory::TakeLane() {
     if (!lanes_.empty()) {
       auto lane = std::move(lanes_.back());
       lanes_.pop_back();
+      ++lanes_out_;
       return lane;
     }
   }
   auto lane = std::make_unique<Lane>(device_);
   RETURN_IF_ERROR(lane->Open());
+  const std::lock_guard lock(mutex_);
+  ++lanes_out_;
   return lane;
+}
+
+bool CudaDeviceMemory::Pin(std::span<std::byte> frame) {
+  cudaSetDevice(device_);
+  if (cudaHostRegister(frame.data(), frame.size(), cudaHostRegisterPortable) != cudaSuccess) {
+    (void)cudaGetLastError();  // copies take the detour
+    return false;
+  }
+  const std::lock_guard lock(mutex_);
+  pinned_.insert(reinterpret_cast<uintptr_t>(frame.data()));
+  return true;
+}
+
+void CudaDeviceMemory::Unpin(std::span<std::byte> memory) {
+  const auto first = reinterpret_cast<uintptr_t>(memory.data()) / kPinFrameBytes * kPinFrameBytes;
+  const auto end = reinterpret_cast<uintptr_t>(memory.data() + memory.size());
+  cudaSetDevice(device_);
+  std::unique_lock lock(mutex_);
+  for (auto frame = pinned_.lower_bound(first); frame != pinned_.end() && *frame < end;) {
+    lane_back_.wait(lock, [&] { return lanes_out_ == 0; });
+    cudaHostUnregister(reinterpret_cast<void*>(*frame));
+    frame = pinned_.erase(frame);
+  }
 }
 
 // First fit: blocks of a corpus have one size, so what one leaves the next takes.
@@ -207,28 +251,76 @@ void CudaDeviceMemory::Free(uint64_t address) {
   free_[begin] = bytes;
 }
 
+// Bytes from `memory` on that one copy may take: to the end of the frame, and no more than a stage
+// if it is not pinned.
+uint64_t PieceBytes(const std::byte* memory, uint64_t left, bool pinned) {
+  const uint64_t frame_left = kPinFrameBytes - reinterpret_cast<uintptr_t>(memory) % kPinFrameBytes;
+  return std::min({left, frame_left, pinned ? kPinFrameBytes : kStageBytes});
+}
+
+Status CudaDeviceMemory::Fill(Lane& lane, uint64_t address, std::span<const std::byte> source) {
+  uint64_t turn = 0, bytes = 0;
+  for (uint64_t at = 0; at < source.size(); at += bytes) {
+    const std::byte* from = source.data() + at;
+    bool pinned = false;
+    {
+      const std::lock_guard lock(mutex_);
+      pinned = IsPinnedLocked(from);
+    }
+    bytes = PieceBytes(from, source.size() - at, pinned);
+    if (!pinned) {
+      RETURN_IF_ERROR(lane.Await(turn));
+      std::memcpy(lane.stage(turn), from, bytes);
+      from = lane.stage(turn);
+    }
+    RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(reinterpret_cast<void*>(address + at), from, bytes,
+                                               cudaMemcpyHostToDevice, lane.stream()),
+                               "copy a block"));
+    if (!pinned) RETURN_IF_ERROR(lane.Note(turn++));
+  }
+  return OkStatus();
+}
+
 std::unique_ptr<DeviceCopy> CudaDeviceMemory::CopyIn(uint64_t address,
                                                      std::span<const std::byte> source) {
   auto taken = TakeLane();
   if (!taken.ok()) return std::make_unique<CudaCopy>(taken.status(), nullptr);
   auto lane = std::make_unique<LaneHold>(*this, std::move(*taken));
   (*lane)->Use();
-  const auto begin = [&]() -> Status {
-    uint64_t turn = 0;
-    for (uint64_t at = 0; at < source.size(); at += kStageBytes, ++turn) {
-      const uint64_t bytes = std::min(kStageBytes, source.size() - at);
-      RETURN_IF_ERROR((*lane)->Await(turn));
-      std::memcpy((*lane)->stage(turn), source.data() + at, bytes);
-      RETURN_IF_ERROR(
-          CudaStatus(cudaMemcpyAsync(reinterpret_cast<void*>(address + at), (*lane)->stage(turn),
-                                     bytes, cudaMemcpyHostToDevice, (*lane)->stream()),
-                     "copy a block"));
-      RETURN_IF_ERROR((*lane)->Note(turn));
-    }
+  Status begun = Fill(**lane, address, source);
+  return std::make_unique<CudaCopy>(std::move(begun), std::move(lane));
+}
+
+// Stage n is emptied while stage n + 1 fills.
+Status CudaDeviceMemory::Drain(Lane& lane, uint64_t address, std::span<std::byte> target) {
+  std::span<std::byte> full;  // what the last stage is for
+  uint64_t turn = 0, bytes = 0;
+  const auto empty = [&]() -> Status {
+    if (full.empty()) return OkStatus();
+    RETURN_IF_ERROR(lane.Await(turn - 1));
+    std::memcpy(full.data(), lane.stage(turn - 1), full.size());
+    full = {};
     return OkStatus();
   };
-  Status begun = begin();
-  return std::make_unique<CudaCopy>(std::move(begun), std::move(lane));
+  for (uint64_t at = 0; at < target.size(); at += bytes) {
+    std::byte* const to = target.data() + at;
+    bool pinned = false;
+    {
+      const std::lock_guard lock(mutex_);
+      pinned = IsPinnedLocked(to);
+    }
+    bytes = PieceBytes(to, target.size() - at, pinned);
+    RETURN_IF_ERROR(CudaStatus(
+        cudaMemcpyAsync(pinned ? to : lane.stage(turn), reinterpret_cast<const void*>(address + at),
+                        bytes, cudaMemcpyDeviceToHost, lane.stream()),
+        "copy a block"));
+    if (pinned) continue;
+    RETURN_IF_ERROR(lane.Note(turn));
+    RETURN_IF_ERROR(empty());
+    ++turn;
+    full = {to, bytes};
+  }
+  return empty();
 }
 
 std::unique_ptr<DeviceCopy> CudaDeviceMemory::CopyOut(uint64_t address,
@@ -237,29 +329,7 @@ std::unique_ptr<DeviceCopy> CudaDeviceMemory::CopyOut(uint64_t address,
   if (!taken.ok()) return std::make_unique<CudaCopy>(taken.status(), nullptr);
   auto lane = std::make_unique<LaneHold>(*this, std::move(*taken));
   (*lane)->Use();
-  // Stage n is emptied while stage n + 1 fills.
-  const uint64_t turns = (target.size() + kStageBytes - 1) / kStageBytes;
-  const auto bytes_of = [&](uint64_t turn) {
-    return std::min(kStageBytes, target.size() - turn * kStageBytes);
-  };
-  const auto copy = [&]() -> Status {
-    for (uint64_t turn = 0; turn < turns + 1; ++turn) {
-      if (turn < turns) {
-        RETURN_IF_ERROR(
-            CudaStatus(cudaMemcpyAsync((*lane)->stage(turn),
-                                       reinterpret_cast<const void*>(address + turn * kStageBytes),
-                                       bytes_of(turn), cudaMemcpyDeviceToHost, (*lane)->stream()),
-                       "copy a block"));
-        RETURN_IF_ERROR((*lane)->Note(turn));
-      }
-      if (turn == 0) continue;
-      RETURN_IF_ERROR((*lane)->Await(turn - 1));
-      std::memcpy(target.data() + (turn - 1) * kStageBytes, (*lane)->stage(turn - 1),
-                  bytes_of(turn - 1));
-    }
-    return OkStatus();
-  };
-  Status copied = copy();
+  Status copied = Drain(**lane, address, target);
   return std::make_unique<CudaCopy>(std::move(copied), std::move(lane));
 }
 

@@ -23,10 +23,11 @@ void AddDiskTierCommand(CLI::App& app, Status* status);
 void AddHostTierCommand(CLI::App& app, Status* status);
 void AddChainCommand(CLI::App& app, Status* status);
 void AddIndexScanCommand(CLI::App& app, Status* status);
+void AddSegmentedCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
-    AddModelCommands,   AddReplayCommands, AddDiskTierCommand,
-    AddHostTierCommand, AddChainCommand,   AddIndexScanCommand,
+    AddModelCommands, AddReplayCommands,   AddDiskTierCommand,  AddHostTierCommand,
+    AddChainCommand,  AddIndexScanCommand, AddSegmentedCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.

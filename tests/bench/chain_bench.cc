@@ -131,14 +131,14 @@ struct Growing {
 
   // Publishes the next blocks, of a page each: what is measured is not the disk's bandwidth.
   Status Publish(BlockStore& store) {
-    static const std::vector<std::byte> payload(4096);
+    static const std::vector<std::byte> kPayload(4096);
     const CorpusChain layout(record, kBlockTokens);
     std::vector<BlockWrite> writes;
     const size_t first = record.chain.size();
     for (size_t i = first; i < std::min<size_t>(first + 8, chain.size()); ++i) {
       const BlockSpan span = layout.block(i);
       const auto begin = tokens.begin() + static_cast<ptrdiff_t>(span.first_token);
-      writes.push_back({chain[i], {begin, begin + span.tokens}, payload, 1});
+      writes.push_back({chain[i], {begin, begin + span.tokens}, kPayload, 1});
     }
     const auto start = BenchClock::now();
     ASSIGN_OR_RETURN(record, store.Publish(record, writes));

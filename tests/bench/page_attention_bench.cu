@@ -96,7 +96,7 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, double copy_ban
   call.scale = 0.1f;
   call.pages = DeviceCopy(list);
   call.rows = DeviceCopy(std::vector<AttentionRow>{{0, pages, int64_t{tokens} - 1}});
-  call.pages_max = pages;
+  call.pages_min = call.pages_max = pages;
   if (bits != 16) call.basis.arrays = DeviceCopy(basis);
   const uint32_t cols = shape.q_heads * dim;
   call.q = {DeviceCopy(q), 1, cols, cols};

@@ -15,7 +15,7 @@ Result<std::vector<TokenId>> EncodeFile(const Tokenizer& tokenizer, const std::s
                                         bool parse_special) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   std::vector<TokenId> ids;
-  tokenizer.Encode(text, parse_special, &ids);
+  tokenizer.Encode(text, parse_special, &ids, TextPlace::kStart);
   return ids;
 }
 

@@ -20,7 +20,7 @@ namespace {
 constexpr uint32_t kBlockTokens = 8;  // of FakeEngine
 
 TokenCoder ByteCoder() {
-  static const std::string all = [] {
+  static const std::string kAll = [] {
     std::string bytes;
     for (int i = 0; i < 256; ++i) bytes += static_cast<char>(i);
     return bytes;
@@ -30,7 +30,7 @@ TokenCoder ByteCoder() {
             for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
             return ids;
           },
-          [](TokenId id) { return std::string_view(all).substr(id, 1); }};
+          [](TokenId id) { return std::string_view(kAll).substr(id, 1); }};
 }
 
 // Keeps the tokens, too.

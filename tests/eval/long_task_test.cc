@@ -17,14 +17,14 @@ size_t CountBytes(std::string_view text) { return text.size(); }
 
 // Eight files of made-up sentences, 20 KB each.
 const std::vector<LongDocument>& Files() {
-  static const std::vector<LongDocument> files = [] {
+  static const std::vector<LongDocument> kFiles = [] {
     std::vector<LongDocument> made;
     for (uint64_t i = 0; i < 8; ++i) {
       made.push_back({"file" + std::to_string(i), RecallFiller(100 + i, 20000)});
     }
     return made;
   }();
-  return files;
+  return kFiles;
 }
 
 LongCorpusOptions Options(LongTask task, uint64_t seed = 5, const std::string& name = "prose") {

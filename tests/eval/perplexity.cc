@@ -28,7 +28,7 @@ std::vector<TokenId> PerplexityIds(const ModelSession& session, std::string text
   if (text.ends_with('\n')) text.pop_back();
   std::vector<TokenId> ids;
   if (const auto begin = session.source().StartToken()) ids.push_back(*begin);
-  session.tokenizer().Encode(text, false, &ids);
+  session.tokenizer().Encode(text, false, &ids, TextPlace::kStart);
   return ids;
 }
 

@@ -34,8 +34,8 @@ class ModelPromptAnswerer final : public PromptAnswerer {
     ASSIGN_OR_RETURN(const GenerationReport report,
                      Generate(context, batcher_, session_.tokenizer(), chat_, *kv, request,
                               [](std::string_view) { return true; }, {}));
-    return PromptAnswer{report.text, prompt.size(), encode_ms + report.first_token_ms,
-                        MsSince(start)};
+    return PromptAnswer{report.answers.front().text, prompt.size(),
+                        encode_ms + report.first_token_ms, MsSince(start)};
   }
 
  private:

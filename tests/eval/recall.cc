@@ -68,7 +68,7 @@ class ModelAnswerer final : public RecallAnswerer {
     ASSIGN_OR_RETURN(const GenerationReport report,
                      Generate(context, batcher_, session_.tokenizer(), chat_, kv, request,
                               [](std::string_view) { return true; }, {}));
-    return report.text;
+    return report.answers.front().text;
   }
 
   ModelSession& session_;

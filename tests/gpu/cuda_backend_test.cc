@@ -232,6 +232,61 @@ TEST_F(CudaAttentionTest, EveryCodecMatchesTheReference) {
   }
 }
 
+// Rows of very many pages have a kernel of their own: sinks, eight pages again and again, own
+// pages.
+TEST_F(CudaAttentionTest, LongRowsMatchTheReference) {
+  constexpr uint32_t kPages = 1029;
+  const TestRope rope((kPages + 3) * kBlockTokens, 32);
+  for (const AttentionShape& shape :
+       {AttentionShape{.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f},
+        AttentionShape{.q_heads = 10, .kv_heads = 2, .head_dim = 128, .scale = 0.09f}}) {
+    const TestBasis basis(shape.kv_heads, shape.head_dim, 11);
+    for (const KvCodec codec : kCodecs) {
+      SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim));
+      const Scene some = MixedScene(shape, codec, codec, rope.table(), basis.basis());
+      std::vector<KvPageList> lists = some.Lists();
+      std::vector<KvPage> pages;
+      for (uint32_t i = 0; i < kPages; ++i) {
+        KvPage page = lists[1].pages[i == 0 ? 0 : i % 5];
+        page.first_position = uint64_t{i} * kBlockTokens;
+        page.hidden = i % 7 == 3 ? 40 : page.hidden;
+        pages.push_back(page);
+      }
+      lists[1].pages = pages;
+      std::vector<KvPage> own(lists[2].pages.begin(), lists[2].pages.end());
+      for (KvPage& page : own) page.first_position += (kPages - 5) * kBlockTokens;
+      lists[2].pages = own;
+      const uint32_t cols = shape.q_heads * shape.head_dim;
+      const AttentionInput input{.shape = shape,
+                                 .first_position = own.back().first_position + 69,
+                                 .lists = lists,
+                                 .rope = rope.table(),
+                                 .basis = basis.basis()};
+      std::vector<float> q = RandomFloats(cols, 1.0f, 8), expected(cols);
+      std::vector<double> scratch((kPages + 4) * kBlockTokens);
+      ReferenceAttention({expected.data(), 1, cols, cols}, {q.data(), 1, cols, cols},
+                         {.shape = shape,
+                          .first_position = input.first_position,
+                          .lists = lists,
+                          .rope = input.rope,
+                          .basis = input.basis},
+                         scratch);
+      const auto in = Shared(q), out = Shared(std::vector<float>(cols, 7.0f));
+      for (int again = 0; again < 2; ++again) {
+        cuda_->Attention(out->Matrix(1, cols), in->Matrix(1, cols), input);
+        ASSERT_TRUE(cuda_->Synchronize().ok());
+        const float* data = out->Matrix(1, cols).data;
+        const std::vector<float> got(data, data + cols);
+        const double error = RelativeError(got, expected);
+        if (again == 0) std::printf("relative error %.1e\n", error);
+        const bool narrow =
+            codec == KvCodec::kCq4 || codec == KvCodec::kCq3 || codec == KvCodec::kCq2;
+        EXPECT_LT(error, narrow ? 5e-3 : 2e-4);
+      }
+    }
+  }
+}
+
 // Questions that decode together: each its bits alone, whatever pages the others have.
 TEST_F(CudaAttentionTest, SequencesTogetherAreEachAsAlone) {
   const TestRope rope(4096, 32);

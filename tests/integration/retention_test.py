@@ -124,7 +124,7 @@ class RetentionTest(IntegrationTest):
         def leases():
             return daemon.ctl("df", "-o", "json").json()["leases"]
 
-        client = daemon.popen("ask", "a", "why?", "--max-tokens", "7000")
+        client = daemon.popen("ask", "a", "why?", "--max-tokens", "5000")
         self.wait_for("a lease", leases)
         lease = leases()
         if lease:  # the answer may end before it is looked at again

@@ -15,6 +15,7 @@ constexpr const char* kFolderVariable = "CORPUSD_CRASH_FOLDER";
 constexpr const char* kWorkSeedVariable = "CORPUSD_CRASH_SEED";
 constexpr const char* kEvictVariable = "CORPUSD_CRASH_EVICT";
 constexpr size_t kRunBlocks = 4;
+constexpr uint64_t kChunkBlocks = 6;           // so that runs end within chunks, and with them
 constexpr int64_t kFarMs = 4'000'000'000'000;  // an expiry that does not come
 constexpr uint64_t kSmallDiskBytes = uint64_t{16} << 20;
 
@@ -58,6 +59,11 @@ class CrashRecoveryTest : public StoreFixture {
     for (const CorpusRecord& record : store_->ListCorpora()) {
       EXPECT_EQ(record.chain.size() % kRunBlocks, 0u) << "part of a publish became visible";
       if (!record.chain.empty()) ExpectWhole(record.chain);
+      // What is evicted may have lost what its last chunk saw.
+      ASSERT_EQ(record.parts.size(), record.name.starts_with("old") ? 0u : 1u);
+      if (!record.parts.empty() && record.state != CorpusState::kEvicted) {
+        EXPECT_EQ(record.parts[0].held, ChunkTail(record.chain.size(), kChunkBlocks));
+      }
       // An update takes the whole place of what it replaces, or nothing of it.
       const bool beside = record.name.ends_with("~update");
       EXPECT_TRUE(record.replaces.empty() || beside) << record.name;
@@ -176,6 +182,7 @@ class CrashWorker : public StoreFixture {
     if (folder == nullptr) GTEST_SKIP() << "started by CrashRecoveryTest only";
     options_.data_dir = folder;
     options_.host_bytes = 16 * kTestBlockBytes;
+    chunk_blocks_ = kChunkBlocks;
     if (std::getenv(kEvictVariable) != nullptr) {
       options_.evict_disk = true;
       options_.evict_run_blocks = kRunBlocks;

@@ -39,6 +39,16 @@ int FlipInFile(const std::filesystem::path& path, const Digest& digest, uint64_t
   return damaged;
 }
 
+// RETURNS whether a copy was damaged.
+bool FlipInFolder(const std::string& data_dir, const Digest& digest, uint64_t payload_byte) {
+  int damaged = 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(data_dir + "/segments", error)) {
+    damaged += FlipInFile(entry, digest, payload_byte);
+  }
+  return damaged > 0;
+}
+
 }  // namespace
 
 Status CorruptBlock(const std::string& data_dir, const std::string& corpus, uint64_t block,
@@ -53,14 +63,15 @@ Status CorruptBlock(const std::string& data_dir, const std::string& corpus, uint
     }
     digest = record->chain[block];
   }
-  int damaged = 0;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(data_dir + "/segments", error)) {
-    damaged += FlipInFile(entry, digest, payload_byte);
-  }
-  if (damaged > 0) return OkStatus();
+  if (FlipInFolder(data_dir, digest, payload_byte)) return OkStatus();
   return NotFoundError("block " + std::to_string(block) + " of corpus '" + corpus +
                        "' is in no file of " + data_dir + "/segments");
+}
+
+Status CorruptDigest(const std::string& data_dir, const Digest& digest, uint64_t payload_byte) {
+  ASSIGN_OR_RETURN(const auto lock, FolderLock::Acquire(data_dir));
+  if (FlipInFolder(data_dir, digest, payload_byte)) return OkStatus();
+  return NotFoundError("block " + digest.Hex() + " is in no file of " + data_dir + "/segments");
 }
 
 }  // namespace corpusd

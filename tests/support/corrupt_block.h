@@ -6,6 +6,7 @@
 #include <string>
 
 #include "store/base/status.h"
+#include "store/prefix_hash.h"
 
 namespace corpusd {
 
@@ -13,5 +14,8 @@ namespace corpusd {
 // kFailedPrecondition if the folder is in use, kNotFound if there is no such block.
 Status CorruptBlock(const std::string& data_dir, const std::string& corpus, uint64_t block,
                     uint64_t payload_byte);
+
+// The same of the block with this digest, be it a chain's or a part.
+Status CorruptDigest(const std::string& data_dir, const Digest& digest, uint64_t payload_byte);
 
 }  // namespace corpusd

@@ -34,7 +34,8 @@ DaemonTest::~DaemonTest() {
 Result<std::unique_ptr<Daemon>> DaemonTest::NewDaemon() {
   auto store = std::make_unique<FakeBlockStore>(disk_);
   auto engine = std::make_unique<FakeEngine>(*store, controls_);
-  return Daemon::Start(options_, std::move(store), std::move(engine));
+  return Daemon::Start(options_, std::move(store), std::move(engine), Daemon::SystemNowMs,
+                       /*metrics=*/nullptr, peer_of_);
 }
 
 void DaemonTest::StartDaemon() {

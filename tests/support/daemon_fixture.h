@@ -41,6 +41,7 @@ class DaemonTest : public ::testing::Test {
   Options options_;
   FakeEngineControls controls_;
   std::shared_ptr<FakeDisk> disk_ = std::make_shared<FakeDisk>();
+  Daemon::PeerProvider peer_of_ = PeerOf;  // changed before StartDaemon
   std::unique_ptr<Daemon> daemon_;
 };
 

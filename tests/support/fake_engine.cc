@@ -17,6 +17,7 @@ class ByteTokenizer : public CorpusTokenizer {
     sources_.push_back({std::string(path), next_token_, 0, 0, ""});
   }
   void Append(std::string_view bytes) override {
+    if (bytes == "no memory") tokens_.reserve(tokens_.max_size() + 1);
     for (unsigned char byte : bytes) tokens_.push_back(byte);
     next_token_ += bytes.size();
     sources_.back().bytes += bytes.size();
@@ -90,6 +91,20 @@ Status FakeEngine::CheckFits(uint64_t tokens) const {
                               " tokens, the limit is " + std::to_string(model_.context_tokens));
 }
 
+std::vector<TokenId> FakeEngine::Tokenize(std::string_view text, bool /*parse_special*/) const {
+  return {reinterpret_cast<const unsigned char*>(text.data()),
+          reinterpret_cast<const unsigned char*>(text.data()) + text.size()};
+}
+
+Result<std::string> FakeEngine::Detokenize(std::span<const TokenId> ids) const {
+  std::string text;
+  for (const TokenId id : ids) {
+    if (id > 255) return InvalidArgumentError("no such token");
+    text.push_back(static_cast<char>(id));
+  }
+  return text;
+}
+
 Result<std::unique_ptr<CorpusTokenizer>> FakeEngine::NewCorpusTokenizer(
     std::string_view /*preamble*/, bool /*appending*/, uint64_t first_token) {
   controls_.WaitForTokenizer();
@@ -158,30 +173,49 @@ Status FakeEngine::Prefill(std::string_view name,
   }
 }
 
-Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request,
-                                       const std::function<bool(std::string_view)>& sink,
+Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request, const AnswerSink& sink,
                                        std::stop_token stop) {
-  ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(request.corpus));
-  if (record.state != CorpusState::kReady) return NotReadyError("corpus is not ready");
+  CorpusRecord record;
+  if (!request.corpus.empty()) {
+    ASSIGN_OR_RETURN(record, store_.GetCorpus(request.corpus));
+    if (record.state != CorpusState::kReady) return NotReadyError("corpus is not ready");
+  }
   if (request.question == "fail") return CorruptionError("scripted");
   const bool forever = request.question == "forever";
   const std::string piece = request.question == "big" ? std::string(256 << 10, 'x') : "w ";
+  if (request.question == "options") controls_.last_answers = request.answers;
   ++controls_.asks_running;
+  const uint32_t pieces = request.max_tokens == 0 ? kAnswerTokensDefault : request.max_tokens;
   QuestionReport report;
-  report.finish_reason = "length";
-  for (uint32_t i = 0; forever || i < request.max_tokens; ++i) {
-    if (stop.stop_requested() || !sink(piece)) {
-      report.finish_reason = "cancelled";
-      ++controls_.asks_stopped;
-      break;
+  for (uint32_t choice = 0; choice < request.answers.count; ++choice) {
+    GeneratedAnswer& answer = report.answers.emplace_back();
+    answer.finish_reason = "length";
+    for (uint32_t i = 0; forever || i < pieces; ++i) {
+      if (request.answers.top_logprobs) {
+        answer.logprobs.push_back({'w', piece, -0.5, {{'w', piece, -0.5, {}}}});
+      }
+      const auto logprobs = std::span(answer.logprobs);
+      if (stop.stop_requested() ||
+          !sink({choice, piece, logprobs.last(std::min<size_t>(1, logprobs.size()))})) {
+        answer.finish_reason = "cancelled";
+        ++controls_.asks_stopped;
+        break;
+      }
+      if (piece.size() < 16) answer.text += piece;
+      ++answer.tokens;
+      if (forever) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    if (piece.size() < 16) report.answer += piece;
-    ++report.completion_tokens;
-    if (forever) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    report.completion_tokens += answer.tokens;
   }
+  report.answer = report.answers.front().text;
+  report.finish_reason = report.answers.front().finish_reason;
   --controls_.asks_running;
   report.cached_tokens = record.tokens;
-  report.prompt_tokens = record.tokens + request.question.size();
+  report.prompt_tokens = record.tokens;
+  for (const ChatMessage& message : request.messages) {
+    report.prompt_tokens += message.content.size();
+  }
+  if (request.messages.empty()) report.prompt_tokens += request.question.size();
   if (request.question != "cite") return report;
   report.citations.push_back({"docs/a.txt", 10, 20, 3, 5, 0.5});
   report.selection.emplace();
@@ -208,10 +242,10 @@ Result<uint64_t> FakeEngine::Repair(std::string_view name) {
   return store_.GetCorpus(name).ok() ? 1 : 0;
 }
 
-Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format,
-                                        const SegmentRule& /*rule*/) const {
+Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format, const SegmentRule& /*rule*/,
+                                        std::string_view tenant) const {
   CorpusShape shape;
-  shape.identity = {{"weights", model_.digest}};
+  shape.identity = {{"weights", model_.digest}, {"tenant", std::string(tenant)}};
   shape.root = ChainRoot(shape.identity);
   shape.kv_format = kv_format;
   shape.block_tokens = 8;

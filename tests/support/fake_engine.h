@@ -28,7 +28,8 @@ struct FakeEngineControls {
   std::string prefill_error;
   StatusCode prefill_code = StatusCode::kResourceExhausted;
 
-  std::atomic<int> runs{0};  // made, over all prefills
+  AnswerOptions last_answers;  // of the question "options"
+  std::atomic<int> runs{0};    // made, over all prefills
   std::atomic<int> tokenizers_waiting{0};
   std::atomic<int> asks_running{0};
   std::atomic<int> asks_stopped{0};  // ended by their stop token or sink
@@ -43,16 +44,22 @@ struct FakeEngineControls {
   bool tokenizers_held_ = false;
 };
 
-// Ask answers "w w w ..." of max_tokens pieces at once, but for these questions:
+// Ask answers "w w w ..." of max_tokens pieces at once, several answers one after the other, but
+// for these questions:
 //   "forever"  pieces every millisecond until stopped
 //   "big"      max_tokens pieces of 256 KiB
 //   "fail"     kCorruption
+//   "options"  its options are kept in last_answers
+// Without a corpus it answers the same, its prompt being the bytes of all messages.
+// A tokenizer given the text "no memory" throws std::length_error.
 class FakeEngine : public Engine {
  public:
   FakeEngine(BlockStore& store, FakeEngineControls& controls);
 
   const ModelSummary& model() const override { return model_; }
   uint64_t reserved_tokens() const override { return 0; }
+  std::vector<TokenId> Tokenize(std::string_view text, bool parse_special) const override;
+  Result<std::string> Detokenize(std::span<const TokenId> ids) const override;
   Result<std::unique_ptr<CorpusTokenizer>> NewCorpusTokenizer(std::string_view preamble,
                                                               bool appending,
                                                               uint64_t first_token) override;
@@ -62,13 +69,14 @@ class FakeEngine : public Engine {
                                     std::unique_ptr<CorpusTokenizer> tokenizer) override;
   Status Prefill(std::string_view name, const std::function<void(const PrefillProgress&)>& progress,
                  std::stop_token stop) override;
-  Result<QuestionReport> Ask(const QuestionRequest& request,
-                             const std::function<bool(std::string_view)>& sink,
+  Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& sink,
                              std::stop_token stop) override;
   Result<VerifyOutcome> Verify(std::string_view name, bool repair,
                                const std::function<bool(uint64_t, uint64_t)>& progress) override;
   Result<uint64_t> Repair(std::string_view name) override;
-  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule) const override;
+  using Engine::ShapeOf;
+  Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
+                              std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
 

@@ -55,6 +55,12 @@ void GgufWriter::AddInts(std::string_view key, const std::vector<int32_t>& value
   AddRaw(key, kArray, bytes);
 }
 
+void GgufWriter::AddFloats(std::string_view key, const std::vector<float>& values) {
+  std::string bytes = RawBytes(uint32_t{kFloat32}) + RawBytes(uint64_t{values.size()});
+  for (const float value : values) bytes += RawBytes(value);
+  AddRaw(key, kArray, bytes);
+}
+
 void GgufWriter::AddTensor(std::string_view name, uint32_t type, const std::vector<uint64_t>& dims,
                            std::string_view data) {
   tensors_.push_back({TensorInfo(name, type, dims), 0, false, std::string(data)});

@@ -18,6 +18,7 @@ class GgufWriter {
   void AddString(std::string_view key, std::string_view value);
   void AddStrings(std::string_view key, const std::vector<std::string>& values);
   void AddInts(std::string_view key, const std::vector<int32_t>& values);
+  void AddFloats(std::string_view key, const std::vector<float>& values);
   // Any value: its type's number and its bytes as in the file.
   void AddRaw(std::string_view key, uint32_t type, std::string_view bytes);
 

@@ -14,6 +14,10 @@
 namespace corpusd {
 namespace {
 
+// Of a model of 576 numbers a row they fill the multiprocessors some twenty times over; activations
+// take 30 KB a row.
+constexpr uint32_t kBatchRows = 20480;
+
 cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
 
 }  // namespace
@@ -40,18 +44,22 @@ Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned thread
                               "; the kernels of this build need 9.0");
   }
   RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device), "choose the device"));
-  cudaStream_t stream = nullptr;
-  RETURN_IF_ERROR(
-      CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream"));
+  cudaStream_t stream = nullptr, beside = nullptr;
+  for (cudaStream_t* one : {&stream, &beside}) {
+    RETURN_IF_ERROR(
+        CudaStatus(cudaStreamCreateWithFlags(one, cudaStreamNonBlocking), "make a stream"));
+  }
   const std::string name = "cuda:" + std::to_string(device) + " (" + properties.name + ")";
   return std::unique_ptr<Backend>(
-      std::unique_ptr<CudaBackend>(new CudaBackend(device, name, stream, threads)));
+      std::unique_ptr<CudaBackend>(new CudaBackend(device, name, stream, beside, threads)));
 }
 
-CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, unsigned threads)
+CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
+                         unsigned threads)
     : device_(device),
       name_(std::move(name)),
       stream_(stream),
+      beside_(beside),
       device_pool_(std::make_shared<CudaPool>(device, CudaPool::Kind::kDevice)),
       host_pool_(std::make_shared<CudaPool>(device, CudaPool::Kind::kHost)),
       threads_(threads),
@@ -61,15 +69,17 @@ CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, unsi
                                                   cudaMemcpyHostToDevice, stream_),
                                   "copy a model's arrays");
               }),
-      pages_(device_pool_, stream) {}
+      pages_(device_pool_, host_pool_, stream) {}
 
 CudaBackend::~CudaBackend() {
   BeginOnDevice();
   cudaStreamSynchronize(stream_);
   cudaStreamDestroy(stream_);
+  cudaStreamDestroy(beside_);
 }
 
 uint32_t CudaBackend::few_rows() const { return cuda::kFewMatMulRows; }
+uint32_t CudaBackend::batch_rows() const { return kBatchRows; }
 
 Status CudaBackend::Supports(const AttentionShape& shape) const {
   if (shape.head_dim == 64 || shape.head_dim == 128) return OkStatus();
@@ -101,6 +111,19 @@ Status CudaBackend::Copy(std::byte* target, const std::byte* source, uint64_t by
   return CudaStatus(cudaStreamSynchronize(stream_), "copy");
 }
 
+Status CudaBackend::CopyBeside(std::span<const CopyPiece> pieces) {
+  if (pieces.empty()) return OkStatus();
+  BeginOnDevice();
+  const std::lock_guard lock(beside_mutex_);
+  Status begun;
+  for (const CopyPiece& piece : pieces) {
+    begun = CopyInFrames(piece.target, piece.source, piece.bytes, beside_);
+    if (!begun.ok()) break;
+  }
+  const Status done = CudaStatus(cudaStreamSynchronize(beside_), "copy");
+  return begun.ok() ? done : begun;
+}
+
 Result<std::unique_ptr<Weight>> CudaBackend::LoadWeight(std::span<const WeightSource> sources) {
   BeginOnDevice();
   ASSIGN_OR_RETURN(auto weight, CudaWeight::Load(sources, device_pool_, threads_));
@@ -124,6 +147,8 @@ bool CudaBackend::Launched(int error, std::string_view what) {
 std::byte* CudaBackend::Grow(std::unique_ptr<CudaBuffer>* buffer, uint64_t bytes,
                              std::string_view purpose) {
   if (*buffer == nullptr || (*buffer)->bytes() < bytes) {
+    // What is under way may read the old piece, whose next owner need not wait for the stream.
+    if (*buffer != nullptr) Launched(cudaStreamSynchronize(stream_), "wait for the device");
     buffer->reset();
     auto grown = CudaBuffer::Create(device_pool_, bytes + bytes / 4, purpose);
     if (!Keep(grown.status())) return nullptr;
@@ -235,7 +260,11 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
   const auto rope = arrays_.Rope(input.rope);
   const auto basis = arrays_.Basis(input.basis, input.shape.kv_heads, input.shape.head_dim);
   if (!Keep(pages.status()) || !Keep(rope.status()) || !Keep(basis.status())) return;
-  for (const cuda::AttentionRow& row : rows) call.pages_max = std::max(call.pages_max, row.pages);
+  call.pages_min = rows.front().pages;
+  for (const cuda::AttentionRow& row : rows) {
+    call.pages_min = std::min(call.pages_min, row.pages);
+    call.pages_max = std::max(call.pages_max, row.pages);
+  }
   const bool sent = rows_ != nullptr && sent_rows_.size() == rows.size() &&
                     std::memcmp(sent_rows_.data(), rows.data(), rows.size_bytes()) == 0;
   if (!sent) {
@@ -260,7 +289,35 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
   Launched(cuda::AttendPages(call, stream_), "attend");
 }
 
-void CudaBackend::AttendMany(MatrixView out, MatrixView q, const AttentionInput& input) {
+const cuda::PrefillTile* CudaBackend::SendTiles(std::span<const AttentionPart> parts,
+                                                std::span<const uint32_t> part_pages) {
+  std::vector<cuda::PrefillTile> tiles;
+  uint32_t row = 0, page = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    for (uint32_t done = 0; done < parts[i].rows; done += cuda::kPrefillTileRows) {
+      tiles.push_back({row + done, std::min(cuda::kPrefillTileRows, parts[i].rows - done), page,
+                       part_pages[i], static_cast<int64_t>(parts[i].input.first_position) + done});
+    }
+    row += parts[i].rows;
+    page += part_pages[i];
+  }
+  std::ranges::reverse(tiles);
+  const bool sent =
+      tiles_ != nullptr && sent_tiles_.size() == tiles.size() &&
+      std::memcmp(sent_tiles_.data(), tiles.data(), tiles.size() * sizeof(cuda::PrefillTile)) == 0;
+  if (!sent) {
+    sent_tiles_ = std::move(tiles);
+    if (Send(&tiles_, sent_tiles_.data(), sent_tiles_.size() * sizeof(cuda::PrefillTile)) ==
+        nullptr) {
+      return nullptr;
+    }
+  }
+  return reinterpret_cast<const cuda::PrefillTile*>(tiles_->data());
+}
+
+void CudaBackend::AttendMany(MatrixView out, MatrixView q, std::span<const AttentionPart> parts,
+                             std::span<const uint32_t> part_pages) {
+  const AttentionInput& input = parts.front().input;
   const AttentionShape& shape = input.shape;
   const auto pages = pages_.Upload();
   const auto rope = arrays_.Rope(input.rope);
@@ -270,7 +327,8 @@ void CudaBackend::AttendMany(MatrixView out, MatrixView q, const AttentionInput&
   const uint64_t side = uint64_t{shape.kv_heads} * count * kBlockTokens * shape.head_dim;
   auto* const expanded = reinterpret_cast<uint16_t*>(
       Grow(&expanded_, std::max<uint64_t>(1, 2 * side) * sizeof(uint16_t), "pages as bfloat16"));
-  if (expanded == nullptr) return;
+  const cuda::PrefillTile* const tiles = SendTiles(parts, part_pages);
+  if (expanded == nullptr || tiles == nullptr) return;
   cuda::ExpandCall expand;
   expand.pages = *pages;
   expand.count = count;
@@ -280,6 +338,9 @@ void CudaBackend::AttendMany(MatrixView out, MatrixView q, const AttentionInput&
   expand.rope = *rope;
   expand.basis = *basis;
   expand.frame = count == 0 ? 0 : pages_.page(0).first_position;
+  for (uint32_t i = 0; i < count; ++i) {
+    expand.frame = std::min(expand.frame, pages_.page(i).first_position);
+  }
   expand.keys = expanded;
   expand.values = expanded + side;
   if (count > 0 && !Launched(cuda::ExpandPages(expand, stream_), "expand pages")) return;
@@ -290,7 +351,8 @@ void CudaBackend::AttendMany(MatrixView out, MatrixView q, const AttentionInput&
   call.kv_heads = shape.kv_heads;
   call.head_dim = shape.head_dim;
   call.scale = shape.scale;
-  call.first_position = static_cast<int64_t>(input.first_position);
+  call.tiles = tiles;
+  call.tile_count = static_cast<uint32_t>(sent_tiles_.size());
   call.pages = *pages;
   call.page_count = count;
   call.rope = *rope;
@@ -308,7 +370,10 @@ void CudaBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& 
   pages_.Begin(input.layer);
   const auto count = pages_.Add(input.lists);
   if (!Keep(count.status())) return;
-  if (q.rows > few_rows()) return AttendMany(out, q, input);
+  if (q.rows > few_rows()) {
+    const AttentionPart part{input, q.rows};
+    return AttendMany(out, q, {&part, 1}, {&*count, 1});
+  }
   std::vector<cuda::AttentionRow> rows(q.rows);
   uint32_t visible = 0;
   for (uint32_t r = 0; r < q.rows; ++r) {
@@ -339,6 +404,24 @@ void CudaBackend::AttentionEach(MatrixView out, MatrixView q,
   for (uint32_t r = 0; r < q.rows; ++r) {
     AttendFew(out.Rows(r, 1), q.Rows(r, 1), inputs[r], std::span(rows).subspan(r, 1));
   }
+}
+
+// Parts of many rows are one pass: their bits are those of each alone if all begin at one position,
+// as sequences do.
+void CudaBackend::AttentionOfParts(MatrixView out, MatrixView q,
+                                   std::span<const AttentionPart> parts) {
+  const auto few = [&](const AttentionPart& part) { return part.rows <= few_rows(); };
+  if (std::ranges::any_of(parts, few)) return Backend::AttentionOfParts(out, q, parts);
+  Begin();
+  if (parts.empty() || !failed_.ok()) return;
+  pages_.Begin(parts.front().input.layer);
+  std::vector<uint32_t> part_pages;
+  for (const AttentionPart& part : parts) {
+    const auto count = pages_.Add(part.input.lists);
+    if (!Keep(count.status())) return;
+    part_pages.push_back(*count);
+  }
+  AttendMany(out, q, parts, part_pages);
 }
 
 Status CudaBackend::Synchronize() {

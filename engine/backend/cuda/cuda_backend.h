@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/kv_encode.h"
 #include "kernels/cuda/page_attention.h"
+#include "kernels/cuda/prefill_attention.h"
 
 namespace corpusd {
 
@@ -29,6 +31,7 @@ class CudaBackend final : public Backend {
 
   std::string_view name() const override { return name_; }
   uint32_t few_rows() const override;
+  uint32_t batch_rows() const override;
   Status Supports(const AttentionShape& shape) const override;
   bool host_addressable() const override { return false; }
 
@@ -36,6 +39,7 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<Buffer>> AllocateShared(uint64_t bytes, std::string_view purpose) override;
   void Clear(std::byte* data, uint64_t bytes) override;
   Status Copy(std::byte* target, const std::byte* source, uint64_t bytes) override;
+  Status CopyBeside(std::span<const CopyPiece> pieces) override;
   Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override;
 
   void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
@@ -46,10 +50,13 @@ class CudaBackend final : public Backend {
                const RopeTable* rope) override;
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
+  void AttentionOfParts(MatrixView out, MatrixView q,
+                        std::span<const AttentionPart> parts) override;
   Status Synchronize() override;
 
  private:
-  CudaBackend(int device, std::string name, cudaStream_t stream, unsigned threads);
+  CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
+              unsigned threads);
 
   // Before the work of a call: its thread's device, and the writes that wait for company.
   void Begin();
@@ -64,11 +71,17 @@ class CudaBackend final : public Backend {
   const void* Send(std::unique_ptr<CudaBuffer>* buffer, const void* data, uint64_t bytes);
   void AttendFew(MatrixView out, MatrixView q, const AttentionInput& input,
                  std::span<const cuda::AttentionRow> rows);
-  void AttendMany(MatrixView out, MatrixView q, const AttentionInput& input);
+  // The pages of part i are the next part_pages[i] of pages_.
+  void AttendMany(MatrixView out, MatrixView q, std::span<const AttentionPart> parts,
+                  std::span<const uint32_t> part_pages);
+  const cuda::PrefillTile* SendTiles(std::span<const AttentionPart> parts,
+                                     std::span<const uint32_t> part_pages);
 
   const int device_;
   const std::string name_;
   const cudaStream_t stream_;
+  std::mutex beside_mutex_;
+  const cudaStream_t beside_;  // of CopyBeside
   const std::shared_ptr<CudaPool> device_pool_, host_pool_;
   ThreadPool threads_;
   HostArrays arrays_;
@@ -76,8 +89,9 @@ class CudaBackend final : public Backend {
   Status failed_;
   // Neighbouring writes into pages of one layer are one launch.
   cuda::EncodeCall writes_;
-  std::unique_ptr<CudaBuffer> ids_, rows_, workspace_, coordinates_, expanded_;
+  std::unique_ptr<CudaBuffer> ids_, rows_, tiles_, workspace_, coordinates_, expanded_;
   std::vector<cuda::AttentionRow> sent_rows_;  // what rows_ holds
+  std::vector<cuda::PrefillTile> sent_tiles_;  // what tiles_ holds
 };
 
 }  // namespace corpusd

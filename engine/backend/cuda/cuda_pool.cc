@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/backend/cuda/cuda_error.h"
+#include "store/device_memory.h"
 
 namespace corpusd {
 namespace {
@@ -21,7 +22,8 @@ constexpr uint64_t kMaxBytes = uint64_t{1} << 46;
 
 CudaPool::~CudaPool() {
   cudaSetDevice(device_);
-  for (std::byte* const memory : mapped_) {
+  for (const auto& [address, bytes] : mapped_) {
+    auto* const memory = const_cast<std::byte*>(address);
     if (kind_ == Kind::kDevice) {
       cudaFree(memory);
     } else {
@@ -47,7 +49,7 @@ Result<std::byte*> CudaPool::Map(uint64_t bytes, std::string_view purpose) {
     return CudaStatus(error,
                       "allocate " + std::to_string(bytes) + " bytes for " + std::string(purpose));
   }
-  mapped_.push_back(static_cast<std::byte*>(memory));
+  mapped_.emplace(static_cast<std::byte*>(memory), bytes);
   mapped_bytes_ += bytes;
   return static_cast<std::byte*>(memory);
 }
@@ -80,6 +82,14 @@ void CudaPool::Give(std::byte* piece, uint64_t bytes) {
   free_[PieceBytes(bytes)].push_back(piece);
 }
 
+bool CudaPool::Holds(const std::byte* address) const {
+  const std::lock_guard lock(mutex_);
+  const auto behind = mapped_.upper_bound(address);
+  if (behind == mapped_.begin()) return false;
+  const auto& [begin, bytes] = *std::prev(behind);
+  return address < begin + bytes;
+}
+
 uint64_t CudaPool::mapped_bytes() const {
   const std::lock_guard lock(mutex_);
   return mapped_bytes_;
@@ -89,6 +99,21 @@ Result<std::unique_ptr<CudaBuffer>> CudaBuffer::Create(const std::shared_ptr<Cud
                                                        uint64_t bytes, std::string_view purpose) {
   ASSIGN_OR_RETURN(std::byte* const piece, pool->Take(bytes, purpose));
   return std::unique_ptr<CudaBuffer>(new CudaBuffer(pool, piece, bytes));
+}
+
+Status CopyInFrames(std::byte* target, const std::byte* source, uint64_t bytes,
+                    CUstream_st* stream) {
+  const auto to_border = [](const std::byte* address) {
+    return kPinFrameBytes - reinterpret_cast<uintptr_t>(address) % kPinFrameBytes;
+  };
+  for (uint64_t piece = 0; bytes > 0; bytes -= piece) {
+    piece = std::min({bytes, to_border(target), to_border(source)});
+    RETURN_IF_ERROR(
+        CudaStatus(cudaMemcpyAsync(target, source, piece, cudaMemcpyDefault, stream), "copy"));
+    target += piece;
+    source += piece;
+  }
+  return OkStatus();
 }
 
 }  // namespace corpusd

@@ -14,6 +14,8 @@
 #include "engine/backend/buffer.h"
 #include "store/base/result.h"
 
+struct CUstream_st;  // cudaStream_t
+
 namespace corpusd {
 
 class CudaPool {
@@ -28,6 +30,8 @@ class CudaPool {
   Result<std::byte*> Take(uint64_t bytes, std::string_view purpose);
   void Give(std::byte* piece, uint64_t bytes);
   uint64_t mapped_bytes() const;
+  // Whether the address is in memory of this pool.
+  bool Holds(const std::byte* address) const;
 
  private:
   static uint64_t PieceBytes(uint64_t bytes);
@@ -38,7 +42,7 @@ class CudaPool {
   const Kind kind_;
   mutable std::mutex mutex_;
   std::map<uint64_t, std::vector<std::byte*>> free_;  // by size
-  std::vector<std::byte*> mapped_;
+  std::map<const std::byte*, uint64_t> mapped_;       // bytes of each
   uint64_t mapped_bytes_ = 0;
   std::byte* slab_ = nullptr;  // what is left of the last one
   uint64_t slab_bytes_ = 0;
@@ -63,5 +67,10 @@ class CudaBuffer : public Buffer {
   std::byte* const data_;
   const uint64_t bytes_;
 };
+
+// Enqueues a copy between memories of any kind, cut where a store's pinned memory may end
+// (store/device_memory.h).
+Status CopyInFrames(std::byte* target, const std::byte* source, uint64_t bytes,
+                    CUstream_st* stream);
 
 }  // namespace corpusd

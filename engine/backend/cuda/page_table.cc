@@ -36,7 +36,8 @@ Result<bool> PageTable::Reachable(const std::byte* bytes) {
   } else {
     cudaPointerAttributes attributes{};
     RETURN_IF_ERROR(CudaStatus(cudaPointerGetAttributes(&attributes, bytes), "look at a page"));
-    reachable = attributes.type != cudaMemoryTypeUnregistered;
+    // Host memory that a store has pinned may be unpinned while a kernel reads it.
+    reachable = attributes.type == cudaMemoryTypeDevice || host_->Holds(bytes);
   }
   next_known_.emplace_back(bytes, reachable);
   return reachable;
@@ -67,20 +68,25 @@ Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists) {
   return static_cast<uint32_t>(pages_.size() - first);
 }
 
+// A piece that is given back may get an owner that does not wait for the stream.
+Status PageTable::Await(const CudaBuffer* piece) const {
+  if (piece == nullptr) return OkStatus();
+  return CudaStatus(cudaStreamSynchronize(stream_), "wait for the device");
+}
+
 // Layer layer_ of every page of the host, one behind the other.
 Status PageTable::CopyHostPages() {
   uint64_t bytes = 0;
   for (const HostPage& page : host_pages_) bytes += pages_[page.index].layer_bytes;
   if (staged_ == nullptr || staged_->bytes() < bytes) {
+    RETURN_IF_ERROR(Await(staged_.get()));
     staged_.reset();
     ASSIGN_OR_RETURN(staged_, CudaBuffer::Create(device_, bytes + bytes / 4, "pages of the host"));
   }
   std::byte* to = staged_->data();
   for (const HostPage& source : host_pages_) {
     cuda::DevicePage& page = pages_[source.index];
-    RETURN_IF_ERROR(CudaStatus(
-        cudaMemcpyAsync(to, source.layer, page.layer_bytes, cudaMemcpyHostToDevice, stream_),
-        "copy a page"));
+    RETURN_IF_ERROR(CopyInFrames(to, source.layer, page.layer_bytes, stream_));
     // Kernels add the layer's offset to a page's address.
     page.bytes = reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(to) -
                                                   uintptr_t{layer_} * page.layer_bytes);
@@ -98,6 +104,7 @@ Result<const cuda::DevicePage*> PageTable::Upload() {
     return address();
   }
   if (table_ == nullptr || table_->bytes() < bytes) {
+    RETURN_IF_ERROR(Await(table_.get()));
     table_.reset();
     ASSIGN_OR_RETURN(table_, CudaBuffer::Create(device_, bytes + bytes / 2 + 4096, "a page table"));
   }

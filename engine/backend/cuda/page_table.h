@@ -22,8 +22,8 @@ cuda::PageCodec CodecOf(KvCodec codec);
 
 class PageTable {
  public:
-  PageTable(std::shared_ptr<CudaPool> device, CUstream_st* stream)
-      : device_(std::move(device)), stream_(stream) {}
+  PageTable(std::shared_ptr<CudaPool> device, std::shared_ptr<CudaPool> host, CUstream_st* stream)
+      : device_(std::move(device)), host_(std::move(host)), stream_(stream) {}
 
   // Begins a call. REQUIRES: the stream has passed the calls before, or no page was copied in them.
   void Begin(uint32_t layer);
@@ -35,11 +35,12 @@ class PageTable {
   Result<const cuda::DevicePage*> Upload();
 
  private:
-  // Whether the device reaches the address; remembers the pages of the call before.
+  // Whether kernels read the page where it lies; remembers the pages of the call before.
   Result<bool> Reachable(const std::byte* bytes);
   Status CopyHostPages();
+  Status Await(const CudaBuffer* piece) const;
 
-  const std::shared_ptr<CudaPool> device_;
+  const std::shared_ptr<CudaPool> device_, host_;
   CUstream_st* const stream_;
   uint32_t layer_ = 0;
   std::vector<cuda::DevicePage> pages_, uploaded_;

@@ -91,25 +91,25 @@ Words With(const ScriptedDaemon& daemon, Words words) {
 }
 
 const std::vector<Words>& VerbsOfTheDaemon() {
-  static const std::vector<Words> verbs = {{"ls"},
-                                           {"show", "filings"},
-                                           {"rm", "filings", "--yes"},
-                                           {"rename", "filings", "letters"},
-                                           {"pin", "filings"},
-                                           {"unpin", "filings"},
-                                           {"evict", "filings"},
-                                           {"warm", "filings"},
-                                           {"touch", "filings", "--ttl", "1d"},
-                                           {"jobs"},
-                                           {"job", "7"},
-                                           {"wait", "filings"},
-                                           {"cancel", "7"},
-                                           {"df"},
-                                           {"verify", "filings"},
-                                           {"doctor"},
-                                           {"version"},
-                                           {"ask", "filings", "Who?"}};
-  return verbs;
+  static const std::vector<Words> kVerbs = {{"ls"},
+                                            {"show", "filings"},
+                                            {"rm", "filings", "--yes"},
+                                            {"rename", "filings", "letters"},
+                                            {"pin", "filings"},
+                                            {"unpin", "filings"},
+                                            {"evict", "filings"},
+                                            {"warm", "filings"},
+                                            {"touch", "filings", "--ttl", "1d"},
+                                            {"jobs"},
+                                            {"job", "7"},
+                                            {"wait", "filings"},
+                                            {"cancel", "7"},
+                                            {"df"},
+                                            {"verify", "filings"},
+                                            {"doctor"},
+                                            {"version"},
+                                            {"ask", "filings", "Who?"}};
+  return kVerbs;
 }
 
 TEST(CtlCommand, EveryErrorOfTheDaemonHasItsExitCodeInEveryVerb) {
@@ -167,11 +167,11 @@ TEST(CtlCommand, ShowObjectIsAsPromised) {
   const Json show = Json::parse(RunCtl(With(daemon, {"show", "filings", "-o", "json"})).out);
   std::vector<std::string> keys;
   for (const auto& item : show.items()) keys.push_back(item.key());
-  EXPECT_THAT(keys,
-              ::testing::ElementsAre("name", "id", "state", "mode", "tokens", "segments", "blocks",
-                                     "kv_format", "model", "root", "bytes", "pinned", "expires_at",
-                                     "priority", "created_at", "last_used_at", "prefill", "quality",
-                                     "sources", "roots", "replaces", "skipped_files", "error"));
+  EXPECT_THAT(keys, ::testing::ElementsAre("name", "id", "state", "mode", "tokens", "segments",
+                                           "blocks", "kv_format", "model", "root", "bytes", "parts",
+                                           "pinned", "expires_at", "priority", "created_at",
+                                           "last_used_at", "prefill", "quality", "sources", "roots",
+                                           "replaces", "skipped_files", "error"));
   EXPECT_TRUE(show["pinned"].is_null());
   EXPECT_TRUE(show["quality"].is_null());
   EXPECT_TRUE(show["expires_at"].is_null());
@@ -248,7 +248,7 @@ TEST(CtlCommand, AskStreamsOrWaits) {
   std::vector<std::string> keys;
   for (const auto& item : object.items()) keys.push_back(item.key());
   EXPECT_THAT(keys, ::testing::ElementsAre("answer", "finish_reason", "usage", "timing", "read",
-                                           "attended_tokens", "citations", "selection"));
+                                           "attended_tokens", "citations", "selection", "answers"));
   EXPECT_TRUE(object["selection"].is_null());
   EXPECT_EQ(object["usage"]["cached_tokens"], 4321);
   EXPECT_FALSE(daemon.requests().back().ask().stream());
@@ -299,6 +299,52 @@ TEST(CtlCommand, AskCitesLinesAndSaysWhatWasChosen) {
   EXPECT_EQ(object["citations"][0]["last_line"], 140);
   EXPECT_TRUE(object["citations"][1]["first_line"].is_null());
   EXPECT_EQ(object["selection"]["chosen_blocks"], 30);
+}
+
+std::vector<v1::Response> TwoAnswers(const v1::Request& request) {
+  if (!request.has_ask()) return {};
+  v1::Response last = LastResponse();
+  v1::AskReply& reply = *last.mutable_ask();
+  reply.set_answer("Deloitte");
+  for (const char* const text : {"Deloitte", "KPMG\n"}) {
+    v1::Answer& answer = *reply.add_answers();
+    answer.set_index(reply.answers_size() - 1);
+    answer.set_text(text);
+    answer.set_finish_reason("stop");
+    answer.set_tokens(2);
+  }
+  reply.mutable_answers(1)->set_stop("Q:");
+  v1::TokenLogprob& token = *reply.mutable_answers(1)->add_logprobs();
+  token.set_token("\xc3");  // half a character
+  token.set_id(77);
+  token.set_logprob(-0.25);
+  token.add_top()->set_id(78);
+  return {last};
+}
+
+TEST(CtlCommand, SeveralAnswersAreToldApart) {
+  ScriptedDaemon daemon(TwoAnswers);
+  EXPECT_EQ(RunCtl(With(daemon, {"ask", "filings", "Who?", "-n", "2"})).out,
+            "--- answer 1 of 2\nDeloitte\n\n--- answer 2 of 2\nKPMG\n");
+  const v1::AskRequest& asked = daemon.requests().back().ask();
+  EXPECT_EQ(asked.n(), 2u);
+  EXPECT_FALSE(asked.stream());
+  EXPECT_FALSE(asked.logprobs());
+  const Json object = Json::parse(
+      RunCtl(With(daemon, {"ask", "filings", "Who?", "-n", "2", "-o", "json", "--logprobs", "1"}))
+          .out);
+  EXPECT_TRUE(daemon.requests().back().ask().logprobs());
+  EXPECT_EQ(daemon.requests().back().ask().top_logprobs(), 1u);
+  ASSERT_EQ(object["answers"].size(), 2u);
+  EXPECT_TRUE(object["answers"][0]["logprobs"].is_null());
+  EXPECT_TRUE(object["answers"][0]["stop"].is_null());
+  const Json& second = object["answers"][1];
+  EXPECT_EQ(second["answer"], "KPMG\n");
+  EXPECT_EQ(second["stop"], "Q:");
+  EXPECT_EQ(second["logprobs"][0]["token"], "?");
+  EXPECT_EQ(second["logprobs"][0]["bytes"], Json::array({0xc3}));
+  EXPECT_EQ(second["logprobs"][0]["logprob"], -0.25);
+  EXPECT_EQ(second["logprobs"][0]["top"][0]["id"], 78);
 }
 
 TEST(CtlCommand, AnInterruptedQuestionIsCancelledAtTheDaemon) {

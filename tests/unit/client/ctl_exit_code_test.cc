@@ -11,7 +11,7 @@ namespace {
 
 // The promise of the command line, written out a second time.
 const std::map<std::string, int>& Promised() {
-  static const std::map<std::string, int> promised = {
+  static const std::map<std::string, int> kPromised = {
       {"ok", 0},
       {"not_found", 3},
       {"already_exists", 1},
@@ -33,13 +33,12 @@ const std::map<std::string, int>& Promised() {
       {"interrupted", 130},
       {"protocol", 1},
       {"usage", 2},
-      {"not_in_this_version", 2},
       {"nothing_to_do", 9},
       {"declined", 1},
       {"unhealthy", 1},
       {"job_failed", 1},
   };
-  return promised;
+  return kPromised;
 }
 
 TEST(CtlExitCode, EveryRuleIsAsPromised) {

@@ -83,9 +83,34 @@ TEST(CorpusPlan, AnExactCorpusPaysFromTheSecondQuestion) {
   EXPECT_EQ(plan.tokens, 1020u);
   EXPECT_EQ(plan.blocks, 8u);
   EXPECT_DOUBLE_EQ(plan.prefill_seconds, 10.2);
+  EXPECT_DOUBLE_EQ(ReckonPlan(text, Reply(), "auto", PrefillRate{100, "x", 2.5}).prefill_seconds,
+                   12.7);
   EXPECT_EQ(plan.cold_tokens, 1020u);
   EXPECT_EQ(plan.break_even_questions, 2u);
   EXPECT_EQ(FormatBytesOf(plan, Reply().formats(1)), 8u * 260);
+}
+
+// Llama 4 Scout in bf16: 12 layers see everything, 36 see chunks of 8192 tokens.
+TEST(CorpusPlan, LayersThatSeeAChunkAreCountedOnce) {
+  v1::PlanReply reply = Reply();
+  v1::PlanFormat& format = *reply.mutable_formats(0);
+  format.set_block_bytes(uint64_t{48 * 128} << 10);
+  v1::PlanPart& part = *format.add_parts();
+  part.set_kind("c8192");
+  part.set_block_bytes(uint64_t{144 * 128} << 10);
+  part.set_blocks_max(69);
+  reply.set_exact_tokens_max(10'000'000);
+  const auto bytes_a_token = [&](uint64_t text_bytes, auto bytes_of) {
+    const PlanText text = {
+        .documents = 1, .text_bytes = text_bytes, .label_bytes = 2, .sample_bytes = 1000};
+    const CorpusPlan plan = ReckonPlan(text, reply, "auto", std::nullopt);
+    EXPECT_EQ(plan.mode, "exact");
+    return static_cast<double>(bytes_of(plan, format)) / static_cast<double>(plan.tokens) / 1024;
+  };
+  EXPECT_NEAR(bytes_a_token(39'000'000, FormatBytesOf), 48.2, 0.1);
+  EXPECT_NEAR(bytes_a_token(39'000'000, KeepAllBytesOf), 192, 0.1);
+  EXPECT_NEAR(bytes_a_token(20'000, FormatBytesOf), 192, 5)
+      << "within the first chunk, in whole blocks";
 }
 
 TEST(CorpusPlan, ALongCorpusIsSegmented) {
@@ -211,6 +236,7 @@ TEST_F(CtlPlan, ObjectsAndNames) {
   EXPECT_EQ(plan["documents"], 1);
   EXPECT_EQ(plan["tokens"], 270);
   EXPECT_EQ(plan["formats"][0]["bytes"], 3000);
+  EXPECT_EQ(plan["formats"][0]["keep_all_bytes"], 3000);
   EXPECT_EQ(plan["formats"][0]["fits"]["disk"], "no");
   EXPECT_TRUE(plan["prefill"].is_null());
   EXPECT_EQ(plan["skipped"]["counts"]["binary"], 1);
@@ -228,6 +254,17 @@ TEST_F(CtlPlan, MeasuresWithACorpusThatItRemoves) {
   }
   EXPECT_FALSE(made.empty());
   EXPECT_EQ(made, removed);
+}
+
+TEST_F(CtlPlan, MeasuresWithDocumentsOfTheCorpusMeanSize) {
+  std::ofstream(folder_ / "a.txt") << std::string(40000, 'a');
+  for (int i = 0; i < 9; ++i) std::ofstream(folder_ / ("s" + std::to_string(i))) << "short text";
+  EXPECT_EQ(Run({"--measure"}).exit_code, 0);
+  size_t documents = 0;
+  for (const v1::Request& request : daemon_.requests()) {
+    documents += request.has_ingest_data() && !request.ingest_data().path().empty() ? 1 : 0;
+  }
+  EXPECT_EQ(documents, 4u) << "16 KiB of documents of 4,009 bytes";
 }
 
 TEST_F(CtlPlan, RefusesAnotherModelAndNothing) {

@@ -26,6 +26,19 @@ v1::Corpus PinnedCorpus() {
   return corpus;
 }
 
+// Of a model most of whose layers see chunks.
+v1::Corpus HybridCorpus() {
+  v1::Corpus corpus = PinnedCorpus();
+  corpus.set_name("hybrid");
+  corpus.set_blocks(1000);
+  v1::CorpusPart* part = corpus.add_parts();
+  part->set_kind("c8192");
+  part->set_blocks(12);
+  part->set_bytes(5 << 20);
+  corpus.set_keep_all_bytes(uint64_t{7} << 30);
+  return corpus;
+}
+
 std::vector<v1::Response> Answer(const v1::Request& request) {
   v1::Response response = LastResponse();
   if (request.has_list()) {
@@ -33,6 +46,8 @@ std::vector<v1::Response> Answer(const v1::Request& request) {
   } else if (request.has_disk_usage()) {
     v1::DiskUsageReply* usage = response.mutable_disk_usage();
     usage->add_tiers()->set_name("disk");
+    *usage->add_corpora() = PinnedCorpus();
+    *usage->add_corpora() = HybridCorpus();
     v1::PinHolder* holder = usage->add_pin_holders();
     holder->set_owner("alice");
     holder->set_pins(2);
@@ -47,7 +62,8 @@ std::vector<v1::Response> Answer(const v1::Request& request) {
     lease->set_bytes(5 << 20);
     lease->set_since_ms(1789999880000);
   } else {
-    *response.mutable_corpus() = PinnedCorpus();
+    const bool hybrid = request.has_show() && request.show().name() == "hybrid";
+    *response.mutable_corpus() = hybrid ? HybridCorpus() : PinnedCorpus();
   }
   return {response};
 }
@@ -104,6 +120,21 @@ TEST_F(CtlRetention, DiskUsageListsThePinsOfEachOwner) {
   const Json usage = Json::parse(Run({"df", "-o", "json"}).out);
   EXPECT_EQ(usage["pins"]["holders"][0]["owner"], "alice");
   EXPECT_EQ(usage["pins"]["total_bytes"], uint64_t{9} << 30);
+}
+
+TEST_F(CtlRetention, WhatLayersOfChunksSaveIsShown) {
+  EXPECT_THAT(Run({"show", "hybrid"}).out,
+              AllOf(HasSubstr("layers c8192"), HasSubstr("5.0 MiB, of 12 of 1,000 blocks"),
+                    HasSubstr("all layers kept"), HasSubstr("7.0 GiB")));
+  EXPECT_THAT(Run({"show", "filings"}).out, Not(HasSubstr("all layers kept")));
+  const Json show = Json::parse(Run({"show", "hybrid", "-o", "json"}).out);
+  EXPECT_EQ(show["bytes"]["keep_all"], uint64_t{7} << 30);
+  EXPECT_EQ(show["parts"][0]["kind"], "c8192");
+  EXPECT_EQ(show["parts"][0]["blocks"], 12);
+  EXPECT_THAT(Run({"df"}).out, AllOf(HasSubstr("ALL LAYERS KEPT"), HasSubstr("7.0 GiB")));
+  const Json usage = Json::parse(Run({"df", "-o", "json"}).out);
+  EXPECT_TRUE(usage["corpora"][0]["keep_all_bytes"].is_null());
+  EXPECT_EQ(usage["corpora"][1]["keep_all_bytes"], uint64_t{7} << 30);
 }
 
 TEST_F(CtlRetention, DiskUsageSaysThatTheStoreIsReadOnlyAndWhoHoldsBlocks) {

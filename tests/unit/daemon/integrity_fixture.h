@@ -40,9 +40,10 @@ class IntegrityFixture : public DaemonTest {
     daemon_ = *std::move(daemon);
   }
 
-  // A ready corpus of the fake engine's model, in the open store.
+  // A ready corpus of the fake engine's model, in the open store. parts: one or none, which it
+  // keeps of a chunk that has not ended.
   TestCorpus Put(const std::string& name, uint32_t seed, size_t blocks, size_t shared = 0,
-                 const std::string& weights = kWeights) {
+                 const std::string& weights = kWeights, const std::vector<CorpusPart>& parts = {}) {
     TestCorpus corpus = MakeCorpus(seed, blocks, shared);
     CorpusRecord record;
     record.name = name;
@@ -52,15 +53,22 @@ class IntegrityFixture : public DaemonTest {
     corpus.chain = BuildChain(corpus.root, corpus.tokens, kTestBlockTokens);
     record.kv_format = "";
     record.block_bytes = kTestBlockBytes;
+    record.parts = parts;
     auto created = store_->CreateCorpus(record, corpus.tokens);
     EXPECT_TRUE(created.ok()) << created.status().ToString();
-    std::vector<std::vector<std::byte>> payloads;
+    std::vector<std::vector<std::byte>> payloads, part_payloads;
     std::vector<BlockWrite> writes;
     for (size_t i = 0; i < corpus.chain.size(); ++i) {
       payloads.push_back(PayloadOf(corpus.chain[i]));
+      part_payloads.push_back(
+          PayloadOf(PartDigest(corpus.chain[i], kTestPartKind), kTestPartBytes));
       const auto first = corpus.tokens.begin() + static_cast<ptrdiff_t>(i * kTestBlockTokens);
       writes.push_back(
           {corpus.chain[i], {first, first + kTestBlockTokens}, payloads.back(), kTestSections});
+      if (!parts.empty()) writes.back().parts = {part_payloads.back()};
+    }
+    if (!parts.empty()) {
+      created->parts[0].held = {{blocks / parts[0].blocks_max * parts[0].blocks_max, blocks}};
     }
     auto published = store_->Publish(*created, writes);
     EXPECT_TRUE(published.ok()) << published.status().ToString();

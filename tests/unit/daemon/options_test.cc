@@ -74,10 +74,10 @@ TEST(Options, UnknownNamesGetTheNearest) {
 
 TEST(Options, WrongValuesNameKeyValueAndOrigin) {
   const std::vector<std::vector<std::string>> wrong = {
-      {"--host-bytes", "many"},     {"--threads", "-1"},          {"--socket-mode", "9"},
-      {"--log-format", "xml"},      {"--device", "gpu"},          {"--device-bytes", "1GiB"},
-      {"--http", "127.0.0.1:8040"}, {"--max-queries", "0"},       {"--max-frame-bytes", "1KiB"},
-      {"--grace", "soon"},          {"--max-frame-bytes", "2TiB"}};
+      {"--host-bytes", "many"}, {"--threads", "-1"},          {"--socket-mode", "9"},
+      {"--log-format", "xml"},  {"--device", "gpu"},          {"--device-bytes", "1GiB"},
+      {"--http", "8040"},       {"--max-queries", "0"},       {"--max-frame-bytes", "1KiB"},
+      {"--grace", "soon"},      {"--max-frame-bytes", "2TiB"}};
   for (const std::vector<std::string>& arguments : wrong) {
     std::vector<std::string> all = arguments;
     all.insert(all.end(), {"--model", "m"});
@@ -143,6 +143,23 @@ TEST(Options, SampleConfigurationIsUpToDate) {
   std::ifstream file("deploy/corpusd.toml");  // tests run in the source folder
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   EXPECT_EQ(text, RenderSampleConfig());
+}
+
+TEST(Options, HttpListensOnLoopbackAndUnixSockets) {
+  const auto loaded =
+      World().Load({"--model", "m", "--http", "127.0.0.1:8040,unix:/run/h,[::1]:0,localhost:1",
+                    "--http-source-roots", "/srv/a,/srv/b"});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  std::string texts;
+  for (const HttpAddress& address : loaded->options.http) texts += HttpAddressText(address) + " ";
+  EXPECT_EQ(texts, "127.0.0.1:8040 unix:/run/h [::1]:0 127.0.0.1:1 ");
+  EXPECT_EQ(loaded->options.http_source_roots.size(), 2u);
+  EXPECT_TRUE(World().Load({"--model", "m"})->options.http.empty());
+  for (const char* wrong : {"0.0.0.0:80", "10.0.0.1:80", "example.org:80", "[::]:80", "unix:", "",
+                            "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:80,", "off,127.0.0.1:80"}) {
+    EXPECT_FALSE(World().Load({"--model", "m", "--http", wrong}).ok()) << wrong;
+  }
+  EXPECT_FALSE(World().Load({"--model", "m", "--http-source-roots", "srv"}).ok());
 }
 
 TEST(Options, EditDistance) {

@@ -93,6 +93,13 @@ TEST_F(RpcCorpusTest, BadIngestsAreRefused) {
 }
 
 // The fake counts bytes as tokens.
+TEST_F(RpcCorpusTest, AnIngestThatRunsOutOfMemoryFailsAlone) {
+  const auto failed = Ingest(*client_, "a", "no memory");
+  ASSERT_FALSE(failed.ok());
+  EXPECT_EQ(failed.error().code_text, "internal");
+  MakeReady(*client_, "a", "text");
+}
+
 TEST_F(RpcCorpusTest, AnUpdateIsAJobOfItsOwnAndThenTakesThePlace) {
   MakeReady(*client_, "a", std::string(100, 't'));
   v1::IngestBegin begin;

@@ -1,6 +1,7 @@
 // Plans, and what an ingest says of the files that it left out.
 #include <string>
 
+#include "daemon/rpc/corpus_message.h"
 #include "tests/support/daemon_fixture.h"
 
 namespace corpusd {
@@ -51,6 +52,22 @@ TEST_F(RpcPlanTest, FilesLeftOutInsideSourcesAreCounted) {
   });
   ASSERT_TRUE(reply.ok()) << reply.error().message;
   EXPECT_EQ(client_->Show("a")->skipped_files(), 5u);
+}
+
+TEST(CorpusMessage, SaysWhatLayersOfChunksAndWindowsSave) {
+  CorpusRecord record;
+  record.chain = std::vector<Digest>(1000);
+  record.block_bytes = 3000;
+  EXPECT_EQ(ToMessage(record, {}, {}, std::nullopt, 0).keep_all_bytes(), 0u);
+  record.parts = {{"c8192", 9000, 3, 70, {{990, 1000}}},
+                  {"w512", 500, 1, 9, {{4, 8}, {996, 1000}}}};
+  const v1::Corpus message = ToMessage(record, {}, {}, std::nullopt, 0);
+  EXPECT_EQ(message.keep_all_bytes(), 1000u * 12500);
+  ASSERT_EQ(message.parts_size(), 2);
+  EXPECT_EQ(message.parts(0).kind(), "c8192");
+  EXPECT_EQ(message.parts(0).blocks(), 10u);
+  EXPECT_EQ(message.parts(0).bytes(), 90000u);
+  EXPECT_EQ(message.parts(1).blocks(), 8u);
 }
 
 }  // namespace

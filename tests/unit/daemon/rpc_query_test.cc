@@ -55,6 +55,106 @@ TEST_F(RpcQueryTest, BadQuestionsAreRefused) {
   EXPECT_EQ(client_->Ask(request, nullptr).error().code_text, "invalid_argument");
 }
 
+TEST_F(RpcQueryTest, OptionsOutsideTheirLimitsAreRefusedByName) {
+  const auto refused = [&](const std::string& name, const auto& change) {
+    v1::AskRequest request = Question("q");
+    change(request);
+    const auto reply = client_->Ask(request, nullptr);
+    ASSERT_FALSE(reply.ok()) << name;
+    EXPECT_EQ(reply.error().code_text, "invalid_argument") << name;
+    EXPECT_TRUE(reply.error().message.starts_with(name)) << reply.error().message;
+  };
+  refused("temperature must", [](v1::AskRequest& r) { r.set_temperature(1000); });
+  refused("top_p must", [](v1::AskRequest& r) { r.set_top_p(-0.1); });
+  refused("min_p must", [](v1::AskRequest& r) { r.set_min_p(1.5); });
+  refused("repetition_penalty must", [](v1::AskRequest& r) { r.set_repetition_penalty(-1); });
+  refused("repetition_window must", [](v1::AskRequest& r) { r.set_repetition_window(1 << 20); });
+  refused("presence_penalty must", [](v1::AskRequest& r) { r.set_presence_penalty(3); });
+  refused("frequency_penalty must", [](v1::AskRequest& r) { r.set_frequency_penalty(-3); });
+  refused("n must", [](v1::AskRequest& r) { r.set_n(17); });
+  refused("stop must", [](v1::AskRequest& r) { r.add_stop(""); });
+  refused("top_logprobs needs logprobs", [](v1::AskRequest& r) { r.set_top_logprobs(2); });
+  refused("top_logprobs must", [](v1::AskRequest& r) {
+    r.set_logprobs(true);
+    r.set_top_logprobs(21);
+  });
+}
+
+TEST_F(RpcQueryTest, OptionsReachTheEngine) {
+  v1::AskRequest request = Question("options");
+  ASSERT_TRUE(client_->Ask(request, nullptr).ok());
+  const AnswerOptions defaults = controls_.last_answers;
+  EXPECT_EQ(defaults.sampling.temperature, 0);
+  EXPECT_EQ(defaults.sampling.top_p, 1);
+  EXPECT_EQ(defaults.sampling.repetition_penalty, 1);
+  EXPECT_EQ(defaults.sampling.repetition_window, 64u);
+  EXPECT_EQ(defaults.count, 1u);
+  EXPECT_FALSE(defaults.top_logprobs.has_value());
+  request.set_temperature(0.5);
+  request.set_top_k(40);
+  request.set_top_p(0.9);
+  request.set_min_p(0.05);
+  request.set_repetition_penalty(1.1);
+  request.set_repetition_window(128);
+  request.set_presence_penalty(-1);
+  request.set_frequency_penalty(0.25);
+  request.set_seed(7);
+  request.set_n(3);
+  request.add_stop("END");
+  request.set_logprobs(true);
+  ASSERT_TRUE(client_->Ask(request, nullptr).ok());
+  const AnswerOptions asked = controls_.last_answers;
+  EXPECT_EQ(asked.sampling.temperature, 0.5);
+  EXPECT_EQ(asked.sampling.top_k, 40u);
+  EXPECT_EQ(asked.sampling.top_p, 0.9);
+  EXPECT_EQ(asked.sampling.min_p, 0.05);
+  EXPECT_EQ(asked.sampling.repetition_penalty, 1.1);
+  EXPECT_EQ(asked.sampling.repetition_window, 128u);
+  EXPECT_EQ(asked.sampling.presence_penalty, -1);
+  EXPECT_EQ(asked.sampling.frequency_penalty, 0.25);
+  EXPECT_EQ(asked.sampling.seed, 7u);
+  EXPECT_EQ(asked.count, 3u);
+  EXPECT_EQ(asked.stop, std::vector<std::string>{"END"});
+  EXPECT_EQ(asked.top_logprobs, 0u);
+}
+
+TEST_F(RpcQueryTest, SeveralAnswersStreamSideBySide) {
+  v1::AskRequest request = Question("q");
+  request.set_n(2);
+  request.set_logprobs(true);
+  request.set_top_logprobs(1);
+  std::map<uint32_t, std::string> texts, tokens;
+  const auto reply = client_->AskInDeltas(request, [&](const v1::AskDelta& delta) {
+    texts[delta.index()] += delta.text();
+    for (const v1::TokenLogprob& token : delta.logprobs()) tokens[delta.index()] += token.token();
+    return true;
+  });
+  ASSERT_TRUE(reply.ok()) << reply.error().message;
+  ASSERT_EQ(reply->answers_size(), 2);
+  for (const v1::Answer& answer : reply->answers()) {
+    EXPECT_EQ(answer.text(), "w w w w w w w w ");
+    EXPECT_EQ(answer.finish_reason(), "length");
+    EXPECT_EQ(answer.tokens(), 8u);
+    EXPECT_EQ(texts[answer.index()], answer.text());
+    EXPECT_EQ(tokens[answer.index()], answer.text());
+    ASSERT_EQ(answer.logprobs_size(), 8);
+    EXPECT_EQ(answer.logprobs(0).logprob(), -0.5);
+    EXPECT_EQ(answer.logprobs(0).top_size(), 1);
+  }
+  EXPECT_EQ(reply->answer(), reply->answers(0).text());
+  EXPECT_EQ(reply->usage().completion_tokens(), 16u);
+  // Who wants text alone gets the first answer's.
+  std::string streamed;
+  ASSERT_TRUE(client_
+                  ->Ask(request,
+                        [&](std::string_view text) {
+                          streamed += text;
+                          return true;
+                        })
+                  .ok());
+  EXPECT_EQ(streamed, "w w w w w w w w ");
+}
+
 TEST_F(RpcQueryTest, CitationsComeToThoseWhoWantThem) {
   v1::AskRequest request = Question("cite");
   EXPECT_EQ(client_->Ask(request, nullptr)->citations_size(), 0);

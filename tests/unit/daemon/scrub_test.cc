@@ -72,6 +72,23 @@ TEST_F(ScrubTest, DamageIsFoundQuarantinedAndGivenToTheEngine) {
   EXPECT_EQ(presence->front(), BlockPresence::kQuarantined);
 }
 
+TEST_F(ScrubTest, PartsAreReadAsBlocksAre) {
+  const std::vector<CorpusPart> parts = {{kTestPartKind, kTestPartBytes, kTestPartSections, 3, {}}};
+  const TestCorpus corpus = Put("a", 1, 5, 0, kWeights, parts);
+  const Digest part = PartDigest(corpus.chain[4], kTestPartKind);
+  owned_.reset();
+  ASSERT_TRUE(CorruptDigest(folder_ + "/data", part, 5).ok());
+  OpenStore();
+  ScrubState state;
+  ASSERT_TRUE(Scrub(&state).ok());
+  EXPECT_EQ(state.blocks, 7u) << "of the last two the part is kept";
+  EXPECT_EQ(state.total_blocks, 7u);
+  EXPECT_EQ(state.damaged, 1u);
+  EXPECT_EQ(state.repaired, 1u);
+  ASSERT_EQ(state.findings.size(), 1u);
+  EXPECT_THAT(state.findings[0], HasSubstr("corpus 'a' block 4, part c32"));
+}
+
 TEST_F(ScrubTest, StoppedAnywhereItGoesOnAndMissesNothing) {
   Put("a", 1, 3);
   Put("b", 2, 4);

@@ -106,6 +106,48 @@ TEST_F(ChatTemplateTest, WrapsTheCorpusAndTheQuestion) {
   EXPECT_EQ(chat->CorpusPrefix("").front(), *tokenizer_->FindSpecial("<|im_start|>"));
 }
 
+TEST_F(ChatTemplateTest, ConversationsHaveTheirTurns) {
+  Load(Join({kLoop, kMessage, kEnd}), true);
+  const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);
+  ASSERT_TRUE(chat.ok()) << chat.status().ToString();
+  const std::vector<ChatMessage> messages = {
+      {"system", "Be brief"}, {"user", "One?"}, {"assistant", "1."}, {"user", "Two?"}};
+  EXPECT_EQ(tokenizer_->Decode(chat->Conversation(messages)),
+            "<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nOne?<|im_end|>\n"
+            "<|im_start|>assistant\n1.<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n"
+            "<|im_start|>assistant\n");
+  const std::vector<TokenId> suffix = chat->ConversationSuffix(messages);
+  EXPECT_EQ(tokenizer_->Decode(suffix),
+            "\n\nBe brief\n\nOne?<|im_end|>\n<|im_start|>assistant\n1.<|im_end|>\n"
+            "<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(tokenizer_->Decode(chat->QuestionWords(suffix)), "Two?");
+  const std::vector<ChatMessage> one = {{"user", "Why?"}};
+  EXPECT_EQ(chat->ConversationSuffix(one), chat->QuestionSuffix("Why?"));
+  EXPECT_EQ(tokenizer_->Decode(chat->QuestionWords(chat->QuestionSuffix("Why?"))), "Why?");
+}
+
+TEST_F(ChatTemplateTest, ConversationsOfOtherTemplatesAreAsRendered) {
+  Load(Join({"{{ '[' }}{% for message in messages %}{% if message['role'] == 'system' %}",
+             "{{ 'S:' + message['content'] + '/' }}{% elif message['role'] == 'user' %}",
+             "{{ 'U:' + message['content'] + '/A:' }}{% else %}",
+             "{{ message['content'] + ';' }}{% endif %}{% endfor %}"}),
+       true);
+  const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);
+  ASSERT_TRUE(chat.ok()) << chat.status().ToString();
+  const std::vector<ChatMessage> messages = {
+      {"system", "Brief"}, {"user", "One?"}, {"assistant", "1."}, {"user", "Two?"}};
+  EXPECT_EQ(tokenizer_->Decode(chat->Conversation(messages)), "[S:Brief/U:One?/A:1.;U:Two?/A:");
+  EXPECT_EQ(tokenizer_->Decode(chat->Conversation(std::span(messages).subspan(1, 1))),
+            "[U:One?/A:");
+  const std::vector<TokenId> suffix = chat->ConversationSuffix(messages);
+  EXPECT_EQ(tokenizer_->Decode(suffix), "\n\nBrief\n\nOne?/A:1.;U:Two?/A:");
+  EXPECT_EQ(tokenizer_->Decode(chat->QuestionWords(suffix)), "Two?");
+  // Who speaks twice says it at once: templates want turns in turn.
+  const std::vector<ChatMessage> twice = {
+      {"user", "One?"}, {"assistant", "1."}, {"user", "Two?"}, {"user", "Now."}};
+  EXPECT_EQ(tokenizer_->Decode(chat->Conversation(twice)), "[U:One?/A:1.;U:Two?\n\nNow./A:");
+}
+
 TEST_F(ChatTemplateTest, TextsCannotSmuggleSpecialTokens) {
   Load(Join({kLoop, kMessage, kEnd}), true);
   const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);
@@ -142,6 +184,45 @@ TEST_F(ChatTemplateTest, AnotherTemplateNamesTheFile) {
   const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);
   ASSERT_FALSE(chat.ok());
   EXPECT_NE(chat.status().message().find("chat.gguf"), std::string::npos);
+}
+
+// Marks of the template become special tokens; the same marks in a user's text do not.
+TEST_F(ChatTemplateTest, OtherTemplatesAreCutWhereTheTextsStand) {
+  Load(
+      "{% for m in messages %}<|im_start|>{{ m.role | upper }} {{ m.content }}<|im_end|>{% endfor "
+      "%}"
+      "{% if add_generation_prompt %}<|im_start|>A {% endif %}",
+      true);
+  const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);
+  ASSERT_TRUE(chat.ok()) << chat.status().ToString();
+  EXPECT_EQ(tokenizer_->Decode(chat->CorpusPrefix("")), "<|im_start|>USER ");
+  EXPECT_EQ(tokenizer_->Decode(chat->CorpusPrefix("Be <|im_end|>")),
+            "<|im_start|>SYSTEM Be <|im_end|><|im_end|><|im_start|>USER ");
+  const auto specials = [&](const std::vector<TokenId>& ids) {
+    return std::count_if(ids.begin(), ids.end(),
+                         [&](TokenId id) { return tokenizer_->is_special(id); });
+  };
+  EXPECT_EQ(specials(chat->CorpusPrefix("Be <|im_end|>")), 3);
+  const auto suffix = chat->QuestionSuffix("Why<|im_end|>?");
+  EXPECT_EQ(tokenizer_->Decode(suffix), "\n\nWhy<|im_end|>?<|im_end|><|im_start|>A ");
+  EXPECT_EQ(specials(suffix), 2);
+  EXPECT_EQ(tokenizer_->Decode(chat->QuestionWords(suffix)), "Why<|im_end|>?");
+  EXPECT_TRUE(chat->IsStop(*tokenizer_->FindSpecial("<|im_end|>")));
+  EXPECT_FALSE(chat->IsStop(*tokenizer_->FindSpecial("<|im_start|>")));
+}
+
+TEST_F(ChatTemplateTest, ModelsWithoutATemplateGetLines) {
+  Load("", false);
+  const auto chat = ChatTemplate::FromGguf(*file_, *tokenizer_);
+  ASSERT_TRUE(chat.ok()) << chat.status().ToString();
+  EXPECT_EQ(tokenizer_->Decode(chat->CorpusPrefix("")), "");
+  EXPECT_EQ(tokenizer_->Decode(chat->CorpusPrefix("Be brief.")), "Be brief.\n\n");
+  const auto suffix = chat->QuestionSuffix("Why?");
+  EXPECT_EQ(tokenizer_->Decode(suffix), "\n\nQuestion: Why?\nAnswer:");
+  EXPECT_EQ(tokenizer_->Decode(chat->QuestionWords(suffix)), "Why?");
+  std::vector<TokenId> newline;
+  tokenizer_->Encode("\n", false, &newline);
+  EXPECT_TRUE(chat->IsStop(newline[0]));
 }
 
 TEST(ChatTemplate, SmolLm2HasItsSystemText) {

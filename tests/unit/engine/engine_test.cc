@@ -126,6 +126,8 @@ TEST_F(EngineTest, ACorpusTooLongIsRefusedWithCountAndLimit) {
 }
 
 TEST_F(EngineTest, AnotherTenantOrModelIsRefusedByField) {
+  options_.tenant_salt = "one";
+  Restart();
   Ingest("a", Prose(50));
   options_.tenant_salt = "s3cret";
   Restart();
@@ -133,7 +135,9 @@ TEST_F(EngineTest, AnotherTenantOrModelIsRefusedByField) {
   EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
   EXPECT_NE(refused.status().message().find("tenant"), std::string::npos);
   EXPECT_EQ(refused.status().message().find("s3cret"), std::string::npos) << "the salt is secret";
-  options_.tenant_salt = "";
+  options_.tenant_salt = "one";
+  Restart();
+  EXPECT_TRUE(Ask("a").ok());
   TinyModelOptions model;
   model.context_tokens = 4096;
   model.seed = 2;
@@ -142,6 +146,57 @@ TEST_F(EngineTest, AnotherTenantOrModelIsRefusedByField) {
   refused = Ask("a");
   EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
   EXPECT_NE(refused.status().message().find("weights"), std::string::npos);
+}
+
+// The daemon's secret comes later than its first corpora, which stay as they are; a tenant's are
+// not among them.
+TEST_F(EngineTest, CorporaWithoutASaltAreStillServed) {
+  Ingest("old", Prose(300), "bf16");
+  Ingest("acme/old", Prose(300), "bf16");
+  const std::string before = Ask("old")->answer;
+  options_.tenant_salt = "s3cret";
+  Restart();
+  const auto after = Ask("old");
+  ASSERT_TRUE(after.ok()) << after.status().ToString();
+  EXPECT_EQ(after->answer, before);
+  EXPECT_EQ(after->recomputed_tokens, 0u);
+  const uint64_t tokens = store_->GetCorpus("old")->tokens;
+  ASSERT_TRUE(engine_->AppendCorpus("old", Tokens("more", true, tokens)).ok());
+  ASSERT_TRUE(engine_->Prefill("old", [](const PrefillProgress&) {}, {}).ok());
+  EXPECT_TRUE(Ask("old").ok());
+  Ingest("new", Prose(300), "bf16");
+  EXPECT_NE(store_->GetCorpus("new")->root, store_->GetCorpus("old")->root);
+  Restart();
+  EXPECT_TRUE(Ask("old").ok());
+  EXPECT_TRUE(Ask("new").ok());
+}
+
+// The same text costs each tenant its own prefill: neither time nor counts tell who else has it.
+TEST_F(EngineTest, TenantsShareNoBlock) {
+  options_.tenant_salt = "s3cret";
+  Restart();
+  const auto reused = [&](const std::string& name) {
+    EXPECT_TRUE(Create(name, Prose(400), "bf16").ok());
+    PrefillProgress last;
+    EXPECT_TRUE(engine_->Prefill(name, [&](const PrefillProgress& p) { last = p; }, {}).ok());
+    return last.reused_tokens;
+  };
+  EXPECT_EQ(reused("acme/a"), 0u);
+  EXPECT_EQ(reused("globex/a"), 0u);
+  EXPECT_EQ(reused("a"), 0u);
+  EXPECT_GT(reused("acme/b"), 0u);
+  EXPECT_GT(reused("b"), 0u);
+  const auto chain = [&](const std::string& name) { return store_->GetCorpus(name)->chain; };
+  for (const Digest& digest : chain("acme/a")) {
+    for (const std::string other : {"globex/a", "a"}) {
+      const auto others = chain(other);
+      EXPECT_EQ(std::count(others.begin(), others.end(), digest), 0) << other;
+    }
+  }
+  EXPECT_EQ(Ask("acme/a")->answer, Ask("globex/a")->answer);
+  // A record under another tenant's name is not served.
+  ASSERT_TRUE(store_->RenameCorpus("acme/a", "globex/stolen").ok());
+  EXPECT_EQ(Ask("globex/stolen").status().code(), StatusCode::kFailedPrecondition);
 }
 
 TEST_F(EngineTest, UnknownNamesAreRefusedEarly) {
@@ -190,8 +245,8 @@ TEST_F(EngineTest, SamplingIsAFunctionOfItsSeed) {
     request.corpus = "a";
     request.question = "why?";
     request.max_tokens = 24;
-    request.temperature = 1.5;
-    request.seed = seed;
+    request.answers.sampling.temperature = 1.5;
+    request.answers.sampling.seed = seed;
     return engine_->Ask(request, [](std::string_view) { return true; }, {})->answer;
   };
   EXPECT_EQ(sampled(1), sampled(1));

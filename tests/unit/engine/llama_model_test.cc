@@ -8,7 +8,6 @@
 #include "engine/backend/cpu_backend.h"
 #include "engine/backend/reference_backend.h"
 #include "engine/compute_gate.h"
-#include "engine/decode/sampler.h"
 #include "engine/decode/utf8_stream.h"
 #include "engine/model/gguf.h"
 #include "engine/model/model.h"
@@ -144,24 +143,6 @@ TEST(Rope, YarnKeepsFastPairsAndDividesSlowOnes) {
   EXPECT_FALSE(ValidateRope(config, 256).ok());
   config.dimensions = 127;
   EXPECT_FALSE(ValidateRope(config, 128).ok());
-}
-
-TEST(SamplerTest, GreedyTiesGoToTheLowerId) {
-  Sampler sampler({});
-  EXPECT_EQ(sampler.Next(std::vector<float>{1, 5, 5, 2}), 1u);
-}
-
-TEST(SamplerTest, FrequenciesFollowTheSoftmaxAndTopPCutsTheTail) {
-  Sampler all({1.0, 1.0, 7});
-  Sampler nucleus({1.0, 0.6, 7});
-  const std::vector<float> logits = {std::log(0.5F), std::log(0.3F), std::log(0.2F)};
-  std::array<int, 3> counts{};
-  for (int i = 0; i < 20000; ++i) {
-    ++counts[all.Next(logits)];
-    EXPECT_LT(nucleus.Next(logits), 2u);
-  }
-  EXPECT_NEAR(counts[0] / 20000.0, 0.5, 0.02);
-  EXPECT_NEAR(counts[1] / 20000.0, 0.3, 0.02);
 }
 
 TEST(Utf8StreamTest, CharactersComeWholeAndBrokenOnesAreReplaced) {

@@ -79,8 +79,10 @@ TEST_F(TokenizerJsonTest, WhatIsNotSupportedOrMakesNoSense) {
     return json;
   };
   ExpectRefused(with("/model/type", "Unigram"), "is not BPE", unimplemented);
-  ExpectRefused(with("/model/byte_fallback", true), "'byte_fallback'", unimplemented);
-  ExpectRefused(with("/normalizer", {{"type", "NFC"}}), "normalizer 'NFC'", unimplemented);
+  ExpectRefused(with("/model/byte_fallback", true),
+                "pre-tokenizer 'Digits' is not supported beside byte fallback", unimplemented);
+  ExpectRefused(with("/model/fuse_unk", true), "'fuse_unk'", unimplemented);
+  ExpectRefused(with("/normalizer", {{"type", "NFKC"}}), "normalizer 'NFKC'", unimplemented);
   ExpectRefused(with("/pre_tokenizer", nullptr), "pre-tokenizer", unimplemented);
   ExpectRefused(with("/pre_tokenizer/pretokenizers/0/individual_digits", false), "pre-tokenizer",
                 unimplemented);

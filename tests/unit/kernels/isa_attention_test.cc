@@ -114,9 +114,9 @@ double BoundFor(const CpuKernels& kernels) {
 }
 
 const TestRope& Rope(uint32_t half_dim) {
-  static const TestRope full(kRopePositions, 32);
-  static const TestRope half(kRopePositions, 12);
-  return half_dim == 32 ? full : half;
+  static const TestRope kFull(kRopePositions, 32);
+  static const TestRope kHalf(kRopePositions, 12);
+  return half_dim == 32 ? kFull : kHalf;
 }
 
 // A chunk whose own tokens end the pages: full pages, a short one, and the causal diagonal.

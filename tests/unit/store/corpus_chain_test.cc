@@ -20,9 +20,10 @@ TEST(CorpusChain, AnExactCorpusIsOneSegmentWithTheDigestsOfBuildChain) {
   for (const size_t tokens : {1u, 7u, 8u, 9u, 100u}) {
     Corpus corpus(0, {});
     corpus.Add(MakeDocument(1, tokens / 2)).Add(MakeDocument(2, tokens - tokens / 2));
-    ASSERT_EQ(corpus.chain().segments().size(), 1u);
+    const CorpusChain chain = corpus.chain();
+    ASSERT_EQ(chain.segments().size(), 1u);
     EXPECT_EQ(corpus.digests(), BuildChain(corpus.record.root, corpus.tokens, kBlock));
-    EXPECT_EQ(corpus.chain().block(corpus.chain().blocks() - 1).tokens, (tokens - 1) % kBlock + 1);
+    EXPECT_EQ(chain.block(chain.blocks() - 1).tokens, (tokens - 1) % kBlock + 1);
   }
 }
 
@@ -78,8 +79,9 @@ TEST(CorpusChain, DocumentsWithoutTokensHaveNoBlocks) {
   without.Add(MakeDocument(1, 9)).Add(MakeDocument(2, 40));
   EXPECT_EQ(with.digests(), without.digests());
   EXPECT_TRUE(CheckSegmented(with.record, kBlock).ok());
-  EXPECT_EQ(with.chain().SegmentOfBlock(2).source, 1u);
-  EXPECT_EQ(with.chain().segments().back().source, 4u);
+  const CorpusChain chain = with.chain();
+  EXPECT_EQ(chain.SegmentOfBlock(2).source, 1u);
+  EXPECT_EQ(chain.segments().back().source, 4u);
 }
 
 TEST(CorpusChain, ADocumentsDigestsDoNotDependOnItsPlace) {

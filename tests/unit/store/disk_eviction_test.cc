@@ -322,6 +322,37 @@ TEST_F(DiskEvictionTest, ALoweredCapIsReachedInTheBackground) {
   EXPECT_EQ(store_->evictions().passes, passes) << "below the high watermark nothing goes";
 }
 
+// Room for one tenant is made of its own corpora and of those that are no tenant's.
+TEST_F(DiskEvictionTest, NoTenantEvictsAnothers) {
+  const auto fill = [&](const std::string& tenant, uint32_t first, uint32_t end) {
+    for (uint32_t i = first; i < end && !HasFailure(); ++i) {
+      Ingest(tenant + "c" + std::to_string(i), MakeCorpus(100 + i, 16));
+    }
+  };
+  fill("acme/", 0, 8);
+  fill("", 10, 16);
+  fill("globex/", 20, 40);  // more than there is room for
+  for (uint32_t i = 0; i < 8; ++i) EXPECT_EQ(BlocksOf("acme/c" + std::to_string(i)), 16u) << i;
+  for (uint32_t i = 10; i < 16; ++i) EXPECT_EQ(BlocksOf("c" + std::to_string(i)), 0u) << i;
+  EXPECT_EQ(BlocksOf("globex/c20"), 0u) << "its own went as well";
+  EXPECT_EQ(BlocksOf("globex/c39"), 16u);
+  // Who is no tenant's takes nothing from them.
+  const TestCorpus large = MakeCorpus(300, 16 * 20);
+  const auto record = Create("large", large);
+  ASSERT_TRUE(record.ok());
+  EXPECT_EQ(PublishTo(*record, large, 16 * 20).status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(BlocksOf("acme/c0"), 16u);
+  EXPECT_EQ(BlocksOf("globex/c39"), 16u);
+  for (const EvictionNote& note : store_->EvictionNotes()) {
+    EXPECT_THAT(note.detail, ::testing::Not(HasSubstr("acme")));
+    if (note.corpus != "c10") continue;
+    EXPECT_THAT(note.detail, HasSubstr("for a tenant"));
+  }
+  // An operator says what goes.
+  ASSERT_TRUE(store_->EvictByPolicy(TierKind::kDisk, UINT64_MAX, false).ok());
+  EXPECT_EQ(BlocksOf("acme/c0"), 0u);
+}
+
 TEST_F(DiskEvictionTest, TrimmingForNobodyTakesWhatMayGoAndComplainsOfNothing) {
   options_.pins_total_bytes = options_.disk_bytes;
   Reopen();

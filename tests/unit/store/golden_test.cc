@@ -89,10 +89,12 @@ TEST(Golden, TodaysBundleHasTheHeadOfVersion1) {
   ASSERT_TRUE(reader.Feed(std::as_bytes(std::span(golden))).ok());
   EXPECT_NE(golden.find(EncodeBundleHead(sink.head)), std::string::npos);
   EXPECT_EQ(golden.substr(0, kBundlePreludeBytes), EncodeBundlePrelude());
-  BundleWriter writer(sink.head, kTokens, [](uint64_t index, std::vector<std::byte>* payload) {
-    *payload = Payload(index);
-    return OkStatus();
-  });
+  BundleWriter writer(
+      sink.head, kTokens,
+      [](uint64_t index, const CorpusPart* /*part*/, std::vector<std::byte>* payload) {
+        *payload = Payload(index);
+        return OkStatus();
+      });
   std::string bytes;
   Result<bool> more = true;
   while (more.ok() && *more) more = writer.Next(&bytes);

@@ -13,7 +13,7 @@ namespace {
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 std::shared_ptr<HostArena> Arena(uint64_t capacity_bytes, HostArena::RunLater later = nullptr) {
-  auto arena = HostArena::Create({capacity_bytes, std::move(later)});
+  auto arena = HostArena::Create({capacity_bytes, std::move(later), nullptr});
   EXPECT_TRUE(arena.ok()) << arena.status().ToString();
   return *arena;
 }

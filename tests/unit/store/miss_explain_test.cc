@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "store/base/clock.h"
+#include "store/miss_explain_tenant.h"
 #include "tests/unit/store/bundle_fixture.h"
 
 namespace corpusd {
@@ -78,6 +79,31 @@ TEST_F(MissTest, TheSameTextUnderAnotherPreambleOrPlaceIsFoundByItsHash) {
   ASSERT_EQ(report.differences.size(), 1u);
   EXPECT_EQ(report.differences[0].field, "preamble");
   EXPECT_EQ(Explain(IdentityOfTenant("t"), tokens, "ee").reason(), MissReason::kNeverSeen);
+}
+
+TEST_F(MissTest, ATenantIsNotToldOfAnothersText) {
+  const TestCorpus corpus = IngestFor("acme/filings", "t", 3);
+  std::vector<TokenId> moved = corpus.tokens;
+  moved.insert(moved.begin(), 42);
+  const auto identity = IdentityOfTenant("another salt");
+  for (const bool removed : {false, true}) {
+    if (removed) {
+      ASSERT_TRUE(store_->RemoveCorpus("acme/filings").ok());
+    }
+    for (const std::string tenant : {"globex", ""}) {
+      for (const auto& tokens : {corpus.tokens, moved}) {
+        const auto report =
+            ExplainMissTo(tenant, *store_, {identity, tokens, kTestBlockTokens, "ff"});
+        ASSERT_TRUE(report.ok());
+        EXPECT_EQ(report->reason(), MissReason::kNeverSeen);
+        EXPECT_EQ(report->other_corpus, "");
+        EXPECT_TRUE(report->differences.empty());
+      }
+    }
+    const auto own =
+        ExplainMissTo("acme", *store_, {identity, corpus.tokens, kTestBlockTokens, "ff"});
+    EXPECT_EQ(own->other_corpus, removed ? "" : "acme/filings");
+  }
 }
 
 TEST_F(MissTest, WhatWasEvictedSaysWhenAndWhy) {

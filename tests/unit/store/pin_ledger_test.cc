@@ -82,6 +82,20 @@ TEST(PinLedger, AnOwnersQuotaNamesTheOwnersPinsOnly) {
   EXPECT_TRUE(ledger.CheckFits(Pinned(1, "mine", "alice", 4), limits).ok());
 }
 
+TEST(PinLedger, ARefusalNamesNoOtherTenantsPins) {
+  PinLedger ledger(kNow);
+  ledger.Add(Pinned(1, "acme/secret", "acme/alice", 5));
+  ledger.Add(Pinned(2, "globex/own", "globex/carl", 1));
+  ledger.Add(Pinned(3, "plain", "bob", 1));
+  const PinLimits limits{0, 8 * kMiB, 100 * kMiB, 100 * kMiB};
+  for (const std::string name : {"globex/new", "new"}) {
+    const Status refused = ledger.CheckFits(Pinned(9, name, "x", 4), limits);
+    EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
+    EXPECT_THAT(refused.message(), AllOf(Not(HasSubstr("acme")), Not(HasSubstr("secret")),
+                                         HasSubstr(name == "new" ? "'plain'" : "'globex/own'")));
+  }
+}
+
 TEST(PinLedger, ManyPinsAreCountedNotListed) {
   PinLedger ledger(kNow);
   for (uint64_t i = 1; i <= 30; ++i) ledger.Add(Pinned(i, "c" + std::to_string(i), "alice", i));

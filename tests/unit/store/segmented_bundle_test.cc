@@ -40,7 +40,7 @@ class SegmentedBundleTest : public SegmentedFixture {
     RETURN_IF_ERROR(importer.Feed(std::as_bytes(std::span(bytes))));
     return importer.Finish();
   }
-  void ExpectBadHead(BundleHead head, std::string_view text) {
+  void ExpectBadHead(const BundleHead& head, std::string_view text) {
     const auto decoded = DecodeBundleHead(EncodeBundleHead(head));
     EXPECT_EQ(decoded.status().code(), StatusCode::kCorruption);
     EXPECT_NE(decoded.status().message().find(text), std::string::npos)

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <random>
@@ -20,6 +21,9 @@ namespace corpusd {
 inline constexpr uint32_t kTestSections = 4;
 inline constexpr uint64_t kTestBlockBytes = 64 * 1024;
 inline constexpr uint32_t kTestBlockTokens = 8;
+inline constexpr const char* kTestPartKind = "c32";
+inline constexpr uint64_t kTestPartBytes = 16 * 1024;
+inline constexpr uint32_t kTestPartSections = 2;
 
 // Payload bytes that depend on the digest alone, so that any copy can be checked.
 inline std::vector<std::byte> PayloadOf(const Digest& digest,
@@ -83,20 +87,42 @@ class StoreFixture : public ::testing::Test {
     record.root = corpus.root;
     record.kv_format = "bf16";
     record.block_bytes = kTestBlockBytes;
+    record.whole_blocks = chunk_blocks_ == 0 ? 0 : corpus.chain.size();
     record.identity = {{"schema", "1"}};
+    if (chunk_blocks_ > 0) {
+      record.parts = {{kTestPartKind, kTestPartBytes, kTestPartSections, chunk_blocks_, {}}};
+    }
     return store_->CreateCorpus(record, corpus.tokens);
   }
 
+  // What a corpus of so many blocks keeps the part of: its last chunk, until that has ended.
+  static std::vector<BlockRange> ChunkTail(uint64_t blocks, uint64_t chunk_blocks) {
+    const uint64_t first = blocks / chunk_blocks * chunk_blocks;
+    return first == blocks ? std::vector<BlockRange>{} : std::vector<BlockRange>{{first, blocks}};
+  }
+
   // Publishes blocks [record.chain.size(), end) of the corpus.
-  Result<CorpusRecord> PublishTo(const CorpusRecord& record, const TestCorpus& corpus, size_t end) {
-    std::vector<std::vector<std::byte>> payloads;
+  Result<CorpusRecord> PublishTo(CorpusRecord record, const TestCorpus& corpus, size_t end) {
+    std::vector<std::vector<std::byte>> payloads, parts;
     std::vector<BlockWrite> writes;
     for (size_t i = record.chain.size(); i < end; ++i) {
       payloads.push_back(PayloadOf(corpus.chain[i]));
+      parts.push_back(PayloadOf(PartDigest(corpus.chain[i], kTestPartKind), kTestPartBytes));
       const auto first = corpus.tokens.begin() + static_cast<ptrdiff_t>(i * kTestBlockTokens);
       writes.push_back({corpus.chain[i], {first, first + kTestBlockTokens}, {}, kTestSections});
     }
-    for (size_t i = 0; i < writes.size(); ++i) writes[i].payload = payloads[i];
+    for (size_t i = 0; i < writes.size(); ++i) {
+      writes[i].payload = payloads[i];
+      if (!record.parts.empty()) writes[i].parts = {parts[i]};
+    }
+    if (!record.parts.empty()) {
+      // Of older blocks no more than it has.
+      std::vector<BlockRange>& held = record.parts[0].held;
+      const uint64_t size = record.chain.size();
+      const uint64_t first = !held.empty() && held.back().end == size ? held.back().first : size;
+      held = ChunkTail(end, record.parts[0].blocks_max);
+      if (!held.empty()) held.back().first = std::max(held.back().first, first);
+    }
     return store_->Publish(record, writes);
   }
 
@@ -157,6 +183,8 @@ class StoreFixture : public ::testing::Test {
     return false;
   }
 
+  // Of new corpora: tokens see chunks of so many blocks on the layers of one part; 0: no parts.
+  uint64_t chunk_blocks_ = 0;
   std::string folder_;
   BlockStoreOptions options_;
   std::unique_ptr<BlockStore> store_;

@@ -1,0 +1,54 @@
+#include "daemon/rpc/admission.h"
+
+#include <string>
+
+#include "daemon/access/request_scope.h"
+#include "daemon/rpc/corpus_handler.h"
+
+namespace corpusd {
+namespace {
+
+// The job that a request is about; 0: none.
+uint64_t JobOf(const v1::Request& request) {
+  switch (request.body_case()) {
+    case v1::Request::kJob:
+      return request.job().id();
+    case v1::Request::kWatchJob:
+      return request.watch_job().id();
+    case v1::Request::kCancelJob:
+      return request.cancel_job().id();
+    default:
+      return 0;
+  }
+}
+
+// The request's field in the protocol: "remove".
+std::string RequestText(const v1::Request& request) {
+  const auto* const field =
+      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
+  return field == nullptr ? "an unknown request" : field->name();
+}
+
+}  // namespace
+
+Result<Principal> AdmitRequest(const Services& services, const Credentials& credentials,
+                               v1::Request* request) {
+  ASSIGN_OR_RETURN(Principal principal, services.access.Authenticate(credentials));
+  const auto table = services.access.table();
+  std::string what;
+  const bool admin = IsAdminRequest(*request, &what);
+  if (const Status admitted = ScopeRequest(principal, *table, request); !admitted.ok()) {
+    if (admitted.code() == StatusCode::kPermissionDenied) {
+      AuditDenied(PrincipalText(principal) + ", " + CredentialsText(credentials),
+                  RequestText(*request), admitted.message());
+    }
+    return admitted;
+  }
+  if (const uint64_t job = JobOf(*request); job != 0) {
+    RETURN_IF_ERROR(CheckMaySeeJob(services, principal, job));
+  }
+  if (admin && table->restricts()) AuditAdmin(principal, what);
+  return principal;
+}
+
+}  // namespace corpusd
