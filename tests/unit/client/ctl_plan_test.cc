@@ -196,6 +196,8 @@ class CtlPlan : public ::testing::Test {
         break;
       case v1::Request::kShow:
         response.mutable_corpus()->set_prefill_tokens_per_s(10);
+        response.mutable_corpus()->set_prefill_seconds(
+            1000);  // longer than the call: none is fixed
         break;
       case v1::Request::kRemove:
         response.mutable_empty();
