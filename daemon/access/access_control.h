@@ -38,8 +38,8 @@ class AccessControl {
 
   // kPermissionDenied, which has been logged. A token that is known goes before the peer; one that
   // is none of corpusd's, which some clients send always, counts for nothing beside a peer. Without
-  // a table tokens are not looked at, and over TCP everybody is a writer: whoever listens there
-  // says so.
+  // a table tokens are not looked at, and whoever connects over TCP may do what those on the socket
+  // may.
   Result<Principal> Authenticate(const Credentials& credentials) const;
   std::shared_ptr<const AccessTable> table() const;
 

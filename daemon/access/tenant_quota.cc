@@ -15,6 +15,10 @@ uint64_t TenantBytes(const BlockStore& store, std::string_view tenant) {
   uint64_t bytes = 0;
   for (const CorpusRecord& record : store.ListCorpora()) {
     if (TenantOf(record.name) != tenant) continue;
+    if (!record.parts.empty()) {  // of a hybrid model: what is shared of it is charged again
+      bytes += PinCharge(record);
+      continue;
+    }
     uint64_t blocks = record.whole_blocks - std::min(record.whole_blocks, record.chain.size());
     for (const Digest& digest : record.chain) blocks += seen.insert(digest).second ? 1 : 0;
     bytes += blocks * (record.block_bytes + kPinnedBlockOverheadBytes);

@@ -1,10 +1,10 @@
 #include "daemon/http/corpus_events.h"
-#include "daemon/access/reply_scope.h"
 
 #include <optional>
 #include <utility>
 
 #include "client/wire/object_json.h"
+#include "daemon/access/reply_scope.h"
 #include "daemon/http/api_error.h"
 #include "daemon/http/json_text.h"
 #include "daemon/http/perform.h"

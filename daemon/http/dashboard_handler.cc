@@ -3,6 +3,7 @@
 #include <string>
 
 #include "daemon/metrics/exposition.h"
+#include "daemon/rpc/admission.h"
 
 namespace corpusd {
 namespace {
@@ -36,7 +37,12 @@ Result<HttpResponse> HandleDashboard(HttpContext& /*context*/, const HttpRequest
   return NotFoundError("the dashboard has no '" + name + "'");
 }
 
-Result<HttpResponse> HandleMetrics(HttpContext& context, const HttpRequest& /*request*/) {
+Result<HttpResponse> HandleMetrics(HttpContext& context, const HttpRequest& request) {
+  // The figures are of all tenants.
+  v1::Request stats;
+  stats.mutable_stats();
+  RETURN_IF_ERROR(
+      AdmitRequest(context.services(), CredentialsOf(request.identity), &stats).status());
   HttpResponse response;
   response.content_type = kMetricsContentType;
   response.body = MetricsText(context.services());
