@@ -40,6 +40,9 @@ struct HttpResponse {
 // The X-Request-Id that the client gave, if it is fit for a log line; else "".
 std::string ClientsId(const HttpRequest& request);
 
+// Whether a response of this status may have a body, and so says how long it is.
+inline bool BodyAllowed(int status) { return status != 204 && status != 304; }
+
 bool EqualsIgnoringCase(std::string_view a, std::string_view b);
 
 // Reads the target of a request line into segments and query. kInvalidArgument for what is no path:

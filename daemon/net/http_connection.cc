@@ -332,8 +332,7 @@ asio::awaitable<bool> Connection::WriteWhole(const HttpResponse& response, const
   message.result(static_cast<unsigned>(response.status));
   message.version(head.version == 10 ? 10 : 11);
   FillHead(response, keep_alive, &message);
-  const bool bodiless = response.status == 204 || response.status == 304;
-  if (!bodiless) message.content_length(response.body.size());
+  if (BodyAllowed(response.status)) message.content_length(response.body.size());
   if (!head.head_only) message.body() = {response.body.data(), response.body.size()};
   http::response_serializer<http::span_body<const char>> serializer(message);
   Arm(options_.write_timeout);
