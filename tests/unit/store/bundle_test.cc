@@ -187,8 +187,7 @@ TEST_F(BundleTest, AnotherModelFormatOrSizeIsRefusedByField) {
   EXPECT_EQ(Import(bytes, "", shape).status.code(), StatusCode::kCorruption);
   std::string newer = bytes;
   newer[8] = 9;
-  EXPECT_THAT(ReadAll(newer).message(),
-              HasSubstr("version 9, this corpusd reads versions 1 to 3"));
+  EXPECT_THAT(ReadAll(newer).message(), HasSubstr("version 9, this corpusd reads versions 1 to 3"));
   EXPECT_TRUE(target_->ListCorpora().empty()) << "a refused bundle leaves nothing";
 }
 

@@ -97,10 +97,10 @@ TEST_F(SegmentedBundleTest, OtherDocumentsOverTheSameTokensAreAnotherCorpus) {
 TEST_F(SegmentedBundleTest, ItIsOfAVersionThatOlderOnesRefuse) {
   EXPECT_EQ(static_cast<uint8_t>(bytes_[8]), kSegmentedBundleVersion);
   std::string newer = bytes_;
-  newer[8] = 3;
+  newer[8] = 4;
   const Status refused = Import(newer, "b").status();
   EXPECT_EQ(refused.code(), StatusCode::kInvalidArgument);
-  EXPECT_NE(refused.message().find("version 3, this corpusd reads versions 1 and 2"),
+  EXPECT_NE(refused.message().find("version 4, this corpusd reads versions 1 to 3"),
             std::string::npos)
       << refused.ToString();
 }
