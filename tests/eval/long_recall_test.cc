@@ -84,8 +84,7 @@ class ReadingEngine final : public FakeEngine {
     return store_.CreateCorpus(record, tokens);
   }
 
-  Result<QuestionReport> Ask(const QuestionRequest& request,
-                             const std::function<bool(std::string_view)>& /*sink*/,
+  Result<QuestionReport> Ask(const QuestionRequest& request, const AnswerSink& /*sink*/,
                              std::stop_token /*stop*/) override {
     asked.push_back(request);
     ASSIGN_OR_RETURN(const CorpusRecord record, store_.GetCorpus(request.corpus));
