@@ -31,8 +31,7 @@ constexpr auto kNoThrow = asio::experimental::as_tuple(asio::use_awaitable);
 constexpr size_t kReadBytes = size_t{64} << 10;
 // Pieces of a stream that wait are written together, up to so much.
 constexpr size_t kWriteBytes = size_t{256} << 10;
-// After a refusal so much of what still comes is read and dropped, so that the client, which may be
-// sending, gets to read the refusal.
+// After a refusal so much of what still comes is dropped, so that a sending client reads it.
 constexpr milliseconds kLingerTime{1000};
 constexpr size_t kLingerBytes = size_t{4} << 20;
 
@@ -41,8 +40,7 @@ ApiError ReadError(const boost::system::error_code& error, size_t header_bytes_m
   if (error == http::error::header_limit) {
     api.status = 431;
     api.code = "headers_too_large";
-    api.message =
-        "the head of a request has at most " + std::to_string(header_bytes_max) + " bytes";
+    api.message = "a request's head has at most " + std::to_string(header_bytes_max) + " bytes";
   } else if (error == http::error::body_limit) {
     api.status = 413;
     api.code = "body_too_large";
@@ -130,12 +128,10 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
 
 void Connection::Spawn(asio::awaitable<void> loop) {
   asio::co_spawn(io_, std::move(loop), [self = shared_from_this()](std::exception_ptr failure) {
-    if (failure != nullptr) {
-      try {  // the root of the coroutine: out of memory, or a bug of a library
-        std::rethrow_exception(failure);
-      } catch (const std::exception& error) {
-        Log(LogLevel::kError, "http_connection_failed", {{"error", error.what()}});
-      }
+    try {  // the root of the coroutine: out of memory, or a bug of a library
+      if (failure != nullptr) std::rethrow_exception(failure);
+    } catch (const std::exception& error) {
+      Log(LogLevel::kError, "http_connection_failed", {{"error", error.what()}});
     }
     self->Close();
   });
