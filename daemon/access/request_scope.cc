@@ -121,8 +121,9 @@ Result<std::string> WholeName(const Principal& principal, const AccessTable& tab
     return principal.tenant.empty() ? std::string(name)
                                     : principal.tenant + "/" + std::string(name);
   }
-  if (principal.IsOperator() && !tenant.empty() && table.HasTenant(tenant))
+  if (principal.IsOperator() && !tenant.empty() && table.HasTenant(tenant)) {
     return std::string(name);
+  }
   return NotFoundError("corpus '" + std::string(name) + "' does not exist");
 }
 

@@ -4,6 +4,7 @@
 
 #include "daemon/access/request_scope.h"
 #include "daemon/rpc/corpus_handler.h"
+#include "daemon/rpc/corpus_message.h"
 
 namespace corpusd {
 namespace {
@@ -34,6 +35,10 @@ std::string RequestText(const v1::Request& request) {
 Result<Principal> AdmitRequest(const Services& services, const Credentials& credentials,
                                v1::Request* request) {
   ASSIGN_OR_RETURN(Principal principal, services.access.Authenticate(credentials));
+  // A name that no corpus can have is told from one that none has.
+  if (request->has_ingest_begin()) {
+    RETURN_IF_ERROR(CheckCorpusName(request->ingest_begin().name()));
+  }
   const auto table = services.access.table();
   std::string what;
   const bool admin = IsAdminRequest(*request, &what);

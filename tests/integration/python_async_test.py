@@ -103,7 +103,7 @@ class PythonAsyncTest(IntegrationTest):
             with self.assertRaises(corpusd.NotFoundError):
                 await client.get("nobody")
             with self.assertRaises(corpusd.DeadlineError):
-                await client.ask("a", "why?", max_tokens=7000, timeout=0.3)
+                await client.ask("a", "why?", max_tokens=6000, timeout=0.3)
             await self.until_idle(client)
             daemon.kill()
             with self.assertRaises(corpusd.UnreachableError):

@@ -192,7 +192,7 @@ TEST(CtlCli, AnErrorKnowsTheOutputModeThatWasAskedFor) {
 
 TEST(CtlCli, EveryVerbHasHelpWithAnExample) {
   const CommandWords words = DescribeCommands();
-  EXPECT_EQ(words.verbs.size(), 29u);
+  EXPECT_EQ(words.verbs.size(), 30u);
   for (const VerbWord& verb : words.verbs) {
     EXPECT_FALSE(verb.description.empty()) << verb.name;
     const ParseOutcome outcome = ParseCommandLine({verb.name, "--help"});

@@ -187,12 +187,12 @@ TEST_F(BlockStoreSpaceTest, ANewerSchemaIsRefused) {
         RocksDatabase::Open(folder_ + "/catalog", RocksDatabase::Use::kCatalog, FamilyNames());
     ASSERT_TRUE(catalog.ok()) << catalog.status().ToString();
     RocksBatch batch;
-    batch.Put(kMeta, "schema", "5");
+    batch.Put(kMeta, "schema", "6");
     ASSERT_TRUE((*catalog)->Write(batch, /*sync=*/true).ok());
   }
   const auto refused = BlockStore::Open(options_);
   EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
-  EXPECT_NE(refused.status().message().find("schema 5"), std::string::npos)
+  EXPECT_NE(refused.status().message().find("schema 6"), std::string::npos)
       << refused.status().message();
 }
 

@@ -23,6 +23,7 @@ class GatedSource : public BlockSource {
 
   void Add(const TestCorpus& corpus, uint64_t payload_bytes = kTestBlockBytes,
            uint32_t sections = kTestSections) {
+    const std::lock_guard lock(mutex_);
     for (size_t i = 0; i < corpus.chain.size(); ++i) {
       ChainEntry entry;
       entry.location = {1, static_cast<uint32_t>(i)};
