@@ -5,6 +5,7 @@
 #include "daemon/access/request_scope.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
+#include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
@@ -35,11 +36,16 @@ std::string RequestText(const v1::Request& request) {
 Result<Principal> AdmitRequest(const Services& services, const Credentials& credentials,
                                v1::Request* request) {
   ASSIGN_OR_RETURN(Principal principal, services.access.Authenticate(credentials));
+  const auto table = services.access.table();
   // A name that no corpus can have is told from one that none has.
   if (request->has_ingest_begin()) {
-    RETURN_IF_ERROR(CheckCorpusName(request->ingest_begin().name()));
+    const std::string& name = request->ingest_begin().name();
+    RETURN_IF_ERROR(CheckCorpusName(name));
+    if (!table->restricts() && !TenantOf(name).empty()) {
+      return InvalidArgumentError("corpus name '" + name +
+                                  "' begins with a tenant's, and the daemon has no tenants");
+    }
   }
-  const auto table = services.access.table();
   std::string what;
   const bool admin = IsAdminRequest(*request, &what);
   if (const Status admitted = ScopeRequest(principal, *table, request); !admitted.ok()) {
