@@ -38,8 +38,10 @@ Result<Principal> AdmitRequest(const Services& services, const Credentials& cred
   ASSIGN_OR_RETURN(Principal principal, services.access.Authenticate(credentials));
   const auto table = services.access.table();
   // A name that no corpus can have is told from one that none has.
-  if (request->has_ingest_begin()) {
-    const std::string& name = request->ingest_begin().name();
+  const bool names_one = request->has_import_begin() && !request->import_begin().name().empty();
+  if (request->has_ingest_begin() || names_one) {
+    const std::string& name =
+        names_one ? request->import_begin().name() : request->ingest_begin().name();
     RETURN_IF_ERROR(CheckCorpusName(name));
     if (!table->restricts() && !TenantOf(name).empty()) {
       return InvalidArgumentError("corpus name '" + name +

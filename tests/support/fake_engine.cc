@@ -245,7 +245,8 @@ Result<uint64_t> FakeEngine::Repair(std::string_view name) {
 Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format, const SegmentRule& /*rule*/,
                                         std::string_view tenant) const {
   CorpusShape shape;
-  shape.identity = {{"weights", model_.digest}, {"tenant", std::string(tenant)}};
+  shape.identity = {{"weights", model_.digest}};
+  if (!tenant.empty()) shape.identity.push_back({"tenant", std::string(tenant)});
   shape.root = ChainRoot(shape.identity);
   shape.kv_format = kv_format;
   shape.block_tokens = 8;

@@ -82,8 +82,9 @@ TEST_F(HttpAccessTest, RolesAndTenantsHoldAsOverTheSocket) {
   Make(tcp_address(), "docs", Bearer("corpusd_w"));
   Make(tcp_address(), "docs", Bearer("corpusd_g"));
   Make(unix_address(), "secret", "");  // acme's, by the peer
-  const Json ask = {
-      {"model", "x@docs"}, {"messages", {{{"role", "user"}, {"content", "q"}}}}, {"max_tokens", 2}};
+  const Json ask = {{"model", "fake@docs"},
+                    {"messages", {{{"role", "user"}, {"content", "q"}}}},
+                    {"max_tokens", 2}};
   const auto as = [&](const std::string& token, const std::string& method, const std::string& path,
                       const std::string& body = "") {
     return Over(tcp_address(), method, path, Bearer(token), body);
@@ -99,7 +100,7 @@ TEST_F(HttpAccessTest, RolesAndTenantsHoldAsOverTheSocket) {
     EXPECT_EQ(as(token, "DELETE", "/v1/corpora/secret").status, 404);
     EXPECT_EQ(as(token, "POST", "/v1/corpora/secret/evict").status, 404);
     Json other = ask;
-    for (const char* const model : {"x@secret", "x@acme/secret"}) {
+    for (const char* const model : {"fake@secret", "fake@acme/secret"}) {
       other["model"] = model;
       EXPECT_EQ(as(token, "POST", "/v1/chat/completions", other.dump()).status, 404) << model;
     }
@@ -110,7 +111,7 @@ TEST_F(HttpAccessTest, RolesAndTenantsHoldAsOverTheSocket) {
     EXPECT_THAT(all, Not(HasSubstr("secret")));
     EXPECT_THAT(all, Not(HasSubstr("globex")));
   }
-  EXPECT_EQ(as("corpusd_g", "DELETE", "/v1/corpora/docs").status, 204);
+  EXPECT_EQ(as("corpusd_g", "DELETE", "/v1/corpora/docs").status, 200);
   EXPECT_EQ(as("corpusd_w", "GET", "/v1/corpora/docs").status, 200) << "of the same name";
   // Over the Unix socket the kernel says who it is, whatever key a client makes up; a token of this
   // daemon's goes before it.
