@@ -192,8 +192,15 @@ function showCharts() {
 
 const STATE_CLASS = { ready: "good", failed: "bad", cancelled: "warn", evicted: "warn" };
 
+// One question at a time: a dialog's close event comes later than its end.
+let asked = Promise.resolve();
+
 async function confirm(title, text, yes, fields = []) {
   const dialog = $("confirm");
+  const before = asked;
+  let answered;
+  asked = new Promise((resolve) => { answered = resolve; });
+  await before;
   $("confirm-title").textContent = title;
   $("confirm-text").textContent = text;
   $("confirm-yes").textContent = yes;
@@ -201,7 +208,9 @@ async function confirm(title, text, yes, fields = []) {
   dialog.returnValue = "no";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  return dialog.returnValue === "yes";
+  const said = dialog.returnValue === "yes";
+  answered();
+  return said;
 }
 
 function choice(id, label, values) {
