@@ -14,6 +14,9 @@ namespace corpusd {
 
 namespace {
 
+// The owner of pins made by those whom no kernel names.
+constexpr const char* kNobody = "unknown";
+
 // Those of the process when it connected; none if the kernel does not say.
 std::vector<uint32_t> GroupsOf(int descriptor) {
   std::vector<gid_t> groups(64);
@@ -44,14 +47,14 @@ Peer PeerOf(int descriptor) {
 }
 
 std::string PeerText(const Peer& peer) {
-  if (!peer.known) return "unknown";
+  if (!peer.known) return kNobody;
   return "uid:" + std::to_string(peer.uid) + ",gid:" + std::to_string(peer.gid) +
          ",pid:" + std::to_string(peer.pid);
 }
 
 std::string OwnerName(const Peer& peer) {
   if (!peer.owner.empty()) return peer.owner;
-  if (!peer.known) return "unknown";
+  if (!peer.known) return kNobody;
   passwd entry{};
   passwd* found = nullptr;
   std::array<char, 4096> buffer;
@@ -72,6 +75,7 @@ Status CheckMayImport(const Peer& peer) {
 Status CheckMayChangePin(const CorpusRecord& record, const Peer& peer, int64_t now_ms) {
   if (!PinHolds(record, now_ms) || peer.admin || record.pin->owner.empty()) return OkStatus();
   if (peer.known && OwnerName(peer) == record.pin->owner) return OkStatus();
+  if (record.pin->owner == kNobody) return OkStatus();  // made over TCP: nobody could claim it
   const std::string why = record.pin->reason.empty() ? "" : " (" + record.pin->reason + ")";
   return Status(StatusCode::kPermissionDenied,
                 "corpus '" + record.name + "' is pinned by " + record.pin->owner + why + ": only " +

@@ -189,6 +189,18 @@ TEST_F(HttpCorporaTest, VerbsOnOneCorpus) {
   WaitFor("the end", [&] { return Get("c")["state"] == "cancelled"; });
 }
 
+TEST_F(HttpCorporaTest, APinMadeOverTcpCanBeEndedOverTcp) {
+  Start();
+  ASSERT_EQ(Create({{"name", "a"}, {"contents", "text"}}).status, 202);
+  WaitFor("the corpus",
+          [&] { return Parse(client_->Get("/v1/corpora/a").body)["state"] == "ready"; });
+  HttpClient anybody(tcp_address());
+  EXPECT_EQ(anybody.Send("POST", "/v1/corpora/a/pin", R"({"tier":"disk"})").status, 200);
+  EXPECT_FALSE(Parse(client_->Get("/v1/corpora/a").body)["pinned"].is_null());
+  EXPECT_EQ(anybody.Send("POST", "/v1/corpora/a/unpin", "").status, 200);
+  EXPECT_TRUE(Parse(client_->Get("/v1/corpora/a").body)["pinned"].is_null());
+}
+
 TEST_F(HttpCorporaTest, EventsGoOnWhereTheyWereLeft) {
   Start();
   controls_.HoldPrefill();
