@@ -83,8 +83,8 @@ class RestartTest(IntegrationTest):
             self.assertEqual(daemon.ctl("rm", name, "--yes").code, 0)
 
     def test_resume_recomputes_at_most_one_run(self):
-        daemon = self.daemon()
-        path = self.write("long.txt", prose(5, 450))
+        daemon = self.daemon(threads=1)
+        path = self.write("long.txt", prose(5, 1300))
         daemon.ctl("ingest", "a", path, "--detach")
         self.wait_for("the first durable run",
                       lambda: daemon.ctl("job", "1", "-o", "json").json()["done_tokens"] >= 512)
