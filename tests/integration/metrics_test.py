@@ -167,7 +167,8 @@ class MetricsTest(IntegrationTest):
         screen = b""
         read_until(b"\x1b[J")
         frame = screen.split(b"\x1b[H")[-1].split(b"\x1b[J")[0]
-        lines = [re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", line) for line in re.split(rb"\r*\n", frame)]
+        lines = [re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", line)
+                 for line in re.split(rb"\r*\n", frame)]
         self.assertLessEqual(len(lines), 6)
         self.assertLessEqual(max(len(line.decode()) for line in lines), 40, lines)
         os.write(leader, b"q")

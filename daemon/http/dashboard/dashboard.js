@@ -192,25 +192,19 @@ function showCharts() {
 
 const STATE_CLASS = { ready: "good", failed: "bad", cancelled: "warn", evicted: "warn" };
 
-// One question at a time: a dialog's close event comes later than its end.
-let asked = Promise.resolve();
-
+let asked = Promise.resolve();  // a dialog's close event comes later than its end
 async function confirm(title, text, yes, fields = []) {
   const dialog = $("confirm");
-  const before = asked;
-  let answered;
-  asked = new Promise((resolve) => { answered = resolve; });
-  await before;
+  await asked;
   $("confirm-title").textContent = title;
   $("confirm-text").textContent = text;
   $("confirm-yes").textContent = yes;
   $("confirm-fields").replaceChildren(...fields);
   dialog.returnValue = "no";
   dialog.showModal();
-  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  const said = dialog.returnValue === "yes";
-  answered();
-  return said;
+  asked = new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  await asked;
+  return dialog.returnValue === "yes";
 }
 
 function choice(id, label, values) {
