@@ -1,23 +1,15 @@
 #include "daemon/net/http_listener.h"
 
-#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <boost/asio.hpp>
-#include <boost/asio/experimental/as_tuple.hpp>
-#include <condition_variable>
-#include <exception>
-#include <future>
-#include <list>
-#include <map>
 #include <mutex>
-#include <optional>
-#include <thread>
 #include <utility>
 
-#include "daemon/log.h"
 #include "daemon/metrics/daemon_metrics.h"
+#include "daemon/net/io_thread.h"
+#include "daemon/net/open_connections.h"
 #include "daemon/net/socket_file.h"
 
 namespace corpusd {
@@ -25,11 +17,6 @@ namespace {
 
 namespace asio = boost::asio;
 using asio::ip::tcp;
-using UnixAcceptor = asio::local::stream_protocol::acceptor;
-
-constexpr auto kNoThrow = asio::experimental::as_tuple(asio::use_awaitable);
-// Accepting fails when descriptors run out; they come back as clients leave.
-constexpr std::chrono::milliseconds kAcceptRetry{100};
 
 class Listener : public HttpListener {
  public:
@@ -37,62 +24,48 @@ class Listener : public HttpListener {
       : options_(options), service_(service) {}
 
   ~Listener() override {
-    if (!thread_.joinable()) return;
+    if (!thread_.started()) return;
     Close(std::chrono::milliseconds::zero());
-    io_.stop();
-    thread_.join();
+    thread_.Stop();
   }
 
   Status Bind() {
     for (const HttpAddress& address : options_.addresses) {
       RETURN_IF_ERROR(address.unix_path.empty() ? BindTcp(address) : BindUnix(address));
     }
-    for (UnixAcceptor& acceptor : unix_acceptors_) Spawn(acceptor, AF_UNIX);
-    for (tcp::acceptor& acceptor : tcp_acceptors_) {
-      Spawn(acceptor, acceptor.local_endpoint().protocol().family());
-    }
-    thread_ = std::jthread([this] { RunIo(); });
-    pthread_setname_np(thread_.native_handle(), "http");
+    thread_.Start();
     return OkStatus();
   }
 
   std::vector<std::string> addresses() const override { return texts_; }
 
   void StopAccepting() override {
-    OnIoThread([this] {
-      boost::system::error_code ignored;
-      for (UnixAcceptor& acceptor : unix_acceptors_) acceptor.close(ignored);
-      for (tcp::acceptor& acceptor : tcp_acceptors_) acceptor.close(ignored);
-    });
+    thread_.StopAccepting();
     std::lock_guard lock(mutex_);
     files_.clear();
   }
 
   void CancelCalls(const Status& why) override {
-    OnIoThread(
-        [this, why] { ForEach([&](HttpConnection& connection) { connection.CancelCalls(why); }); });
+    thread_.Run([this, why] {
+      open_.ForEach([&](HttpConnection& connection) { connection.CancelCalls(why); });
+    });
   }
 
   void Close(std::chrono::milliseconds patience) override {
     StopAccepting();
-    OnIoThread(
-        [this] { ForEach([](HttpConnection& connection) { connection.CloseAfterFlush(); }); });
-    {
-      std::unique_lock lock(mutex_);
-      became_empty_.wait_for(lock, patience, [&] { return count_ == 0; });
-    }
-    OnIoThread([this] { ForEach([](HttpConnection& connection) { connection.Close(); }); });
+    thread_.Run([this] {
+      open_.ForEach([](HttpConnection& connection) { connection.CloseAfterFlush(); });
+    });
+    open_.WaitUntilNone(patience);
+    thread_.Run([this] { open_.ForEach([](HttpConnection& connection) { connection.Close(); }); });
   }
 
-  size_t connections() const override {
-    std::lock_guard lock(mutex_);
-    return count_;
-  }
+  size_t connections() const override { return open_.Count(); }
 
  private:
   Status BindUnix(const HttpAddress& address) {
     ASSIGN_OR_RETURN(SocketFile file, SocketFile::Listen(address.unix_path, options_.socket_mode));
-    unix_acceptors_.emplace_back(io_, asio::local::stream_protocol(), file.ReleaseDescriptor());
+    Accept(file.ReleaseDescriptor(), AF_UNIX);
     files_.push_back(std::move(file));
     texts_.push_back(HttpAddressText(address));
     return OkStatus();
@@ -101,107 +74,43 @@ class Listener : public HttpListener {
   Status BindTcp(HttpAddress address) {
     boost::system::error_code error;
     const auto host = asio::ip::make_address(address.host, error);
-    tcp::acceptor acceptor(io_);
+    tcp::acceptor acceptor(thread_.io());
     const tcp::endpoint endpoint(host, address.port);
     if (!error) acceptor.open(endpoint.protocol(), error);
     if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
     if (!error) acceptor.bind(endpoint, error);
     if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
     if (!error) address.port = acceptor.local_endpoint(error).port();
+    const int descriptor = error ? -1 : acceptor.release(error);
     if (error) {
       const std::string text = "cannot listen on " + HttpAddressText(address) + ": ";
       if (error != asio::error::address_in_use) return IoError(text + error.message());
       return AlreadyExistsError(text + "another program does; give another --http");
     }
-    tcp_acceptors_.push_back(std::move(acceptor));
+    Accept(descriptor, endpoint.protocol().family());
     texts_.push_back(HttpAddressText(address));
     return OkStatus();
   }
 
-  static void LogFailure(const std::exception_ptr& failure) {
-    if (failure == nullptr) return;
-    try {  // the root of a coroutine or of the thread
-      std::rethrow_exception(failure);
-    } catch (const std::exception& error) {
-      Log(LogLevel::kError, "http_failed", {{"error", error.what()}});
-    }
-  }
-
-  template <typename Acceptor>
-  void Spawn(Acceptor& acceptor, int family) {
-    asio::co_spawn(io_, AcceptLoop(acceptor, family),
-                   [](std::exception_ptr failure) { LogFailure(failure); });
-  }
-
-  void RunIo() {
-    for (;;) {
-      try {
-        io_.run();
-        return;
-      } catch (...) {
-        LogFailure(std::current_exception());
-      }
-    }
-  }
-
-  template <typename Function>
-  void OnIoThread(Function function) {
-    std::promise<void> done;
-    asio::post(io_, [&] {
-      function();
-      done.set_value();
-    });
-    done.get_future().wait();
-  }
-
-  // Closing removes a connection from the map.
-  template <typename Function>
-  void ForEach(Function function) {
-    const auto connections = connections_;
-    for (const auto& [id, connection] : connections) function(*connection);
-  }
-
-  template <typename Acceptor>
-  asio::awaitable<void> AcceptLoop(Acceptor& acceptor, int family) {
-    asio::steady_timer retry(io_);
-    while (acceptor.is_open()) {
-      auto [error, socket] = co_await acceptor.async_accept(kNoThrow);
-      if (error == asio::error::operation_aborted || !acceptor.is_open()) co_return;
-      if (error) {
-        Log(LogLevel::kWarn, "accept_failed", {{"error", error.message()}});
-        retry.expires_after(kAcceptRetry);
-        co_await retry.async_wait(kNoThrow);
-        continue;
-      }
-      boost::system::error_code released;
-      if constexpr (std::is_same_v<Acceptor, tcp::acceptor>) {
-        // Tokens are small and wanted at once.
-        socket.set_option(tcp::no_delay(true), released);
-      }
-      const int descriptor = socket.release(released);
-      if (!released) Admit(descriptor, family);
-    }
+  void Accept(int descriptor, int family) {
+    thread_.Accept(descriptor, family, [this, family](int client) { Admit(client, family); });
   }
 
   void Admit(int descriptor, int family) {
     // Those who are one too many get a word, as long as they are not a flood.
-    if (connections_.size() >= 2 * options_.connections_max) {
+    if (open_.size() >= 2 * options_.connections_max) {
       close(descriptor);
       return;
     }
-    const uint64_t id = next_id_++;
-    auto connection = HttpConnection::Make(io_, descriptor, family, options_.connection, service_,
-                                           [this, id] { Forget(id); });
-    const size_t open = connections_.size();
-    connections_.emplace(id, connection);
-    {
-      std::lock_guard lock(mutex_);
-      count_ = connections_.size();
-    }
+    const uint64_t id = open_.NewId();
+    auto connection = HttpConnection::Make(thread_.io(), descriptor, family, options_.connection,
+                                           service_, [this, id] { Forget(id); });
+    const size_t before = open_.size();
+    open_.Add(id, connection);
     service_.metrics().OnConnected("http");
-    if (open >= options_.connections_max) {
+    if (before >= options_.connections_max) {
       service_.metrics().OnRefusedConnection("http");
-      connection->Refuse(UnavailableError(std::to_string(open) +
+      connection->Refuse(UnavailableError(std::to_string(before) +
                                           " clients are connected, which is the limit; try again "
                                           "later or raise http_max_connections"));
     } else {
@@ -210,29 +119,16 @@ class Listener : public HttpListener {
   }
 
   void Forget(uint64_t id) {
-    if (connections_.erase(id) > 0) service_.metrics().OnDisconnected("http");
-    {
-      std::lock_guard lock(mutex_);
-      count_ = connections_.size();
-    }
-    became_empty_.notify_all();
+    if (open_.Forget(id)) service_.metrics().OnDisconnected("http");
   }
 
   const HttpListenerOptions options_;
   HttpService& service_;
-  asio::io_context io_{1};
-  asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
+  IoThread thread_{"http"};  // outlives what runs on it
+  std::mutex mutex_;
   std::vector<SocketFile> files_;  // guarded by mutex_ once the thread runs
-  std::list<UnixAcceptor> unix_acceptors_;
-  std::list<tcp::acceptor> tcp_acceptors_;
   std::vector<std::string> texts_;
-  uint64_t next_id_ = 1;
-  std::map<uint64_t, std::shared_ptr<HttpConnection>> connections_;  // on the I/O thread only
-
-  mutable std::mutex mutex_;
-  std::condition_variable became_empty_;
-  size_t count_ = 0;
-  std::jthread thread_;
+  OpenConnections<HttpConnection> open_;
 };
 
 }  // namespace

@@ -44,15 +44,7 @@ class AsyncPendingCall:
         except BaseException:
             self.cancel()
             raise
-        if isinstance(response, CorpusdError):
-            self.end()
-            raise type(response)(response.message, response.code)
-        error = protocol.error_in(response)
-        if error is not None or response.end_of_stream:
-            self.end()
-        if error is not None:
-            raise error
-        return response
+        return protocol.checked(response, self.end)
 
     def refusal(self) -> bool:
         return not self._responses.empty()

@@ -49,23 +49,11 @@ class PendingCall:
         except BaseException:  # Ctrl-C
             self.cancel()
             raise
-        return self._checked(response)
+        return protocol.checked(response, self.end)
 
     def refusal(self) -> bool:
         """Whether something has come already: while a corpus is sent, that it was refused."""
         return not self._responses.empty()
-
-    def _checked(self, response: Any) -> Any:
-        if isinstance(response, CorpusdError):
-            self.end()
-            # Many calls may share a broken connection: each raises an exception of its own.
-            raise type(response)(response.message, response.code)
-        error = protocol.error_in(response)
-        if error is not None or response.end_of_stream:
-            self.end()
-        if error is not None:
-            raise error
-        return response
 
     def send(self, request: Any) -> None:
         """Another message of the same call."""

@@ -119,6 +119,21 @@ def error_in(response: Any) -> CorpusdError | None:
     return error_of(response.error.code_text, response.error.message)
 
 
+def checked(response: Any, end: Callable[[], None]) -> Any:
+    """RETURNS what came for a call; calls `end` first if it is the last. Raises what the daemon, or
+    in place of a response the connection, reports."""
+    if isinstance(response, CorpusdError):
+        end()
+        # Many calls may share a broken connection: each raises an exception of its own.
+        raise type(response)(response.message, response.code)
+    error = error_in(response)
+    if error is not None or response.end_of_stream:
+        end()
+    if error is not None:
+        raise error
+    return response
+
+
 def default_socket_path() -> str:
     """$CORPUSD_SOCKET, else $XDG_RUNTIME_DIR/corpusd/corpusd.sock, else /run/corpusd/..."""
     path = os.environ.get("CORPUSD_SOCKET")
