@@ -326,7 +326,7 @@ TEST(CtlCommand, SeveralAnswersAreToldApart) {
   ScriptedDaemon daemon(TwoAnswers);
   EXPECT_EQ(RunCtl(With(daemon, {"ask", "filings", "Who?", "-n", "2"})).out,
             "--- answer 1 of 2\nDeloitte\n\n--- answer 2 of 2\nKPMG\n");
-  const v1::AskRequest& asked = daemon.requests().back().ask();
+  const v1::AskRequest asked = daemon.requests().back().ask();
   EXPECT_EQ(asked.n(), 2u);
   EXPECT_FALSE(asked.stream());
   EXPECT_FALSE(asked.logprobs());
