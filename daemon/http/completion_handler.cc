@@ -16,6 +16,11 @@ namespace {
 
 constexpr size_t kFingerprintDigits = 12;
 constexpr std::string_view kMaxTokens = "max_tokens";
+// In every refusal of a text that is longer than the model can see; the code by which clients of
+// the dialect know it, and the words by which others do.
+constexpr std::string_view kContext = "the model's context";
+constexpr const char* kTooLong = "context_length_exceeded";
+constexpr const char* kTooLongWords = "the prompt is too long: ";
 
 CompletionHead HeadOf(const Services& services, const CompletionRequest& request) {
   CompletionHead head;
@@ -67,7 +72,12 @@ class CompletionSink : public ResponseSink {
     std::string_view param = code == StatusCode::kNotFound ? corpus_field_ : "";
     // The engine knows how much room there is.
     if (std::string_view(error.message()).starts_with(kMaxTokens)) param = kMaxTokens;
-    const ApiError api = ToApiError({code, error.message()}, param);
+    ApiError api = ToApiError({code, error.message()}, param);
+    if (code == StatusCode::kInvalidArgument &&
+        error.message().find(kContext) != std::string::npos) {
+      api.code = kTooLong;
+      if (param != kMaxTokens) api.message = kTooLongWords + api.message;
+    }
     if (!begun_) {
       exchange_->Send(ErrorReply(api));
       return true;

@@ -30,6 +30,7 @@ WorkerPool& PoolOf(const Services& services, RoutePool pool) {
 HttpResponse Unauthorized(const Status& why) {
   ApiError error = ToApiError(why);
   error.status = 401;
+  error.type = ErrorType(error.status);
   error.code = "invalid_api_key";
   HttpResponse response = ErrorReply(error);
   response.headers.push_back({"WWW-Authenticate", "Bearer"});

@@ -67,6 +67,7 @@ TEST_F(HttpAccessTest, TcpTakesAToken) {
       EXPECT_EQ(refused.status, 401) << path << headers;
       EXPECT_EQ(refused.headers.at("www-authenticate"), "Bearer");
       EXPECT_EQ(Parse(refused.body)["error"]["code"], "invalid_api_key");
+      EXPECT_EQ(Parse(refused.body)["error"]["type"], "authentication_error");
       EXPECT_THAT(refused.body, Not(HasSubstr("corpusd_x")));
     }
   }
