@@ -223,6 +223,10 @@ class Engine {
     uint64_t device_bytes = 0;  // of the corpus, there now
   };
   virtual Result<DeviceWarming> WarmDevice(std::string_view name) = 0;
+  // Reads tokens and indexes of segmented corpora into memory, of those asked last first and as far
+  // as the memory for them goes, so that nobody waits for that later. A question that comes
+  // meanwhile waits for its own corpus alone. RETURNS how many. kCancelled if stopped.
+  virtual Result<uint64_t> LoadIndexes(const std::stop_token& /*stop*/) { return 0; }
   // What is kept of prompts without a corpus, and what that was good for.
   virtual PromptCacheUsage prompt_cache() const { return {}; }
 };

@@ -81,6 +81,9 @@ class LlamaEngine final : public Engine {
                               std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
+  Result<uint64_t> LoadIndexes(const std::stop_token& stop) override {
+    return segmented_ == nullptr ? Result<uint64_t>(0) : segmented_->LoadIndexes(stop);
+  }
   PromptCacheUsage prompt_cache() const override { return prompts_->usage(); }
 
  private:
