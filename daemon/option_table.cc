@@ -20,8 +20,10 @@ std::string OptionSpec::Variable() const {
   return variable;
 }
 
-const std::vector<OptionSpec>& OptionTable() {
-  static const std::vector<OptionSpec> kTable = {
+namespace {
+
+std::vector<OptionSpec> OptionsWithoutSection() {
+  return {
       {"data-dir", "DIR", "",
        "where corpora are kept, a daemon each. Default: $XDG_STATE_HOME/corpusd, else "
        "/var/lib/corpusd"},
@@ -62,6 +64,9 @@ const std::vector<OptionSpec>& OptionTable() {
       {"host-memory", "grow|touch", "grow",
        "grow: memory comes a little ahead of blocks; touch: all at the start, while serving"},
       {"inflight-bytes", "SIZE", "96MiB", "bytes on their way between tiers at any moment"},
+      {"prompt-cache-bytes", "SIZE", "256MiB",
+       "memory for prompts without a corpus, so that the next one like them computes less; 0: "
+       "none"},
       {"threads", "N", "0", "compute threads; 0: all cores"},
       {"log-level", "LEVEL", "info", "trace, debug, info, warn, error or off"},
       {"log-format", "text|json", "text", "lines for people or JSON lines"},
@@ -71,6 +76,11 @@ const std::vector<OptionSpec>& OptionTable() {
       {"max-connections", "N", "256", "clients at once; more are told to come again"},
       {"max-queries", "N", "8", "questions answered at once; more wait their turn"},
       {"grace", "TIME", "10s", "how long running questions may go on after SIGTERM"},
+  };
+}
+
+std::vector<OptionSpec> OptionsOfSections() {
+  return {
       {"pins-owner-bytes", "SIZE", "0",
        "disk that the pins of one user may promise; 0: no limit but the total", "pins"},
       {"pins-total-bytes", "SIZE", "0",
@@ -80,6 +90,17 @@ const std::vector<OptionSpec>& OptionTable() {
       {"scrub-rate", "SIZE", "50MiB/s", "what a scrub may read from disk, such as 50MiB/s",
        "scrub"},
   };
+}
+
+}  // namespace
+
+const std::vector<OptionSpec>& OptionTable() {
+  static const std::vector<OptionSpec> kTable = [] {
+    std::vector<OptionSpec> table = OptionsWithoutSection();
+    const std::vector<OptionSpec> others = OptionsOfSections();
+    table.insert(table.end(), others.begin(), others.end());
+    return table;
+  }();
   return kTable;
 }
 

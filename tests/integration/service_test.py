@@ -94,6 +94,25 @@ class ServiceTest(IntegrationTest):
             return file.read()
 
 
+class ConfigCheckTest(IntegrationTest):
+    def check(self, text):
+        path = self.write("corpusd.toml", text)
+        return subprocess.run([os.path.join(BUILD, "bin", "corpusd"), "config", "check",
+                               "--config", path], capture_output=True, text=True, check=False)
+
+    def test_all_that_is_wrong_is_said_with_its_line(self):
+        access = self.write("access.toml", '[users]\nroot = "king"\n')
+        run = self.check(f'threads = "many"\naccess = "{access}"\nmodel = "/nonexistent"\n')
+        self.assertEqual(run.returncode, 2)
+        self.assertIn(f'access = "{access}"  # file ', run.stdout)
+        for problem in ("line 1)", "'users.root' in line 2 of", "model = '/nonexistent'"):
+            self.assertIn(problem, run.stderr)
+        self.assertEqual(len(run.stderr.splitlines()), 3)
+        run = self.check("threads = 2\n")
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertRegex(run.stdout, r'(?m)^threads = "2"  # file .*, line 1$')
+
+
 class PackagingTest(unittest.TestCase):
     def test_manual_pages_name_every_verb_and_option(self):
         help_text = subprocess.run([os.path.join(BUILD, "bin", "corpusctl"), "--help"],

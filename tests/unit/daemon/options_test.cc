@@ -5,9 +5,13 @@
 
 #include <fstream>
 
+#include "daemon/config_check.h"
+
 namespace corpusd {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 struct World {
@@ -110,6 +114,46 @@ TEST(Options, CheckConfigPrintsTomlThatReadsBack) {
   const auto back = World().Load({"--config", WriteToml(printed->output)});
   ASSERT_TRUE(back.ok()) << back.status().ToString();
   EXPECT_EQ(back->options.model_path, "a \"b\" \\c");
+}
+
+TEST(Options, CheckConfigTellsAllThatIsWrongWithItsLine) {
+  const std::string file = WriteToml(
+      "model = \"m\"\nthreads = \"many\"\nhots_bytes = \"1GiB\"\n\n[pins]\nowner_bytes = \"x\"\n");
+  for (const std::vector<std::string>& check :
+       {std::vector<std::string>{"--check-config"}, std::vector<std::string>{"config", "check"}}) {
+    std::vector<std::string> arguments = check;
+    arguments.insert(arguments.end(), {"--config", file, "--grace", "soon"});
+    const auto checked = World{{{"CORPUSD_DATADIR", "/x"}}}.Load(arguments);
+    ASSERT_TRUE(checked.ok()) << checked.status().ToString();
+    EXPECT_EQ(checked->action, CommandLine::Action::kCheckConfig);
+    EXPECT_THAT(checked->problems,
+                ElementsAre(HasSubstr("CORPUSD_DATADIR"), HasSubstr("'hots_bytes' in line 3 of"),
+                            AllOf(HasSubstr("threads = 'many'"), HasSubstr(", line 2)")),
+                            HasSubstr("flag --grace"),
+                            AllOf(HasSubstr("pins.owner_bytes"), HasSubstr(", line 6)"))));
+    EXPECT_THAT(checked->output, HasSubstr("model = \"m\"  # file " + file + ", line 1\n"));
+  }
+  EXPECT_TRUE(World().Load({"config", "check"})->problems.empty());
+  EXPECT_FALSE(World().Load({"config"}).ok());
+  EXPECT_FALSE(World().Load({"config", "check", "more"}).ok());
+}
+
+TEST(Options, FilesThatAreNamedMustBeThere) {
+  Options options;
+  options.disk_bytes = uint64_t{1} << 30;
+  options.disk_high_percent = 95;
+  EXPECT_TRUE(CheckNamedFiles(options).empty());
+  options.model_path = "/nonexistent.gguf";
+  options.http_source_roots = {"/", "/nonexistent"};
+  options.access_path = WriteToml(
+      "others = \"king\"\n[users]\nnobody-of-this-name = \"reader\"\n"
+      "\"uid:1\" = \"reader:acme\"\n[tenants]\nglobex = \"2GiB\"\n");
+  EXPECT_THAT(CheckNamedFiles(options),
+              ElementsAre(HasSubstr("model = '/nonexistent.gguf'"), HasSubstr("'/nonexistent'"),
+                          HasSubstr("'others' in line 1 of"),
+                          AllOf(HasSubstr("in line 3 of"), HasSubstr("is no user here")),
+                          AllOf(HasSubstr("in line 4 of"), HasSubstr("tenant 'acme'")),
+                          HasSubstr("promised")));
 }
 
 TEST(Options, PinQuotasComeFromTheirTableVariableOrFlag) {
