@@ -34,7 +34,8 @@ std::vector<OptionSpec> OptionsWithoutSection() {
       {"access", "FILE.toml", "",
        "roles and tenants of users, groups and tokens; read again at SIGHUP. Default: all may all"},
       {"http", "ADDRESS,..|off", "off",
-       "where HTTP is spoken: 127.0.0.1:8040, unix:PATH, or several with commas between"},
+       "where HTTP is spoken: 127.0.0.1:8040, unix:PATH, fd:NAME (handed over); several with "
+       "commas"},
       {"http-max-body-bytes", "SIZE", "16MiB", "of a corpus sent in one request; others: 4MiB"},
       {"http-max-connections", "N", "256", "HTTP clients at once; more are told to come again"},
       {"http-header-timeout", "TIME", "10s", "for the head of a request, from its first byte"},

@@ -191,16 +191,17 @@ TEST(Options, SampleConfigurationIsUpToDate) {
 
 TEST(Options, HttpListensOnLoopbackAndUnixSockets) {
   const auto loaded =
-      World().Load({"--model", "m", "--http", "127.0.0.1:8040,unix:/run/h,[::1]:0,localhost:1",
+      World().Load({"--model", "m", "--http", "127.0.0.1:8040,unix:/run/h,[::1]:0,localhost:1,fd:h",
                     "--http-source-roots", "/srv/a,/srv/b"});
   ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
   std::string texts;
   for (const HttpAddress& address : loaded->options.http) texts += HttpAddressText(address) + " ";
-  EXPECT_EQ(texts, "127.0.0.1:8040 unix:/run/h [::1]:0 127.0.0.1:1 ");
+  EXPECT_EQ(texts, "127.0.0.1:8040 unix:/run/h [::1]:0 127.0.0.1:1 fd:h ");
   EXPECT_EQ(loaded->options.http_source_roots.size(), 2u);
   EXPECT_TRUE(World().Load({"--model", "m"})->options.http.empty());
-  for (const char* wrong : {"0.0.0.0:80", "10.0.0.1:80", "example.org:80", "[::]:80", "unix:", "",
-                            "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:80,", "off,127.0.0.1:80"}) {
+  for (const char* wrong :
+       {"0.0.0.0:80", "10.0.0.1:80", "example.org:80", "[::]:80", "unix:", "fd:", "", "127.0.0.1",
+        "127.0.0.1:65536", "127.0.0.1:80,", "off,127.0.0.1:80"}) {
     EXPECT_FALSE(World().Load({"--model", "m", "--http", wrong}).ok()) << wrong;
   }
   EXPECT_FALSE(World().Load({"--model", "m", "--http-source-roots", "srv"}).ok());
