@@ -21,6 +21,8 @@ constexpr uint64_t kQueriesCeiling = 1024;
 constexpr uint64_t kThreadsCeiling = 4096;
 // Below, a scrub of a corpus of 1 GB would take over a day.
 constexpr uint64_t kScrubRateFloor = uint64_t{16} << 10;
+constexpr double kPriceCeiling = 1e9;
+constexpr uint64_t kRagTokensCeiling = uint64_t{1} << 24;
 // A misspelt variable is this near to a real one; farther ones belong to other programs.
 constexpr size_t kMisspeltDistance = 2;
 
@@ -129,13 +131,17 @@ class ValueReader {
   }
 
   double Positive(const std::string& key) {
-    const std::string& text = Text(key);
-    double number = 0;
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || !(number > 0)) {
-      Refuse(key, "must be a number above 0");
+    const std::optional<double> number = Decimal(key);
+    if (!number || !(*number > 0)) Refuse(key, "must be a number above 0");
+    return number.value_or(0);
+  }
+
+  double Price(const std::string& key) {
+    const std::optional<double> number = Decimal(key);
+    if (!number || !(*number >= 0 && *number <= kPriceCeiling)) {
+      Refuse(key, "must be a price from 0 on");
     }
-    return number;
+    return number.value_or(0);
   }
 
   uint64_t Bytes(const std::string& key, uint64_t low, uint64_t high) {
@@ -181,6 +187,14 @@ class ValueReader {
   }
 
  private:
+  std::optional<double> Decimal(const std::string& key) {
+    const std::string& text = Text(key);
+    double number = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) return std::nullopt;
+    return number;
+  }
+
   const OptionValues& values_;
   Problems& problems_;
   std::set<std::string> refused_;  // keys
@@ -299,6 +313,11 @@ Options BuildOptions(const OptionValues& values, Problems* problems) {
   options.grace = std::chrono::milliseconds(reader.Milliseconds("grace"));
   options.pins_owner_bytes = reader.Bytes("pins.owner_bytes", 0, UINT64_MAX);
   options.pins_total_bytes = reader.Bytes("pins.total_bytes", 0, UINT64_MAX);
+  options.price_currency = reader.Text("prices.currency");
+  options.price_cpu_hour = reader.Price("prices.cpu_hour");
+  options.price_gpu_hour = reader.Price("prices.gpu_hour");
+  options.price_gb_month = reader.Price("prices.gb_month");
+  options.rag_tokens = reader.Number("prices.rag_tokens", 1, kRagTokensCeiling);
   options.scrub_interval_ms =
       reader.Text("scrub.interval") == "off" ? 0 : reader.Milliseconds("scrub.interval");
   options.scrub_bytes_per_s = reader.BytesPerSecond("scrub.rate", kScrubRateFloor);

@@ -66,8 +66,13 @@ struct Options {
   unsigned connections_max = 0;
   unsigned queries_max = 0;
   std::chrono::milliseconds grace{0};
-  uint64_t pins_owner_bytes = 0;   // 0: no limit
-  uint64_t pins_total_bytes = 0;   // 0: nine tenths of disk_bytes
+  uint64_t pins_owner_bytes = 0;  // 0: no limit
+  uint64_t pins_total_bytes = 0;  // 0: nine tenths of disk_bytes
+  std::string price_currency;
+  double price_cpu_hour = 0;  // of one thread; 0: not priced, as the next two
+  double price_gpu_hour = 0;
+  double price_gb_month = 0;
+  uint64_t rag_tokens = 0;         // what a question with retrieved text is reckoned with
   int64_t scrub_interval_ms = 0;   // 0: no scrub by the clock
   uint64_t scrub_bytes_per_s = 0;  // 0: as fast as the disk
 };

@@ -183,7 +183,7 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call, std::
     report->total_ms += waited.count();
   }
   LogQuery(call->label(), request.name(), report, waited.count());
-  services.metrics.OnQuestion(report);
+  services.metrics.OnQuestion(request.name(), report);
   if (!report.ok()) {
     // Blocks may have gone while it was being answered: that is what is wrong then.
     const Status there = CheckNotEvicted(services, question->corpus);

@@ -156,6 +156,21 @@ TEST(Options, FilesThatAreNamedMustBeThere) {
                           HasSubstr("promised")));
 }
 
+TEST(Options, PricesAreNumbersFromNothingOn) {
+  auto loaded = World().Load({"--model", "m"});
+  EXPECT_EQ(loaded->options.price_cpu_hour, 0);
+  EXPECT_EQ(loaded->options.price_currency, "USD");
+  EXPECT_EQ(loaded->options.rag_tokens, 1024u);
+  loaded = World().Load({"--model", "m", "--prices-gpu-hour", "2.49", "--config",
+                         WriteToml("[prices]\ncpu_hour = \"0.03\"\n")});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  EXPECT_EQ(loaded->options.price_gpu_hour, 2.49);
+  EXPECT_EQ(loaded->options.price_cpu_hour, 0.03);
+  for (const char* wrong : {"-1", "nan", "inf", "free", "1 USD", ""}) {
+    EXPECT_FALSE(World().Load({"--model", "m", "--prices-gb-month", wrong}).ok()) << wrong;
+  }
+}
+
 TEST(Options, PinQuotasComeFromTheirTableVariableOrFlag) {
   const std::string file = WriteToml("[pins]\nowner_bytes = \"1GiB\"\ntotal_bytes = \"2GiB\"\n");
   World world{{{"CORPUSD_PINS_TOTAL_BYTES", "3GiB"}}};
