@@ -10,6 +10,7 @@
 
 #include "client/ctl/commands.h"
 #include "client/ctl/corpus_plan.h"
+#include "client/ctl/cost_text.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
 #include "client/ctl/source_gathering.h"
@@ -150,6 +151,7 @@ Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
           {"cold_tokens", plan.cold_tokens},
           {"break_even_questions",
            plan.break_even_questions == 0 ? Json(nullptr) : Json(plan.break_even_questions)},
+          {"cost", CostToJson(CostOfPlan(plan, answers.plan))},
           {"skipped", SkippedToJson(skipped)}};
 }
 
@@ -201,6 +203,7 @@ void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const Plan
                                         " on, against prefilling " + FormatCount(plan.cold_tokens) +
                                         " tokens for each");
   }
+  AddCostFields(CostOfPlan(plan, reply), &fields);
   PrintFields(context.console.out, fields, StyleOf(context));
   context.console.out << '\n';
   PrintFormats(context, plan, answers);

@@ -72,6 +72,10 @@ v1::PlanReply Reply() {
     reply.add_formats()->set_name(name);
     reply.mutable_formats()->rbegin()->set_block_bytes(bytes);
   }
+  reply.mutable_economics()->set_currency("USD");
+  reply.mutable_economics()->set_compute("2 CPU threads");
+  reply.mutable_economics()->set_compute_hour_price(0.36);
+  reply.mutable_economics()->set_rag_tokens(206);
   return reply;
 }
 
@@ -228,6 +232,8 @@ TEST_F(CtlPlan, SaysWhatItWouldTake) {
   EXPECT_THAT(run.out, HasSubstr("about 270 (tokenized by the daemon)"));
   EXPECT_THAT(run.out, HasSubstr("about 10s at 27 tok/s, measured on docs"));
   EXPECT_THAT(run.out, HasSubstr("from question 2 on, against prefilling 270 tokens"));
+  EXPECT_THAT(run.out, HasSubstr("10s of 2 CPU threads, 0.0010 USD"));
+  EXPECT_THAT(run.out, HasSubstr("from question 2 on against retrieving 206 tokens for each"));
   EXPECT_THAT(run.out, HasSubstr("cq4 (default)    780 B  none    none  yes"));
   EXPECT_THAT(run.err, HasSubstr("skipped 1 binary file"));
   EXPECT_EQ(daemon_.requests().front().plan().sample(), std::string(1000, 'a'));
@@ -241,6 +247,8 @@ TEST_F(CtlPlan, ObjectsAndNames) {
   EXPECT_EQ(plan["formats"][0]["keep_all_bytes"], 3000);
   EXPECT_EQ(plan["formats"][0]["fits"]["disk"], "no");
   EXPECT_TRUE(plan["prefill"].is_null());
+  EXPECT_TRUE(plan["cost"]["break_even_questions"]["rag"].is_null());
+  EXPECT_EQ(plan["cost"]["rag"]["tokens"], 206);
   EXPECT_EQ(plan["skipped"]["counts"]["binary"], 1);
   EXPECT_EQ(Run({"-o", "name", "-q"}).out, "270\n");
 }

@@ -78,6 +78,23 @@ TEST_F(HttpAccessTest, TcpTakesAToken) {
       200);
 }
 
+TEST_F(HttpAccessTest, PromptsWithoutACorpusAreTheirTenants) {
+  StartWithTable();
+  const auto tenant_of = [&](const std::string& address, const std::string& headers) {
+    const std::string body =
+        R"({"messages": [{"role": "user", "content": "q"}], "tenant": "acme"})";
+    EXPECT_EQ(Over(address, "POST", "/v1/chat/completions", headers, body).status, 200);
+    return controls_.last_question.tenant;
+  };
+  EXPECT_EQ(tenant_of(tcp_address(), Bearer("corpusd_g")), "globex");
+  EXPECT_EQ(tenant_of(tcp_address(), Bearer("corpusd_r")), "");
+  EXPECT_EQ(tenant_of(unix_address(), ""), "acme");
+  v1::AskRequest ask;
+  ask.set_question("q");
+  ASSERT_TRUE(Connect()->Ask(ask, nullptr).ok());
+  EXPECT_EQ(controls_.last_question.tenant, "acme");
+}
+
 TEST_F(HttpAccessTest, RolesAndTenantsHoldAsOverTheSocket) {
   StartWithTable();
   Make(tcp_address(), "docs", Bearer("corpusd_w"));
