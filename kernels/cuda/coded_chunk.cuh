@@ -10,7 +10,7 @@
 
 namespace corpusd::cuda {
 
-constexpr int kCodedWarps = kGroups;  // a warp has a group of 16 tokens of every page
+constexpr int kCodedWarps = 8;
 constexpr int kCodedThreads = kCodedWarps * 32;
 // Of shared memory, when two blocks share a multiprocessor of 228 KB.
 constexpr int kCodedSharedBytes = 113 * 1024;
@@ -46,19 +46,26 @@ struct CodedFixed {
   float inverse_units[kHeads];      // of the terms
   float maxima[kCodedWarps][kHeads], sums[kCodedWarps][kHeads];
   float norms[kCodedWarps];
-  LevelTable<Bits> table;
+  // Twice, for even and odd lanes: what differs between lanes stays out of the uniform registers,
+  // from which every look-up would copy it.
+  LevelTable<Bits> table[2];
   CodedPage pages[2][kChunk];  // of this chunk and the next, in turns
+  LongPart part;
 };
+
+// Groups of 16 tokens that a warp takes of a page: as many as its registers hold. So many teams of
+// warps share the pages of a chunk.
+constexpr int GroupsOfWarp(int bits, int dim) { return bits == 8 ? 1 : 2; }
 
 template <int Bits, int Dim>
 struct CodedShared : CodedFixed<Bits, Dim> {
   using Tile = CodedTile<Bits, Dim>;
-  // Of a warp and page: the codes of a group of keys or values, and their scales.
-  static constexpr int kSlotBytes = Tile::kGroupBytes + 16;
+  // Of a warp and page: the codes of its groups of keys or values, and their scales.
+  static constexpr int kSlotBytes = GroupsOfWarp(Bits, Dim) * (Tile::kGroupBytes + 16);
   static constexpr int kRoom = (kCodedSharedBytes - int{sizeof(CodedFixed<Bits, Dim>)}) /
                                (2 * kCodedWarps * kSlotBytes);
-  static constexpr int kStages = kRoom < 4 ? kRoom : 4;
-  static_assert(kStages >= 1);
+  static constexpr int kStages = kRoom < 2 ? 1 : kRoom < 4 ? 2 : 4;  // a divisor of a chunk
+  static_assert(kRoom >= 1);
   alignas(16) uint8_t keys[kStages][kCodedWarps][kSlotBytes];
   alignas(16) uint8_t values[kStages][kCodedWarps][kSlotBytes];
 };
@@ -98,7 +105,7 @@ __device__ void BeginQueries(CodedFixed<Bits, Dim>* shared, const float* q, int 
   }
   auto* turned = &shared->turned[0][0];  // rows of heads that are not there stay zero
   for (int i = threadIdx.x; i < int{sizeof(shared->turned) / 4}; i += kCodedThreads) turned[i] = 0;
-  if (threadIdx.x == 0) shared->table = MakeLevelTable<Bits>();
+  if (threadIdx.x < 2) shared->table[threadIdx.x] = MakeLevelTable<Bits>();
   const float* means = basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim);
   if (threadIdx.x < Dim) shared->mean_coordinates[threadIdx.x] = __ldg(means + threadIdx.x);
   const int j = threadIdx.x % Dim, team = threadIdx.x / Dim;
@@ -200,18 +207,20 @@ __device__ __forceinline__ void SplitBytes(uint32_t a, uint32_t b, uint32_t c, u
 // sum. by_means: their product with the block's means, in the lane that `keeps` it.
 template <int Bits, int Dim>
 __device__ __forceinline__ void PutTerms(CodedFixed<Bits, Dim>* shared, const float2 (&x)[4],
-                                         const float2 (&means)[4], float by_means, bool keeps,
-                                         int page, int pair) {
+                                         float by_means, bool keeps, int page, int pair,
+                                         int lane) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: sums with it are rounded to integers
   constexpr uint32_t kBits = 0x4B400000u;
-  const int lane = threadIdx.x % 32, g = lane / 4;
+  const int g = lane / 4, t = lane % 4;
   const float inverse = shared->inverse_units[g];
   uint32_t u[4][2];
   float sum = 0;
   uint32_t total = -8 * (kBits + 128);
 #pragma unroll
   for (int n = 0; n < 4; ++n) {
-    sum = fmaf(x[n].x, means[n].x, fmaf(x[n].y, means[n].y, sum));
+    const auto mean =
+        *reinterpret_cast<const float2*>(&shared->mean_coordinates[32 * pair + 8 * n + 2 * t]);
+    sum = fmaf(x[n].x, mean.x, fmaf(x[n].y, mean.y, sum));
     u[n][0] = __float_as_uint(fmaf(x[n].x, inverse, kRound + 128));
     u[n][1] = __float_as_uint(fmaf(x[n].y, inverse, kRound + 128));
     total += u[n][0] + u[n][1];
@@ -235,42 +244,34 @@ __device__ __forceinline__ void PutTerms(CodedFixed<Bits, Dim>* shared, const fl
   }
 }
 
-// The turned queries times the basis: a warp has 32 columns and a share of the pages.
+// The turned queries times the basis: a warp has 32 columns and a share of the pages, two at a time.
 template <int Bits, int Dim>
 __device__ void ProjectChunk(CodedFixed<Bits, Dim>* shared) {
   constexpr int kPairs = Dim / 32, kTiles = kPairs / 2;  // tiles of 16 rows: two pages
   static_assert(kChunkRows / 16 * kPairs == kTiles * kCodedWarps);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
-  const int pair = warp % kPairs, first = warp / kPairs * kTiles;
-  float c[kTiles][4][4] = {};
+  // Opaque, so that nothing of this is kept in registers from one chunk to the next.
+  const int thread = ptx::Opaque(threadIdx.x), lane = thread % 32, t = lane % 4;
+  const int warp = thread / 32, pair = warp % kPairs;
 #pragma unroll 1
-  for (int k = 0; k < Dim / 16; ++k) {
-    const uint4 x = shared->basis[k][2 * pair][lane], y = shared->basis[k][2 * pair + 1][lane];
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
+  for (int m = warp / kPairs * kTiles; m < (warp / kPairs + 1) * kTiles; ++m) {
+    float c[4][4] = {};
+#pragma unroll 4
+    for (int k = 0; k < Dim / 16; ++k) {
+      const uint4 x = shared->basis[k][2 * pair][lane], y = shared->basis[k][2 * pair + 1][lane];
       uint32_t a[4];
-      ptx::LoadMatrices(a, ptx::SharedAddress(&shared->turned[16 * (first + m) + lane % 16]
-                                                             [8 * k + lane / 16 * 4]));
-      ptx::MmaM16N8K16(c[m][0], a, x.x, x.y);
-      ptx::MmaM16N8K16(c[m][1], a, x.z, x.w);
-      ptx::MmaM16N8K16(c[m][2], a, y.x, y.y);
-      ptx::MmaM16N8K16(c[m][3], a, y.z, y.w);
+      ptx::LoadMatrices(a, ptx::SharedAddress(
+                               &shared->turned[16 * m + lane % 16][8 * k + lane / 16 * 4]));
+      ptx::MmaM16N8K16(c[0], a, x.x, x.y);
+      ptx::MmaM16N8K16(c[1], a, x.z, x.w);
+      ptx::MmaM16N8K16(c[2], a, y.x, y.y);
+      ptx::MmaM16N8K16(c[3], a, y.z, y.w);
     }
-  }
-  float2 means[4];
-#pragma unroll
-  for (int n = 0; n < 4; ++n) {
-    means[n] =
-        *reinterpret_cast<const float2*>(&shared->mean_coordinates[32 * pair + 8 * n + 2 * t]);
-  }
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-    // All rows times the means of all pages: of page 2 (first + m) + i is what is kept.
+    // All rows times the means of all pages: of page 2 m + i is what is kept.
     float product[4] = {};
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       const uint32_t* b = &shared->key_means[lane / 4][16 * pair + 8 * k + t];
-      const auto &x = c[m][2 * k], &y = c[m][2 * k + 1];
+      const auto &x = c[2 * k], &y = c[2 * k + 1];
       const uint32_t a[4] = {PackHalves(x[0], x[1]), PackHalves(x[2], x[3]),
                              PackHalves(y[0], y[1]), PackHalves(y[2], y[3])};
       ptx::MmaM16N8K16(product, a, b[0], b[4]);
@@ -279,9 +280,8 @@ __device__ void ProjectChunk(CodedFixed<Bits, Dim>* shared) {
     for (int i = 0; i < 2; ++i) {
       float2 x[4];
 #pragma unroll
-      for (int n = 0; n < 4; ++n) x[n] = make_float2(c[m][n][2 * i], c[m][n][2 * i + 1]);
-      PutTerms<Bits, Dim>(shared, x, means, product[3 * i], t == first + m, 2 * (first + m) + i,
-                          pair);
+      for (int n = 0; n < 4; ++n) x[n] = make_float2(c[n][2 * i], c[n][2 * i + 1]);
+      PutTerms<Bits, Dim>(shared, x, product[3 * i], t == m, 2 * m + i, pair, lane);
     }
   }
   __syncthreads();

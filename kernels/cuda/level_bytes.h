@@ -30,7 +30,7 @@ CORPUSD_HOST_DEVICE uint32_t PermuteSignedBytes(uint32_t low, uint32_t high, uin
 #endif
 }
 
-// Magnitudes of the levels of 4-bit codes First .. First + 3: their top bits are clear.
+// Magnitudes of the levels of 4-bit codes first .. first + 3: their top bits are clear.
 constexpr uint32_t MagnitudeBytes(uint32_t first) {
   uint32_t bytes = 0;
   for (uint32_t i = 0; i < 4; ++i) {
@@ -46,34 +46,33 @@ constexpr uint32_t MagnitudeBytes(uint32_t first) {
 // put the constants into new registers at every use.
 template <int Bits>
 struct LevelTable {
-  uint32_t words[4];
+  uint32_t words[2];
 };
 template <int Bits>
 CORPUSD_HOST_DEVICE constexpr LevelTable<Bits> MakeLevelTable() {
   if constexpr (Bits == 4) {
-    constexpr LevelTable<Bits> kTable = {{detail::MagnitudeBytes(0), detail::MagnitudeBytes(4),
-                                          detail::MagnitudeBytes(8), detail::MagnitudeBytes(12)}};
+    constexpr LevelTable<Bits> kTable = {{detail::MagnitudeBytes(0), detail::MagnitudeBytes(4)}};
     return kTable;
   } else if constexpr (Bits == 8) {
     return {};  // levels need no table
   } else {
-    constexpr LevelTable<Bits> kTable = {{kLevelBytes<Bits, 0>, kLevelBytes<Bits, 4>, 0, 0}};
+    constexpr LevelTable<Bits> kTable = {{kLevelBytes<Bits, 0>, kLevelBytes<Bits, 4>}};
     return kTable;
   }
 }
 
 namespace detail {
 
-// Four codes in the low nibbles become the bytes 128 + level. flipped: the nibbles with their top
-// bits turned. Of 4-bit codes each table gives zero where the other has the level, so a difference
-// of whole words neither borrows nor carries.
+// Four codes in the low nibbles become the bytes 128 + level. flipped: the nibbles' complement. A
+// 4-bit code below 8 finds its magnitude, its complement zero, and the other way round from 8 on:
+// so a difference of whole words neither borrows nor carries.
 template <int Bits>
 CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t nibbles,
                                         uint32_t flipped) {
   const auto& words = table.words;
   if constexpr (Bits == 4) {
     return 0x80808080u - PermuteSignedBytes(words[0], words[1], nibbles) +
-           PermuteSignedBytes(words[2], words[3], flipped);
+           PermuteSignedBytes(words[0], words[1], flipped);
   } else if constexpr (Bits == 3) {
     return PermuteSignedBytes(words[0], words[1], nibbles);
   } else {
@@ -84,7 +83,7 @@ CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t 
 template <int Bits>
 CORPUSD_HOST_DEVICE void LookUpEight(const LevelTable<Bits>& table, uint32_t nibbles,
                                      uint32_t* low, uint32_t* high) {
-  const uint32_t flipped = nibbles ^ 0x88888888u;
+  const uint32_t flipped = ~nibbles;
   *low = LookUpFour<Bits>(table, nibbles, flipped);
   *high = LookUpFour<Bits>(table, nibbles >> 16, flipped >> 16);
 }
