@@ -195,7 +195,7 @@ void AddRecallCommands(CLI::App* app, EvalArguments* a, Status* status) {
       ->required();
   report
       ->add_option("--systems", a->report.systems,
-                   "beginnings of the names of those to show, with commas between (all)")
+                   "names of those to show, with commas between (all)")
       ->delimiter(',');
   report->add_option("--title", a->report.title, "of the heat map");
   report->add_option("--plot", a->plot_path, "write a heat map as SVG");

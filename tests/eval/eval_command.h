@@ -33,7 +33,7 @@ struct LongRecallArguments {
 // Of recall-report.
 struct RecallReportArguments {
   std::vector<std::string> answers;  // files of LongRecallCommand
-  std::vector<std::string> systems;  // beginnings of names; empty: all
+  std::vector<std::string> systems;  // names; empty: all
   std::string title = "Long corpora";
 };
 

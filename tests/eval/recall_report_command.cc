@@ -10,10 +10,14 @@
 namespace corpusd {
 namespace {
 
-bool IsShown(const std::string& system, const std::vector<std::string>& beginnings) {
-  return beginnings.empty() ||
-         std::any_of(beginnings.begin(), beginnings.end(),
-                     [&](const std::string& beginning) { return system.starts_with(beginning); });
+// "multikey-prose" is of the kind "multikey": a heat map of every text apart would be a wall.
+LongRecall ByKind(const LongRecall& recall) {
+  LongRecall kinds = Pooled(recall);
+  for (LongOutcome outcome : recall.outcomes) {
+    outcome.task.resize(std::min(outcome.task.size(), outcome.task.find('-')));
+    kinds.outcomes.push_back(std::move(outcome));
+  }
+  return kinds;
 }
 
 Status AddFile(const std::string& path, LongRecall* recall) {
@@ -28,10 +32,13 @@ Status AddFile(const std::string& path, LongRecall* recall) {
 Status RecallReportCommand(const EvalArguments& a) {
   LongRecall recall;
   for (const std::string& path : a.report.answers) RETURN_IF_ERROR(AddFile(path, &recall));
+  const auto& shown = a.report.systems;
   std::erase_if(recall.outcomes, [&](const LongOutcome& outcome) {
-    return !IsShown(outcome.system, a.report.systems);
+    return !shown.empty() && std::find(shown.begin(), shown.end(), outcome.system) == shown.end();
   });
-  LongRecall pooled = Pooled(recall);
+  std::stable_sort(recall.outcomes.begin(), recall.outcomes.end(),
+                   [](const LongOutcome& x, const LongOutcome& y) { return x.length < y.length; });
+  const LongRecall pooled = Pooled(recall);
   if (a.format == "json") {
     nlohmann::json object = LongRecallJson(recall);
     object.erase("outcomes");
@@ -41,9 +48,8 @@ Status RecallReportCommand(const EvalArguments& a) {
     std::cout << LongRecallTable(recall) << "\n" << LongRecallTable(pooled);
   }
   if (a.plot_path.empty()) return OkStatus();
-  pooled.outcomes.insert(pooled.outcomes.end(), recall.outcomes.begin(), recall.outcomes.end());
   std::ofstream out(a.plot_path, std::ios::binary);
-  out << LongRecallHeatMap(pooled, a.report.title);
+  out << LongRecallHeatMap(ByKind(recall), a.report.title);
   out.close();
   if (!out) return IoError("cannot write " + a.plot_path);
   return OkStatus();

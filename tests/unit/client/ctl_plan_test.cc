@@ -200,8 +200,7 @@ class CtlPlan : public ::testing::Test {
         break;
       case v1::Request::kShow:
         response.mutable_corpus()->set_prefill_tokens_per_s(10);
-        response.mutable_corpus()->set_prefill_seconds(
-            1000);  // longer than the call: none is fixed
+        response.mutable_corpus()->set_prefill_seconds(prefill_seconds_);
         break;
       case v1::Request::kRemove:
         response.mutable_empty();
@@ -218,6 +217,7 @@ class CtlPlan : public ::testing::Test {
 
   fs::path folder_;
   v1::ListReply list_;
+  double prefill_seconds_ = 1000;  // longer than the call: none is fixed
   ScriptedDaemon daemon_;
 };
 
@@ -275,6 +275,22 @@ TEST_F(CtlPlan, MeasuresWithDocumentsOfTheCorpusMeanSize) {
     documents += request.has_ingest_data() && !request.ingest_data().path().empty() ? 1 : 0;
   }
   EXPECT_EQ(documents, 4u) << "16 KiB of documents of 4,009 bytes";
+}
+
+TEST_F(CtlPlan, MeasuresMoreOfTheSampleWhereALittleTakesNoTime) {
+  std::ofstream(folder_ / "a.txt") << std::string(400'000, 'a');
+  prefill_seconds_ = 0.01;
+  EXPECT_EQ(Run({"--measure"}).exit_code, 0);
+  std::vector<size_t> bytes;
+  size_t removed = 0;
+  for (const v1::Request& request : daemon_.requests()) {
+    if (request.has_ingest_begin()) bytes.push_back(0);
+    if (request.has_ingest_data()) bytes.back() += request.ingest_data().content().size();
+    removed += request.has_remove() ? 1 : 0;
+  }
+  // All there is at last.
+  EXPECT_EQ(bytes, (std::vector<size_t>{16 << 10, 128 << 10, 400'000}));
+  EXPECT_EQ(removed, 3u);
 }
 
 TEST_F(CtlPlan, RefusesAnotherModelAndNothing) {
