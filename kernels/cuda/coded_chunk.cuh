@@ -20,7 +20,7 @@ constexpr float kLargestTerm = 32000.0f;
 struct CodedPage {
   const uint8_t* keys;  // null if there is nothing to see
   const uint8_t* values;
-  int64_t delta;        // from the page to the query
+  int64_t delta;  // from the page to the query
   int hidden, visible;
 };
 
@@ -62,8 +62,8 @@ struct CodedShared : CodedFixed<Bits, Dim> {
   using Tile = CodedTile<Bits, Dim>;
   // Of a warp and page: the codes of its groups of keys or values, and their scales.
   static constexpr int kSlotBytes = GroupsOfWarp(Bits, Dim) * (Tile::kGroupBytes + 16);
-  static constexpr int kRoom = (kCodedSharedBytes - int{sizeof(CodedFixed<Bits, Dim>)}) /
-                               (2 * kCodedWarps * kSlotBytes);
+  static constexpr int kRoom =
+      (kCodedSharedBytes - int{sizeof(CodedFixed<Bits, Dim>)}) / (2 * kCodedWarps * kSlotBytes);
   static constexpr int kStages = kRoom < 2 ? 1 : kRoom < 4 ? 2 : 4;  // a divisor of a chunk
   static_assert(kRoom >= 1);
   alignas(16) uint8_t keys[kStages][kCodedWarps][kSlotBytes];
@@ -116,8 +116,7 @@ __device__ void BeginQueries(CodedFixed<Bits, Dim>* shared, const float* q, int 
     const int pair = team * kPairsOfTeam + i;
     const float x = __ldg(from + 2 * pair * Dim), y = __ldg(from + (2 * pair + 1) * Dim);
     square = fmaf(x, x, fmaf(y, y, square));
-    auto* to = reinterpret_cast<uint32_t*>(
-        &shared->basis[pair / 8][j / 16][j % 8 * 4 + pair % 4]);
+    auto* to = reinterpret_cast<uint32_t*>(&shared->basis[pair / 8][j / 16][j % 8 * 4 + pair % 4]);
     to[j / 8 % 2 * 2 + pair / 4 % 2] = PackHalves(x, y);
   }
   // The teams' squares of a column, then the largest; the terms' memory is free yet.
@@ -207,8 +206,7 @@ __device__ __forceinline__ void SplitBytes(uint32_t a, uint32_t b, uint32_t c, u
 // sum. by_means: their product with the block's means, in the lane that `keeps` it.
 template <int Bits, int Dim>
 __device__ __forceinline__ void PutTerms(CodedFixed<Bits, Dim>* shared, const float2 (&x)[4],
-                                         float by_means, bool keeps, int page, int pair,
-                                         int lane) {
+                                         float by_means, bool keeps, int page, int pair, int lane) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: sums with it are rounded to integers
   constexpr uint32_t kBits = 0x4B400000u;
   const int g = lane / 4, t = lane % 4;
@@ -244,7 +242,8 @@ __device__ __forceinline__ void PutTerms(CodedFixed<Bits, Dim>* shared, const fl
   }
 }
 
-// The turned queries times the basis: a warp has 32 columns and a share of the pages, two at a time.
+// The turned queries times the basis: a warp has 32 columns and a share of the pages, two at a
+// time.
 template <int Bits, int Dim>
 __device__ void ProjectChunk(CodedFixed<Bits, Dim>* shared) {
   constexpr int kPairs = Dim / 32, kTiles = kPairs / 2;  // tiles of 16 rows: two pages
@@ -259,8 +258,8 @@ __device__ void ProjectChunk(CodedFixed<Bits, Dim>* shared) {
     for (int k = 0; k < Dim / 16; ++k) {
       const uint4 x = shared->basis[k][2 * pair][lane], y = shared->basis[k][2 * pair + 1][lane];
       uint32_t a[4];
-      ptx::LoadMatrices(a, ptx::SharedAddress(
-                               &shared->turned[16 * m + lane % 16][8 * k + lane / 16 * 4]));
+      ptx::LoadMatrices(
+          a, ptx::SharedAddress(&shared->turned[16 * m + lane % 16][8 * k + lane / 16 * 4]));
       ptx::MmaM16N8K16(c[0], a, x.x, x.y);
       ptx::MmaM16N8K16(c[1], a, x.z, x.w);
       ptx::MmaM16N8K16(c[2], a, y.x, y.y);
@@ -272,8 +271,8 @@ __device__ void ProjectChunk(CodedFixed<Bits, Dim>* shared) {
     for (int k = 0; k < 2; ++k) {
       const uint32_t* b = &shared->key_means[lane / 4][16 * pair + 8 * k + t];
       const auto &x = c[2 * k], &y = c[2 * k + 1];
-      const uint32_t a[4] = {PackHalves(x[0], x[1]), PackHalves(x[2], x[3]),
-                             PackHalves(y[0], y[1]), PackHalves(y[2], y[3])};
+      const uint32_t a[4] = {PackHalves(x[0], x[1]), PackHalves(x[2], x[3]), PackHalves(y[0], y[1]),
+                             PackHalves(y[2], y[3])};
       ptx::MmaM16N8K16(product, a, b[0], b[4]);
     }
 #pragma unroll

@@ -81,8 +81,8 @@ CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t 
 }
 // Eight codes in nibbles: those of the low half word, and of the high one.
 template <int Bits>
-CORPUSD_HOST_DEVICE void LookUpEight(const LevelTable<Bits>& table, uint32_t nibbles,
-                                     uint32_t* low, uint32_t* high) {
+CORPUSD_HOST_DEVICE void LookUpEight(const LevelTable<Bits>& table, uint32_t nibbles, uint32_t* low,
+                                     uint32_t* high) {
   const uint32_t flipped = ~nibbles;
   *low = LookUpFour<Bits>(table, nibbles, flipped);
   *high = LookUpFour<Bits>(table, nibbles >> 16, flipped >> 16);

@@ -35,6 +35,8 @@ struct LongShared {
   float constants[kChunk][kHeads];  // what a head adds to all scores of a page
   int8_t key_means[kChunk][Dim], value_means[kChunk][Dim];
   LongPage pages[kChunk];
+  LongPart part;
+  uint32_t from, until;  // the stretch of the part's pages that is looked at
   float maxima[kLongWarps][kHeads], sums[kLongWarps][kHeads];
 };
 
@@ -45,32 +47,37 @@ __device__ __forceinline__ bool IsOtherPage(const PageAttention& call, const Lon
   return PageKindOf(page.key_codec, page.value_codec) == kOtherPages;
 }
 
-// The stretch from the block's first such page to its last: pages of a question's own are few and
-// together. Empty if there is none. All threads.
-__device__ __forceinline__ uint2 OtherPages(const PageAttention& call, const LongPart& part) {
-  if (call.kinds == 1u << kOtherPages) return make_uint2(part.first, part.end);
-  __shared__ uint32_t from, until;
-  if (threadIdx.x == 0) from = part.end, until = part.first;
-  __syncthreads();
-  for (uint32_t i = part.first + threadIdx.x; i < part.end; i += kLongThreads) {
-    if (!IsOtherPage(call, part, i)) continue;
-    atomicMin(&from, i);
-    atomicMax(&until, i + 1);
+// The part, and the stretch from its first such page to its last: pages of a question's own are few
+// and together. Empty if there is none. All threads.
+template <int Dim>
+__device__ void BeginPart(LongShared<Dim>* shared, const PageAttention& call,
+                          const LongPart& part) {
+  const bool all = call.kinds == 1u << kOtherPages;
+  if (threadIdx.x == 0) {
+    shared->part = part;
+    shared->from = all ? part.first : part.end;
+    shared->until = all ? part.end : part.first;
   }
   __syncthreads();
-  return make_uint2(from, until);
+  if (all) return;
+  for (uint32_t i = part.first + threadIdx.x; i < part.end; i += kLongThreads) {
+    if (!IsOtherPage(call, part, i)) continue;
+    atomicMin(&shared->from, i);
+    atomicMax(&shared->until, i + 1);
+  }
+  __syncthreads();
 }
 
 template <int Dim>
-__device__ void DescribePages(LongShared<Dim>* shared, const PageAttention& call,
-                              const LongPart& part, uint32_t first, uint32_t end) {
+__device__ void DescribePages(LongShared<Dim>* shared, const PageAttention& call, uint32_t first) {
+  const LongPart& part = shared->part;
   const int i = threadIdx.x;
   if (i < kChunk) {
     LongPage& to = shared->pages[i];
     to = {nullptr, nullptr, 0, 0, 0, PageCodec::kBf16, PageCodec::kBf16};
     DevicePage page;
     page.key_codec = page.value_codec = PageCodec::kCq2;
-    if (first + i < end) page = call.pages[part.row.first_page + first + i];
+    if (first + i < shared->until) page = call.pages[part.row.first_page + first + i];
     if (PageKindOf(page.key_codec, page.value_codec) == kOtherPages) {
       to = {KeyTile(page, call.layer, part.kv_head),
             ValueTile(page, call.layer, part.kv_head, call.kv_heads),

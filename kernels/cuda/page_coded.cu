@@ -198,8 +198,8 @@ __device__ __forceinline__ void CodedState<Bits, Dim>::Weigh(uint32_t (&weight)[
       if (slot < page.hidden || slot >= page.visible) score[i / 4][i % 4] = kNoScore;
     }
   }
-  const bool above = Highest(score, 0) > reference[0] + kCeiling ||
-                     Highest(score, 1) > reference[1] + kCeiling;
+  const bool above =
+      Highest(score, 0) > reference[0] + kCeiling || Highest(score, 1) > reference[1] + kCeiling;
   if (__any_sync(~0u, above)) Raise(score);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
@@ -375,7 +375,7 @@ __global__ void __launch_bounds__(kCodedThreads, 2)
                             call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
   }
   const CodedWarp<Bits, Dim> warp{__shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0),
-                            static_cast<int>(threadIdx.x % 32)};
+                                  static_cast<int>(threadIdx.x % 32)};
   warp.Begin(&shared, static_cast<int>(shared.part.first / kChunk % 2));
   CodedState<Bits, Dim> state(warp.lane);
   for (uint32_t at = shared.part.first; at < shared.part.end; at += kChunk) {

@@ -209,20 +209,23 @@ __global__ void __launch_bounds__(kLongThreads, 2)
     LongKernel(const __grid_constant__ PageAttention call) {
   extern __shared__ __align__(16) uint8_t memory[];
   auto& shared = *reinterpret_cast<LongShared<Dim>*>(memory);
-  const LongPart part(call);
-  if (!part.any()) return;
-  const uint2 pages = OtherPages(call, part);
-  const float* basis = call.basis.arrays == nullptr
-                           ? nullptr
-                           : call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim);
-  const float* q = part.Queries(call);
-  for (int i = threadIdx.x; i < kHeads * Dim; i += kLongThreads) {
-    shared.queries[i / Dim][i % Dim] = i < part.heads * Dim ? q[i] * (call.scale * kLog2E) : 0.0f;
+  const float* basis = nullptr;
+  {
+    const LongPart part(call);
+    if (!part.any()) return;
+    BeginPart<Dim>(&shared, call, part);
+    const float* q = part.Queries(call);
+    for (int i = threadIdx.x; i < kHeads * Dim; i += kLongThreads) {
+      shared.queries[i / Dim][i % Dim] = i < part.heads * Dim ? q[i] * (call.scale * kLog2E) : 0.0f;
+    }
+    if (call.basis.arrays != nullptr) {
+      basis = call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim);
+    }
   }
   LongState<Dim> state;
-  for (uint32_t at = pages.x; at < pages.y; at += kChunk) {
+  for (uint32_t at = shared.from; at < shared.until; at += kChunk) {
     __syncthreads();  // the last chunk's terms are done with
-    DescribePages<Dim>(&shared, call, part, at, pages.y);
+    DescribePages<Dim>(&shared, call, at);
     TurnChunk<Dim>(&shared, call.rope);
     if (basis != nullptr) {
       ProjectChunk<Dim>(&shared, basis);
@@ -236,8 +239,8 @@ __global__ void __launch_bounds__(kLongThreads, 2)
   }
   __syncthreads();  // outputs lie where the terms were
   state.Merge(&shared);
-  for (int h = 0; h < part.heads; ++h) {
-    StorePart<Dim, kLongWarps>(part.State(call, kOtherPages, h), shared, h);
+  for (int h = 0; h < shared.part.heads; ++h) {
+    StorePart<Dim, kLongWarps>(shared.part.State(call, kOtherPages, h), shared, h);
   }
 }
 

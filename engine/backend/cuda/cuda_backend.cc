@@ -286,9 +286,8 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
     sent_rows_.assign(rows.begin(), rows.end());
     if (Send(&rows_, rows.data(), rows.size_bytes()) == nullptr) return;
   }
-  const uint64_t floats =
-      cuda::PageAttentionFloats(q.rows, call.pages_max, input.shape.q_heads, input.shape.kv_heads,
-                                input.shape.head_dim);
+  const uint64_t floats = cuda::PageAttentionFloats(q.rows, call.pages_max, input.shape.q_heads,
+                                                    input.shape.kv_heads, input.shape.head_dim);
   call.workspace = reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
   if (call.workspace == nullptr) return;
   call.out = View(out);

@@ -1,4 +1,5 @@
-// kernels/cuda/ptx/permute.cuh -- the byte permutation by its PTX name (PTX ISA 9.0, section prmt).
+// kernels/cuda/ptx/permute.cuh -- the byte permutation by its PTX name, with the mode that
+// __byte_perm leaves out (PTX ISA 9.0, section prmt), and a number that the compiler cannot know.
 #pragma once
 
 #include <cstdint>

@@ -26,8 +26,8 @@ __device__ __forceinline__ void MmaBf16(float (&c)[4], const uint32_t (&a)[4], u
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// c += a * b over integers: a 16 x 32 unsigned bytes, b 32 x 8 signed bytes. Lane 4g + t holds bytes
-// 4t .. 4t + 3 of columns 0-15 and 16-31 (a: rows g, g + 8; b: of column g).
+// c += a * b over integers: a 16 x 32 unsigned bytes, b 32 x 8 signed bytes. Lane 4g + t holds
+// bytes 4t .. 4t + 3 of columns 0-15 and 16-31 (a: rows g, g + 8; b: of column g).
 __device__ __forceinline__ void MmaBytes(int (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                          uint32_t b1) {
   asm volatile(

@@ -86,9 +86,9 @@ void CheckPairs() {
                 keys.Level(16 * group + row, 32 * pair + 2 * t + KeyColumn(Bits, r / 2, byte)))
           << Bits << " bits, register " << r << ", byte " << byte;
       const int f = e / 8, half = e % 2, s = e / 2 % 4;
-      ASSERT_EQ(LevelOfHalf(b[f][s] >> 16 * half & 0xFFFF),
-                values.Level(16 * group + 2 * t + s / 2 + 8 * half,
-                             32 * pair + 16 * f + g + 8 * (s & 1)))
+      ASSERT_EQ(
+          LevelOfHalf(b[f][s] >> 16 * half & 0xFFFF),
+          values.Level(16 * group + 2 * t + s / 2 + 8 * half, 32 * pair + 16 * f + g + 8 * (s & 1)))
           << Bits << " bits, register " << s << ", half " << half;
     }
   }
