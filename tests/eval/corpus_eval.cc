@@ -115,8 +115,12 @@ void AddWindows(CLI::App* command, EvalArguments* a) {
 void AddRecall(CLI::App* command, EvalArguments* a) {
   AddModel(command, a);
   AddDevice(command, a);
-  command->add_option("--mode", a->long_recall.mode, "exact (default) or segmented")
-      ->check(CLI::IsMember({"exact", "segmented"}));
+  command
+      ->add_option(
+          "--mode", a->long_recall.mode,
+          "exact (default): the model alone; stored: exact corpora of an engine and its "
+          "store, in --work (formats may end in -untuned: no temperature tuning); segmented")
+      ->check(CLI::IsMember({"exact", "stored", "segmented"}));
   command
       ->add_option("--lengths", a->recall_lengths,
                    "tokens, with commas between, K and M of 1024. exact: of prompt and answer "
@@ -168,8 +172,8 @@ void AddRecallCommands(CLI::App* app, EvalArguments* a, Status* status) {
   AddRecall(recall, a);
   recall
       ->add_option("--tasks", a->recall_tasks,
-                   "exact: passkey, multikey2, multikey3, records; segmented: multikey, records, "
-                   "facts; with commas between (all)")
+                   "exact: passkey, multikey2, multikey3, records (these four by default), pairs, "
+                   "repeats; stored: pairs, repeats; segmented: multikey, records, facts (all)")
       ->delimiter(',');
   recall->add_option("--file", a->text_path,
                      "filler of passkey (plain sentences made for it); exact");

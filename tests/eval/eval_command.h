@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/engine.h"
 #include "tests/eval/model_session.h"
 #include "tests/eval/perplexity.h"
 #include "tests/eval/recall.h"
@@ -13,7 +14,7 @@ namespace corpusd {
 
 // Of needle and recall over long corpora, which share recall's other options.
 struct LongRecallArguments {
-  std::string mode = "exact";  // or segmented
+  std::string mode = "exact";  // segmented, or stored: exact, through engine and store
   bool needle = false;
   std::vector<std::string> texts;  // NAME=PATH
   std::string split = "test";      // or dev
@@ -67,6 +68,8 @@ Status RecallCommand(const EvalArguments& arguments);
 Status LongRecallCommand(const EvalArguments& arguments);
 // What several runs of it measured, together.
 Status RecallReportCommand(const EvalArguments& arguments);
+// What the options say of an engine.
+EngineOptions EngineOptionsOf(const EvalArguments& arguments);
 // "4096", "32K", "1M": K is 1024. kInvalidArgument otherwise.
 Result<uint64_t> ParseTokenCount(const std::string& text);
 

@@ -96,15 +96,7 @@ Status OpenEngine(const EvalArguments& a, Run* run) {
     ASSIGN_OR_RETURN(store.device, MakeCudaDeviceMemory(*cuda, bytes, &store.device_bytes));
   }
   ASSIGN_OR_RETURN(run->store, BlockStore::Open(store));
-  EngineOptions engine;
-  engine.model_path = a.session.model_path;
-  engine.device = a.session.device;
-  engine.isa = a.session.isa;
-  engine.threads = a.session.threads;
-  engine.cache_dir = a.session.calibration_dir;
-  engine.calibration_dir = a.session.calibration_dir;
-  engine.calibration_text = a.session.calibration_text;
-  ASSIGN_OR_RETURN(run->engine, Engine::Create(engine, run->store.get()));
+  ASSIGN_OR_RETURN(run->engine, Engine::Create(EngineOptionsOf(a), run->store.get()));
   ASSIGN_OR_RETURN(const CorpusShape shape, run->engine->ShapeOf(""));
   run->bench = std::make_unique<EngineBench>(
       EngineBench{*run->engine, *run->store, CoderOf(run->session->tokenizer()),
@@ -165,6 +157,18 @@ Status WriteText(const std::string& path, const std::string& text) {
 }
 
 }  // namespace
+
+EngineOptions EngineOptionsOf(const EvalArguments& a) {
+  EngineOptions engine;
+  engine.model_path = a.session.model_path;
+  engine.device = a.session.device;
+  engine.isa = a.session.isa;
+  engine.threads = a.session.threads;
+  engine.cache_dir = a.session.calibration_dir;
+  engine.calibration_dir = a.session.calibration_dir;
+  engine.calibration_text = a.session.calibration_text;
+  return engine;
+}
 
 Result<uint64_t> ParseTokenCount(const std::string& text) {
   std::string digits = text;

@@ -14,7 +14,7 @@
 namespace corpusd {
 
 struct RecallOptions {
-  std::vector<RecallTask> tasks{kRecallTasks.begin(), kRecallTasks.end()};
+  std::vector<RecallTask> tasks{kChatRecallTasks.begin(), kChatRecallTasks.end()};
   std::vector<uint32_t> lengths;  // tokens; empty: 1024, doubled up to the model's context
   std::vector<std::string> formats = {"bf16", "int8"};
   uint32_t samples = 10;  // texts a task and length

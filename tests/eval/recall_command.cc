@@ -6,8 +6,10 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "store/base/units.h"
 #include "tests/eval/eval_command.h"
 #include "tests/eval/recall_plot.h"
+#include "tests/eval/stored_answerer.h"
 #include "tests/support/read_file.h"
 
 namespace corpusd {
@@ -109,8 +111,12 @@ Status WriteFile(const std::string& path, const std::string& text) {
 Result<RecallOptions> OptionsOf(const EvalArguments& a) {
   RecallOptions options = a.recall;
   if (options.formats.empty()) options.formats = RecallOptions().formats;
+  const bool stored = a.long_recall.mode == "stored";
+  if (stored) options.tasks = {RecallTask::kPairs, RecallTask::kRepeats};
   if (!a.recall_tasks.empty()) options.tasks.clear();
-  if (a.long_recall.needle) options.tasks = {RecallTask::kPasskey};
+  if (a.long_recall.needle) {
+    options.tasks = {stored ? RecallTask::kPairs : RecallTask::kPasskey};
+  }
   for (const std::string& text : a.recall_lengths) {
     ASSIGN_OR_RETURN(const uint64_t length, ParseTokenCount(text));
     options.lengths.push_back(static_cast<uint32_t>(std::min<uint64_t>(length, UINT32_MAX)));
@@ -124,13 +130,49 @@ Result<RecallOptions> OptionsOf(const EvalArguments& a) {
   return options;
 }
 
+json ToJson(const StoredCosts& costs) {
+  return {{"prefill_seconds", costs.prefill_seconds},
+          {"prefilled_tokens", costs.prefilled_tokens},
+          {"question_seconds", costs.question_seconds},
+          {"questions", costs.questions}};
+}
+
+// Whoever answers, and what it stands on.
+struct Answering {
+  std::unique_ptr<ModelSession> session;
+  std::unique_ptr<RecallAnswerer> answerer;
+  const StoredAnswerer* stored = nullptr;  // the same, if it has a store
+  std::string backend;
+};
+
+Result<Answering> OpenAnswering(const EvalArguments& a) {
+  Answering answering;
+  if (a.long_recall.mode != "stored") {
+    ASSIGN_OR_RETURN(answering.session, ModelSession::Open(a.session));
+    ASSIGN_OR_RETURN(answering.answerer, MakeModelAnswerer(*answering.session));
+    answering.backend = answering.session->backend_name();
+    return answering;
+  }
+  StoredAnswererOptions options;
+  options.engine = EngineOptionsOf(a);
+  options.work_dir =
+      a.long_recall.work_dir.empty() ? UserCacheFolder() + "/eval" : a.long_recall.work_dir;
+  ASSIGN_OR_RETURN(options.host_bytes, ParseBytes(a.long_recall.host_bytes));
+  ASSIGN_OR_RETURN(options.disk_bytes, ParseBytes(a.long_recall.disk_bytes));
+  ASSIGN_OR_RETURN(auto stored, MakeStoredAnswerer(options));
+  answering.backend = stored->backend();
+  answering.stored = stored.get();
+  answering.answerer = std::move(stored);
+  return answering;
+}
+
 }  // namespace
 
 Status RecallCommand(const EvalArguments& a) {
   if (a.long_recall.mode == "segmented") return LongRecallCommand(a);
   ASSIGN_OR_RETURN(const RecallOptions options, OptionsOf(a));
-  ASSIGN_OR_RETURN(const auto session, ModelSession::Open(a.session));
-  ASSIGN_OR_RETURN(const auto answerer, MakeModelAnswerer(*session));
+  ASSIGN_OR_RETURN(const Answering answering, OpenAnswering(a));
+  RecallAnswerer* const answerer = answering.answerer.get();
   std::ofstream answers_file;
   if (!a.answers_path.empty()) {
     answers_file.open(a.answers_path, std::ios::binary);
@@ -153,10 +195,14 @@ Status RecallCommand(const EvalArguments& a) {
     RETURN_IF_ERROR(WriteFile(a.plot_path, RecallHeatMap(statistics, "Recall of " + name)));
   }
   if (a.format == "json") {
-    const json object = {
-        {"backend", session->backend_name()},  {"seed", options.seed},
-        {"samples", options.samples},          {"formats", statistics.formats()},
-        {"cells", ToJson(statistics.cells())}, {"totals", ToJson(statistics.Totals())}};
+    json object = {{"backend", answering.backend},
+                   {"mode", a.long_recall.mode},
+                   {"seed", options.seed},
+                   {"samples", options.samples},
+                   {"formats", statistics.formats()},
+                   {"cells", ToJson(statistics.cells())},
+                   {"totals", ToJson(statistics.Totals())}};
+    if (answering.stored != nullptr) object["costs"] = ToJson(answering.stored->costs());
     std::cout << object.dump() << "\n";
     return OkStatus();
   }

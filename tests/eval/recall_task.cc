@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <span>
 #include <unordered_set>
 
 #include "store/base/check.h"
@@ -12,8 +13,12 @@ namespace {
 // Lines of the text that the answer starts with, as examples: without them SmolLM2-135M finds 40 %
 // of multikey2's values in 1024 tokens in place of 90 %.
 constexpr size_t kShots = 4;
-constexpr std::array<std::string_view, kRecallTasks.size()> kNames = {"passkey", "multikey2",
-                                                                      "multikey3", "records"};
+// Of pairs and repeats: needles are as far apart, but no more than there are keys to tell apart.
+constexpr size_t kPairsMax = 1000;
+constexpr uint32_t kPairTokens = 200;
+constexpr size_t kPairsAsked = 5;  // of a decile
+constexpr std::array<std::string_view, kRecallTasks.size()> kNames = {
+    "passkey", "multikey2", "multikey3", "records", "pairs", "repeats"};
 
 constexpr std::array kVerbs = {"watches", "follows", "finds",     "passes", "remembers",
                                "carries", "likes",   "visits",    "paints", "hears",
@@ -57,6 +62,11 @@ Needle MakeNeedle(RecallTask task, size_t number, SeededRandom& random) {
       const std::string key = words();
       return {key, "Status active, region north, code of " + key + ":", RandomDigits(random, 5)};
     }
+    case RecallTask::kPairs:
+    case RecallTask::kRepeats: {
+      const std::string key = random.Pick(kAdjectives) + " " + random.Pick(kNouns);
+      return {key, "The code of " + key + " is", RandomDigits(random, 5)};
+    }
   }
   return {};
 }
@@ -71,6 +81,9 @@ std::string QuestionText(RecallTask task, const std::string& key) {
       return "What is the special magic code for " + key + "?";
     case RecallTask::kRecords:
       return "What is the code of record " + key + "?";
+    case RecallTask::kPairs:
+    case RecallTask::kRepeats:
+      return "What is the code of " + key + "?";
   }
   return {};
 }
@@ -80,6 +93,20 @@ Status NoRoom(const RecallCaseOptions& options) {
                               std::to_string(options.haystack_tokens) +
                               " for a text, too few for the task " +
                               std::string(RecallTaskName(options.task)) + ": choose a longer one");
+}
+
+// Needles with keys and values of their own.
+std::vector<Needle> MakePairs(const RecallCaseOptions& options, size_t count,
+                              SeededRandom& random) {
+  std::vector<Needle> needles;
+  std::unordered_set<std::string> used;
+  while (needles.size() < count) {
+    Needle needle = MakeNeedle(options.task, needles.size(), random);
+    if (used.contains("=" + needle.value) || !used.insert(needle.key).second) continue;
+    used.insert("=" + needle.value);
+    needles.push_back(std::move(needle));
+  }
+  return needles;
 }
 
 // Lines of needles with keys and values of their own, as many as fit.
@@ -181,6 +208,78 @@ Status AddPasskey(const RecallCaseOptions& options, SeededRandom& random, Recall
   return OkStatus();
 }
 
+// Questions for some needles of every decile of the text. place: where a needle's line begins.
+void AskPairs(const RecallCaseOptions& options, std::span<const Needle> needles,
+              std::span<const size_t> places, SeededRandom& random, RecallCase* made) {
+  for (uint32_t decile = 0; decile < kDeciles; ++decile) {
+    std::vector<size_t> inside;
+    for (size_t i = 0; i < needles.size(); ++i) {
+      if (places[i] * kDeciles / made->haystack.size() == decile) inside.push_back(i);
+    }
+    for (size_t asked = 0; asked < kPairsAsked && !inside.empty(); ++asked) {
+      const size_t at = random.Below(inside.size());
+      made->questions.push_back(
+          {QuestionText(options.task, needles[inside[at]].key), "", inside[at], decile});
+      inside.erase(inside.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+  }
+}
+
+// Sentences with needles between them, evenly; of repeats one sentence again and again.
+Status AddPairs(const RecallCaseOptions& options, SeededRandom& random, RecallCase* made) {
+  const size_t room = options.haystack_tokens;
+  std::string filler = RecallFiller(random.Next(), size_t{8} * room);
+  if (options.task == RecallTask::kRepeats) {
+    const std::string sentence = filler.substr(0, filler.find('.') + 1) + " ";
+    filler.clear();
+    while (filler.size() < size_t{8} * room) filler += sentence;
+  }
+  const auto pieces = Pieces(options.filler.empty() ? std::string_view(filler) : options.filler);
+  const auto needles =
+      MakePairs(options, std::clamp<size_t>(room / kPairTokens, kDeciles, kPairsMax), random);
+  if (pieces.empty()) return NoRoom(options);
+  size_t tokens = 0, next = random.Below(pieces.size());
+  // Sentences until there are so many tokens, without passing the limit.
+  const auto fill = [&](size_t until, size_t limit) {
+    while (tokens < until) {
+      const std::string_view piece = pieces[next++ % pieces.size()];
+      const size_t piece_tokens = options.count_tokens(piece);
+      if (tokens + piece_tokens > limit) return;
+      made->haystack += piece;
+      tokens += piece_tokens;
+    }
+  };
+  // Every needle has its share of the tokens, which it stands somewhere inside of.
+  std::vector<size_t> places;
+  for (size_t i = 0; i < needles.size(); ++i) {
+    const std::string line = needles[i].start + " " + needles[i].value + ". ";
+    const size_t line_tokens = options.count_tokens(line);
+    const size_t end = (i + 1) * room / needles.size();
+    if (tokens + line_tokens > end) return NoRoom(options);
+    const size_t latest = end - line_tokens;
+    fill(tokens + random.Below(latest - tokens + 1), latest);
+    places.push_back(made->haystack.size());
+    made->haystack += line;
+    made->values.push_back(needles[i].value);
+    tokens += line_tokens;
+    fill(end, end);
+  }
+  AskPairs(options, needles, places, random, made);
+  return OkStatus();
+}
+
+Status AddTask(const RecallCaseOptions& options, SeededRandom& random, RecallCase* made) {
+  switch (options.task) {
+    case RecallTask::kPasskey:
+      return AddPasskey(options, random, made);
+    case RecallTask::kPairs:
+    case RecallTask::kRepeats:
+      return AddPairs(options, random, made);
+    default:
+      return AddNeedles(options, random, made);
+  }
+}
+
 }  // namespace
 
 std::string_view RecallTaskName(RecallTask task) { return kNames[static_cast<size_t>(task)]; }
@@ -190,7 +289,7 @@ Result<RecallTask> ParseRecallTask(std::string_view name) {
     if (name == RecallTaskName(task)) return task;
   }
   return InvalidArgumentError("there is no task '" + std::string(name) +
-                              "': use passkey, multikey2, multikey3 or records");
+                              "': use passkey, multikey2, multikey3, records, pairs or repeats");
 }
 
 Result<RecallCase> MakeRecallCase(const RecallCaseOptions& options) {
@@ -199,8 +298,7 @@ Result<RecallCase> MakeRecallCase(const RecallCaseOptions& options) {
   made.length = options.length;
   made.sample = options.sample;
   SeededRandom random = RandomOf(options);
-  RETURN_IF_ERROR(options.task == RecallTask::kPasskey ? AddPasskey(options, random, &made)
-                                                       : AddNeedles(options, random, &made));
+  RETURN_IF_ERROR(AddTask(options, random, &made));
   return made;
 }
 

@@ -1,7 +1,9 @@
 // tests/eval/recall_task.h -- texts with values hidden in them, and questions for those values, in
 // the shapes of RULER's needle tests: `passkey` (one needle in filler), `multikey2` (nothing but
 // needles: words and numbers), `multikey3` (the same with codes for both), `records`
-// (near-identical lines). The same for the same seed on every host. Knows no model; any thread.
+// (near-identical lines), `pairs` (many needles in filler, asked without any help; what
+// train_needle.py trains), `repeats` (the same in one sentence over and over). The same for the
+// same seed on every host. Knows no model; any thread.
 #pragma once
 
 #include <array>
@@ -16,10 +18,14 @@
 
 namespace corpusd {
 
-enum class RecallTask : uint8_t { kPasskey, kMultikey2, kMultikey3, kRecords };
+enum class RecallTask : uint8_t { kPasskey, kMultikey2, kMultikey3, kRecords, kPairs, kRepeats };
 
-inline constexpr std::array kRecallTasks = {RecallTask::kPasskey, RecallTask::kMultikey2,
-                                            RecallTask::kMultikey3, RecallTask::kRecords};
+inline constexpr std::array kRecallTasks = {RecallTask::kPasskey,   RecallTask::kMultikey2,
+                                            RecallTask::kMultikey3, RecallTask::kRecords,
+                                            RecallTask::kPairs,     RecallTask::kRepeats};
+// For models that read instructions.
+inline constexpr std::array kChatRecallTasks = {RecallTask::kPasskey, RecallTask::kMultikey2,
+                                                RecallTask::kMultikey3, RecallTask::kRecords};
 
 std::string_view RecallTaskName(RecallTask task);
 // kInvalidArgument, with the names there are.
@@ -52,7 +58,8 @@ struct RecallCaseOptions {
 };
 
 // A passkey's needle stands in the decile sample mod 10. Of the other tasks one needle of every
-// decile is asked for. kInvalidArgument if haystack_tokens leaves no room for a needle.
+// decile is asked for, of pairs and repeats five. kInvalidArgument if haystack_tokens leaves no
+// room for a needle.
 Result<RecallCase> MakeRecallCase(const RecallCaseOptions& options);
 
 // Plain English sentences of `bytes` bytes or a little more.

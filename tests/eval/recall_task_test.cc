@@ -85,6 +85,44 @@ TEST(RecallTask, EveryValueStandsOnceInOrderBehindItsAnswersStart) {
   }
 }
 
+TEST(RecallTask, PairsStandInTheTextOnceAndFiveOfEachTenthAreAskedFor) {
+  for (const RecallTask task : {RecallTask::kPairs, RecallTask::kRepeats}) {
+    RecallCaseOptions options = Options(task, 0);
+    options.haystack_tokens = 40000;
+    const RecallCase made = Make(options);
+    EXPECT_EQ(made.values.size(), 200u);
+    EXPECT_EQ(std::set(made.values.begin(), made.values.end()).size(), made.values.size());
+    size_t at = 0;
+    for (const std::string& value : made.values) {
+      at = made.haystack.find(" is " + value + ". ", at);
+      ASSERT_NE(at, std::string::npos) << value;
+    }
+    ASSERT_EQ(made.questions.size(), 5 * kDeciles);
+    for (const RecallQuestion& question : made.questions) {
+      EXPECT_TRUE(question.answer_start.empty());
+      ASSERT_TRUE(question.text.starts_with("What is the code of ")) << question.text;
+      const std::string line = "The code of " +
+                               question.text.substr(20, question.text.size() - 21) + " is " +
+                               made.values[question.needle] + ". ";
+      const size_t place = made.haystack.find(line);
+      ASSERT_NE(place, std::string::npos) << line;
+      EXPECT_EQ(place * kDeciles / made.haystack.size(), question.decile);
+    }
+  }
+}
+
+TEST(RecallTask, RepeatsSayOneSentenceOverAndOver) {
+  const RecallCase made = Make(Options(RecallTask::kRepeats, 0));
+  std::set<std::string> sentences;
+  for (size_t at = 0; at < made.haystack.size();) {
+    const size_t end = std::min(made.haystack.find(". ", at), made.haystack.size());
+    const std::string sentence = made.haystack.substr(at, end - at);
+    if (!sentence.starts_with("The code of ")) sentences.insert(sentence);
+    at = end + 2;
+  }
+  EXPECT_EQ(sentences.size(), 1u);
+}
+
 TEST(RecallTask, APasskeysDepthFollowsItsSample) {
   for (uint32_t sample = 0; sample < 20; ++sample) {
     const RecallCase made = Make(Options(RecallTask::kPasskey, sample));

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "tests/eval/recall_plot.h"
+#include "tests/eval/stored_answerer.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_paths.h"
 #include "tests/support/tiny_model.h"
@@ -174,7 +175,35 @@ TEST(Recall, TheTinyModelAnswersTheSameTwice) {
   const RecallStatistics statistics = MeasureWithModel(path, options, &first);
   (void)MeasureWithModel(path, options, &second);
   EXPECT_EQ(first, second);
-  EXPECT_EQ(statistics.cells().size(), 2 * kRecallTasks.size());
+  EXPECT_EQ(statistics.cells().size(), 2 * kChatRecallTasks.size());
+}
+
+// What the needle model was trained for: its own chunks cut a few needles and questions.
+TEST(Recall, TheNeedleModelRecallsPairsThroughTheStoreFarBeyondItsTexts) {
+  const TempDir folder;
+  StoredAnswererOptions stored;
+  stored.engine.model_path = GoldenPath("../eval/needle");
+  stored.work_dir = folder.path();
+  stored.host_bytes = uint64_t{64} << 20;
+  stored.disk_bytes = uint64_t{256} << 20;
+  const auto answerer = MakeStoredAnswerer(stored);
+  ASSERT_TRUE(answerer.ok()) << answerer.status().ToString();
+  RecallOptions options;
+  options.tasks = {RecallTask::kPairs};
+  options.lengths = {4096};
+  options.formats = {"bf16", "bf16-untuned"};
+  options.samples = 1;
+  const auto measured = MeasureRecall(**answerer, options, Quiet);
+  ASSERT_TRUE(measured.ok()) << measured.status().ToString();
+  ASSERT_EQ(measured->cells().size(), 2u);
+  for (const RecallCell& cell : measured->cells()) {
+    EXPECT_GE(cell.total.asked, 15u);
+    EXPECT_GE(cell.total.recall(), 0.8) << cell.format;
+  }
+  EXPECT_EQ((*answerer)->costs().questions, 2 * measured->cells()[0].total.asked);
+  options.tasks = {RecallTask::kRecords};
+  const auto helped = MeasureRecall(**answerer, options, Quiet);
+  EXPECT_EQ(helped.status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST(Recall, TheRealModelFindsTheOnlyPassKeyInAShortText) {
