@@ -64,7 +64,7 @@ SKIPPED = {
     "test_logit_bias": BIAS,
     "test_context_size_exceeded": OWN + "; OpenAI's is context_length_exceeded",
     "test_context_size_exceeded_stream": OWN + "; OpenAI's is context_length_exceeded",
-    "test_return_progress": "return_progress is not offered",
+    "test_return_progress": FLAG + " (n_batch, whose batches it counts)",
     "test_chat_completions_token_count": OWN,
     "test_verbose_debug": OWN,
     # test_completion
