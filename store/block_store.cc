@@ -361,7 +361,9 @@ std::vector<std::string> DurableBlockStore::Diagnose() const {
   const HostArena::Usage memory = host_.ArenaUsage();
   lines.push_back("ok: host memory: " + FormatBytes(memory.physical_bytes) + " touched, " +
                   FormatBytes(memory.huge_bytes) + " of it in huge pages" +
-                  (memory.huge_pages_allowed ? "" : ", which the kernel does not allow"));
+                  (memory.huge_bytes > 0 || memory.huge_pages_allowed
+                       ? ""
+                       : ", which the kernel does not allow"));
   uint64_t damaged = 0;
   for (const CorpusRecord& record : ListCorpora()) {
     const auto entries = catalog_->Entries(AllDigests(record));
