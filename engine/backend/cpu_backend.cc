@@ -53,6 +53,8 @@ class CpuBackend : public Backend {
                const RopeTable* rope) override;
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
+  Status AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
+                           PagePieces& pieces) override;
   Status Synchronize() override { return OkStatus(); }
   void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override {
     ForEachRows(x.rows, [&](uint32_t first, uint32_t rows) {
@@ -77,6 +79,19 @@ class CpuBackend : public Backend {
   static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
   void ResolvePages(const AttentionInput& input, std::vector<PageTiles>* pages) const;
+  // Rows of one call, cut for the threads: items of some rows and a KV head.
+  struct RowBlocks {
+    MatrixView out, q;
+    const AttentionInput& input;
+    uint32_t block_rows = 0;
+    uint32_t items = 0;
+    uint64_t scratch_bytes = 0;
+    std::byte* scratch = nullptr;
+  };
+  RowBlocks BlocksOf(MatrixView out, MatrixView q, const AttentionInput& input);
+  AttentionTask TaskOf(const RowBlocks& rows, uint32_t item, unsigned thread) const;
+  // States of all parts of pages_: [items][parts][state_floats].
+  float* AttendParts(const RowBlocks& rows, uint32_t parts, uint64_t state_floats);
   void WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
                  std::byte* scratch) const;
   uint32_t PanelsOfRun(uint32_t total, uint32_t x_rows) const;
@@ -103,6 +118,7 @@ class CpuBackend : public Backend {
   std::unique_ptr<HostBuffer> prepared_;
   std::unique_ptr<HostBuffer> scratch_;
   std::unique_ptr<HostBuffer> states_;
+  std::unique_ptr<HostBuffer> totals_;  // of AttentionInPieces
   std::vector<PageTiles> pages_;
   std::vector<std::vector<PageTiles>> row_pages_;  // of AttentionEach
   std::vector<PanelRun> runs_;
@@ -314,60 +330,100 @@ void CpuBackend::ResolvePages(const AttentionInput& input, std::vector<PageTiles
   }
 }
 
-void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& input) {
+CpuBackend::RowBlocks CpuBackend::BlocksOf(MatrixView out, MatrixView q,
+                                           const AttentionInput& input) {
   const AttentionShape& shape = input.shape;
   CHECK(shape.head_dim % 16 == 0 && shape.kv_heads > 0 && shape.q_heads % shape.kv_heads == 0)
       << shape.q_heads << " / " << shape.kv_heads << " heads of " << shape.head_dim;
   CHECK(q.cols == shape.q_heads * shape.head_dim && out.cols == q.cols && out.rows == q.rows);
+  const uint32_t blocks = CeilDiv(q.rows, AttentionRowsMax(shape));
+  RowBlocks rows{out, q, input, CeilDiv(q.rows, std::max(blocks, 1U)), blocks * shape.kv_heads};
+  rows.scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
+  rows.scratch = ThreadScratch(rows.scratch_bytes);
+  return rows;
+}
+
+// Of some rows and one KV head, over pages_.
+AttentionTask CpuBackend::TaskOf(const RowBlocks& rows, uint32_t item, unsigned thread) const {
+  const AttentionShape& shape = rows.input.shape;
+  const uint32_t first_row = std::min(item / shape.kv_heads * rows.block_rows, rows.q.rows);
+  return {.shape = shape,
+          .first_position = rows.input.first_position,
+          .pages = pages_.data(),
+          .page_count = static_cast<uint32_t>(pages_.size()),
+          .rope = rows.input.rope,
+          .basis = rows.input.basis == nullptr ? nullptr : rows.input.basis + item % shape.kv_heads,
+          .q = rows.q.data,
+          .q_stride = rows.q.row_stride,
+          .out = rows.out.data,
+          .out_stride = rows.out.row_stride,
+          .kv_head = item % shape.kv_heads,
+          .call_rows = rows.q.rows,
+          .first_row = first_row,
+          .rows = std::min(rows.block_rows, rows.q.rows - first_row),
+          .scratch = rows.scratch + thread * rows.scratch_bytes};
+}
+
+void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& input) {
   if (q.rows == 0) return;
   ResolvePages(input, &pages_);
-  const uint64_t scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
-  std::byte* scratch = ThreadScratch(scratch_bytes);
-  const uint32_t blocks = CeilDiv(q.rows, AttentionRowsMax(shape));
-  const uint32_t block_rows = CeilDiv(q.rows, blocks);
-  const auto task_of = [&](uint32_t item, unsigned thread) {
-    const uint32_t first_row = std::min(item / shape.kv_heads * block_rows, q.rows);
-    return AttentionTask{
-        .shape = shape,
-        .first_position = input.first_position,
-        .pages = pages_.data(),
-        .page_count = static_cast<uint32_t>(pages_.size()),
-        .rope = input.rope,
-        .basis = input.basis == nullptr ? nullptr : input.basis + item % shape.kv_heads,
-        .q = q.data,
-        .q_stride = q.row_stride,
-        .out = out.data,
-        .out_stride = out.row_stride,
-        .kv_head = item % shape.kv_heads,
-        .call_rows = q.rows,
-        .first_row = first_row,
-        .rows = std::min(block_rows, q.rows - first_row),
-        .scratch = scratch + thread * scratch_bytes};
-  };
-  const uint32_t items = blocks * shape.kv_heads;
+  const RowBlocks rows = BlocksOf(out, q, input);
   const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));
-  if (parts <= 1 || items >= 4 * pool_.threads()) {
-    pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
-      const AttentionTask task = task_of(item, thread);
+  if (parts <= 1 || rows.items >= 4 * pool_.threads()) {
+    pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
+      const AttentionTask task = TaskOf(rows, item, thread);
       if (task.rows > 0) kernels_.attend(task);
     });
     return;
   }
   // Few rows: the parts of the context are spread over the threads and merged in order, which gives
   // the same bits.
-  const uint64_t state_floats = AttentionStateFloats(shape, block_rows);
-  auto* states = reinterpret_cast<float*>(Grow(states_, state_floats * parts * items * 4));
-  pool_.ParallelFor(items * parts, [&](uint32_t item, unsigned thread) {
-    const AttentionTask task = task_of(item / parts, thread);
-    if (task.rows == 0) return;
-    float* first_state = states + item / parts * parts * state_floats;
-    kernels_.attend_part(task, item % parts,
-                         first_state + item % parts * AttentionStateFloats(shape, task.rows));
-  });
-  pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
-    const AttentionTask task = task_of(item, thread);
+  const uint64_t state_floats = AttentionStateFloats(input.shape, rows.block_rows);
+  const float* const states = AttendParts(rows, parts, state_floats);
+  pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
+    const AttentionTask task = TaskOf(rows, item, thread);
     if (task.rows > 0) kernels_.merge_parts(task, states + item * parts * state_floats);
   });
+}
+
+float* CpuBackend::AttendParts(const RowBlocks& rows, uint32_t parts, uint64_t state_floats) {
+  auto* const states =
+      reinterpret_cast<float*>(Grow(states_, state_floats * parts * rows.items * sizeof(float)));
+  pool_.ParallelFor(rows.items * parts, [&](uint32_t item, unsigned thread) {
+    const AttentionTask task = TaskOf(rows, item / parts, thread);
+    if (task.rows == 0) return;
+    const uint64_t floats = AttentionStateFloats(rows.input.shape, task.rows);
+    float* first_state = states + item / parts * parts * state_floats;
+    kernels_.attend_part(task, item % parts, first_state + item % parts * floats);
+  });
+  return states;
+}
+
+Status CpuBackend::AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
+                                     PagePieces& pieces) {
+  const RowBlocks rows = BlocksOf(out, q, input);
+  const uint64_t state_floats = AttentionStateFloats(input.shape, rows.block_rows);
+  auto* const totals =
+      reinterpret_cast<float*>(Grow(totals_, state_floats * rows.items * sizeof(float)));
+  for (bool first = true;; first = false) {
+    AttentionInput piece = input;
+    ASSIGN_OR_RETURN(piece.lists, pieces.Next());
+    if (piece.lists.empty()) break;
+    ResolvePages(piece, &pages_);
+    const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));
+    const float* const states = AttendParts(rows, parts, state_floats);
+    pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
+      const AttentionTask task = TaskOf(rows, item, thread);
+      if (task.rows == 0) return;
+      kernels_.fold_parts(task, states + item * parts * state_floats, totals + item * state_floats,
+                          first);
+    });
+  }
+  pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
+    const AttentionTask task = TaskOf(rows, item, thread);
+    if (task.rows > 0) kernels_.finish_parts(task, totals + item * state_floats);
+  });
+  return OkStatus();
 }
 
 void CpuBackend::AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) {
@@ -421,15 +477,11 @@ void CpuBackend::AttentionEach(MatrixView out, MatrixView q, std::span<const Att
   });
 }
 
-bool KnownIsa(const std::string& isa) {
-  constexpr std::string_view kNames[] = {"auto", "avx2", "avx512", "avx512vnni", "amx"};
-  return std::find(std::begin(kNames), std::end(kNames), isa) != std::end(kNames);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
-  if (!KnownIsa(options.isa)) {
+  constexpr std::string_view kNames[] = {"auto", "avx2", "avx512", "avx512vnni", "amx"};
+  if (std::find(std::begin(kNames), std::end(kNames), options.isa) == std::end(kNames)) {
     return InvalidArgumentError("unknown instruction set '" + options.isa +
                                 "': auto, avx2, avx512, avx512vnni and amx are known");
   }

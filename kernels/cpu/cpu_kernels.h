@@ -127,6 +127,12 @@ struct CpuKernels {
   void (*attend_part)(const AttentionTask& task, uint32_t part, float* state) noexcept = nullptr;
   // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in order into out.
   void (*merge_parts)(const AttentionTask& task, const float* states) noexcept = nullptr;
+  // The same in pieces: folds the states of the task's parts, in order, into a state that is begun
+  // with the first of them; and writes what it has become. Such are the bits of merge_parts over
+  // all.
+  void (*fold_parts)(const AttentionTask& task, const float* states, float* total,
+                     bool first) noexcept = nullptr;
+  void (*finish_parts)(const AttentionTask& task, float* total) noexcept = nullptr;
   // y[rows][head_dim], the rows in their coordinates; and tiles of them. The same bits from all
   // tables.
   void (*to_coordinates)(float* y, const KvRows& rows) noexcept = nullptr;

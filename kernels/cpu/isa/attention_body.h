@@ -142,16 +142,25 @@ void AttendPart(const AttentionTask& task, uint32_t part, float* memory) noexcep
                          StateAt(memory, stacked, task.shape.head_dim));
 }
 
-void MergeParts(const AttentionTask& task, const float* states) noexcept {
-  const auto work = Carve<float>(task);
+void FoldParts(const AttentionTask& task, const float* states, float* total, bool first) noexcept {
   const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
-  const SoftmaxState total = StateAt(work.total, stacked, task.shape.head_dim);
-  ClearState(total, stacked, task.shape.head_dim);
+  const SoftmaxState into = StateAt(total, stacked, task.shape.head_dim);
+  if (first) ClearState(into, stacked, task.shape.head_dim);
   for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
     auto* memory = const_cast<float*>(states) + part * AttentionStateFloats(task.shape, task.rows);
-    MergeState(total, StateAt(memory, stacked, task.shape.head_dim), stacked, task.shape.head_dim);
+    MergeState(into, StateAt(memory, stacked, task.shape.head_dim), stacked, task.shape.head_dim);
   }
-  WriteAttention(task, work, total);
+}
+
+void FinishParts(const AttentionTask& task, float* total) noexcept {
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  WriteAttention(task, Carve<float>(task), StateAt(total, stacked, task.shape.head_dim));
+}
+
+void MergeParts(const AttentionTask& task, const float* states) noexcept {
+  float* const total = Carve<float>(task).total;
+  FoldParts(task, states, total, /*first=*/true);
+  FinishParts(task, total);
 }
 
 }  // namespace
