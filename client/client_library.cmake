@@ -5,7 +5,7 @@ corpusd_library(corpusd_wire
   SYSTEM_DEPS protobuf::libprotobuf)
 find_package(nlohmann_json REQUIRED)
 corpusd_library(corpusd_object_json  # not installed: the package needs no JSON library
-  FILES ${CMAKE_CURRENT_LIST_DIR}/wire/object_json.cc
+  FILES ${CMAKE_CURRENT_LIST_DIR}/wire/corpus_cost.cc ${CMAKE_CURRENT_LIST_DIR}/wire/object_json.cc
   DEPS corpusd_proto SYSTEM_DEPS nlohmann_json::nlohmann_json)
 corpusd_library(corpusd_client
   FILES ${CMAKE_CURRENT_LIST_DIR}/unix_channel.cc ${CMAKE_CURRENT_LIST_DIR}/corpus_client.cc

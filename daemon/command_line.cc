@@ -23,7 +23,10 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments) 
   bool help = false, version = false, check = false;
   app.add_flag("--help,-h", help, "print this and exit");
   app.add_flag("--version", version, "print the version and exit");
-  app.add_flag("--check-config", check, "print every effective value and where it is from");
+  app.add_flag(
+      "--check-config", check,
+      "print every effective value and where it is from, say all that is wrong in files and "
+      "values, and exit with 2 if anything is; the same: corpusd config check");
   app.add_option("--config", line.config_path, "read options from this TOML file")
       ->type_name("FILE.toml");
   std::map<std::string, std::string> texts;
@@ -36,9 +39,12 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments) 
         ->type_name(std::string(spec.value_name));
   }
   app.allow_extras();
+  std::vector<std::string> flags(arguments.rbegin(), arguments.rend());
+  const bool asked = arguments.size() >= 2 && arguments[0] == "config" && arguments[1] == "check";
+  if (asked) flags.resize(flags.size() - 2);
   // CLI11 reports by exceptions; they end here.
   try {
-    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+    app.parse(flags);
   } catch (const CLI::Error& error) {
     return InvalidArgumentError(error.what());
   }
@@ -49,7 +55,7 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments) 
       line.flags[spec.Key()] = texts[spec.Key()];
     }
   }
-  if (check) line.action = CommandLine::Action::kCheckConfig;
+  if (check || asked) line.action = CommandLine::Action::kCheckConfig;
   if (help || version) {
     line.action = CommandLine::Action::kPrint;
     line.output = help ? app.help() : "corpusd " + std::string(kVersion) + "\n";

@@ -64,12 +64,12 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options,
   if (metrics == nullptr) metrics = std::make_unique<DaemonMetrics>();
   std::unique_ptr<Daemon> daemon(
       new Daemon(options, std::move(store), std::move(engine), now_ms, std::move(metrics)));
-  RETURN_IF_ERROR(daemon->access_.Open(options.access_path,
-                                       options.disk_bytes / 100 * options.disk_high_percent));
+  RETURN_IF_ERROR(daemon->access_.Open(options.access_path, TenantQuotaBytes(options)));
   // The socket first: a daemon that cannot be reached should not begin to compute.
   RETURN_IF_ERROR(daemon->StartListening(peer_of));
   RETURN_IF_ERROR(daemon->StartHttp(peer_of));
   daemon->jobs_.Start();
+  daemon->LoadIndexes();
   daemon->ScheduleMaintenance();
   daemon->ScheduleWatch();
   daemon->ScheduleWatchdog();
@@ -125,6 +125,20 @@ JobQueueOptions Daemon::QueueOptions() {
   return options;
 }
 
+void Daemon::LoadIndexes() {
+  slow_.Submit([this] {
+    const auto start = steady_clock::now();
+    const Result<uint64_t> loaded = engine_->LoadIndexes(background_.get_token());
+    if (!loaded.ok()) {
+      // Whoever asks loads what he needs.
+      return Log(LogLevel::kInfo, "indexes_not_loaded", {{"error", loaded.status().message()}});
+    }
+    const std::chrono::duration<double> spent = steady_clock::now() - start;
+    if (*loaded == 0) return;
+    Log(LogLevel::kInfo, "indexes_loaded", {{"corpora", *loaded}, {"seconds", spent.count()}});
+  });
+}
+
 void Daemon::ScheduleMaintenance() {
   const milliseconds wait = UntilNextExpiry(*store_, now_ms_(), kMaintenanceInterval);
   timers_.Schedule(steady_clock::now() + wait, [this] {
@@ -139,7 +153,10 @@ void Daemon::ScheduleMaintenance() {
 
 void Daemon::ScheduleWatch() {
   timers_.Schedule(steady_clock::now() + kWatchInterval, [this] {
-    admin_.Submit([this] { WatchStore(*store_, jobs_, now_ms_()); });
+    admin_.Submit([this] {
+      WatchStore(*store_, jobs_, now_ms_());
+      access_.audit().Flush();
+    });
     ScheduleWatch();
   });
 }
@@ -167,6 +184,7 @@ void Daemon::Shutdown(milliseconds grace) {
   if (std::exchange(shut_down_, true)) return;
   const auto begin = steady_clock::now();
   stopping_ = true;
+  background_.request_stop();
   jobs_.RequestStop();
   if (listener_ != nullptr) {
     const Status why = UnavailableError("the daemon is stopping; try again when it runs");

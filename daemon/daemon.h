@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,8 @@ class Daemon {
          const NowMs& now_ms, std::unique_ptr<DaemonMetrics> metrics);
   Status StartListening(const PeerProvider& peer_of);
   Status StartHttp(const PeerProvider& peer_of);
+  // In the background, as long as it takes.
+  void LoadIndexes();
   void ScheduleMaintenance();
   void ScheduleWatch();
   void ScheduleWatchdog();
@@ -75,6 +78,7 @@ class Daemon {
   const NowMs now_ms_;
   std::atomic<bool> stopping_{false};
   bool shut_down_ = false;
+  std::stop_source background_;  // of what nobody waits for
   AccessControl access_;
   TimerQueue timers_;
   std::unique_ptr<DaemonMetrics> metrics_;

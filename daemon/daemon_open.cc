@@ -75,6 +75,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   engine_options.on_calibration = LogCalibration;
   engine_options.on_head_search = LogHeadSearch;
   engine_options.threads = options.threads;
+  engine_options.prompt_cache_bytes = options.prompt_cache_bytes;
   engine_options.on_device_lost = std::move(on_device_lost);
   engine_options.observer = metrics.get();
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(engine_options, store.get()));

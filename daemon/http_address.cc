@@ -8,13 +8,7 @@ namespace corpusd {
 namespace {
 
 constexpr std::string_view kUnix = "unix:";
-
-bool IsLoopback(const std::string& host) {
-  in_addr v4{};
-  in6_addr v6{};
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
-}
+constexpr std::string_view kInherited = "fd:";
 
 Result<HttpAddress> ParseTcp(std::string_view text) {
   const size_t colon = text.rfind(':');
@@ -27,7 +21,7 @@ Result<HttpAddress> ParseTcp(std::string_view text) {
   }
   if (!good) {
     return InvalidArgumentError("'" + std::string(text) +
-                                "' is none of HOST:PORT, unix:PATH and off");
+                                "' is none of HOST:PORT, unix:PATH, fd:NAME and off");
   }
   std::string_view host = text.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
@@ -40,13 +34,22 @@ Result<HttpAddress> ParseTcp(std::string_view text) {
 
 }  // namespace
 
+bool IsLoopback(const std::string& host) {
+  in_addr v4{};
+  in6_addr v6{};
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
 Result<std::vector<HttpAddress>> ParseHttpAddresses(std::string_view text) {
   std::vector<HttpAddress> addresses;
   if (text == "off") return addresses;
   while (true) {
     const std::string_view one = text.substr(0, text.find(','));
     if (one.starts_with(kUnix) && one.size() > kUnix.size()) {
-      addresses.push_back({std::string(one.substr(kUnix.size())), "", 0});
+      addresses.push_back({.unix_path = std::string(one.substr(kUnix.size()))});
+    } else if (one.starts_with(kInherited) && one.size() > kInherited.size()) {
+      addresses.push_back({.inherited = std::string(one.substr(kInherited.size()))});
     } else {
       ASSIGN_OR_RETURN(HttpAddress address, ParseTcp(one));
       addresses.push_back(std::move(address));
@@ -58,6 +61,7 @@ Result<std::vector<HttpAddress>> ParseHttpAddresses(std::string_view text) {
 
 std::string HttpAddressText(const HttpAddress& address) {
   if (!address.unix_path.empty()) return std::string(kUnix) + address.unix_path;
+  if (!address.inherited.empty()) return std::string(kInherited) + address.inherited;
   const bool v6 = address.host.find(':') != std::string::npos;
   return (v6 ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
 }

@@ -20,8 +20,10 @@ std::string OptionSpec::Variable() const {
   return variable;
 }
 
-const std::vector<OptionSpec>& OptionTable() {
-  static const std::vector<OptionSpec> kTable = {
+namespace {
+
+std::vector<OptionSpec> OptionsWithoutSection() {
+  return {
       {"data-dir", "DIR", "",
        "where corpora are kept, a daemon each. Default: $XDG_STATE_HOME/corpusd, else "
        "/var/lib/corpusd"},
@@ -32,7 +34,8 @@ const std::vector<OptionSpec>& OptionTable() {
       {"access", "FILE.toml", "",
        "roles and tenants of users, groups and tokens; read again at SIGHUP. Default: all may all"},
       {"http", "ADDRESS,..|off", "off",
-       "where HTTP is spoken: 127.0.0.1:8040, unix:PATH, or several with commas between"},
+       "where HTTP is spoken: 127.0.0.1:8040, unix:PATH, fd:NAME (handed over); several with "
+       "commas"},
       {"http-max-body-bytes", "SIZE", "16MiB", "of a corpus sent in one request; others: 4MiB"},
       {"http-max-connections", "N", "256", "HTTP clients at once; more are told to come again"},
       {"http-header-timeout", "TIME", "10s", "for the head of a request, from its first byte"},
@@ -62,6 +65,9 @@ const std::vector<OptionSpec>& OptionTable() {
       {"host-memory", "grow|touch", "grow",
        "grow: memory comes a little ahead of blocks; touch: all at the start, while serving"},
       {"inflight-bytes", "SIZE", "96MiB", "bytes on their way between tiers at any moment"},
+      {"prompt-cache-bytes", "SIZE", "256MiB",
+       "memory for prompts without a corpus, so that the next one like them computes less; 0: "
+       "none"},
       {"threads", "N", "0", "compute threads; 0: all cores"},
       {"log-level", "LEVEL", "info", "trace, debug, info, warn, error or off"},
       {"log-format", "text|json", "text", "lines for people or JSON lines"},
@@ -71,15 +77,41 @@ const std::vector<OptionSpec>& OptionTable() {
       {"max-connections", "N", "256", "clients at once; more are told to come again"},
       {"max-queries", "N", "8", "questions answered at once; more wait their turn"},
       {"grace", "TIME", "10s", "how long running questions may go on after SIGTERM"},
+  };
+}
+
+std::vector<OptionSpec> OptionsOfSections() {
+  return {
       {"pins-owner-bytes", "SIZE", "0",
        "disk that the pins of one user may promise; 0: no limit but the total", "pins"},
       {"pins-total-bytes", "SIZE", "0",
        "disk that all pins together may promise; 0: nine tenths of disk_bytes", "pins"},
+      {"prices-currency", "NAME", "USD", "of the prices below, as plan and show say them",
+       "prices"},
+      {"prices-cpu-hour", "PRICE", "0",
+       "an hour of one CPU thread, if the model runs there; 0: compute has no price", "prices"},
+      {"prices-gpu-hour", "PRICE", "0",
+       "an hour of one GPU, if the model runs there; 0: compute has no price", "prices"},
+      {"prices-gb-month", "PRICE", "0", "a month of 10^9 bytes on disk; 0: room has no price",
+       "prices"},
+      {"prices-rag-tokens", "N", "1024",
+       "retrieved text that a question without a corpus would prefill, to compare with", "prices"},
       {"scrub-interval", "TIME|off", "7d",
        "how long after a scrub of everything stored the next begins", "scrub"},
       {"scrub-rate", "SIZE", "50MiB/s", "what a scrub may read from disk, such as 50MiB/s",
        "scrub"},
   };
+}
+
+}  // namespace
+
+const std::vector<OptionSpec>& OptionTable() {
+  static const std::vector<OptionSpec> kTable = [] {
+    std::vector<OptionSpec> table = OptionsWithoutSection();
+    const std::vector<OptionSpec> others = OptionsOfSections();
+    table.insert(table.end(), others.begin(), others.end());
+    return table;
+  }();
   return kTable;
 }
 

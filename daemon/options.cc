@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cstdlib>
 #include <numeric>
+#include <optional>
+#include <set>
 
 #include "store/base/units.h"
 
@@ -19,6 +21,8 @@ constexpr uint64_t kQueriesCeiling = 1024;
 constexpr uint64_t kThreadsCeiling = 4096;
 // Below, a scrub of a corpus of 1 GB would take over a day.
 constexpr uint64_t kScrubRateFloor = uint64_t{16} << 10;
+constexpr double kPriceCeiling = 1e9;
+constexpr uint64_t kRagTokensCeiling = uint64_t{1} << 24;
 // A misspelt variable is this near to a real one; farther ones belong to other programs.
 constexpr size_t kMisspeltDistance = 2;
 
@@ -42,7 +46,9 @@ std::string DefaultOf(const OptionSpec& spec, const Environment& environment) {
   return std::string(spec.default_value);
 }
 
-Status CheckVariableNames(const std::vector<std::string>& names) {
+using Problems = std::vector<Status>;
+
+void CheckVariableNames(const std::vector<std::string>& names, Problems* problems) {
   std::vector<std::string> known = {"CORPUSD_CONFIG"};
   for (const OptionSpec& spec : OptionTable()) known.push_back(spec.Variable());
   for (const std::string& name : names) {
@@ -50,13 +56,30 @@ Status CheckVariableNames(const std::vector<std::string>& names) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     const std::string nearest = NearestName(name, known);
     if (EditDistance(name, nearest) <= kMisspeltDistance) {
-      return InvalidArgumentError("unknown variable " + name + "; did you mean " + nearest + "?");
+      problems->push_back(
+          InvalidArgumentError("unknown variable " + name + "; did you mean " + nearest + "?"));
     }
   }
-  return OkStatus();
 }
 
-Result<OptionValues> MergeValues(const CommandLine& line, const Environment& environment) {
+void MergeFile(const std::string& path, OptionValues* values, Problems* problems) {
+  const auto file = ReadTomlFile(path);
+  if (!file.ok()) return problems->push_back(file.status());
+  for (const auto& [key, value] : *file) {
+    const std::string line = std::to_string(value.line);
+    const auto known = values->find(key);
+    if (known != values->end()) {
+      known->second = {value.text, "file " + path + ", line " + line};
+      continue;
+    }
+    problems->push_back(InvalidArgumentError("unknown key '" + key + "' in line " + line + " of '" +
+                                             path + "'; did you mean '" +
+                                             NearestName(key, AllKeys()) + "'?"));
+  }
+}
+
+OptionValues MergeValues(const CommandLine& line, const Environment& environment,
+                         Problems* problems) {
   OptionValues values;
   for (const OptionSpec& spec : OptionTable()) {
     values[spec.Key()] = {DefaultOf(spec, environment), "default"};
@@ -65,16 +88,7 @@ Result<OptionValues> MergeValues(const CommandLine& line, const Environment& env
   if (const char* variable = environment("CORPUSD_CONFIG"); config_path.empty() && variable) {
     config_path = variable;
   }
-  if (!config_path.empty()) {
-    ASSIGN_OR_RETURN(const auto file, ReadTomlFile(config_path));
-    for (const auto& [key, text] : file) {
-      if (values.count(key) == 0) {
-        return InvalidArgumentError("unknown key '" + key + "' in '" + config_path +
-                                    "'; did you mean '" + NearestName(key, AllKeys()) + "'?");
-      }
-      values[key] = {text, "file " + config_path};
-    }
-  }
+  if (!config_path.empty()) MergeFile(config_path, &values, problems);
   for (const OptionSpec& spec : OptionTable()) {
     const std::string variable = spec.Variable();
     if (const char* text = environment(variable.c_str()); text != nullptr) {
@@ -88,18 +102,19 @@ Result<OptionValues> MergeValues(const CommandLine& line, const Environment& env
   return values;
 }
 
-// Reads one value after the other and remembers the first that is wrong.
+// Reads one value after the other and notes those that are wrong.
 class ValueReader {
  public:
-  explicit ValueReader(const OptionValues& values) : values_(values) {}
+  ValueReader(const OptionValues& values, Problems* problems)
+      : values_(values), problems_(*problems) {}
 
-  const Status& status() const { return status_; }
   const std::string& Text(const std::string& key) { return values_.at(key).text; }
 
   void Refuse(const std::string& key, const std::string& why) {
-    if (!status_.ok()) return;
+    if (!refused_.insert(key).second) return;
     const OptionValue& value = values_.at(key);
-    status_ = InvalidArgumentError(key + " = '" + value.text + "' (" + value.origin + "): " + why);
+    problems_.push_back(
+        InvalidArgumentError(key + " = '" + value.text + "' (" + value.origin + "): " + why));
   }
 
   uint64_t Number(const std::string& key, uint64_t low, uint64_t high, int base = 10) {
@@ -116,13 +131,17 @@ class ValueReader {
   }
 
   double Positive(const std::string& key) {
-    const std::string& text = Text(key);
-    double number = 0;
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || !(number > 0)) {
-      Refuse(key, "must be a number above 0");
+    const std::optional<double> number = Decimal(key);
+    if (!number || !(*number > 0)) Refuse(key, "must be a number above 0");
+    return number.value_or(0);
+  }
+
+  double Price(const std::string& key) {
+    const std::optional<double> number = Decimal(key);
+    if (!number || !(*number >= 0 && *number <= kPriceCeiling)) {
+      Refuse(key, "must be a price from 0 on");
     }
-    return number;
+    return number.value_or(0);
   }
 
   uint64_t Bytes(const std::string& key, uint64_t low, uint64_t high) {
@@ -168,8 +187,17 @@ class ValueReader {
   }
 
  private:
+  std::optional<double> Decimal(const std::string& key) {
+    const std::string& text = Text(key);
+    double number = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) return std::nullopt;
+    return number;
+  }
+
   const OptionValues& values_;
-  Status status_;
+  Problems& problems_;
+  std::set<std::string> refused_;  // keys
 };
 
 }  // namespace
@@ -241,8 +269,8 @@ void ReadHttpOptions(ValueReader& reader, Options* options) {
 
 }  // namespace
 
-Result<Options> BuildOptions(const OptionValues& values) {
-  ValueReader reader(values);
+Options BuildOptions(const OptionValues& values, Problems* problems) {
+  ValueReader reader(values, problems);
   Options options;
   options.data_dir = reader.Text("data_dir");
   if (options.data_dir.empty()) reader.Refuse("data_dir", "must not be empty");
@@ -268,6 +296,7 @@ Result<Options> BuildOptions(const OptionValues& values) {
       reader.Number("disk_low_percent", 1, std::max(options.disk_high_percent, 1U)));
   options.touch_host_memory = reader.OneOf("host_memory", {"grow", "touch"}) == "touch";
   options.inflight_bytes = reader.Bytes("inflight_bytes", uint64_t{1} << 20, UINT64_MAX);
+  options.prompt_cache_bytes = reader.Bytes("prompt_cache_bytes", 0, UINT64_MAX);
   options.device_bytes = reader.Bytes("device_bytes", 0, UINT64_MAX);
   if (options.device_bytes != 0 && !options.device.starts_with("cuda:")) {
     reader.Refuse("device_bytes", "must be 0 unless device is cuda:N: a CPU has no device tier");
@@ -284,10 +313,14 @@ Result<Options> BuildOptions(const OptionValues& values) {
   options.grace = std::chrono::milliseconds(reader.Milliseconds("grace"));
   options.pins_owner_bytes = reader.Bytes("pins.owner_bytes", 0, UINT64_MAX);
   options.pins_total_bytes = reader.Bytes("pins.total_bytes", 0, UINT64_MAX);
+  options.price_currency = reader.Text("prices.currency");
+  options.price_cpu_hour = reader.Price("prices.cpu_hour");
+  options.price_gpu_hour = reader.Price("prices.gpu_hour");
+  options.price_gb_month = reader.Price("prices.gb_month");
+  options.rag_tokens = reader.Number("prices.rag_tokens", 1, kRagTokensCeiling);
   options.scrub_interval_ms =
       reader.Text("scrub.interval") == "off" ? 0 : reader.Milliseconds("scrub.interval");
   options.scrub_bytes_per_s = reader.BytesPerSecond("scrub.rate", kScrubRateFloor);
-  if (!reader.status().ok()) return reader.status();
   return options;
 }
 
@@ -338,12 +371,17 @@ Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
   loaded.action = line.action;
   loaded.output = line.output;
   if (line.action == CommandLine::Action::kPrint) return loaded;
-  RETURN_IF_ERROR(CheckVariableNames(environment_names));
-  ASSIGN_OR_RETURN(const OptionValues values, MergeValues(line, environment));
-  ASSIGN_OR_RETURN(loaded.options, BuildOptions(values));
+  Problems problems;
+  CheckVariableNames(environment_names, &problems);
+  const OptionValues values = MergeValues(line, environment, &problems);
+  loaded.options = BuildOptions(values, &problems);
   if (line.action == CommandLine::Action::kCheckConfig) {
     loaded.output = RenderConfig(values);
-  } else if (loaded.options.model_path.empty()) {
+    for (const Status& problem : problems) loaded.problems.emplace_back(problem.message());
+    return loaded;
+  }
+  if (!problems.empty()) return problems.front();
+  if (loaded.options.model_path.empty()) {
     return InvalidArgumentError(
         "no model: give --model FILE.gguf or FOLDER, CORPUSD_MODEL or model in the file");
   }

@@ -57,7 +57,8 @@ struct Options {
   uint32_t disk_low_percent = 90;
   bool touch_host_memory = false;
   uint64_t inflight_bytes = 0;
-  unsigned threads = 0;  // 0: all cores
+  uint64_t prompt_cache_bytes = 0;  // 0: none
+  unsigned threads = 0;             // 0: all cores
   std::string log_level;
   LogFormat log_format = LogFormat::kText;
   std::string log_file;  // "": stderr
@@ -65,17 +66,27 @@ struct Options {
   unsigned connections_max = 0;
   unsigned queries_max = 0;
   std::chrono::milliseconds grace{0};
-  uint64_t pins_owner_bytes = 0;   // 0: no limit
-  uint64_t pins_total_bytes = 0;   // 0: nine tenths of disk_bytes
+  uint64_t pins_owner_bytes = 0;  // 0: no limit
+  uint64_t pins_total_bytes = 0;  // 0: nine tenths of disk_bytes
+  std::string price_currency;
+  double price_cpu_hour = 0;  // of one thread; 0: not priced, as the next two
+  double price_gpu_hour = 0;
+  double price_gb_month = 0;
+  uint64_t rag_tokens = 0;         // what a question with retrieved text is reckoned with
   int64_t scrub_interval_ms = 0;   // 0: no scrub by the clock
   uint64_t scrub_bytes_per_s = 0;  // 0: as fast as the disk
 };
 
+// What the tenants' quotas may sum to: the disk tier before it evicts.
+inline uint64_t TenantQuotaBytes(const Options& options) {
+  return options.disk_bytes / 100 * options.disk_high_percent;
+}
+
 // Where an effective value came from.
 struct OptionValue {
   std::string text;
-  std::string
-      origin;  // "default", "file /etc/corpusd.toml", "variable CORPUSD_MODEL", "flag --model"
+  // "default", "file /etc/corpusd.toml, line 3", "variable CORPUSD_MODEL", "flag --model"
+  std::string origin;
 };
 using OptionValues = std::map<std::string, OptionValue>;  // by key
 
@@ -93,10 +104,13 @@ struct LoadedOptions {
   CommandLine::Action action = CommandLine::Action::kRun;
   std::string output;  // kPrint and kCheckConfig: the text to print
   Options options;     // kRun and kCheckConfig
+  // kCheckConfig: all that is wrong, one sentence each; where it can, options has the rest.
+  std::vector<std::string> problems;
 };
 
 // Everything main needs to begin. environment_names: the names of all variables, so that a misspelt
-// CORPUSD_ one is an error. kInvalidArgument: the sentence for the user.
+// CORPUSD_ one is an error. kInvalidArgument: the sentence for the user about the first that is
+// wrong, but for kCheckConfig, which goes on to the last.
 Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
                                   const Environment& environment,
                                   const std::vector<std::string>& environment_names);
@@ -105,8 +119,13 @@ Result<LoadedOptions> LoadOptions(const std::vector<std::string>& arguments,
 Result<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments);  // command_line.cc
 // Every "key = value" of a TOML file as text, "section.key" in a table; lists and deeper tables are
 // refused (toml_file.cc).
-Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path);
-Result<Options> BuildOptions(const OptionValues& values);
+struct TomlValue {
+  std::string text;
+  unsigned line = 0;  // from 1
+};
+Result<std::map<std::string, TomlValue>> ReadTomlFile(const std::string& path);
+// What is wrong is added to problems, one for each value at most.
+Options BuildOptions(const OptionValues& values, std::vector<Status>* problems);
 // The effective configuration as TOML, each line with its origin: --check-config.
 std::string RenderConfig(const OptionValues& values);
 // deploy/corpusd.toml: every option commented out with its default and help.

@@ -7,7 +7,11 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "daemon/config_check.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
 #include "daemon/service_notify.h"
@@ -106,6 +110,23 @@ int Serve(const Options& options) {
 
 }  // namespace
 
+namespace {
+
+// The values on stdout, what is wrong on stderr.
+int PrintCheck(const LoadedOptions& loaded) {
+  std::fputs(loaded.output.c_str(), stdout);
+  std::vector<std::string> problems = loaded.problems;
+  for (std::string& problem : CheckNamedFiles(loaded.options)) {
+    problems.push_back(std::move(problem));
+  }
+  for (const std::string& problem : problems) {
+    std::fprintf(stderr, "corpusd: %s\n", problem.c_str());
+  }
+  return problems.empty() ? EXIT_SUCCESS : kExitUsage;
+}
+
+}  // namespace
+
 int RunCorpusd(const std::vector<std::string>& arguments) {
   const auto environment = [](const char* name) -> const char* { return std::getenv(name); };
   const auto loaded = LoadOptions(arguments, environment, EnvironmentNames());
@@ -113,6 +134,7 @@ int RunCorpusd(const std::vector<std::string>& arguments) {
     std::fprintf(stderr, "corpusd: %s\n", loaded.status().message().c_str());
     return kExitUsage;
   }
+  if (loaded->action == CommandLine::Action::kCheckConfig) return PrintCheck(*loaded);
   if (loaded->action != CommandLine::Action::kRun) {
     std::fputs(loaded->output.c_str(), stdout);
     return EXIT_SUCCESS;

@@ -9,13 +9,14 @@ namespace corpusd {
 namespace {
 
 Status ReadValue(const std::string& key, const toml::node& node, const std::string& path,
-                 std::map<std::string, std::string>* values) {
+                 std::map<std::string, TomlValue>* values) {
+  const unsigned line = node.source().begin.line;
   if (const auto* text = node.as_string()) {
-    (*values)[key] = text->get();
+    (*values)[key] = {text->get(), line};
   } else if (const auto* number = node.as_integer()) {
-    (*values)[key] = std::to_string(number->get());
+    (*values)[key] = {std::to_string(number->get()), line};
   } else {
-    return InvalidArgumentError("'" + key + "' in '" + path +
+    return InvalidArgumentError("'" + key + "' in line " + std::to_string(line) + " of '" + path +
                                 "' must be a string or a whole number");
   }
   return OkStatus();
@@ -23,7 +24,7 @@ Status ReadValue(const std::string& key, const toml::node& node, const std::stri
 
 }  // namespace
 
-Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path) {
+Result<std::map<std::string, TomlValue>> ReadTomlFile(const std::string& path) {
   const toml::parse_result parsed = toml::parse_file(path);
   if (!parsed) {
     std::ostringstream where;
@@ -33,7 +34,7 @@ Result<std::map<std::string, std::string>> ReadTomlFile(const std::string& path)
     }
     return InvalidArgumentError(where.str());
   }
-  std::map<std::string, std::string> values;
+  std::map<std::string, TomlValue> values;
   for (const auto& [name, node] : parsed.table()) {
     const std::string key(name.str());
     if (const auto* section = node.as_table()) {

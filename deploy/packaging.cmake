@@ -29,6 +29,7 @@ install(FILES ${man_dir}/completion.zsh RENAME _corpusctl COMPONENT runtime
 install(FILES ${man_dir}/completion.fish RENAME corpusctl.fish COMPONENT runtime
         DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 install(FILES deploy/systemd/corpusd.service deploy/systemd/corpusd.socket
+              deploy/systemd/corpusd-http.socket
         DESTINATION lib/systemd/system COMPONENT runtime)
 install(FILES deploy/systemd/corpusd.sysusers RENAME corpusd.conf
         DESTINATION lib/sysusers.d COMPONENT runtime)

@@ -31,6 +31,9 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
   ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
+  // A device's memory is its tier's.
+  const bool kept = backend_->host_addressable();
+  prompts_ = std::make_unique<PromptCache>(kept ? options.prompt_cache_bytes : 0, kRunTokens);
   calibrations_ = std::make_unique<CalibrationSource>(
       *source_, *tokenizer_, *model_, *backend_, gate_,
       CalibrationOptions{options.calibration_dir, options.calibration_cache,

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/decode/prompt_report.h"
 #include "engine/decode/sampling.h"
 #include "engine/engine_observer.h"
 #include "engine/tokenizer/chat_message.h"
@@ -47,7 +48,9 @@ struct EngineOptions {
   // Told once that the device does not answer any more: what it was doing has failed, and so will
   // all that follows. On any thread; may be empty.
   std::function<void(const Status& why)> on_device_lost;
-  unsigned threads = 0;                // 0: all cores
+  unsigned threads = 0;  // 0: all cores
+  // Memory for what was computed of prompts without a corpus; 0: nothing is kept.
+  uint64_t prompt_cache_bytes = 0;
   EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
 };
 
@@ -112,7 +115,12 @@ struct QuestionRequest {
   uint32_t max_tokens = 0;  // of each answer; 0: the next, less if there is less room
   uint32_t max_tokens_if_room = kAnswerTokensDefault;
   AnswerOptions answers;
-  bool no_cache = false;  // recompute the corpus, read and write no block
+  bool no_cache = false;  // recompute the corpus or the prompt, read and write no block
+  // Without a corpus: prompts of one tenant and one salt share what was computed of them.
+  std::string tenant;
+  std::string cache_salt;
+  // Told when the prompt begins to be computed and as it goes on, before any answer. May be empty.
+  std::function<void(const PromptProgress&)> on_prompt;
   // Of a segmented corpus; 0 and "": the engine's choice.
   uint32_t budget_tokens = 0;  // of the corpus that the question may attend to, preamble included
   std::string retrieval;       // "fused", "heads", "lexical"
@@ -215,6 +223,12 @@ class Engine {
     uint64_t device_bytes = 0;  // of the corpus, there now
   };
   virtual Result<DeviceWarming> WarmDevice(std::string_view name) = 0;
+  // Reads tokens and indexes of segmented corpora into memory, of those asked last first and as far
+  // as the memory for them goes, so that nobody waits for that later. A question that comes
+  // meanwhile waits for its own corpus alone. RETURNS how many. kCancelled if stopped.
+  virtual Result<uint64_t> LoadIndexes(const std::stop_token& /*stop*/) { return 0; }
+  // What is kept of prompts without a corpus, and what that was good for.
+  virtual PromptCacheUsage prompt_cache() const { return {}; }
 };
 
 }  // namespace corpusd

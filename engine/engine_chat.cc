@@ -51,7 +51,6 @@ Result<QuestionReport> LlamaEngine::AskPlain(const QuestionRequest& request, con
                                 std::to_string(prompt.size()) + " of the prompt");
   }
   GenerationRequest generation;
-  generation.prompt = prompt;
   generation.question = prompt;
   generation.max_tokens =
       request.max_tokens == 0
@@ -60,11 +59,28 @@ Result<QuestionReport> LlamaEngine::AskPlain(const QuestionRequest& request, con
   generation.answers = request.answers;
   ASSIGN_OR_RETURN(const KvFormat own, model_->Format("bf16"));
   KvSequence kv(own, own);
-  ASSIGN_OR_RETURN(GenerationReport generated,
-                   Generate(context(), *batcher_, *tokenizer_, *chat_, kv, generation, sink, stop));
   QuestionReport report;
   report.prompt_tokens = prompt.size();
-  report.first_token_ms = generated.first_token_ms;
+  std::vector<Digest> chain;
+  if (!request.no_cache) {
+    const std::string salt = SaltOf(options_.tenant_salt, request.tenant);
+    chain = prompts_->ChainOf(PromptRoot(salt, request.cache_salt), prompt);
+    report.cached_tokens = prompts_->Find(chain, prompt.size(), &kv);
+    report.host_bytes = kv.bytes();
+  }
+  generation.prompt = std::span(prompt).subspan(report.cached_tokens);
+  // Run by run: the like prompt that comes meanwhile finds them, too, and so does one that comes
+  // after this was cancelled.
+  generation.on_prompt = [&](const PromptProgress& progress) {
+    prompts_->Keep(
+        request.tenant,
+        std::span(chain).first(std::min(chain.size(), progress.done_tokens / kRunTokens)), kv);
+    if (request.on_prompt) request.on_prompt(progress);
+  };
+  const double before_ms = SecondsSince(start) * 1e3;
+  ASSIGN_OR_RETURN(GenerationReport generated,
+                   Generate(context(), *batcher_, *tokenizer_, *chat_, kv, generation, sink, stop));
+  report.first_token_ms = before_ms + generated.first_token_ms;
   report.attended_tokens = kv.tokens();
   ReportGenerated(std::move(generated), start, &report);
   if (options_.observer != nullptr) options_.observer->OnAnswer(report);

@@ -192,6 +192,7 @@ Result<QuestionReport> LlamaEngine::Ask(const QuestionRequest& request, const An
   generation.prompt = prompt;
   generation.question = chat_->QuestionWords(prompt);
   generation.answers = request.answers;
+  generation.on_prompt = request.on_prompt;
 
   QuestionReport report;
   report.prompt_tokens = record.tokens + prompt.size();

@@ -26,6 +26,12 @@ std::string SaltOf(std::string_view secret, std::string_view tenant) {
   return HexText(hash.Finish());
 }
 
+Digest PromptRoot(std::string_view tenant_salt, std::string_view cache_salt) {
+  return ChainRoot(std::vector<IdentityField>{{"schema", "prompt 1"},
+                                              {"tenant", std::string(tenant_salt)},
+                                              {"cache_salt", std::string(cache_salt)}});
+}
+
 std::vector<IdentityField> CorpusIdentity(const IdentityInputs& inputs, const ModelConfig& config,
                                           const KvFormat& format, std::string_view mode) {
   std::vector<IdentityField> fields = {{"schema", "1"},

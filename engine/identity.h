@@ -20,6 +20,10 @@ inline constexpr std::string_view kUnsaltedTenant =
 // tenant, "". Nobody who lacks the secret can tell a tenant's digests.
 std::string SaltOf(std::string_view secret, std::string_view tenant);
 
+// The root of what is kept of prompts without a corpus: of one tenant, who has this salt of SaltOf,
+// and of the clients that say one cache_salt.
+Digest PromptRoot(std::string_view tenant_salt, std::string_view cache_salt);
+
 struct IdentityInputs {
   std::string weights_digest;    // hex SHA-256 of the model file, or of all shards
   std::string tokenizer_digest;  // vocabulary, merges, specials and chat template

@@ -13,6 +13,7 @@
 #include "engine/backend/device_backend.h"
 #include "engine/calibration/calibration_source.h"
 #include "engine/corpus_tokenizer.h"
+#include "engine/decode/prompt_cache.h"
 #include "engine/decode/question_runner.h"
 #include "engine/engine.h"
 #include "engine/identity.h"
@@ -80,6 +81,10 @@ class LlamaEngine final : public Engine {
                               std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
+  Result<uint64_t> LoadIndexes(const std::stop_token& stop) override {
+    return segmented_ == nullptr ? Result<uint64_t>(0) : segmented_->LoadIndexes(stop);
+  }
+  PromptCacheUsage prompt_cache() const override { return prompts_->usage(); }
 
  private:
   // What a run of a prefill reads; kept from one to the next.
@@ -205,6 +210,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<CalibrationSource> calibrations_;
   SinkPages sinks_;
   std::unique_ptr<DecodeBatcher> batcher_;
+  std::unique_ptr<PromptCache> prompts_;
   std::unique_ptr<SegmentedCorpora> segmented_;  // null without a store
 };
 

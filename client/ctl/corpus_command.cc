@@ -2,6 +2,7 @@
 #include <string>
 
 #include "client/ctl/commands.h"
+#include "client/ctl/cost_text.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
 #include "client/ctl/units.h"
@@ -112,6 +113,7 @@ Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
     fields.emplace_back("pin charge", FormatBytes(corpus.pin_bytes()));
   }
   if (corpus.has_quality()) fields.emplace_back("quality", QualityText(corpus.quality()));
+  if (corpus.has_cost()) AddCostFields(corpus.cost(), &fields);
   if (corpus.skipped_files() > 0) {
     fields.emplace_back("skipped files", FormatCount(corpus.skipped_files()));
   }

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "client/wire/corpus_cost.h"
+
 namespace corpusd::ctl {
 namespace {
 
-// Of an ordinary question with its chat frame: what is prefilled for it with a corpus too.
-constexpr uint64_t kQuestionTokens = 64;
 // Around the path in the line that each document begins with.
 constexpr uint64_t kHeaderTokens = 6;
 // Paths are cut finer than prose.
@@ -67,6 +67,19 @@ std::optional<PrefillRate> MeasuredRate(const v1::ListReply& corpora, const std:
   }
   if (best == nullptr) return std::nullopt;
   return PrefillRate{best->prefill_tokens_per_s(), best->name()};
+}
+
+v1::CorpusCost CostOfPlan(const CorpusPlan& plan, const v1::PlanReply& reply) {
+  CostInputs inputs;
+  inputs.tokens = plan.tokens;
+  inputs.exact_tokens_max = reply.exact_tokens_max();
+  inputs.segmented = plan.mode == "segmented";
+  inputs.build_seconds = plan.prefill_seconds;
+  if (plan.rate) inputs.prefill_tokens_per_s = plan.rate->tokens_per_s;
+  for (const v1::PlanFormat& format : reply.formats()) {
+    if (format.name() == reply.default_format()) inputs.disk_bytes = FormatBytesOf(plan, format);
+  }
+  return CostOf(reply.economics(), inputs);
 }
 
 uint64_t FormatBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format) {

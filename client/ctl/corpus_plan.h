@@ -48,6 +48,9 @@ CorpusPlan ReckonPlan(const PlanText& text, const v1::PlanReply& reply, const st
 std::optional<PrefillRate> MeasuredRate(const v1::ListReply& corpora, const std::string& mode,
                                         const std::string& model_digest);
 
+// What it will cost in the reply's default format, as far as is known.
+v1::CorpusCost CostOfPlan(const CorpusPlan& plan, const v1::PlanReply& reply);
+
 uint64_t FormatBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format);
 // The same if layers that see a chunk or a window were kept everywhere; equal without such layers.
 uint64_t KeepAllBytesOf(const CorpusPlan& plan, const v1::PlanFormat& format);

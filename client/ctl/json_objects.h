@@ -12,6 +12,7 @@ namespace corpusd::ctl {
 using Json = nlohmann::ordered_json;
 
 using corpusd::CorpusToJson;
+using corpusd::CostToJson;
 using corpusd::JobToJson;
 Json AskToJson(const v1::AskReply& reply);
 Json DiskUsageToJson(const v1::DiskUsageReply& usage);

@@ -10,6 +10,7 @@
 
 #include "client/ctl/commands.h"
 #include "client/ctl/corpus_plan.h"
+#include "client/ctl/cost_text.h"
 #include "client/ctl/exit_code.h"
 #include "client/ctl/json_objects.h"
 #include "client/ctl/source_gathering.h"
@@ -19,8 +20,10 @@
 namespace corpusd::ctl {
 namespace {
 
-// Of the sample that --measure prefills: about 4,000 tokens of prose.
+// Of the sample that --measure prefills: about 4,000 tokens of prose. Where they take less than
+// kMeasuredSeconds, as on a GPU, the start of a prefill would count more than its rate: then more.
 constexpr size_t kMeasuredBytes = size_t{16} << 10;
+constexpr double kMeasuredSeconds = 0.5;
 constexpr uint64_t kMeasuredTtlMs = 600'000;
 
 // Reads the documents as an ingest would, and keeps no more than a sample.
@@ -74,10 +77,11 @@ ClientResult<PlanAnswers> AskDaemon(CorpusClient& client, const std::string& sam
 // A little of the sample, taken evenly, as documents of the corpus's mean size: short documents and
 // the windows of long ones cost more a token than others.
 // RETURNS false if the call has failed.
-bool WriteLittle(const std::string& sample, const PlanText& text, IngestWriter& writer) {
+bool WriteLittle(const std::string& sample, const PlanText& text, size_t bytes,
+                 IngestWriter& writer) {
   const size_t mean = std::max<size_t>(text.text_bytes / std::max<uint64_t>(text.documents, 1), 1);
-  const size_t document = std::min(mean, kMeasuredBytes);
-  const size_t documents = std::min(kMeasuredBytes, sample.size()) / document;
+  const size_t document = std::min(mean, bytes);
+  const size_t documents = std::min(bytes, sample.size()) / document;
   for (size_t i = 0; i < std::max<size_t>(documents, 1); ++i) {
     const size_t at = documents < 2 ? 0 : i * (sample.size() - document) / (documents - 1);
     const bool taken = writer.BeginSource("sample-" + std::to_string(i)) &&
@@ -88,9 +92,15 @@ bool WriteLittle(const std::string& sample, const PlanText& text, IngestWriter& 
   return true;
 }
 
-// Prefills a little of the sample as a corpus of its own, and removes it.
-ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sample,
-                                  const PlanText& text, const std::string& mode) {
+struct MeasuredPrefill {
+  PrefillRate rate;
+  double seconds = 0;  // of the tokens alone
+};
+
+// Prefills so many bytes of the sample as a corpus of its own, and removes it.
+ClientResult<MeasuredPrefill> MeasureOnce(CorpusClient& client, const std::string& sample,
+                                          const PlanText& text, const std::string& mode,
+                                          size_t bytes) {
   const auto start = std::chrono::steady_clock::now();
   v1::IngestBegin begin;
   begin.set_name("plan-" + std::to_string(getpid()));
@@ -98,8 +108,8 @@ ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sampl
   begin.set_priority("low");
   begin.set_ttl_ms(kMeasuredTtlMs);
   client.set_timeout(std::chrono::milliseconds(0));
-  auto reply =
-      client.Ingest(begin, [&](IngestWriter& writer) { return WriteLittle(sample, text, writer); });
+  auto reply = client.Ingest(
+      begin, [&](IngestWriter& writer) { return WriteLittle(sample, text, bytes, writer); });
   if (!reply.ok()) return reply.error();
   auto job = client.WatchJob(reply->job().id(), nullptr);
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
@@ -109,8 +119,19 @@ ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sampl
   auto ended = CheckJobEnd(*job);
   if (!ended.ok()) return ended.error();
   if (!corpus.ok()) return corpus.error();
-  return PrefillRate{corpus->prefill_tokens_per_s(), "a sample",
-                     std::max(0.0, spent.count() - corpus->prefill_seconds())};
+  return MeasuredPrefill{{corpus->prefill_tokens_per_s(), "a sample",
+                          std::max(0.0, spent.count() - corpus->prefill_seconds())},
+                         corpus->prefill_seconds()};
+}
+
+ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sample,
+                                  const PlanText& text, const std::string& mode) {
+  for (size_t bytes = kMeasuredBytes;; bytes *= 8) {
+    auto measured = MeasureOnce(client, sample, text, mode, bytes);
+    if (!measured.ok()) return measured.error();
+    const bool long_enough = !(measured->seconds > 0 && measured->seconds < kMeasuredSeconds);
+    if (long_enough || bytes >= sample.size()) return measured->rate;
+  }
 }
 
 Json FormatsToJson(const CorpusPlan& plan, const PlanAnswers& answers) {
@@ -150,6 +171,7 @@ Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
           {"cold_tokens", plan.cold_tokens},
           {"break_even_questions",
            plan.break_even_questions == 0 ? Json(nullptr) : Json(plan.break_even_questions)},
+          {"cost", CostToJson(CostOfPlan(plan, answers.plan))},
           {"skipped", SkippedToJson(skipped)}};
 }
 
@@ -201,6 +223,7 @@ void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const Plan
                                         " on, against prefilling " + FormatCount(plan.cold_tokens) +
                                         " tokens for each");
   }
+  AddCostFields(CostOfPlan(plan, reply), &fields);
   PrintFields(context.console.out, fields, StyleOf(context));
   context.console.out << '\n';
   PrintFormats(context, plan, answers);

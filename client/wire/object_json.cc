@@ -40,7 +40,35 @@ Json QualityToJson(const v1::Corpus& corpus) {
           {"limit", quality.limit()}};
 }
 
+Json PriceOrNull(double price) { return price > 0 ? Json(price) : Json(nullptr); }
+
 }  // namespace
+
+Json CostToJson(const v1::CorpusCost& cost) {
+  return {
+      {"currency", cost.currency()},
+      {"compute", cost.compute()},
+      {"build", {{"seconds", cost.build_seconds()}, {"price", PriceOrNull(cost.build_price())}}},
+      {"month", {{"price", PriceOrNull(cost.month_price())}}},
+      {"question",
+       {{"seconds", cost.question_seconds()},
+        {"price", PriceOrNull(cost.question_price())},
+        {"measured", cost.questions()}}},
+      {"cold",
+       {{"tokens", cost.cold_tokens()},
+        {"seconds", cost.cold_seconds()},
+        {"price", PriceOrNull(cost.cold_price())}}},
+      {"rag",
+       {{"tokens", cost.rag_tokens()},
+        {"seconds", cost.rag_seconds()},
+        {"price", PriceOrNull(cost.rag_price())}}},
+      {"break_even_questions",
+       {{"cold", NumberOrNull(cost.break_even_cold())},
+        {"rag", NumberOrNull(cost.break_even_rag())}}},
+      {"month_questions",
+       {{"cold", NumberOrNull(cost.month_questions_cold())},
+        {"rag", NumberOrNull(cost.month_questions_rag())}}}};
+}
 
 std::string TimestampText(int64_t time_ms) {
   const time_t seconds = static_cast<time_t>(time_ms / 1000 - (time_ms % 1000 < 0 ? 1 : 0));
@@ -92,6 +120,7 @@ Json CorpusToJson(const v1::Corpus& corpus) {
         {"tokens_per_s", corpus.prefill_tokens_per_s()},
         {"resumed_times", corpus.prefill_resumed_times()}}},
       {"quality", QualityToJson(corpus)},
+      {"cost", corpus.has_cost() ? CostToJson(corpus.cost()) : Json(nullptr)},
       {"sources", std::move(sources)},
       {"roots", corpus.roots()},
       {"replaces", TextOrNull(corpus.replaces())},

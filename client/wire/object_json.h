@@ -11,6 +11,8 @@
 
 namespace corpusd {
 
+// Prices that there are not are null, as questions that never make up for a cost.
+nlohmann::ordered_json CostToJson(const v1::CorpusCost& cost);
 nlohmann::ordered_json CorpusToJson(const v1::Corpus& corpus);
 nlohmann::ordered_json JobToJson(const v1::Job& job);
 

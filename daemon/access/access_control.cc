@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "daemon/log.h"
-
 namespace corpusd {
 
 std::string CredentialsText(const Credentials& credentials) {
@@ -38,7 +36,7 @@ std::shared_ptr<const AccessTable> AccessControl::table() const {
 Result<Principal> AccessControl::Authenticate(const Credentials& credentials) const {
   Result<Principal> principal = PrincipalOf(credentials);
   if (!principal.ok()) {
-    AuditDenied(CredentialsText(credentials), "connect", principal.status().message());
+    audit_.Denied(CredentialsText(credentials), "connect", principal.status().message());
   }
   return principal;
 }
@@ -64,16 +62,6 @@ Peer ActingPeer(const Principal& principal, const Credentials& credentials, bool
   peer.owner = OwnerOf(principal);
   peer.admin = principal.role == Role::kAdmin;
   return peer;
-}
-
-void AuditAdmin(const Principal& principal, std::string_view what) {
-  Log(LogLevel::kInfo, "audit",
-      {{"outcome", "allowed"}, {"who", PrincipalText(principal)}, {"what", what}});
-}
-
-void AuditDenied(std::string_view who, std::string_view what, std::string_view why) {
-  Log(LogLevel::kWarn, "audit",
-      {{"outcome", "denied"}, {"who", who}, {"what", what}, {"why", why}});
 }
 
 }  // namespace corpusd

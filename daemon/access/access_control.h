@@ -1,7 +1,7 @@
 // daemon/access/access_control.h -- AccessControl: credentials in, a principal or a denial out, for
-// every surface of the daemon; and the log lines that tell who was denied and what admins did. The
-// table can be read again while the daemon runs: the next request goes by the new one. Thread-safe;
-// Authenticate never waits for anything.
+// every surface of the daemon; has the audit of who was denied and what admins did. The table can
+// be read again while the daemon runs: the next request goes by the new one. Thread-safe;
+// Authenticate never waits for anything but the log.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "daemon/access/access_table.h"
+#include "daemon/access/audit_log.h"
 #include "daemon/access/principal.h"
 #include "daemon/rpc/peer.h"
 #include "store/base/result.h"
@@ -42,12 +43,14 @@ class AccessControl {
   // may.
   Result<Principal> Authenticate(const Credentials& credentials) const;
   std::shared_ptr<const AccessTable> table() const;
+  AuditLog& audit() const { return audit_; }
 
  private:
   Result<Principal> PrincipalOf(const Credentials& credentials) const;
 
   std::string path_;
   uint64_t quota_bytes_ = 0;
+  mutable AuditLog audit_;
   mutable std::mutex mutex_;
   std::shared_ptr<const AccessTable> table_;
 };
@@ -55,9 +58,5 @@ class AccessControl {
 // The peer that handlers know a principal as: its pins are the principal's, and an admin may change
 // those of others.
 Peer ActingPeer(const Principal& principal, const Credentials& credentials, bool restricts);
-
-// One "audit" line. what: "import", "scrub".
-void AuditAdmin(const Principal& principal, std::string_view what);
-void AuditDenied(std::string_view who, std::string_view what, std::string_view why);
 
 }  // namespace corpusd

@@ -58,19 +58,31 @@ class AccessTable::Reader {
  public:
   Reader(std::string path, AccessTable* table) : path_(std::move(path)), table_(*table) {}
 
-  Status Read() {
-    ASSIGN_OR_RETURN(const auto values, ReadTomlFile(path_));
-    for (const auto& [key, text] : values) RETURN_IF_ERROR(Take(key, text));
+  // All that is wrong, in the order of the file; none: the table is whole.
+  std::vector<Status> Read() {
+    auto values = ReadTomlFile(path_);
+    if (!values.ok()) return {values.status()};
+    values_ = *std::move(values);
+    for (const auto& [key, value] : values_) Note(key, Take(key, value.text));
     for (const std::string& tenant : table_.tokens_.Tenants()) {
-      RETURN_IF_ERROR(CheckTenant("tokens", tenant));
+      Note("tokens", CheckTenant("tokens", tenant));
     }
-    for (const auto& [key, tenant] : named_) RETURN_IF_ERROR(CheckTenant(key, tenant));
-    return OkStatus();
+    for (const auto& [key, tenant] : named_) Note(key, CheckTenant(key, tenant));
+    std::stable_sort(problems_.begin(), problems_.end(),
+                     [](const auto& one, const auto& other) { return one.first < other.first; });
+    std::vector<Status> sorted;
+    for (auto& [line, problem] : problems_) sorted.push_back(std::move(problem));
+    return sorted;
   }
 
  private:
+  void Note(const std::string& key, Status problem) {
+    if (!problem.ok()) problems_.emplace_back(LineOf(key), std::move(problem));
+  }
+  unsigned LineOf(const std::string& key) const { return values_.at(key).line; }
   Status Wrong(const std::string& key, const std::string& why) const {
-    return InvalidArgumentError("'" + key + "' in '" + path_ + "' " + why);
+    return InvalidArgumentError("'" + key + "' in line " + std::to_string(LineOf(key)) + " of '" +
+                                path_ + "' " + why);
   }
 
   Status Take(const std::string& key, const std::string& text) {
@@ -135,24 +147,31 @@ class AccessTable::Reader {
 
   const std::string path_;
   AccessTable& table_;
+  std::map<std::string, TomlValue> values_;
   std::vector<std::pair<std::string, std::string>> named_;  // keys and the tenants they name
+  std::vector<std::pair<unsigned, Status>> problems_;       // with their lines
 };
 
 Result<std::shared_ptr<const AccessTable>> AccessTable::Read(const std::string& path,
-                                                             uint64_t quota_bytes) {
+                                                             uint64_t quota_bytes,
+                                                             std::vector<std::string>* problems) {
   auto table = std::make_shared<AccessTable>();
   if (path.empty()) return std::shared_ptr<const AccessTable>(std::move(table));
   table->restricts_ = true;
-  RETURN_IF_ERROR(Reader(path, table.get()).Read());
+  std::vector<Status> wrong = Reader(path, table.get()).Read();
   uint64_t sum = 0;
   for (const auto& [tenant, bytes] : table->quotas_) {
     sum += std::min(bytes, UINT64_MAX - sum);
   }
   if (sum > quota_bytes) {
-    return InvalidArgumentError("the tenants in '" + path + "' are promised " + FormatBytes(sum) +
-                                ", and the disk tier has " + FormatBytes(quota_bytes) +
-                                " before it evicts");
+    wrong.push_back(InvalidArgumentError("the tenants in '" + path + "' are promised " +
+                                         FormatBytes(sum) + ", and the disk tier has " +
+                                         FormatBytes(quota_bytes) + " before it evicts"));
   }
+  for (const Status& problem : wrong) {
+    if (problems != nullptr) problems->emplace_back(problem.message());
+  }
+  if (!wrong.empty()) return wrong.front();
   return std::shared_ptr<const AccessTable>(std::move(table));
 }
 

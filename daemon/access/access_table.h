@@ -33,9 +33,10 @@ class AccessTable {
  public:
   // path: "" is a daemon without a table: whoever may connect to its socket is an admin of the one
   // tenant, and no token is taken. quota_bytes: what the tenants' quotas may sum to.
-  // kInvalidArgument names the file and the line or key.
-  static Result<std::shared_ptr<const AccessTable>> Read(const std::string& path,
-                                                         uint64_t quota_bytes);
+  // kInvalidArgument names the file and the line of the first thing that is wrong; problems, if not
+  // null, gets all of them.
+  static Result<std::shared_ptr<const AccessTable>> Read(
+      const std::string& path, uint64_t quota_bytes, std::vector<std::string>* problems = nullptr);
 
   // kPermissionDenied, saying what the table has no line for. Somebody whom the table names goes by
   // that line; else by the strongest of his groups' lines, which must all be of one tenant; else by

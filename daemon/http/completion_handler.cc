@@ -16,6 +16,11 @@ namespace {
 
 constexpr size_t kFingerprintDigits = 12;
 constexpr std::string_view kMaxTokens = "max_tokens";
+// In every refusal of a text that is longer than the model can see; the code by which clients of
+// the dialect know it, and the words by which others do.
+constexpr std::string_view kContext = "the model's context";
+constexpr const char* kTooLong = "context_length_exceeded";
+constexpr const char* kTooLongWords = "the prompt is too long: ";
 
 CompletionHead HeadOf(const Services& services, const CompletionRequest& request) {
   CompletionHead head;
@@ -44,7 +49,10 @@ class CompletionSink : public ResponseSink {
     if (response.has_error()) return Fail(response.error());
     if (response.has_ask_delta()) {
       Begin();
-      return exchange_->SendPiece(SseData(JsonText(DeltaChunk(head_, response.ask_delta()))));
+      const v1::AskDelta& delta = response.ask_delta();
+      return exchange_->SendPiece(
+          SseData(JsonText(delta.has_progress() ? ProgressChunk(head_, delta.progress())
+                                                : DeltaChunk(head_, delta))));
     }
     if (response.has_ask()) Finish(response.ask());
     return true;
@@ -67,7 +75,12 @@ class CompletionSink : public ResponseSink {
     std::string_view param = code == StatusCode::kNotFound ? corpus_field_ : "";
     // The engine knows how much room there is.
     if (std::string_view(error.message()).starts_with(kMaxTokens)) param = kMaxTokens;
-    const ApiError api = ToApiError({code, error.message()}, param);
+    ApiError api = ToApiError({code, error.message()}, param);
+    if (code == StatusCode::kInvalidArgument &&
+        error.message().find(kContext) != std::string::npos) {
+      api.code = kTooLong;
+      if (param != kMaxTokens) api.message = kTooLongWords + api.message;
+    }
     if (!begun_) {
       exchange_->Send(ErrorReply(api));
       return true;
@@ -100,25 +113,28 @@ class CompletionSink : public ResponseSink {
 void Answer(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange, bool chat) {
   const Services& services = context.services();
   CompletionRead read = ReadCompletion(ModelId(services), chat, exchange->request().body);
-  if (read.error) return exchange->Send(ErrorReply(*read.error));
+  const char* const route = chat ? "/v1/chat/completions" : "/v1/completions";
+  if (read.error) return context.Send(*exchange, route, ErrorReply(*read.error));
   const CompletionHead head = HeadOf(services, read.request);
   std::shared_ptr<ResponseSink> sink =
       std::make_shared<CompletionSink>(exchange, head, read.request);
   v1::Request ask;
   *ask.mutable_ask() = std::move(read.request.ask);
-  const Status admitted = Admit(context, exchange->request().identity, &ask, &sink);
-  const auto call = std::make_shared<Call>(
-      1, std::move(sink), services.timers, [&metrics = services.metrics, chat](StatusCode code) {
-        metrics.OnRequest("http", chat ? "/v1/chat/completions" : "/v1/completions", code);
-      });
+  const Result<Principal> admitted = Admit(context, exchange->request().identity, &ask, &sink);
+  const auto call = std::make_shared<Call>(1, std::move(sink), services.timers,
+                                           [&metrics = services.metrics, route](StatusCode code) {
+                                             metrics.OnRequest("http", route, code);
+                                           });
   call->set_label(exchange->request().id);
-  if (!admitted.ok()) return call->Fail(admitted);
+  if (!admitted.ok()) return call->Fail(admitted.status());
   exchange->OnStop([weak = std::weak_ptr<Call>(call)](const Status& why) {
     if (const auto asked = weak.lock()) asked->Cancel(why);
   });
   const HttpRequest& request = exchange->request();
   RunCall(services.queries, call, "http " + request.id + ", " + IdentityText(request.identity),
-          [&services, call, ask = std::move(ask)] { RunQuery(services, call, ask.ask()); });
+          [&services, call, tenant = admitted->tenant, ask = std::move(ask)] {
+            RunQuery(services, call, tenant, ask.ask());
+          });
 }
 
 }  // namespace

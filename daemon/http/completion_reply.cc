@@ -162,6 +162,15 @@ OrderedJson DeltaChunk(const CompletionHead& head, const v1::AskDelta& delta) {
   return body;
 }
 
+OrderedJson ProgressChunk(const CompletionHead& head, const v1::PromptProgress& progress) {
+  OrderedJson body = ChunkOf(head, 0, OrderedJson::object(), "");
+  body["prompt_progress"] = {{"total", progress.total_tokens()},
+                             {"cache", progress.cached_tokens()},
+                             {"processed", progress.done_tokens()},
+                             {"time_ms", progress.ms()}};
+  return body;
+}
+
 OrderedJson EndChunk(const CompletionHead& head, const v1::AskReply& reply, int index) {
   OrderedJson body = ChunkOf(head, static_cast<uint32_t>(index), OrderedJson::object(), "");
   body["choices"][0]["finish_reason"] = reply.answers(index).finish_reason();

@@ -25,6 +25,9 @@ OrderedJson CompletionObject(const CompletionHead& head, const v1::AskReply& rep
 // The first chunk of an answer of a chat: who speaks.
 OrderedJson RoleChunk(const CompletionHead& head, uint32_t index);
 OrderedJson DeltaChunk(const CompletionHead& head, const v1::AskDelta& delta);
+// What return_progress asks for, as llama.cpp's server tells it: tokens of the prompt in all, those
+// that were there before, those there now, and the time since it began.
+OrderedJson ProgressChunk(const CompletionHead& head, const v1::PromptProgress& progress);
 // Why an answer ended; the last one with what stands under "corpusd".
 OrderedJson EndChunk(const CompletionHead& head, const v1::AskReply& reply, int index);
 // The chunk that stream_options.include_usage asks for: no choices, the usage.

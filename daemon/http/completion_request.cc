@@ -190,7 +190,11 @@ CompletionRead ReadCompletion(std::string_view ours, bool chat, std::string_view
   ReadSampling(chat, &fields, ask);
   ask->set_stream(fields.Flag("stream", false));
   ask->set_cite(fields.Flag("cite", false));
-  ask->set_no_cache(fields.Flag("no_cache", false));
+  ask->set_return_progress(fields.Flag("return_progress", false));
+  // llama.cpp's word for the second, which corpora have no need of.
+  const bool uncached = !fields.Flag("cache_prompt", true) && ask->name().empty();
+  ask->set_no_cache(fields.Flag("no_cache", false) || uncached);
+  ask->set_cache_salt(fields.Text("cache_salt"));
   ask->set_budget_tokens(static_cast<uint32_t>(fields.Whole("budget_tokens", 0, kTokensMax, 0)));
   ask->set_retrieval(fields.Text("retrieval"));
   if (const Json* const options = fields.Object("stream_options")) {

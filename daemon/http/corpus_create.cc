@@ -17,6 +17,8 @@
 namespace corpusd {
 namespace {
 
+constexpr std::string_view kRoute = "/v1/corpora";
+
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr size_t kSourcesMax = 1024;
 constexpr size_t kPathBytesMax = 4096;
@@ -174,12 +176,11 @@ void Create(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange,
   *begin.mutable_ingest_begin() = creation.begin;
   std::shared_ptr<ResponseSink> sink = std::make_shared<CreateSink>(context, exchange, key);
   Peer acting;
-  const Status admitted = Admit(context, request.identity, &begin, &sink, &acting);
+  const Status admitted = Admit(context, request.identity, &begin, &sink, &acting).status();
   ingest.waiting = std::make_shared<Waiting>();
-  ingest.call = std::make_shared<Call>(1, sink, services.timers,
-                                       [&metrics = services.metrics](StatusCode code) {
-                                         metrics.OnRequest("http", "/v1/corpora", code);
-                                       });
+  ingest.call = std::make_shared<Call>(
+      1, sink, services.timers,
+      [&metrics = services.metrics](StatusCode code) { metrics.OnRequest("http", kRoute, code); });
   ingest.call->set_label(request.id);
   if (!admitted.ok()) return ingest.call->Fail(admitted);
   // Between its pieces nobody works on an ingest, so it must end by itself when cancelled.
@@ -238,15 +239,16 @@ CorpusCreation ReadCorpusCreation(std::string_view body) {
 void AnswerCreateCorpus(HttpContext& context, const std::shared_ptr<HttpExchange>& exchange) {
   const HttpRequest& request = exchange->request();
   CorpusCreation creation = ReadCorpusCreation(request.body);
-  if (creation.error) return exchange->Send(ErrorReply(*creation.error));
+  if (creation.error) return context.Send(*exchange, kRoute, ErrorReply(*creation.error));
   const std::string key = KeyOf(request);
   if (key.size() > IdempotencyKeys::kKeyBytesMax) {
-    return exchange->Send(ErrorReply(BadRequest("the Idempotency-Key is too long")));
+    return context.Send(*exchange, kRoute,
+                        ErrorReply(BadRequest("the Idempotency-Key is too long")));
   }
   if (!key.empty()) {
     auto again =
         context.idempotency().Begin(key, FingerprintOf(request.body), context.services().now_ms());
-    if (again) return exchange->Send(*std::move(again));
+    if (again) return context.Send(*exchange, kRoute, *std::move(again));
   }
   Create(context, exchange, key, std::move(creation));
 }

@@ -8,11 +8,14 @@
 #include "daemon/http/api_error.h"
 #include "daemon/http/json_text.h"
 #include "daemon/http/perform.h"
+#include "daemon/metrics/daemon_metrics.h"
 #include "daemon/rpc/corpus_message.h"
 #include "store/tenant_of.h"
 
 namespace corpusd {
 namespace {
+
+constexpr std::string_view kRoute = "/v1/corpora/{name}/events";
 
 // The unfinished job of a corpus, else its last one.
 std::optional<JobRecord> JobOf(const Services& services, const std::string& corpus,
@@ -49,9 +52,9 @@ void AnswerCorpusEvents(HttpContext& context, const std::shared_ptr<HttpExchange
   v1::Request show;
   show.mutable_show()->set_name(request.name);
   const auto shown = Perform(context, request.identity, std::move(show));
-  if (!shown.ok()) return exchange->Send(ErrorReply(shown.status()));
+  if (!shown.ok()) return context.Send(*exchange, kRoute, ErrorReply(shown.status()));
   const auto whole = WholeName(context, request.identity, request.name);
-  if (!whole.ok()) return exchange->Send(ErrorReply(whole.status()));
+  if (!whole.ok()) return context.Send(*exchange, kRoute, ErrorReply(whole.status()));
   const std::optional<JobRecord> job = JobOf(services, *whole, shown->corpus().job_id());
   const std::string* const last = request.Header("Last-Event-ID");
   const bool seen_all =
@@ -59,8 +62,9 @@ void AnswerCorpusEvents(HttpContext& context, const std::shared_ptr<HttpExchange
   HttpResponse head;
   if (!job || seen_all) {
     head.status = 204;
-    return exchange->Send(std::move(head));
+    return context.Send(*exchange, kRoute, std::move(head));
   }
+  services.metrics.OnRequest("http", kRoute, StatusCode::kOk);
   head.content_type = "text/event-stream; charset=utf-8";
   exchange->BeginStream(std::move(head));
   // Called with the queue locked: it hands the event on and no more.

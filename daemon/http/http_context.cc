@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <random>
+#include <utility>
 
+#include "daemon/metrics/daemon_metrics.h"
+#include "daemon/metrics/label_values.h"
 #include "daemon/rpc/doctor.h"
 
 namespace corpusd {
@@ -12,7 +15,22 @@ namespace {
 constexpr std::chrono::seconds kHealthAgeMax{5};
 constexpr size_t kIdDigits = 24;
 
+// What an HTTP status is counted as: kOk, or the first code that has it.
+StatusCode CodeOfHttpStatus(int status) {
+  if (status < 400) return StatusCode::kOk;
+  if (status == 401) return StatusCode::kPermissionDenied;
+  for (const StatusCode code : kCountedErrors) {
+    if (StatusCodeHttp(code) == status) return code;
+  }
+  return status < 500 ? StatusCode::kInvalidArgument : StatusCode::kInternal;
+}
+
 }  // namespace
+
+void HttpContext::Send(HttpExchange& exchange, std::string_view route, HttpResponse response) {
+  services_.metrics.OnRequest("http", route, CodeOfHttpStatus(response.status));
+  exchange.Send(std::move(response));
+}
 
 Result<v1::DoctorReply> HttpContext::Health() {
   std::lock_guard lock(health_mutex_);

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "corpusd/v1/corpusd.pb.h"
+#include "daemon/http/exchange.h"
 #include "daemon/http/idempotency_keys.h"
 #include "daemon/rpc/services.h"
 
@@ -23,6 +24,9 @@ class HttpContext {
 
   // What `doctor` says, at most some seconds old: probes come often, and a check syncs a file.
   Result<v1::DoctorReply> Health();
+  // Sends a whole response and counts the request that has it. Those that a call answers are
+  // counted by the call. route: its pattern.
+  void Send(HttpExchange& exchange, std::string_view route, HttpResponse response);
   IdempotencyKeys& idempotency() { return idempotency_; }
   // Unix seconds at which the daemon came up: when its model was "created".
   int64_t started_at_s() const { return started_at_s_; }

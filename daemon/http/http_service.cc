@@ -5,7 +5,6 @@
 #include "daemon/http/api_error.h"
 #include "daemon/log.h"
 #include "daemon/metrics/daemon_metrics.h"
-#include "daemon/metrics/label_values.h"
 #include "store/lease_table.h"
 
 namespace corpusd {
@@ -30,6 +29,7 @@ WorkerPool& PoolOf(const Services& services, RoutePool pool) {
 HttpResponse Unauthorized(const Status& why) {
   ApiError error = ToApiError(why);
   error.status = 401;
+  error.type = ErrorType(error.status);
   error.code = "invalid_api_key";
   HttpResponse response = ErrorReply(error);
   response.headers.push_back({"WWW-Authenticate", "Bearer"});
@@ -50,14 +50,8 @@ HttpResponse NoRoute(const HttpRequest& request, const RouteMatch& match) {
   return response;
 }
 
-// What an HTTP status is counted as: kOk, or the first code that has it.
-StatusCode CodeOfHttpStatus(int status) {
-  if (status < 400) return StatusCode::kOk;
-  for (const StatusCode code : kCountedErrors) {
-    if (StatusCodeHttp(code) == status) return code;
-  }
-  return status < 500 ? StatusCode::kInvalidArgument : StatusCode::kInternal;
-}
+// What requests that no route takes are counted as: their paths are the client's to make up.
+constexpr std::string_view kNoRoute = "none";
 
 }  // namespace
 
@@ -71,10 +65,9 @@ void HttpService::Run(const Route& route, const std::shared_ptr<HttpExchange>& e
   try {
     if (route.answer != nullptr) return route.answer(context_, exchange);
     Result<HttpResponse> response = route.reply(context_, exchange->request());
-    const StatusCode code =
-        response.ok() ? CodeOfHttpStatus(response->status) : response.status().code();
-    context_.services().metrics.OnRequest("http", route.pattern, code);
-    exchange->Send(response.ok() ? *std::move(response) : ErrorReply(response.status()));
+    if (response.ok()) return context_.Send(*exchange, route.pattern, *std::move(response));
+    context_.services().metrics.OnRequest("http", route.pattern, response.status().code());
+    exchange->Send(ErrorReply(response.status()));
   } catch (const std::exception& error) {  // out of memory: the root of a worker's task
     Log(LogLevel::kError, "http_failed",
         {{"request", exchange->request().id}, {"error", error.what()}});
@@ -82,20 +75,28 @@ void HttpService::Run(const Route& route, const std::shared_ptr<HttpExchange>& e
   }
 }
 
+std::optional<HttpResponse> HttpService::Refusal(const HttpRequest& request, const Route& route) {
+  if (route.access != Access::kPublic) {
+    const auto principal = context_.services().access.Authenticate(CredentialsOf(request.identity));
+    if (!principal.ok()) return Unauthorized(principal.status());
+  }
+  const Status access = CheckAccess(request.identity, route.access);
+  if (!access.ok()) return ErrorReply(access);
+  if (context_.services().stopping && route.access != Access::kPublic) {
+    return ErrorReply(UnavailableError("the daemon is stopping; try again when it runs"));
+  }
+  return std::nullopt;
+}
+
 void HttpService::Handle(const std::shared_ptr<HttpExchange>& exchange) {
   const HttpRequest& request = exchange->request();
   RouteMatch match = MatchRoute(HttpRoutes(), request);
-  if (match.route == nullptr) return exchange->Send(NoRoute(request, match));
-  const Route& route = *match.route;
-  if (route.access != Access::kPublic) {
-    const auto principal = context_.services().access.Authenticate(CredentialsOf(request.identity));
-    if (!principal.ok()) return exchange->Send(Unauthorized(principal.status()));
+  if (match.route == nullptr) {
+    return context_.Send(*exchange, kNoRoute, NoRoute(request, match));
   }
-  const Status access = CheckAccess(request.identity, route.access);
-  if (!access.ok()) return exchange->Send(ErrorReply(access));
-  if (context_.services().stopping && route.access != Access::kPublic) {
-    return exchange->Send(
-        ErrorReply(UnavailableError("the daemon is stopping; try again when it runs")));
+  const Route& route = *match.route;
+  if (auto refusal = Refusal(request, route)) {
+    return context_.Send(*exchange, route.pattern, *std::move(refusal));
   }
   exchange->set_name(std::move(match.name));
   if (route.pool == RoutePool::kAtOnce) return Run(route, exchange);
@@ -107,9 +108,10 @@ void HttpService::Handle(const std::shared_ptr<HttpExchange>& exchange) {
     Run(route, exchange);
   });
   if (taken) return;
-  exchange->Send(ErrorReply(UnavailableError(std::to_string(pool.running()) + " requests run and " +
-                                             std::to_string(pool.queued()) +
-                                             " wait already; try again later")));
+  context_.Send(*exchange, route.pattern,
+                ErrorReply(UnavailableError(std::to_string(pool.running()) + " requests run and " +
+                                            std::to_string(pool.queued()) +
+                                            " wait already; try again later")));
 }
 
 std::string SseData(const std::string& data) { return "data: " + data + "\n\n"; }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "daemon/http/exchange.h"
 #include "daemon/http/http_context.h"
@@ -24,6 +25,8 @@ class HttpService {
   void Handle(const std::shared_ptr<HttpExchange>& exchange);
 
  private:
+  // The answer to those who may not use the route now; none: they may.
+  std::optional<HttpResponse> Refusal(const HttpRequest& request, const Route& route);
   void Run(const Route& route, const std::shared_ptr<HttpExchange>& exchange);
 
   HttpContext context_;

@@ -27,16 +27,16 @@ Result<std::string> WholeName(HttpContext& context, const Identity& identity,
   return WholeName(principal, *access.table(), name);
 }
 
-Status Admit(HttpContext& context, const Identity& identity, v1::Request* request,
-             std::shared_ptr<ResponseSink>* sink, Peer* acting) {
+Result<Principal> Admit(HttpContext& context, const Identity& identity, v1::Request* request,
+                        std::shared_ptr<ResponseSink>* sink, Peer* acting) {
   const Services& services = context.services();
   const Credentials credentials = CredentialsOf(identity);
-  ASSIGN_OR_RETURN(const Principal principal, AdmitRequest(services, credentials, request));
+  ASSIGN_OR_RETURN(Principal principal, AdmitRequest(services, credentials, request));
   *sink = ScopedSink(principal, std::move(*sink));
   if (acting != nullptr) {
     *acting = ActingPeer(principal, credentials, services.access.table()->restricts());
   }
-  return OkStatus();
+  return principal;
 }
 
 }  // namespace corpusd

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "corpusd/v1/corpusd.pb.h"
+#include "daemon/access/principal.h"
 #include "daemon/http/http_context.h"
 #include "daemon/http/identity.h"
 #include "daemon/rpc/call.h"
@@ -24,9 +25,9 @@ Result<std::string> WholeName(HttpContext& context, const Identity& identity,
                               std::string_view name);
 
 // For a request that answers by a call, ask or ingest_begin: readies it and the sink of its
-// responses for this client. acting: null, or as whom handlers know him. REQUIRES: before the call
-// is made.
-Status Admit(HttpContext& context, const Identity& identity, v1::Request* request,
-             std::shared_ptr<ResponseSink>* sink, Peer* acting = nullptr);
+// responses for this client. RETURNS who he is. acting: null, or as whom handlers know him.
+// REQUIRES: before the call is made.
+Result<Principal> Admit(HttpContext& context, const Identity& identity, v1::Request* request,
+                        std::shared_ptr<ResponseSink>* sink, Peer* acting = nullptr);
 
 }  // namespace corpusd

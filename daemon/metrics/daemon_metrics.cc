@@ -210,11 +210,12 @@ void DaemonMetrics::OnRequest(std::string_view surface, std::string_view method,
   if (code != StatusCode::kOk) families_->errors.Add({{"code", text}}).Increment();
 }
 
-void DaemonMetrics::OnQuestion(const Result<QuestionReport>& report) {
+void DaemonMetrics::OnQuestion(std::string_view corpus, const Result<QuestionReport>& report) {
   const std::string result =
       report.ok() ? report->finish_reason : std::string(StatusCodeText(report.status().code()));
   families_->questions.Add({{"result", result}}).Increment();
   if (!report.ok()) return;
+  rates_.OnQuestion(corpus, *report);
   families_->queue.Observe(report->queue_ms / 1e3);
   families_->question.Observe(report->total_ms / 1e3);
   if (report->completion_tokens > 0) families_->first_token.Observe(report->first_token_ms / 1e3);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/metrics/question_rates.h"
 #include "engine/engine.h"
 #include "engine/engine_observer.h"
 #include "store/base/result.h"
@@ -38,7 +39,9 @@ class DaemonMetrics final : public StoreObserver, public EngineObserver {
   // makes a series of its own.
   void OnRequest(std::string_view surface, std::string_view method, StatusCode code);
   // A question has ended; its times are those that the client saw, waiting for a worker included.
-  void OnQuestion(const Result<QuestionReport>& report);
+  // corpus: "": none.
+  void OnQuestion(std::string_view corpus, const Result<QuestionReport>& report);
+  const QuestionRates& rates() const { return rates_; }
   void OnJobEnded(const JobRecord& job);
   void OnConnected(std::string_view surface);
   void OnDisconnected(std::string_view surface);
@@ -51,6 +54,7 @@ class DaemonMetrics final : public StoreObserver, public EngineObserver {
  private:
   struct Families;
   std::unique_ptr<Families> families_;
+  QuestionRates rates_;
 };
 
 }  // namespace corpusd

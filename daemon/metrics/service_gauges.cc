@@ -156,6 +156,38 @@ void AddStore(const Services& services, Families* out) {
   out->push_back(misses.Take());
 }
 
+void AddPromptCache(const Services& services, Families* out) {
+  constexpr auto kCounter = prometheus::MetricType::Counter;
+  const PromptCacheUsage usage = services.engine.prompt_cache();
+  out->push_back(GaugeFamily("prompt_cache_capacity_bytes",
+                             "The cap of what is kept of prompts without a corpus.")
+                     .Add({}, usage.capacity_bytes)
+                     .Take());
+  out->push_back(GaugeFamily("prompt_cache_used_bytes", "What is kept of them.")
+                     .Add({}, usage.used_bytes)
+                     .Take());
+  out->push_back(GaugeFamily("prompt_cache_tokens_total",
+                             "Tokens of prompts without a corpus: found there, or computed.",
+                             kCounter)
+                     .Add({{"result", "found"}}, usage.found_tokens)
+                     .Add({{"result", "computed"}}, usage.computed_tokens)
+                     .Take());
+  out->push_back(GaugeFamily("prompt_cache_evicted_bytes_total",
+                             "What left for the room that others need.", kCounter)
+                     .Add({}, usage.evicted_bytes)
+                     .Take());
+}
+
+void AddAudit(const Services& services, Families* out) {
+  const AuditLog::Counts counts = services.access.audit().counts();
+  out->push_back(GaugeFamily("audit_lines_total",
+                             "Lines of the audit: written, or only counted because of a flood.",
+                             prometheus::MetricType::Counter)
+                     .Add({{"result", "written"}}, counts.written)
+                     .Add({{"result", "suppressed"}}, counts.suppressed)
+                     .Take());
+}
+
 }  // namespace
 
 std::vector<prometheus::MetricFamily> ServiceGauges(const Services& services) {
@@ -176,6 +208,8 @@ std::vector<prometheus::MetricFamily> ServiceGauges(const Services& services) {
   AddJobs(services, &families);
   AddCorpora(services, &families);
   AddStore(services, &families);
+  AddPromptCache(services, &families);
+  AddAudit(services, &families);
   return families;
 }
 

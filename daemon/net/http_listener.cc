@@ -5,9 +5,11 @@
 
 #include <boost/asio.hpp>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "daemon/metrics/daemon_metrics.h"
+#include "daemon/net/inherited_socket.h"
 #include "daemon/net/io_thread.h"
 #include "daemon/net/open_connections.h"
 #include "daemon/net/socket_file.h"
@@ -31,7 +33,9 @@ class Listener : public HttpListener {
 
   Status Bind() {
     for (const HttpAddress& address : options_.addresses) {
-      RETURN_IF_ERROR(address.unix_path.empty() ? BindTcp(address) : BindUnix(address));
+      RETURN_IF_ERROR(!address.inherited.empty()  ? Adopt(address.inherited)
+                      : address.unix_path.empty() ? BindTcp(address)
+                                                  : BindUnix(address));
     }
     thread_.Start();
     return OkStatus();
@@ -63,7 +67,39 @@ class Listener : public HttpListener {
   size_t connections() const override { return open_.Count(); }
 
  private:
+  // What the service manager calls so.
+  Status Adopt(const std::string& name) {
+    const auto inherited = TakeInheritedNamed(name);
+    if (inherited.empty()) {
+      return FailedPreconditionError("http = fd:" + name +
+                                     ", and the service manager handed over no listening socket of "
+                                     "this name (FileDescriptorName=" +
+                                     name + ")");
+    }
+    for (const InheritedListener& listener : inherited) {
+      const HttpAddress& address = listener.address;
+      if (address.unix_path.empty() && !IsLoopback(address.host)) {
+        return InvalidArgumentError("the socket fd:" + name + " listens on " +
+                                    HttpAddressText(address) +
+                                    ", which is no loopback address: whoever can connect over TCP "
+                                    "may use the daemon");
+      }
+      AcceptInherited(listener.descriptor, address);
+    }
+    return OkStatus();
+  }
+
+  void AcceptInherited(int descriptor, const HttpAddress& address) {
+    const bool v6 = address.host.find(':') != std::string::npos;
+    Accept(descriptor, !address.unix_path.empty() ? AF_UNIX : v6 ? AF_INET6 : AF_INET);
+    texts_.push_back(HttpAddressText(address));
+  }
+
   Status BindUnix(const HttpAddress& address) {
+    if (const auto inherited = TakeInherited(address)) {
+      AcceptInherited(*inherited, address);
+      return OkStatus();
+    }
     ASSIGN_OR_RETURN(SocketFile file, SocketFile::Listen(address.unix_path, options_.socket_mode));
     Accept(file.ReleaseDescriptor(), AF_UNIX);
     files_.push_back(std::move(file));
@@ -72,6 +108,10 @@ class Listener : public HttpListener {
   }
 
   Status BindTcp(HttpAddress address) {
+    if (const auto inherited = address.port == 0 ? std::nullopt : TakeInherited(address)) {
+      AcceptInherited(*inherited, address);
+      return OkStatus();
+    }
     boost::system::error_code error;
     const auto host = asio::ip::make_address(address.host, error);
     tcp::acceptor acceptor(thread_.io());

@@ -84,7 +84,7 @@ class Listener : public UnixListener {
 
 Result<std::unique_ptr<UnixListener>> UnixListener::Open(const ListenerOptions& options,
                                                          const Services& services) {
-  if (const auto inherited = InheritedUnixListener(options.socket_path)) {
+  if (const auto inherited = TakeInherited({.unix_path = options.socket_path})) {
     return std::make_unique<Listener>(options, services, SocketFile::Adopt(*inherited));
   }
   ASSIGN_OR_RETURN(SocketFile file, SocketFile::Listen(options.socket_path, options.socket_mode));

@@ -5,6 +5,7 @@
 #include "daemon/access/request_scope.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
+#include "daemon/rpc/method_name.h"
 #include "store/tenant_of.h"
 
 namespace corpusd {
@@ -22,13 +23,6 @@ uint64_t JobOf(const v1::Request& request) {
     default:
       return 0;
   }
-}
-
-// The request's field in the protocol: "remove".
-std::string RequestText(const v1::Request& request) {
-  const auto* const field =
-      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
-  return field == nullptr ? "an unknown request" : field->name();
 }
 
 }  // namespace
@@ -52,15 +46,15 @@ Result<Principal> AdmitRequest(const Services& services, const Credentials& cred
   const bool admin = IsAdminRequest(*request, &what);
   if (const Status admitted = ScopeRequest(principal, *table, request); !admitted.ok()) {
     if (admitted.code() == StatusCode::kPermissionDenied) {
-      AuditDenied(PrincipalText(principal) + ", " + CredentialsText(credentials),
-                  RequestText(*request), admitted.message());
+      services.access.audit().Denied(PrincipalText(principal) + ", " + CredentialsText(credentials),
+                                     MethodOf(*request), admitted.message());
     }
     return admitted;
   }
   if (const uint64_t job = JobOf(*request); job != 0) {
     RETURN_IF_ERROR(CheckMaySeeJob(services, principal, job));
   }
-  if (admin && table->restricts()) AuditAdmin(principal, what);
+  if (admin && table->restricts()) services.access.audit().Admin(principal, what);
   return principal;
 }
 

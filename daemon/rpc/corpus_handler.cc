@@ -6,6 +6,7 @@
 #include "daemon/evicted_corpus.h"
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_message.h"
+#include "daemon/rpc/economics.h"
 #include "engine/segment/companions.h"
 
 namespace corpusd {
@@ -46,6 +47,7 @@ Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest&
   ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
   v1::Response response;
   *response.mutable_corpus() = DescribeCorpus(services, record);
+  *response.mutable_corpus()->mutable_cost() = CostOfCorpus(services, response.corpus());
   if (record.error.empty()) {
     response.mutable_corpus()->set_error(ToUtf8(EvictedText(services, record)));
   }

@@ -3,6 +3,8 @@
 #include <array>
 #include <string>
 
+#include "daemon/rpc/economics.h"
+
 namespace corpusd {
 namespace {
 
@@ -49,6 +51,7 @@ Result<v1::Response> HandlePlan(const Services& services, const v1::PlanRequest&
   reply.set_model_name(model.name);
   reply.set_model_digest(model.digest);
   reply.set_context_tokens(model.context_tokens);
+  *reply.mutable_economics() = EconomicsOf(services);
   return response;
 }
 

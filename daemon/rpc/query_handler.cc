@@ -47,6 +47,7 @@ Result<QuestionRequest> ToQuestion(const v1::AskRequest& request) {
   question.budget_tokens = request.budget_tokens();
   question.retrieval = request.retrieval();
   question.raw = request.raw();
+  question.cache_salt = request.cache_salt();
   for (const v1::ChatMessage& message : request.messages()) {
     question.messages.push_back({message.role(), message.content()});
   }
@@ -139,15 +140,29 @@ void LogQuery(const std::string& label, const std::string& corpus,
        {"disk_bytes", result->disk_bytes}});
 }
 
+void SendProgress(Call& call, const PromptProgress& progress) {
+  v1::Response response;
+  v1::PromptProgress* const out = response.mutable_ask_delta()->mutable_progress();
+  out->set_total_tokens(progress.total_tokens);
+  out->set_cached_tokens(progress.cached_tokens);
+  out->set_done_tokens(progress.done_tokens);
+  out->set_ms(progress.ms);
+  call.Send(std::move(response));
+}
+
 }  // namespace
 
-void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
+void RunQuery(const Services& services, const std::shared_ptr<Call>& call, std::string_view tenant,
               const v1::AskRequest& request) {
   if (!call->Begin()) return;
   const std::chrono::duration<double, std::milli> waited =
       std::chrono::steady_clock::now() - call->came_at();
-  const Result<QuestionRequest> question = ToQuestion(request);
+  Result<QuestionRequest> question = ToQuestion(request);
   if (!question.ok()) return call->Fail(question.status());
+  question->tenant = tenant;
+  if (request.stream() && request.return_progress()) {
+    question->on_prompt = [&](const PromptProgress& progress) { SendProgress(*call, progress); };
+  }
   const Status present = CheckNotEvicted(services, question->corpus);
   if (!present.ok()) return call->Fail(present);
   const auto sink = [&](const AnswerDelta& piece) {
@@ -168,7 +183,7 @@ void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
     report->total_ms += waited.count();
   }
   LogQuery(call->label(), request.name(), report, waited.count());
-  services.metrics.OnQuestion(report);
+  services.metrics.OnQuestion(request.name(), report);
   if (!report.ok()) {
     // Blocks may have gone while it was being answered: that is what is wrong then.
     const Status there = CheckNotEvicted(services, question->corpus);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "corpusd/v1/corpusd.pb.h"
 #include "daemon/rpc/call.h"
@@ -10,8 +11,9 @@
 
 namespace corpusd {
 
-// Answers the call when the engine has. Blocks for as long.
-void RunQuery(const Services& services, const std::shared_ptr<Call>& call,
+// Answers the call when the engine has. Blocks for as long. tenant: who asks; of a question without
+// a corpus, with whom it shares what was computed.
+void RunQuery(const Services& services, const std::shared_ptr<Call>& call, std::string_view tenant,
               const v1::AskRequest& request);
 
 }  // namespace corpusd

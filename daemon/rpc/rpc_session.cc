@@ -17,6 +17,7 @@
 #include "daemon/rpc/doctor.h"
 #include "daemon/rpc/export_call.h"
 #include "daemon/rpc/import_call.h"
+#include "daemon/rpc/method_name.h"
 #include "daemon/rpc/query_handler.h"
 #include "daemon/rpc/retention_handler.h"
 #include "daemon/rpc/status_mapping.h"
@@ -31,13 +32,6 @@ std::atomic<uint64_t> next_session_id{1};
 constexpr uint64_t kTimeoutMsMax = uint64_t{365} * 24 * 3600 * 1000;
 
 Status Stopping() { return UnavailableError("the daemon is stopping; try again when it runs"); }
-
-// "ask", "ingest_begin": one of the protocol's words, whatever a client sends.
-std::string_view MethodOf(const v1::Request& request) {
-  const auto* const field =
-      v1::Request::descriptor()->FindFieldByNumber(static_cast<int>(request.body_case()));
-  return field == nullptr ? std::string_view("unknown") : std::string_view(field->name());
-}
 
 // What a client may still ask while the daemon waits for its last questions.
 bool AllowedWhileStopping(v1::Request::BodyCase body) {
@@ -294,11 +288,11 @@ void RpcSession::Answer(const std::shared_ptr<Call>& call, WorkerPool& pool, Han
   });
 }
 
-void RpcSession::OnAsk(const std::shared_ptr<Call>& call, v1::AskRequest request) {
+void RpcSession::OnAsk(const std::shared_ptr<Call>& call, const Principal& principal,
+                       v1::AskRequest request) {
   Run(call, services_.queries,
-      [this, self = shared_from_this(), call, request = std::move(request)] {
-        RunQuery(services_, call, request);
-      });
+      [this, self = shared_from_this(), call, tenant = principal.tenant,
+       request = std::move(request)] { RunQuery(services_, call, tenant, request); });
 }
 
 void RpcSession::OnWatch(const std::shared_ptr<Call>& call, uint64_t job_id) {
@@ -349,7 +343,7 @@ void RpcSession::Dispatch(const std::shared_ptr<Call>& call, const Principal& pr
     case v1::Request::kExportBegin:
       return OnStreamBegin(call, peer, request);
     case v1::Request::kAsk:
-      return OnAsk(call, std::move(*request.mutable_ask()));
+      return OnAsk(call, principal, std::move(*request.mutable_ask()));
     case v1::Request::kWatchJob:
       return Run(call, services.admin,
                  [this, self = shared_from_this(), call, id = request.watch_job().id()] {

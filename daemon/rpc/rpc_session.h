@@ -56,7 +56,7 @@ class RpcSession : public std::enable_shared_from_this<RpcSession> {
   void OnStream(v1::Request& request);
   std::function<void(uint64_t)> OnTaken();
   void OnCancel(const std::shared_ptr<Call>& call, uint64_t request_id);
-  void OnAsk(const std::shared_ptr<Call>& call, v1::AskRequest request);
+  void OnAsk(const std::shared_ptr<Call>& call, const Principal& principal, v1::AskRequest request);
   void OnWatch(const std::shared_ptr<Call>& call, uint64_t job_id);
   // As handlers know him.
   Peer ActingAs(const Principal& principal) const;

@@ -146,7 +146,8 @@ class Backend {
       row += part.rows;
     }
   }
-  // As Attention over the pages of all pieces, bit for bit; input.lists is not looked at.
+  // As Attention over the pages of all pieces, bit for bit. input.lists: as long as all of them,
+  // but of its pages no byte is read.
   virtual Status AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
                                    PagePieces& pieces) {
     (void)out, (void)q, (void)input, (void)pieces;

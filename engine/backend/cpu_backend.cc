@@ -4,8 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/attention_nodes.h"
 #include "engine/backend/cpu_weight.h"
 #include "engine/backend/host_buffer.h"
+#include "engine/backend/node_attention.h"
+#include "engine/backend/panel_runs.h"
 #include "engine/backend/shared_attention.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/thread_pool.h"
@@ -16,19 +19,23 @@ namespace corpusd {
 namespace {
 
 constexpr unsigned kMaxThreads = 1024;
-// Rows that share one expansion of a weight panel: enough to make its cost a few percent, few
-// enough that their activations (128 x 576 x 4 B = 288 KiB) stay in a core's L2 cache.
-constexpr uint32_t kRowBlock = 128;
-// Items a thread should find in a product, so that the last one to finish is not waited for long.
-constexpr uint32_t kItemsPerThread = 8;
 constexpr uint32_t kElementwiseRows = 8;
 
 uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
-class CpuBackend : public Backend {
+// Floats of a node's states before those of a task.
+uint64_t StateOffset(const AttentionTask& task) {
+  return NodeStateFloats(task.shape, task.first_row) +
+         task.kv_head * AttentionStateFloats(task.shape, task.rows);
+}
+
+class CpuBackend : public Backend, public NodeAttention {
  public:
-  CpuBackend(const CpuKernels& kernels, unsigned threads)
-      : kernels_(kernels), name_("cpu-" + std::string(kernels.name)), pool_(threads) {}
+  CpuBackend(const CpuKernels& kernels, unsigned threads, uint32_t span_pages)
+      : kernels_(kernels),
+        name_("cpu-" + std::string(kernels.name)),
+        span_pages_(span_pages),
+        pool_(threads) {}
 
   std::string_view name() const override { return name_; }
   uint32_t few_rows() const override { return kernels_.few_rows; }
@@ -40,9 +47,7 @@ class CpuBackend : public Backend {
 
   Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override {
     ASSIGN_OR_RETURN(auto weight, CpuWeight::Load(sources, arena_, pool_));
-    weight->set_order(static_cast<uint32_t>(extents_.size()));
-    const PackedWeight& first = weight->segments().front().packed;
-    extents_.push_back({first.data, first.panel_bytes, first.panels(), CountPanels(*weight)});
+    runs_.Add(*weight);
     return std::unique_ptr<Weight>(std::move(weight));
   }
   void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
@@ -55,6 +60,11 @@ class CpuBackend : public Backend {
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
   Status AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
                            PagePieces& pieces) override;
+  Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
+                     std::span<const MergeNode> nodes) override;
+  Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
+                    std::span<const MergeNode> nodes) override;
+  uint32_t span_pages() const override { return span_pages_; }
   Status Synchronize() override { return OkStatus(); }
   void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override {
     ForEachRows(x.rows, [&](uint32_t first, uint32_t rows) {
@@ -79,50 +89,29 @@ class CpuBackend : public Backend {
   static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
   void ResolvePages(const AttentionInput& input, std::vector<PageTiles>* pages) const;
-  // Rows of one call, cut for the threads: items of some rows and a KV head.
-  struct RowBlocks {
-    MatrixView out, q;
-    const AttentionInput& input;
-    uint32_t block_rows = 0;
-    uint32_t items = 0;
-    uint64_t scratch_bytes = 0;
-    std::byte* scratch = nullptr;
+  // How the rows of a call are cut: blocks of rows, one item a block and KV head.
+  struct AttentionCut {
+    uint32_t blocks, block_rows, items;
+    uint64_t scratch_bytes;
+    std::byte* scratch;
   };
-  RowBlocks BlocksOf(MatrixView out, MatrixView q, const AttentionInput& input);
-  AttentionTask TaskOf(const RowBlocks& rows, uint32_t item, unsigned thread) const;
-  // States of all parts of pages_: [items][parts][state_floats].
-  float* AttendParts(const RowBlocks& rows, uint32_t parts, uint64_t state_floats);
+  AttentionCut CutRows(MatrixView out, MatrixView q, const AttentionInput& input);
+  AttentionTask TaskOf(const AttentionCut& cut, MatrixView out, MatrixView q,
+                       const AttentionInput& input, uint32_t item, unsigned thread) const;
   void WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
                  std::byte* scratch) const;
-  uint32_t PanelsOfRun(uint32_t total, uint32_t x_rows) const;
-  void CutPanels(const CpuWeight& weight, uint32_t x_rows);
-  void LinkRuns(uint32_t order, uint32_t x_rows);
-  static uint32_t CountPanels(const CpuWeight& weight);
-
-  struct PanelRun {
-    const CpuWeight::Segment* segment;
-    uint32_t first_panel, panels;
-    const std::byte* read_next;  // what the thread reads behind it, or null
-  };
-  // Where a weight's first segment lies. Only ever a hint: the weight may be gone.
-  struct Extent {
-    const std::byte* data;
-    uint64_t panel_bytes;
-    uint32_t panels, total_panels;
-  };
-
   const CpuKernels& kernels_;
   std::string name_;
+  uint32_t span_pages_;
   ThreadPool pool_;
   WeightArena arena_;
   std::unique_ptr<HostBuffer> prepared_;
   std::unique_ptr<HostBuffer> scratch_;
   std::unique_ptr<HostBuffer> states_;
-  std::unique_ptr<HostBuffer> totals_;  // of AttentionInPieces
+  std::unique_ptr<HostBuffer> strands_;  // of AttentionInPieces
   std::vector<PageTiles> pages_;
   std::vector<std::vector<PageTiles>> row_pages_;  // of AttentionEach
-  std::vector<PanelRun> runs_;
-  std::vector<Extent> extents_;  // of the weights, as they were loaded
+  PanelRuns runs_{kernels_, pool_};
 };
 
 std::byte* CpuBackend::Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes) {
@@ -158,54 +147,6 @@ void CpuBackend::SwiGlu(MatrixView out, MatrixView gate_up) {
   });
 }
 
-uint32_t CpuBackend::CountPanels(const CpuWeight& weight) {
-  uint32_t total = 0;
-  for (const CpuWeight::Segment& segment : weight.segments()) total += segment.packed.panels();
-  return total;
-}
-
-// Panels of one item of a product with x_rows rows: some items for every thread, in multiples that
-// suit the table.
-uint32_t CpuBackend::PanelsOfRun(uint32_t total, uint32_t x_rows) const {
-  const uint32_t row_blocks = CeilDiv(x_rows, kRowBlock);
-  const uint32_t wanted = std::max(1u, CeilDiv(pool_.threads() * kItemsPerThread, row_blocks));
-  const uint32_t multiple = x_rows == 1 ? kernels_.row_panel_multiple : kernels_.panel_multiple;
-  const uint32_t each = total / wanted / multiple * multiple;
-  if (each > 0) return each;
-  // Whole tiles beat an even share, as long as there are some for every thread.
-  return total / multiple * row_blocks >= 2 * pool_.threads() ? multiple : 1;
-}
-
-void CpuBackend::CutPanels(const CpuWeight& weight, uint32_t x_rows) {
-  runs_.clear();
-  const uint32_t each = PanelsOfRun(CountPanels(weight), x_rows);
-  for (const CpuWeight::Segment& segment : weight.segments()) {
-    const uint32_t panels = segment.packed.panels();
-    for (uint32_t p = 0; p < panels; p += each) {
-      runs_.push_back({&segment, p, std::min(each, panels - p), nullptr});
-    }
-  }
-}
-
-// Few rows read every weight at the speed of memory, which must not stand idle between two runs or
-// two products: each run knows what its thread reads next, at the end of the thread's share the
-// beginning of its share of the weight that was loaded next. That is the order of a model.
-void CpuBackend::LinkRuns(uint32_t order, uint32_t x_rows) {
-  const Extent& next = extents_[(order + 1) % extents_.size()];
-  const uint32_t each = PanelsOfRun(next.total_panels, x_rows);
-  const uint32_t next_runs = CeilDiv(next.total_panels, each);
-  for (size_t i = 0; i + 1 < runs_.size(); ++i) {
-    runs_[i].read_next = runs_[i + 1].segment->packed.panel(runs_[i + 1].first_panel);
-  }
-  for (unsigned thread = 0; thread < pool_.threads(); ++thread) {
-    const uint32_t end = pool_.RangeBegin(static_cast<uint32_t>(runs_.size()), thread + 1);
-    const uint32_t panel = pool_.RangeBegin(next_runs, thread) * each;
-    if (end > 0 && panel < next.panels) {
-      runs_[end - 1].read_next = next.data + panel * next.panel_bytes;
-    }
-  }
-}
-
 void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) {
   CHECK(x.cols == weight.cols() && out.cols == weight.rows() && out.rows == x.rows)
       << "[" << out.rows << ", " << out.cols << "] = [" << x.rows << ", " << x.cols << "] * ["
@@ -231,10 +172,10 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
   const uint32_t block_rows =
       CeilDiv(CeilDiv(x.rows, row_blocks), kernels_.row_multiple) * kernels_.row_multiple;
   const auto& packed = static_cast<const CpuWeight&>(weight);
-  CutPanels(packed, x.rows);
-  const auto runs = static_cast<uint32_t>(runs_.size());
+  runs_.Cut(packed, x.rows);
+  const auto runs = static_cast<uint32_t>(runs_.runs().size());
   const auto multiply = [&](uint32_t item, unsigned thread) {
-    const PanelRun& run = runs_[item % runs];
+    const PanelRun& run = runs_.runs()[item % runs];
     MatMulTask part = task;
     part.weight = run.segment->packed;
     part.out = out.data + run.segment->first_row;
@@ -247,7 +188,7 @@ void CpuBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool
     if (part.rows > 0) kernels_.matmul(part);
   };
   if (row_blocks == 1 && x.rows <= kernels_.few_rows) {
-    LinkRuns(packed.order(), x.rows);
+    runs_.Link(packed.order(), x.rows);
     pool_.ParallelForRanges(runs, multiply);
   } else {
     pool_.ParallelFor(runs * row_blocks, multiply);
@@ -330,98 +271,141 @@ void CpuBackend::ResolvePages(const AttentionInput& input, std::vector<PageTiles
   }
 }
 
-CpuBackend::RowBlocks CpuBackend::BlocksOf(MatrixView out, MatrixView q,
-                                           const AttentionInput& input) {
+CpuBackend::AttentionCut CpuBackend::CutRows(MatrixView out, MatrixView q,
+                                             const AttentionInput& input) {
   const AttentionShape& shape = input.shape;
   CHECK(shape.head_dim % 16 == 0 && shape.kv_heads > 0 && shape.q_heads % shape.kv_heads == 0)
       << shape.q_heads << " / " << shape.kv_heads << " heads of " << shape.head_dim;
   CHECK(q.cols == shape.q_heads * shape.head_dim && out.cols == q.cols && out.rows == q.rows);
-  const uint32_t blocks = CeilDiv(q.rows, AttentionRowsMax(shape));
-  RowBlocks rows{out, q, input, CeilDiv(q.rows, std::max(blocks, 1U)), blocks * shape.kv_heads};
-  rows.scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
-  rows.scratch = ThreadScratch(rows.scratch_bytes);
-  return rows;
+  ResolvePages(input, &pages_);
+  AttentionCut cut = {};
+  cut.blocks = CeilDiv(q.rows, AttentionRowsMax(shape));
+  cut.block_rows = CeilDiv(q.rows, std::max(cut.blocks, 1u));
+  cut.items = cut.blocks * shape.kv_heads;
+  cut.scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
+  cut.scratch = ThreadScratch(cut.scratch_bytes);
+  return cut;
 }
 
-// Of some rows and one KV head, over pages_.
-AttentionTask CpuBackend::TaskOf(const RowBlocks& rows, uint32_t item, unsigned thread) const {
-  const AttentionShape& shape = rows.input.shape;
-  const uint32_t first_row = std::min(item / shape.kv_heads * rows.block_rows, rows.q.rows);
-  return {.shape = shape,
-          .first_position = rows.input.first_position,
+AttentionTask CpuBackend::TaskOf(const AttentionCut& cut, MatrixView out, MatrixView q,
+                                 const AttentionInput& input, uint32_t item,
+                                 unsigned thread) const {
+  const uint32_t kv_heads = input.shape.kv_heads;
+  const uint32_t first_row = std::min(item / kv_heads * cut.block_rows, q.rows);
+  return {.shape = input.shape,
+          .first_position = input.first_position,
           .pages = pages_.data(),
           .page_count = static_cast<uint32_t>(pages_.size()),
-          .rope = rows.input.rope,
-          .basis = rows.input.basis == nullptr ? nullptr : rows.input.basis + item % shape.kv_heads,
-          .q = rows.q.data,
-          .q_stride = rows.q.row_stride,
-          .out = rows.out.data,
-          .out_stride = rows.out.row_stride,
-          .kv_head = item % shape.kv_heads,
-          .call_rows = rows.q.rows,
+          .rope = input.rope,
+          .basis = input.basis == nullptr ? nullptr : input.basis + item % kv_heads,
+          .q = q.data,
+          .q_stride = q.row_stride,
+          .out = out.data,
+          .out_stride = out.row_stride,
+          .kv_head = item % kv_heads,
+          .call_rows = q.rows,
           .first_row = first_row,
-          .rows = std::min(rows.block_rows, rows.q.rows - first_row),
-          .scratch = rows.scratch + thread * rows.scratch_bytes};
+          .rows = std::min(cut.block_rows, q.rows - first_row),
+          .scratch = cut.scratch + thread * cut.scratch_bytes,
+          .span_pages = span_pages_};
 }
 
 void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& input) {
+  const AttentionCut cut = CutRows(out, q, input);
   if (q.rows == 0) return;
-  ResolvePages(input, &pages_);
-  const RowBlocks rows = BlocksOf(out, q, input);
+  const auto task_of = [&](uint32_t item, unsigned thread) {
+    return TaskOf(cut, out, q, input, item, thread);
+  };
+  const uint32_t items = cut.items;
   const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));
-  if (parts <= 1 || rows.items >= 4 * pool_.threads()) {
-    pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
-      const AttentionTask task = TaskOf(rows, item, thread);
+  if (parts <= 1 || items >= 4 * pool_.threads()) {
+    pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
+      const AttentionTask task = task_of(item, thread);
       if (task.rows > 0) kernels_.attend(task);
     });
     return;
   }
   // Few rows: the parts of the context are spread over the threads and merged in order, which gives
   // the same bits.
-  const uint64_t state_floats = AttentionStateFloats(input.shape, rows.block_rows);
-  const float* const states = AttendParts(rows, parts, state_floats);
-  pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
-    const AttentionTask task = TaskOf(rows, item, thread);
+  const uint64_t state_floats = AttentionStateFloats(input.shape, cut.block_rows);
+  auto* states = reinterpret_cast<float*>(Grow(states_, state_floats * parts * items * 4));
+  pool_.ParallelFor(items * parts, [&](uint32_t item, unsigned thread) {
+    const AttentionTask task = task_of(item / parts, thread);
+    if (task.rows == 0) return;
+    float* first_state = states + item / parts * parts * state_floats;
+    kernels_.attend_part(task, item % parts,
+                         first_state + item % parts * AttentionStateFloats(input.shape, task.rows));
+  });
+  pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
+    const AttentionTask task = task_of(item, thread);
     if (task.rows > 0) kernels_.merge_parts(task, states + item * parts * state_floats);
   });
 }
 
-float* CpuBackend::AttendParts(const RowBlocks& rows, uint32_t parts, uint64_t state_floats) {
-  auto* const states =
-      reinterpret_cast<float*>(Grow(states_, state_floats * parts * rows.items * sizeof(float)));
-  pool_.ParallelFor(rows.items * parts, [&](uint32_t item, unsigned thread) {
-    const AttentionTask task = TaskOf(rows, item / parts, thread);
-    if (task.rows == 0) return;
-    const uint64_t floats = AttentionStateFloats(rows.input.shape, task.rows);
-    float* first_state = states + item / parts * parts * state_floats;
-    kernels_.attend_part(task, item % parts, first_state + item % parts * floats);
-  });
-  return states;
-}
-
 Status CpuBackend::AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
                                      PagePieces& pieces) {
-  const RowBlocks rows = BlocksOf(out, q, input);
-  const uint64_t state_floats = AttentionStateFloats(input.shape, rows.block_rows);
-  auto* const totals =
-      reinterpret_cast<float*>(Grow(totals_, state_floats * rows.items * sizeof(float)));
-  for (bool first = true;; first = false) {
-    AttentionInput piece = input;
+  const uint64_t stride = NodeStateFloats(input.shape, q.rows);
+  auto* const strands = reinterpret_cast<float*>(Grow(strands_, kStrands * stride * 4));
+  AttentionInput piece = input;
+  for (uint32_t first_part = 0;;) {
     ASSIGN_OR_RETURN(piece.lists, pieces.Next());
     if (piece.lists.empty()) break;
-    ResolvePages(piece, &pages_);
+    const AttentionCut cut = CutRows(out, q, piece);
     const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));
-    const float* const states = AttendParts(rows, parts, state_floats);
-    pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
-      const AttentionTask task = TaskOf(rows, item, thread);
-      if (task.rows == 0) return;
-      kernels_.fold_parts(task, states + item * parts * state_floats, totals + item * state_floats,
-                          first);
+    const uint64_t item_floats = AttentionStateFloats(input.shape, cut.block_rows) * parts;
+    auto* const states = reinterpret_cast<float*>(Grow(states_, item_floats * cut.items * 4));
+    pool_.ParallelFor(cut.items * parts, [&](uint32_t i, unsigned thread) {
+      const AttentionTask task = TaskOf(cut, out, q, piece, i / parts, thread);
+      float* const state = states + i / parts * item_floats +
+                           i % parts * AttentionStateFloats(input.shape, task.rows);
+      if (task.rows > 0) kernels_.attend_part(task, i % parts, state);
     });
+    pool_.ParallelFor(cut.items, [&](uint32_t item, unsigned thread) {
+      const AttentionTask task = TaskOf(cut, out, q, piece, item, thread);
+      if (task.rows == 0) return;
+      FoldPiece(kernels_, task, first_part, states + item * item_floats,
+                strands + StateOffset(task), stride);
+    });
+    first_part += parts;
   }
-  pool_.ParallelFor(rows.items, [&](uint32_t item, unsigned thread) {
-    const AttentionTask task = TaskOf(rows, item, thread);
-    if (task.rows > 0) kernels_.finish_parts(task, totals + item * state_floats);
+  uint64_t pages = 0;
+  for (const KvPageList& list : input.lists) pages += list.pages.size();
+  const auto nodes = StrandsOf(pages, span_pages_);
+  return MergeNodes(out, {strands, stride * nodes.size()}, input, nodes);
+}
+
+// States of a node: block after block of rows, KV head after KV head.
+Status CpuBackend::AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
+                               std::span<const MergeNode> nodes) {
+  const uint64_t node_floats = NodeStateFloats(input.shape, q.rows);
+  CHECK(states.size() == node_floats * nodes.size()) << states.size();
+  const AttentionCut cut = CutRows(q, q, input);
+  if (q.rows == 0 || nodes.empty()) return OkStatus();
+  const uint64_t stack = NodeStackFloats(TaskOf(cut, q, q, input, 0, 0));
+  auto* const stacks = reinterpret_cast<float*>(Grow(states_, stack * pool_.threads() * 4));
+  pool_.ParallelFor(cut.items * static_cast<uint32_t>(nodes.size()), [&](uint32_t i, unsigned t) {
+    const uint32_t node = i / cut.items;
+    const AttentionTask task = TaskOf(cut, q, q, input, i % cut.items, t);
+    if (task.rows == 0) return;
+    AttendNode(kernels_, task, nodes[node], &states[node * node_floats + StateOffset(task)],
+               stacks + t * stack);
+  });
+  return OkStatus();
+}
+
+Status CpuBackend::MergeNodes(MatrixView out, std::span<const float> states,
+                              const AttentionInput& input, std::span<const MergeNode> nodes) {
+  const uint64_t node_floats = NodeStateFloats(input.shape, out.rows);
+  CHECK(states.size() == node_floats * nodes.size()) << states.size();
+  const AttentionCut cut = CutRows(out, out, input);
+  if (out.rows == 0) return OkStatus();
+  const uint64_t stack = NodeStackFloats(TaskOf(cut, out, out, input, 0, 0));
+  auto* const stacks = reinterpret_cast<float*>(Grow(states_, stack * pool_.threads() * 4));
+  pool_.ParallelFor(cut.items, [&](uint32_t item, unsigned t) {
+    const AttentionTask task = TaskOf(cut, out, out, input, item, t);
+    if (task.rows == 0) return;
+    MergeNodeStates(kernels_, task, nodes, states.data() + StateOffset(task), node_floats,
+                    stacks + t * stack);
   });
   return OkStatus();
 }
@@ -460,7 +444,8 @@ void CpuBackend::AttentionEach(MatrixView out, MatrixView q, std::span<const Att
                          .call_rows = 1,  // the arithmetic of a row alone
                          .first_row = row,
                          .rows = count,
-                         .scratch = scratch + thread * scratch_bytes};
+                         .scratch = scratch + thread * scratch_bytes,
+                         .span_pages = span_pages_};
   };
   const auto items = static_cast<uint32_t>(plan.items.size());
   pool_.ParallelFor(items * shape.kv_heads, [&](uint32_t i, unsigned thread) {
@@ -477,11 +462,20 @@ void CpuBackend::AttentionEach(MatrixView out, MatrixView q, std::span<const Att
   });
 }
 
+bool KnownIsa(const std::string& isa) {
+  constexpr std::string_view kNames[] = {"auto", "avx2", "avx512", "avx512vnni", "amx"};
+  return std::find(std::begin(kNames), std::end(kNames), isa) != std::end(kNames);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
-  constexpr std::string_view kNames[] = {"auto", "avx2", "avx512", "avx512vnni", "amx"};
-  if (std::find(std::begin(kNames), std::end(kNames), options.isa) == std::end(kNames)) {
+  return MakeCpuBackend(options, kSpanPages);
+}
+
+Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options,
+                                                uint32_t span_pages) {
+  if (!KnownIsa(options.isa)) {
     return InvalidArgumentError("unknown instruction set '" + options.isa +
                                 "': auto, avx2, avx512, avx512vnni and amx are known");
   }
@@ -494,7 +488,9 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
     return FailedPreconditionError("this processor or its operating system lacks " +
                                    (options.isa == "auto" ? "avx2, fma and f16c" : options.isa));
   }
-  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*kernels, options.threads));
+  CHECK(span_pages > 0 && span_pages % kPartPages == 0) << span_pages;
+  return std::unique_ptr<Backend>(
+      std::make_unique<CpuBackend>(*kernels, options.threads, span_pages));
 }
 
 }  // namespace corpusd

@@ -154,6 +154,13 @@ class Generation {
     ASSIGN_OR_RETURN(scratch_,
                      ForwardScratch::Create(context_.backend, context_.model.config(), rows));
     uint32_t last_rows = 0;
+    const auto start = Clock::now();
+    const uint64_t cached = kv_.tokens();
+    const auto tell = [&](size_t done) {
+      if (!request_.on_prompt) return;
+      request_.on_prompt({cached + request_.prompt.size(), cached, cached + done, MsSince(start)});
+    };
+    tell(0);
     for (size_t first = 0; first < request_.prompt.size(); first += rows) {
       const auto chunk =
           request_.prompt.subspan(first, std::min<size_t>(rows, request_.prompt.size() - first));
@@ -164,6 +171,7 @@ class Generation {
       if (first == 0) report->queue_ms = MsSince(waiting);
       RETURN_IF_ERROR(Forward(chunk, turn, stop));
       last_rows = static_cast<uint32_t>(chunk.size());
+      tell(first + chunk.size());
     }
     const ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
     return context_.model.Logits(*scratch_, last_rows - 1, logits);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/decode/decode_batcher.h"
+#include "engine/decode/prompt_report.h"
 #include "engine/decode/sampling.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/tokenizer/chat_template.h"
@@ -37,6 +38,9 @@ struct GenerationRequest {
   uint32_t max_tokens = 128;          // of each answer
   AnswerOptions answers;
   AnswerWatcher* watcher = nullptr;
+  // Told before the prompt and after each piece of it was computed; may be empty. What the sequence
+  // held before counts as cached.
+  std::function<void(const PromptProgress&)> on_prompt;
 };
 
 struct GenerationReport {

@@ -64,6 +64,25 @@ Result<std::unique_ptr<KvSequence>> KvSequence::Fork(Backend& backend) const {
   return fork;
 }
 
+void KvSequence::AddOwn(std::shared_ptr<Buffer> page) {
+  const uint32_t page_tokens = layout_.own.block_tokens;
+  CHECK(parts_.size() == 1 && parts_.front().shared.empty() && tokens_ % page_tokens == 0)
+      << tokens_;
+  parts_.front().own.push_back({page->data(), tokens_, page_tokens, HiddenOfNext()});
+  parts_.front().buffers.push_back(std::move(page));
+  tokens_ += page_tokens;
+  RebuildLists();
+}
+
+std::vector<std::shared_ptr<Buffer>> KvSequence::OwnPages(size_t first, size_t count) const {
+  const Part& part = parts_.front();
+  CHECK(parts_.size() == 1 && first + count <= part.own.size() &&
+        part.own[first + count - 1].tokens == layout_.own.block_tokens)
+      << first << " + " << count << " of " << part.own.size();
+  const auto begin = part.buffers.begin() + static_cast<ptrdiff_t>(first);
+  return {begin, begin + static_cast<ptrdiff_t>(count)};
+}
+
 Status KvSequence::Extend(Backend& backend, uint32_t count) {
   while (count > 0) {
     const Part& leader = parts_.front();

@@ -69,6 +69,11 @@ class KvSequence {
   // A second sequence that goes on from here: full pages are shared by both, the last own page is
   // copied if it has room. The lists are alike, so both compute the same bits.
   Result<std::unique_ptr<KvSequence>> Fork(Backend& backend) const;
+  // Adds a page that another sequence of this layout has filled. REQUIRES: one part, no shared
+  // page, and no room in the last own page.
+  void AddOwn(std::shared_ptr<Buffer> page);
+  // Own pages by number, to be added elsewhere. REQUIRES: one part; they are full.
+  std::vector<std::shared_ptr<Buffer>> OwnPages(size_t first, size_t count) const;
   // Makes room for `count` more tokens behind the last one, zeroed.
   Status Extend(Backend& backend, uint32_t count);
 

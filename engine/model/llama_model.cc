@@ -12,9 +12,14 @@
 #include "engine/model/layer_weights.h"
 #include "engine/model/model.h"
 #include "engine/model/model_source.h"
+#include "kernels/merge_order.h"
 
 namespace corpusd {
 namespace {
+
+// A run's rows and the page before them that stays: with a window no longer than a span less this,
+// what any row sees is one span.
+constexpr uint32_t kSpanTokensOfRows = 1024;
 
 class LlamaModel final : public Model {
  public:
@@ -236,7 +241,10 @@ class LlamaModel final : public Model {
     }
     const bool cut = c.span == AttentionSpan::kWindow && first_position >= c.span_tokens;
     const uint64_t first_seen = cut ? first_position + 1 - c.span_tokens : 0;
-    found->second.push_back({0, rows, VisiblePages(lists, first_seen, kPartPages)});
+    // What is dropped leaves the parts as they are, and the spans where more than one may be seen.
+    const bool spans = c.span_tokens + kSpanTokensOfRows > kSpanPages * kBlockTokens;
+    found->second.push_back(
+        {0, rows, VisiblePages(lists, first_seen, spans ? kSpanPages : kPartPages)});
     return found->second;
   }
 

@@ -9,6 +9,8 @@ namespace {
 constexpr std::string_view kIndexKind = "retrieval_index";
 // Blocks that are read, and made an index of, at a time.
 constexpr uint64_t kReadBlocks = 64;
+// Of an index, between two looks at whether it is still wanted.
+constexpr uint64_t kReadBytes = uint64_t{32} << 20;
 // Corpora kept; and what they may take together, but for the one that is in use: ten of a million
 // tokens.
 constexpr size_t kLoadedMax = 16;
@@ -135,10 +137,36 @@ LoadedCorpora::LoadedCorpora(BlockStore& store, const Tokenizer& tokenizer,
                              const IndexLayout& index_layout, const IndexScanner& threads)
     : store_(store), tokenizer_(tokenizer), index_layout_(index_layout), threads_(threads) {}
 
+class LoadedCorpora::Claim {
+ public:
+  // Waits until nobody else has it.
+  Claim(LoadedCorpora& corpora, uint64_t id) : corpora_(corpora), id_(id) {
+    std::unique_lock<std::mutex> lock(corpora_.mutex_);
+    corpora_.claim_ended_.wait(lock, [&] { return corpora_.claimed_.insert(id_).second; });
+  }
+  ~Claim() {
+    {
+      const std::lock_guard<std::mutex> lock(corpora_.mutex_);
+      corpora_.claimed_.erase(id_);
+    }
+    corpora_.claim_ended_.notify_all();
+  }
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
+
+ private:
+  LoadedCorpora& corpora_;
+  const uint64_t id_;
+};
+
 std::shared_ptr<const LoadedCorpus> LoadedCorpora::FindInMemory(const CorpusRecord& record) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  return FindLocked(record.id);
+}
+
+std::shared_ptr<const LoadedCorpus> LoadedCorpora::FindLocked(uint64_t id) {
   for (auto entry = loaded_.begin(); entry != loaded_.end(); ++entry) {
-    if ((*entry)->record.id != record.id) continue;
+    if ((*entry)->record.id != id) continue;
     loaded_.splice(loaded_.begin(), loaded_, entry);
     return loaded_.front();
   }
@@ -159,8 +187,38 @@ void LoadedCorpora::Remember(std::shared_ptr<const LoadedCorpus> corpus) {
   }
 }
 
-Result<std::shared_ptr<const LoadedCorpus>> LoadedCorpora::Read(const CorpusRecord& record) {
-  ASSIGN_OR_RETURN(const auto bytes, store_.Sidecar(record.id, kIndexKind));
+bool LoadedCorpora::HasRoomFor(uint64_t bytes) const {
+  for (const auto& corpus : loaded_) bytes += corpus->bytes();
+  return loaded_.empty() || (loaded_.size() < kLoadedMax && bytes <= kLoadedBytesMax);
+}
+
+bool LoadedCorpora::LoadAhead(const CorpusRecord& record, const std::stop_token& stop) {
+  const auto sidecar = store_.OpenSidecar(record.id, kIndexKind);
+  if (!sidecar.ok()) return false;
+  const Claim claim(*this, record.id);
+  const uint64_t bytes =
+      (*sidecar)->bytes() + record.tokens * sizeof(TokenId) + record.chain.size() * sizeof(Digest);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (FindLocked(record.id) != nullptr || !HasRoomFor(bytes)) return false;
+  }
+  auto corpus = Read(record, stop);
+  if (!corpus.ok()) return false;  // whoever asks for it learns why
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (FindLocked(record.id) != nullptr || !HasRoomFor((*corpus)->bytes())) return false;
+  loaded_.push_back(*std::move(corpus));  // behind those that were asked for meanwhile
+  return true;
+}
+
+Result<std::shared_ptr<const LoadedCorpus>> LoadedCorpora::Read(const CorpusRecord& record,
+                                                                const std::stop_token& stop) {
+  ASSIGN_OR_RETURN(const auto sidecar, store_.OpenSidecar(record.id, kIndexKind));
+  std::vector<std::byte> bytes(sidecar->bytes());
+  for (uint64_t at = 0; at < bytes.size(); at += kReadBytes) {
+    if (stop.stop_requested()) return CancelledError("the index was not read");
+    RETURN_IF_ERROR(sidecar->Read(
+        at, std::span(bytes).subspan(at, std::min<uint64_t>(kReadBytes, bytes.size() - at))));
+  }
   ASSIGN_OR_RETURN(auto index, CorpusIndex::Parse(index_layout_, bytes));
   ASSIGN_OR_RETURN(auto tokens, store_.CorpusTokens(record.name));
   auto corpus = std::make_shared<LoadedCorpus>(record, std::move(tokens));
@@ -184,8 +242,9 @@ std::shared_ptr<const LoadedCorpus> LoadedCorpora::Find(const CorpusRecord& reco
 Result<std::shared_ptr<const LoadedCorpus>> LoadedCorpora::Get(const CorpusRecord& record,
                                                                const KvLayout& layout) {
   if (auto corpus = FindInMemory(record); corpus != nullptr) return corpus;
-  const std::lock_guard<std::mutex> one(making_);
+  const Claim claim(*this, record.id);
   if (auto corpus = Find(record); corpus != nullptr) return corpus;
+  const std::lock_guard<std::mutex> one(making_);
   ASSIGN_OR_RETURN(auto tokens, store_.CorpusTokens(record.name));
   auto corpus = std::make_shared<LoadedCorpus>(record, std::move(tokens));
   IndexBuilder builder(*corpus, layout, tokenizer_, index_layout_, threads_, store_, {});

@@ -4,11 +4,14 @@
 // returns stays whole while it is held.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <list>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
+#include <stop_token>
 #include <vector>
 
 #include "engine/prefill/prefill_runner.h"
@@ -76,6 +79,10 @@ class LoadedCorpora {
   // A ready corpus. layout: as it was written.
   Result<std::shared_ptr<const LoadedCorpus>> Get(const CorpusRecord& record,
                                                   const KvLayout& layout);
+  // Loads a ready corpus whose index the store has before anybody asks for it, if it fits beside
+  // those that are loaded, or is the first. RETURNS whether it is in memory now because of that;
+  // stop: gives up.
+  bool LoadAhead(const CorpusRecord& record, const std::stop_token& stop);
   // The one in memory, or whose index the store has; null if there is neither.
   std::shared_ptr<const LoadedCorpus> Find(const CorpusRecord& record);
   // Keeps a corpus whose index was made while it was prefilled, and writes the index down.
@@ -84,9 +91,17 @@ class LoadedCorpora {
   const IndexLayout& index_layout() const { return index_layout_; }
 
  private:
+  // Says that a corpus is being loaded, while it lives: whoever wants the same one waits for that,
+  // and nobody else.
+  class Claim;
+
   std::shared_ptr<const LoadedCorpus> FindInMemory(const CorpusRecord& record);
-  Result<std::shared_ptr<const LoadedCorpus>> Read(const CorpusRecord& record);
+  std::shared_ptr<const LoadedCorpus> FindLocked(uint64_t id);
+  Result<std::shared_ptr<const LoadedCorpus>> Read(const CorpusRecord& record,
+                                                   const std::stop_token& stop = {});
   void Remember(std::shared_ptr<const LoadedCorpus> corpus);
+  // Whether so many bytes more may be kept. REQUIRES: mutex_ is held.
+  bool HasRoomFor(uint64_t bytes) const;
   void WriteIndex(const LoadedCorpus& corpus);
 
   BlockStore& store_;
@@ -94,7 +109,9 @@ class LoadedCorpora {
   const IndexLayout& index_layout_;
   const IndexScanner& threads_;
   std::mutex mutex_;
+  std::condition_variable claim_ended_;
   std::list<std::shared_ptr<const LoadedCorpus>> loaded_;  // the last used first
+  std::set<uint64_t> claimed_;                             // ids
   std::mutex making_;                                      // one index at a time
 };
 

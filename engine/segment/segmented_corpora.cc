@@ -88,6 +88,27 @@ Result<std::shared_ptr<const LoadedCorpus>> SegmentedCorpora::Load(const Segment
   return loaded->Get(request.record, request.layout);
 }
 
+Result<uint64_t> SegmentedCorpora::LoadIndexes(const std::stop_token& stop) {
+  std::vector<CorpusRecord> records = store_.ListCorpora();
+  std::erase_if(records, [](const CorpusRecord& record) {
+    return record.state != CorpusState::kReady || record.segments.window_tokens == 0;
+  });
+  if (records.empty()) return 0;
+  const auto last_used = [](const CorpusRecord& record) {
+    return std::max(record.last_used_at_ms, record.created_at_ms);
+  };
+  std::stable_sort(records.begin(), records.end(), [&](const auto& one, const auto& other) {
+    return last_used(one) > last_used(other);
+  });
+  ASSIGN_OR_RETURN(LoadedCorpora* const loaded, Loaded());
+  uint64_t count = 0;
+  for (const CorpusRecord& record : records) {
+    if (stop.stop_requested()) return CancelledError("the indexes were not all loaded");
+    if (loaded->LoadAhead(record, stop)) ++count;
+  }
+  return count;
+}
+
 Result<GenerationReport> SegmentedCorpora::Answer(const SegmentRequest& request,
                                                   QuestionReport* report) {
   const auto start = std::chrono::steady_clock::now();

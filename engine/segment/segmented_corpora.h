@@ -52,6 +52,9 @@ class SegmentedCorpora {
   // The same, and copies them to the device tier, as far as they fit there.
   Result<Engine::DeviceWarming> WarmDevice(const CorpusRecord& record);
 
+  // As Engine::LoadIndexes. One thread.
+  Result<uint64_t> LoadIndexes(const std::stop_token& stop);
+
  private:
   // Finds the retrieval heads first, if need be.
   Result<LoadedCorpora*> Loaded();

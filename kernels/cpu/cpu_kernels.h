@@ -13,6 +13,7 @@
 #include "kernels/cpu/packed_weight.h"
 #include "kernels/index_tile.h"
 #include "kernels/kv_rows.h"
+#include "kernels/merge_order.h"
 #include "kernels/shapes.h"
 
 namespace corpusd {
@@ -68,6 +69,7 @@ struct AttentionTask {
   uint32_t first_row = 0;
   uint32_t rows = 0;             // at most AttentionRowsMax(shape)
   std::byte* scratch = nullptr;  // AttentionScratchBytes(shape), 64-byte aligned, one per thread
+  uint32_t span_pages = kSpanPages;  // a multiple of kPartPages: merge_order.h
 };
 
 // Query rows of one task: stacked with the heads that share a KV head they fill the tiles.
@@ -84,15 +86,16 @@ constexpr uint64_t AttentionStateFloats(const AttentionShape& shape, uint32_t ro
   return uint64_t{rows} * (shape.q_heads / shape.kv_heads) * (shape.head_dim + 2);
 }
 // An expanded tile, an unpacked one, scales and means of two; a basis in 16 bits; queries
-// (turned, and in the basis), scores and weights of the stacked rows; two states. The same for all
-// tables.
+// (turned, and in the basis), scores and weights of the stacked rows; a part's state and those of a
+// fold. The same for all tables.
 constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
   const uint64_t group = shape.q_heads / shape.kv_heads;
   const uint64_t stacked = (AttentionRowsMax(shape) * group + 15) / 16 * 16;
   const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 5;
   const uint64_t matrix = uint64_t{shape.head_dim} * shape.head_dim * 2;
   const uint64_t columns = (2 * uint64_t{kBlockTokens} + 2 * uint64_t{shape.head_dim}) * 4;
-  const uint64_t row = (uint64_t{shape.head_dim} * 5 + 2 * uint64_t{kBlockTokens} + 6) * 4;
+  const uint64_t states = (kMergeDepth - 1) * (uint64_t{shape.head_dim} + 2) * 4;
+  const uint64_t row = (uint64_t{shape.head_dim} * 5 + 2 * uint64_t{kBlockTokens} + 6) * 4 + states;
   return tile + matrix + columns + stacked * row + 1024;
 }
 
@@ -125,14 +128,14 @@ struct CpuKernels {
   void (*attend)(const AttentionTask& task) noexcept = nullptr;
   // Part `part` into a state of AttentionStateFloats.
   void (*attend_part)(const AttentionTask& task, uint32_t part, float* state) noexcept = nullptr;
-  // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in order into out.
+  // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in the order of
+  // merge_order.h, into out.
   void (*merge_parts)(const AttentionTask& task, const float* states) noexcept = nullptr;
-  // The same in pieces: folds the states of the task's parts, in order, into a state that is begun
-  // with the first of them; and writes what it has become. Such are the bits of merge_parts over
-  // all.
-  void (*fold_parts)(const AttentionTask& task, const float* states, float* total,
-                     bool first) noexcept = nullptr;
-  void (*finish_parts)(const AttentionTask& task, float* total) noexcept = nullptr;
+  // into = into (+) part, states of so many rows of one KV head; and the end of a task whose state
+  // is whole, into out.
+  void (*merge_state)(const AttentionShape& shape, uint32_t rows, float* into,
+                      const float* part) noexcept = nullptr;
+  void (*write_state)(const AttentionTask& task, const float* state) noexcept = nullptr;
   // y[rows][head_dim], the rows in their coordinates; and tiles of them. The same bits from all
   // tables.
   void (*to_coordinates)(float* y, const KvRows& rows) noexcept = nullptr;

@@ -7,19 +7,6 @@
 namespace corpusd::cuda {
 namespace {
 
-// KV heads, each as often as eight of its query heads are left.
-__host__ __device__ __forceinline__ uint32_t KvBlocks(const PageAttention& call) {
-  const uint32_t group = call.q_heads / call.kv_heads;
-  return call.kv_heads * ((group + kHeads - 1) / kHeads);
-}
-
-// Where the state of a part lies: maximum, sum, then the values' sums.
-__device__ __forceinline__ float* PartState(const PageAttention& call, uint32_t row, uint32_t head,
-                                            uint32_t part, uint32_t parts_max) {
-  return call.workspace + ((static_cast<size_t>(row) * call.q_heads + head) * parts_max + part) *
-                              (call.head_dim + 2);
-}
-
 // Block (part, KV head and eight of its query heads, row).
 template <int Dim>
 __global__ void __launch_bounds__(kPartWarps * 32)
@@ -57,8 +44,7 @@ __global__ void __launch_bounds__(kPartWarps * 32)
   }
   state.Merge(&shared);
   for (int h = 0; h < heads; ++h) {
-    float* to = PartState(call, blockIdx.z, head + h, blockIdx.x, call.parts_max());
-    StorePart<Dim>(to, shared, h);
+    StorePart<Dim, kPartWarps>(call.State(blockIdx.z, head + h, blockIdx.x), shared, h);
   }
 }
 
@@ -98,11 +84,19 @@ template <int Dim>
 __global__ void __launch_bounds__(kMergeTeams* Dim)
     MergeKernel(const __grid_constant__ PageAttention call) {
   constexpr int kThreads = kMergeTeams * Dim, kOwn = Dim / kMergeTeams;
-  __shared__ float y[Dim], weights[kAttentionPartsMax], reduced[kThreads / 32], teams[kThreads];
+  __shared__ float y[Dim], weights[kPageKinds * kAttentionPartsMax];
+  __shared__ float reduced[kThreads / 32], teams[kThreads];
   const AttentionRow row = call.rows[blockIdx.y];
-  const uint32_t each = PagesOfPart(row.pages, KvBlocks(call));
-  const uint32_t parts = row.pages == 0 ? 0 : (row.pages + each - 1) / each;
-  const float* states = PartState(call, blockIdx.y, blockIdx.x, 0, call.parts_max());
+  const uint32_t each = PagesOfPart(row.pages, call.kv_blocks());
+  const uint32_t of_kind = row.pages == 0 ? 0 : (row.pages + each - 1) / each;
+  const bool of_kinds = row.pages >= kLongPages;
+  const uint32_t parts = of_kinds ? kPageKinds * of_kind : of_kind;
+  // Kinds that no row of the call has were left out. Which they are changes no bit: a part without
+  // pages has no weight.
+  const auto left_out = [&](uint32_t p) {
+    return of_kinds && (call.kinds >> p / of_kind & 1) == 0;
+  };
+  const float* states = call.State(blockIdx.y, blockIdx.x, 0);
   const int dim = threadIdx.x % Dim, team = threadIdx.x / Dim;
   const bool in_basis = call.basis.arrays != nullptr;
   const uint32_t kv_head = blockIdx.x / (call.q_heads / call.kv_heads);
@@ -116,17 +110,18 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
   }
   float top = kNoScore, sum = 0, value = 0;
   for (uint32_t p = threadIdx.x; p < parts; p += kThreads) {
-    top = fmaxf(top, states[p * (Dim + 2)]);
+    if (!left_out(p)) top = fmaxf(top, states[p * (Dim + 2)]);
   }
   top = Reduce<kThreads, true>(top, reduced);
   for (uint32_t p = threadIdx.x; p < parts; p += kThreads) {
+    if (left_out(p)) continue;
     weights[p] = ptx::Exp2(states[p * (Dim + 2)] - top);
     sum = fmaf(states[p * (Dim + 2) + 1], weights[p], sum);
   }
   sum = Reduce<kThreads, false>(sum, reduced);
 #pragma unroll 8
   for (uint32_t p = team; p < parts; p += kMergeTeams) {
-    value = fmaf(states[p * (Dim + 2) + 2 + dim], weights[p], value);
+    if (!left_out(p)) value = fmaf(states[p * (Dim + 2) + 2 + dim], weights[p], value);
   }
   float result = SumTeams<Dim>(value, teams);
   result = sum == 0 ? 0.0f : result / sum;
@@ -147,12 +142,13 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
 template <int Dim>
 int Launch(const PageAttention& call, CUstream_st* stream) {
   if (call.pages_max > 0 && call.pages_min < kLongPages) {
-    const dim3 grid(call.parts_max(), KvBlocks(call), call.q.rows);
+    const dim3 grid(min(call.pages_max, kAttentionPartsMax), call.kv_blocks(), call.q.rows);
     PartKernel<Dim><<<grid, kPartWarps * 32, 0, stream>>>(call);
     if (const cudaError_t error = cudaGetLastError()) return error;
   }
   if (call.pages_max >= kLongPages) {
     if (const int error = AttendLongParts(call, stream)) return error;
+    if (const int error = AttendCodedParts(call, stream)) return error;
   }
   MergeKernel<Dim><<<dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0, stream>>>(call);
   return cudaGetLastError();

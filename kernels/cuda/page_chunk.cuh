@@ -3,7 +3,7 @@
 // their scores. All threads of the block together.
 #pragma once
 
-#include "kernels/cuda/page_attention.h"
+#include "kernels/cuda/long_part.cuh"
 #include "kernels/cuda/page_part.cuh"
 #include "kernels/cuda/ptx/async_copy.cuh"
 
@@ -11,8 +11,6 @@ namespace corpusd::cuda {
 
 constexpr int kLongWarps = kGroups;
 constexpr int kLongThreads = kLongWarps * 32;
-constexpr int kChunk = kLongChunkPages;
-constexpr int kChunkRows = kChunk * kHeads;  // of the product with the basis: (page, head)
 constexpr bool IsNarrow(PageCodec codec) { return static_cast<int>(codec) <= 4; }
 constexpr int TermsOf(PageCodec codec) { return IsNarrow(codec) ? 1 : 2; }
 
@@ -37,31 +35,55 @@ struct LongShared {
   float constants[kChunk][kHeads];  // what a head adds to all scores of a page
   int8_t key_means[kChunk][Dim], value_means[kChunk][Dim];
   LongPage pages[kChunk];
+  LongPart part;
+  uint32_t from, until;  // the stretch of the part's pages that is looked at
   float maxima[kLongWarps][kHeads], sums[kLongWarps][kHeads];
 };
 
-// What all threads of a block know.
-struct LongBlock {
-  AttentionRow row;
-  uint32_t kv_head;
-  int heads;
-  const float* basis;  // of the keys, or null
-};
+// Whether a page of the row is none of those that page_coded.cu takes.
+__device__ __forceinline__ bool IsOtherPage(const PageAttention& call, const LongPart& part,
+                                            uint32_t index) {
+  const DevicePage& page = call.pages[part.row.first_page + index];
+  return PageKindOf(page.key_codec, page.value_codec) == kOtherPages;
+}
+
+// The part, and the stretch from its first such page to its last: pages of a question's own are few
+// and together. Empty if there is none. All threads.
+template <int Dim>
+__device__ void BeginPart(LongShared<Dim>* shared, const PageAttention& call,
+                          const LongPart& part) {
+  const bool all = call.kinds == 1u << kOtherPages;
+  if (threadIdx.x == 0) {
+    shared->part = part;
+    shared->from = all ? part.first : part.end;
+    shared->until = all ? part.end : part.first;
+  }
+  __syncthreads();
+  if (all) return;
+  for (uint32_t i = part.first + threadIdx.x; i < part.end; i += kLongThreads) {
+    if (!IsOtherPage(call, part, i)) continue;
+    atomicMin(&shared->from, i);
+    atomicMax(&shared->until, i + 1);
+  }
+  __syncthreads();
+}
 
 template <int Dim>
-__device__ void DescribePages(LongShared<Dim>* shared, const PageAttention& call,
-                              const LongBlock& block, uint32_t first, uint32_t end) {
+__device__ void DescribePages(LongShared<Dim>* shared, const PageAttention& call, uint32_t first) {
+  const LongPart& part = shared->part;
   const int i = threadIdx.x;
   if (i < kChunk) {
     LongPage& to = shared->pages[i];
     to = {nullptr, nullptr, 0, 0, 0, PageCodec::kBf16, PageCodec::kBf16};
-    if (first + i < end) {
-      const DevicePage page = call.pages[block.row.first_page + first + i];
-      to = {KeyTile(page, call.layer, block.kv_head),
-            ValueTile(page, call.layer, block.kv_head, call.kv_heads),
-            block.row.position - page.first_position,
+    DevicePage page;
+    page.key_codec = page.value_codec = PageCodec::kCq2;
+    if (first + i < shared->until) page = call.pages[part.row.first_page + first + i];
+    if (PageKindOf(page.key_codec, page.value_codec) == kOtherPages) {
+      to = {KeyTile(page, call.layer, part.kv_head),
+            ValueTile(page, call.layer, part.kv_head, call.kv_heads),
+            part.row.position - page.first_position,
             page.hidden,
-            VisibleEnd(page, block.row.position),
+            VisibleEnd(page, part.row.position),
             page.key_codec,
             page.value_codec};
     }
@@ -170,7 +192,7 @@ __device__ __forceinline__ void PutTerms(LongShared<Dim>* shared, int page, int 
 
 // Turned queries become terms of coordinates; what a head adds to a page's scores.
 template <int Dim>
-__device__ void ProjectChunk(LongShared<Dim>* shared, const LongBlock& block) {
+__device__ void ProjectChunk(LongShared<Dim>* shared, const float* basis) {
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   bool precise = false;
 #pragma unroll
@@ -178,8 +200,8 @@ __device__ void ProjectChunk(LongShared<Dim>* shared, const LongBlock& block) {
     const LongPage& page = shared->pages[i];
     precise |= page.hidden < page.visible && !IsNarrow(page.key_codec);
   }
-  const float* query = block.basis + BasisPartOffset(BasisPart::kQuery, Dim);
-  const float* means = block.basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim);
+  const float* query = basis + BasisPartOffset(BasisPart::kQuery, Dim);
+  const float* means = basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim);
   float sums[kChunkRows / 8] = {};
 #pragma unroll 1
   for (int column = warp * 8; column < Dim; column += kLongWarps * 8) {

@@ -1,9 +1,9 @@
-// AttendLongParts: a block takes a long stretch of one row's pages for one KV head, eight pages at
-// a time. Their queries, turned into each page's frame, go through the basis as one product of the
-// tensor core; then every warp takes a group of 16 tokens of each page, keys and values asked for
-// together. What the means of a block add to the values is a product of rank one, for eight pages
-// at once. Queries and weights over 2 to 4 bits are one half term each: a code's own error is a
-// hundred times theirs; over 8 bits and plain pages two, as in page_part.cuh.
+// AttendLongParts: a block takes a long stretch of one row's pages for one KV head, those that
+// page_coded.cu leaves, eight pages at a time. Their queries, turned into each page's frame, go
+// through the basis as one product of the tensor core; then every warp takes a group of 16 tokens
+// of each page. What the means of a block add to the values is a product of rank one, for eight
+// pages at once. Queries and weights over 2 to 4 bits are one half term each: a code's own error is
+// a hundred times theirs; over plain pages two, as in page_part.cuh.
 //
 // 256 threads, at most 128 registers, 79 KB of shared memory: two blocks a multiprocessor.
 #include <cuda_runtime.h>
@@ -188,21 +188,6 @@ __device__ __forceinline__ void AttendPage(LongState<Dim>* state, const LongShar
   const LongPage& page = shared.pages[at];
   const int warp = threadIdx.x / 32;
   float score[4];
-  if (page.key_codec == page.value_codec && IsCodedPage(page.key_codec)) {
-    WithCodec(page.key_codec, [&](auto constant) {
-      constexpr PageCodec kCodec = decltype(constant)::value;
-      if constexpr (IsCodedPage(kCodec)) {
-        PageGroup<kCodec, Dim, true> keys;
-        PageGroup<kCodec, Dim, false> values;
-        keys.Load(page.keys, warp);
-        values.Load(page.values, warp);
-        state->template Scores<kCodec>(score, keys, shared, at);
-        state->Weigh(score, at);
-        state->template AddValues<kCodec>(values, score);
-      }
-    });
-    return;
-  }
   WithCodec(page.key_codec, [&](auto constant) {
     constexpr PageCodec kCodec = decltype(constant)::value;
     PageGroup<kCodec, Dim, true> keys;
@@ -218,59 +203,32 @@ __device__ __forceinline__ void AttendPage(LongState<Dim>* state, const LongShar
   });
 }
 
-// The block's state of one head: maximum, sum, values.
-template <int Dim>
-__device__ __forceinline__ void StoreLongPart(float* to, const LongShared<Dim>& shared, int head) {
-  float top = kNoScore;
-#pragma unroll
-  for (int w = 0; w < kLongWarps; ++w) top = fmaxf(top, shared.maxima[w][head]);
-  float factors[kLongWarps], sum = 0;
-#pragma unroll
-  for (int w = 0; w < kLongWarps; ++w) {
-    factors[w] = ptx::Exp2(shared.maxima[w][head] - top);
-    sum = fmaf(shared.sums[w][head], factors[w], sum);
-  }
-  if (threadIdx.x == 0) to[0] = top, to[1] = sum;
-  for (int dim = threadIdx.x; dim < Dim; dim += kLongThreads) {
-    float value = 0;
-#pragma unroll
-    for (int w = 0; w < kLongWarps; ++w)
-      value = fmaf(shared.outputs[w][head][dim], factors[w], value);
-    to[2 + dim] = value;
-  }
-}
-
 // Block (part, KV head and eight of its query heads, row).
 template <int Dim>
 __global__ void __launch_bounds__(kLongThreads, 2)
     LongKernel(const __grid_constant__ PageAttention call) {
   extern __shared__ __align__(16) uint8_t memory[];
   auto& shared = *reinterpret_cast<LongShared<Dim>*>(memory);
-  LongBlock block;
-  block.row = call.rows[blockIdx.z];
-  if (block.row.pages < kLongPages) return;
-  const uint32_t group = call.q_heads / call.kv_heads, chunks = (group + kHeads - 1) / kHeads;
-  const uint32_t each = LongPagesOfPart(block.row.pages, call.kv_heads * chunks);
-  const uint32_t first = blockIdx.x * each, end = min(first + each, block.row.pages);
-  if (first >= end) return;
-  const uint32_t first_head = blockIdx.y % chunks * kHeads;
-  block.kv_head = blockIdx.y / chunks;
-  block.heads = min(group - first_head, static_cast<uint32_t>(kHeads));
-  block.basis = call.basis.arrays == nullptr
-                    ? nullptr
-                    : call.basis.arrays + 2 * block.kv_head * BasisSideFloats(Dim);
-  const uint32_t head = block.kv_head * group + first_head;
-  const float* q = call.q.data + static_cast<size_t>(blockIdx.z) * call.q.stride + head * Dim;
-  for (int i = threadIdx.x; i < kHeads * Dim; i += kLongThreads) {
-    shared.queries[i / Dim][i % Dim] = i < block.heads * Dim ? q[i] * (call.scale * kLog2E) : 0.0f;
+  const float* basis = nullptr;
+  {
+    const LongPart part(call);
+    if (!part.any()) return;
+    BeginPart<Dim>(&shared, call, part);
+    const float* q = part.Queries(call);
+    for (int i = threadIdx.x; i < kHeads * Dim; i += kLongThreads) {
+      shared.queries[i / Dim][i % Dim] = i < part.heads * Dim ? q[i] * (call.scale * kLog2E) : 0.0f;
+    }
+    if (call.basis.arrays != nullptr) {
+      basis = call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim);
+    }
   }
   LongState<Dim> state;
-  for (uint32_t at = first; at < end; at += kChunk) {
+  for (uint32_t at = shared.from; at < shared.until; at += kChunk) {
     __syncthreads();  // the last chunk's terms are done with
-    DescribePages<Dim>(&shared, call, block, at, end);
+    DescribePages<Dim>(&shared, call, at);
     TurnChunk<Dim>(&shared, call.rope);
-    if (block.basis != nullptr) {
-      ProjectChunk<Dim>(&shared, block);
+    if (basis != nullptr) {
+      ProjectChunk<Dim>(&shared, basis);
     } else {
       KeepChunk<Dim>(&shared);
     }
@@ -281,25 +239,19 @@ __global__ void __launch_bounds__(kLongThreads, 2)
   }
   __syncthreads();  // outputs lie where the terms were
   state.Merge(&shared);
-  for (int h = 0; h < block.heads; ++h) {
-    float* to = call.workspace +
-                ((static_cast<size_t>(blockIdx.z) * call.q_heads + head + h) * call.parts_max() +
-                 blockIdx.x) *
-                    (Dim + 2);
-    StoreLongPart<Dim>(to, shared, h);
+  for (int h = 0; h < shared.part.heads; ++h) {
+    StorePart<Dim, kLongWarps>(shared.part.State(call, kOtherPages, h), shared, h);
   }
 }
 
 template <int Dim>
 int Launch(const PageAttention& call, CUstream_st* stream) {
-  const uint32_t group = call.q_heads / call.kv_heads;
-  const uint32_t kv_blocks = call.kv_heads * ((group + kHeads - 1) / kHeads);
   constexpr int kBytes = sizeof(LongShared<Dim>);
   if (const cudaError_t error = cudaFuncSetAttribute(
           LongKernel<Dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
     return error;
   }
-  const dim3 grid(LongPartsMax(kv_blocks), kv_blocks, call.q.rows);
+  const dim3 grid(LongPartsMax(call.kv_blocks()), call.kv_blocks(), call.q.rows);
   LongKernel<Dim><<<grid, kLongThreads, kBytes, stream>>>(call);
   return cudaGetLastError();
 }
@@ -307,6 +259,7 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
 }  // namespace
 
 int AttendLongParts(const PageAttention& call, CUstream_st* stream) {
+  if ((call.kinds >> kOtherPages & 1) == 0) return cudaSuccess;
   if (call.head_dim == 64) return Launch<64>(call, stream);
   if (call.head_dim == 128) return Launch<128>(call, stream);
   return cudaErrorInvalidValue;

@@ -3,12 +3,13 @@
 // with every fourth group of 16 tokens and a softmax of its own.
 #pragma once
 
+#include "kernels/cuda/page_attention.h"
 #include "kernels/cuda/page_fragment.cuh"
 #include "kernels/cuda/ptx/tensor_core.cuh"
 
 namespace corpusd::cuda {
 
-constexpr int kHeads = 8;  // query heads of one block: the columns of a product
+constexpr int kHeads = kHeadsOfBlock;
 constexpr int kPartWarps = 4;
 constexpr int kWarpGroups = kGroups / kPartWarps;
 constexpr float kNoScore = -1e30f;
@@ -290,25 +291,24 @@ __device__ __forceinline__ void PartState_<Dim>::Merge(PartShared<Dim>* shared) 
   __syncthreads();
 }
 
-// The block's state of one head: maximum, sum, values.
-template <int Dim>
-__device__ __forceinline__ void StorePart(float* to, const PartShared<Dim>& shared, int head) {
+// The state of one head of a block of `Warps` warps, theirs being in shared memory: maximum, sum,
+// values. All threads of the block.
+template <int Dim, int Warps, class Shared>
+__device__ __forceinline__ void StorePart(float* to, const Shared& shared, int head) {
   float top = kNoScore;
 #pragma unroll
-  for (int w = 0; w < kPartWarps; ++w) top = fmaxf(top, shared.maxima[w][head]);
-  float factors[kPartWarps], sum = 0;
+  for (int w = 0; w < Warps; ++w) top = fmaxf(top, shared.maxima[w][head]);
+  float factors[Warps], sum = 0;
 #pragma unroll
-  for (int w = 0; w < kPartWarps; ++w) {
+  for (int w = 0; w < Warps; ++w) {
     factors[w] = ptx::Exp2(shared.maxima[w][head] - top);
     sum = fmaf(shared.sums[w][head], factors[w], sum);
   }
   if (threadIdx.x == 0) to[0] = top, to[1] = sum;
-  for (int dim = threadIdx.x; dim < Dim; dim += kPartWarps * 32) {
+  for (int dim = threadIdx.x; dim < Dim; dim += Warps * 32) {
     float value = 0;
 #pragma unroll
-    for (int w = 0; w < kPartWarps; ++w) {
-      value = fmaf(shared.outputs[w][head][dim], factors[w], value);
-    }
+    for (int w = 0; w < Warps; ++w) value = fmaf(shared.outputs[w][head][dim], factors[w], value);
     to[2 + dim] = value;
   }
 }

@@ -56,7 +56,7 @@ struct RowState {
   uint32_t query[Dim / 16][4];
   float output[Dim / 8][4] = {};
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-  int64_t position[2];
+  int64_t position;  // of row g
 
   // rows: what is left of the sequence's tile from the warp's first row on.
   __device__ __forceinline__ void LoadQueries(const PrefillAttention& call, uint32_t first_row,
@@ -74,12 +74,12 @@ __device__ __forceinline__ void RowState<Dim>::LoadQueries(const PrefillAttentio
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const uint32_t turned = call.rope.cos_sin == nullptr ? 0 : 2 * call.rope.half_dim;
   const float scale = call.scale * kLog2E;
+  position = first_position + g;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const uint32_t row = first_row + g + 8 * i;
-    position[i] = first_position + g + 8 * i;
     const float* q = call.q.data + static_cast<size_t>(row) * call.q.stride + head * Dim;
-    const float* turn = call.rope.cos_sin + (position[i] - call.frame) * turned;
+    const float* turn = call.rope.cos_sin + (position + 8 * i - call.frame) * turned;
 #pragma unroll
     for (int f = 0; f < Dim / 16; ++f) {
 #pragma unroll
@@ -118,20 +118,29 @@ __device__ __forceinline__ void RowState<Dim>::Attend(const Stage<Dim>& stage,
       ptx::MmaBf16(score[2 * n + 1], query[f], b[2], b[3]);
     }
   }
+  // A history is seen whole: nothing to compare, slot by slot.
+  const int hidden = page.hidden - first_slot;
+  const bool whole = hidden <= 0 && VisibleEnd(page, position) >= first_slot + kKeys;
+  if (!__all_sync(~0u, whole)) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int visible = VisibleEnd(page, position + 8 * i) - first_slot;
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          const int slot = 8 * n + 2 * t + c;
+          if (slot >= visible || slot < hidden) score[n][2 * i + c] = -INFINITY;
+        }
+      }
+    }
+  }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const int visible = VisibleEnd(page, position[i]) - first_slot;
-    const int hidden = page.hidden - first_slot;
     float highest = top[i];
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const int slot = 8 * n + 2 * t + c;
-        float& x = score[n][2 * i + c];
-        if (slot >= visible || slot < hidden) x = -INFINITY;
-        highest = fmaxf(highest, x);
-      }
+      highest = fmaxf(highest, fmaxf(score[n][2 * i], score[n][2 * i + 1]));
     }
     highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
     highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
@@ -193,7 +202,7 @@ __device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& cal
 
 // Block (query head, tile).
 template <int Dim>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kWarps * 32, Dim == 64 ? 4 : 2)
     PrefillKernel(const __grid_constant__ PrefillAttention call) {
   extern __shared__ __align__(16) uint8_t memory[];
   auto* stages = reinterpret_cast<Stage<Dim>*>(memory);

@@ -84,14 +84,12 @@ void DisarmFaults() {
   internal::any_fault_armed.store(false, std::memory_order_relaxed);
 }
 
-Status ArmFaultsFromEnvironment() {
-  const char* const variable = std::getenv("CORPUSD_FAULT");
-  if (variable == nullptr) return OkStatus();
-  const std::string_view text(variable);
-  Status malformed = InvalidArgumentError("CORPUSD_FAULT='" + std::string(text) +
-                                          "': expected name=enospc|eio|crash[:after=N][:times=M]");
+namespace {
+
+// name=kind[:after=N][:times=M]. RETURNS whether it was armed.
+bool ArmFromText(std::string_view text) {
   const size_t equals = text.find('=');
-  if (equals == std::string_view::npos) return malformed;
+  if (equals == std::string_view::npos) return false;
   size_t colon = text.find(':', equals);
   const std::string_view kind_text = text.substr(equals + 1, colon - equals - 1);
   FaultKind kind;
@@ -102,16 +100,35 @@ Status ArmFaultsFromEnvironment() {
   } else if (kind_text == "crash") {
     kind = FaultKind::kCrash;
   } else {
-    return malformed;
+    return false;
   }
   uint64_t after = 0;
   uint64_t times = UINT64_MAX;
   while (colon != std::string_view::npos) {
     const size_t next = text.find(':', colon + 1);
-    if (!ParseOption(text.substr(colon + 1, next - colon - 1), &after, &times)) return malformed;
+    if (!ParseOption(text.substr(colon + 1, next - colon - 1), &after, &times)) return false;
     colon = next;
   }
   ArmFault(text.substr(0, equals), kind, after, times);
+  return true;
+}
+
+}  // namespace
+
+Status ArmFaultsFromEnvironment() {
+  const char* const variable = std::getenv("CORPUSD_FAULT");
+  if (variable == nullptr) return OkStatus();
+  std::string_view rest(variable);
+  for (bool more = true; more;) {
+    const size_t comma = rest.find(',');
+    more = comma != std::string_view::npos;
+    if (!ArmFromText(rest.substr(0, comma))) {
+      return InvalidArgumentError("CORPUSD_FAULT='" + std::string(variable) +
+                                  "': expected name=enospc|eio|crash[:after=N][:times=M], more of "
+                                  "them behind commas");
+    }
+    if (more) rest.remove_prefix(comma + 1);
+  }
   return OkStatus();
 }
 

@@ -97,12 +97,13 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, double copy_ban
   call.pages = DeviceCopy(list);
   call.rows = DeviceCopy(std::vector<AttentionRow>{{0, pages, int64_t{tokens} - 1}});
   call.pages_min = call.pages_max = pages;
+  call.kinds = 1u << PageKindOf(codec, codec);
   if (bits != 16) call.basis.arrays = DeviceCopy(basis);
   const uint32_t cols = shape.q_heads * dim;
   call.q = {DeviceCopy(q), 1, cols, cols};
   call.out = {DeviceCopy(q), 1, cols, cols};
-  call.workspace =
-      DeviceCopy(std::vector<float>(PageAttentionFloats(1, pages, shape.q_heads, shape.head_dim)));
+  call.workspace = DeviceCopy(std::vector<float>(
+      PageAttentionFloats(1, pages, shape.q_heads, shape.kv_heads, shape.head_dim)));
   const double ms = MedianMs(21, [&] { Check(AttendPages(call, nullptr), "attend"); });
   const double rate = static_cast<double>(block) * pages / ms * 1e3;
   std::printf(
@@ -139,7 +140,7 @@ int Run(bool smoke) {
     Check(cudaMemcpy(noise + at, pattern.data(), pattern.size(), cudaMemcpyHostToDevice), "copy");
   }
   for (const Shape& shape : {Shape{8, 40, 128}, Shape{3, 9, 64}}) {
-    for (const uint32_t tokens : {8192u, 131072u, 1048576u}) {
+    for (const uint32_t tokens : {8192u, 131072u, 1048576u, 10485760u}) {
       for (const PageCodec codec :
            {PageCodec::kBf16, PageCodec::kCq8, PageCodec::kCq4, PageCodec::kCq3, PageCodec::kCq2}) {
         if (smoke && tokens > 8192) continue;

@@ -159,6 +159,9 @@ void AddSegmented(CLI::App* command, LongRecallArguments* a) {
   command->add_option("--work", a->work_dir, "folder where prefilled corpora are kept");
   command->add_option("--host-bytes", a->host_bytes, "of the store (2GiB)");
   command->add_option("--disk-bytes", a->disk_bytes, "of the store (40GiB)");
+  command->add_option("--device-bytes", a->device_bytes,
+                      "of the store, with --device cuda:N (1GiB); 0: half of what is free");
+  command->add_flag("!--no-keep", a->keep, "remove each corpus after its questions");
 }
 
 void AddRecallCommands(CLI::App* app, EvalArguments* a, Status* status) {
@@ -189,6 +192,20 @@ void AddRecallCommands(CLI::App* app, EvalArguments* a, Status* status) {
     a->long_recall.needle = true;
     *status = RecallCommand(*a);
   });
+
+  auto* report = app->add_subcommand(
+      "recall-report", "the tables and heat map of several runs in the mode segmented, together");
+  report->add_option("FILES", a->report.answers, "what --answers wrote, also of a run cut off")
+      ->required();
+  report
+      ->add_option("--systems", a->report.systems,
+                   "names of those to show, with commas between (all)")
+      ->delimiter(',');
+  report->add_option("--title", a->report.title, "of the heat map");
+  report->add_option("--plot", a->plot_path, "write a heat map as SVG");
+  report->add_option("-o,--output", a->format, "table or json, without the single answers")
+      ->check(CLI::IsMember({"table", "json"}));
+  report->callback([=] { *status = RecallReportCommand(*a); });
 }
 
 int Main(int argc, char** argv) {

@@ -30,6 +30,10 @@ class EngineSystem : public LongSystem {
     return Ingest(corpus, corpus.documents, "");
   }
 
+  Status Release() override {
+    return bench_.keep ? OkStatus() : bench_.store.RemoveCorpus(record_.name);
+  }
+
   Result<LongAnswer> Ask(const LongCorpus& corpus, const LongQuestion& question) override {
     QuestionRequest request = Request();
     request.corpus = record_.name;

@@ -27,6 +27,15 @@ struct LongRecallArguments {
   size_t rag_questions = 10;
   std::string work_dir;  // "": in the user's cache folder
   std::string host_bytes = "2GiB", disk_bytes = "40GiB";
+  std::string device_bytes = "1GiB";  // where the model runs on a CUDA device
+  bool keep = true;                   // corpora, for another run
+};
+
+// Of recall-report.
+struct RecallReportArguments {
+  std::vector<std::string> answers;  // files of LongRecallCommand
+  std::vector<std::string> systems;  // names; empty: all
+  std::string title = "Long corpora";
 };
 
 struct EvalArguments {
@@ -42,6 +51,7 @@ struct EvalArguments {
   std::vector<std::string> recall_lengths;  // as ParseTokenCount; empty: as the mode has it
   bool samples_given = false;
   LongRecallArguments long_recall;
+  RecallReportArguments report;
   std::string plot_path, answers_path;
 };
 
@@ -56,6 +66,8 @@ Status FormatsCommand(const EvalArguments& arguments);
 Status RecallCommand(const EvalArguments& arguments);
 // Needle and recall in the mode segmented.
 Status LongRecallCommand(const EvalArguments& arguments);
+// What several runs of it measured, together.
+Status RecallReportCommand(const EvalArguments& arguments);
 // What the options say of an engine.
 EngineOptions EngineOptionsOf(const EvalArguments& arguments);
 // "4096", "32K", "1M": K is 1024. kInvalidArgument otherwise.

@@ -41,6 +41,7 @@ Status MeasureCorpus(const LongCorpus& corpus,
           {corpus.Name(), system->name(), corpus.length, corpus.tokens, system->prepare_seconds()});
     }
     RETURN_IF_ERROR(AskAll(corpus, *system, recall));
+    RETURN_IF_ERROR(system->Release());
     progress(*recall, corpus.Name() + " " + std::to_string(corpus.length) + " " + system->name());
   }
   return OkStatus();
@@ -183,6 +184,13 @@ std::vector<LongCell> LongCells(const LongRecall& recall) {
   }
   for (LongCell& cell : cells) Finish(recall, &cell);
   return cells;
+}
+
+LongRecall Pooled(const LongRecall& recall) {
+  LongRecall pooled;
+  pooled.outcomes = recall.outcomes;
+  for (LongOutcome& outcome : pooled.outcomes) outcome.task = "all";
+  return pooled;
 }
 
 std::string BestRag(const std::vector<LongCell>& cells, const std::string& task, uint64_t length) {

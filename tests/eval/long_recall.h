@@ -79,6 +79,9 @@ Result<LongRecall> MeasureLongRecall(
 // By task, length and system, in the order they came.
 std::vector<LongCell> LongCells(const LongRecall& recall);
 
+// The same outcomes as of one task, "all": what a length's corpora give together.
+LongRecall Pooled(const LongRecall& recall);
+
 // The Micro-RAG system ("rag ...") with the most right answers of the task at this length (0: at
 // all lengths), the one that reads least among equals; "" if there is none.
 std::string BestRag(const std::vector<LongCell>& cells, const std::string& task, uint64_t length);

@@ -7,7 +7,9 @@
 #include <fstream>
 #include <iostream>
 
+#include "engine/backend/device_backend.h"
 #include "store/base/units.h"
+#include "store/cuda/cuda_device_memory.h"
 #include "tests/eval/eval_command.h"
 #include "tests/eval/long_recall_report.h"
 #include "tests/eval/micro_rag.h"
@@ -88,13 +90,18 @@ Status OpenEngine(const EvalArguments& a, Run* run) {
   ASSIGN_OR_RETURN(store.host_bytes, ParseBytes(given.host_bytes));
   ASSIGN_OR_RETURN(store.disk_bytes, ParseBytes(given.disk_bytes));
   store.evict_disk = true;  // kept corpora are a cache
+  ASSIGN_OR_RETURN(const std::optional<int> cuda, ResolveDevice(a.session.device));
+  if (cuda.has_value()) {
+    ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(given.device_bytes));
+    ASSIGN_OR_RETURN(store.device, MakeCudaDeviceMemory(*cuda, bytes, &store.device_bytes));
+  }
   ASSIGN_OR_RETURN(run->store, BlockStore::Open(store));
   ASSIGN_OR_RETURN(run->engine, Engine::Create(EngineOptionsOf(a), run->store.get()));
   ASSIGN_OR_RETURN(const CorpusShape shape, run->engine->ShapeOf(""));
   run->bench = std::make_unique<EngineBench>(
       EngineBench{*run->engine, *run->store, CoderOf(run->session->tokenizer()),
                   FlopOf(run->session->model().config()), shape.block_tokens, given.answer_tokens,
-                  ShowPrefill});
+                  ShowPrefill, given.keep});
   return OkStatus();
 }
 
@@ -136,12 +143,16 @@ void AddSystems(const EvalArguments& a, Run* run) {
   }
 }
 
+// In one step, so that a run that is killed leaves a whole file.
 Status WriteText(const std::string& path, const std::string& text) {
   if (path.empty()) return OkStatus();
-  std::ofstream out(path, std::ios::binary);
+  const std::string made = path + ".new";
+  std::ofstream out(made, std::ios::binary);
   out << text;
   out.close();
-  if (!out) return IoError("cannot write " + path);
+  std::error_code error;
+  if (out) std::filesystem::rename(made, path, error);
+  if (!out || error) return IoError("cannot write " + path);
   return OkStatus();
 }
 

@@ -68,7 +68,9 @@ json ToJson(const LongOutcome& outcome) {
                  {"answer", answer.text},
                  {"right", outcome.right},
                  {"first_token_ms", answer.first_token_ms},
+                 {"select_ms", answer.select_ms},
                  {"total_ms", answer.total_ms},
+                 {"prefill_flop", answer.prefill_flop},
                  {"attended_tokens", answer.attended_tokens},
                  {"computed_tokens", answer.computed_tokens},
                  {"read_bytes", answer.read_bytes},
@@ -79,6 +81,40 @@ json ToJson(const LongOutcome& outcome) {
   }
   if (answer.cited) object["cited"] = *answer.cited;
   return object;
+}
+
+std::optional<size_t> RankOf(const json& object, const char* key) {
+  if (object.at(key).is_null()) return std::nullopt;
+  return object.at(key).get<size_t>();
+}
+
+LongOutcome OutcomeOf(const json& object) {
+  LongOutcome outcome;
+  outcome.task = object.at("task");
+  outcome.length = object.at("length");
+  outcome.system = object.at("system");
+  outcome.right = object.at("right");
+  LongQuestion& question = outcome.question;
+  question.text = object.at("question");
+  question.answer = object.at("value");
+  question.decile = std::min(object.at("decile").get<uint32_t>(), kDeciles - 1);
+  LongAnswer& answer = outcome.answer;
+  answer.text = object.at("answer");
+  answer.first_token_ms = object.at("first_token_ms");
+  answer.select_ms = object.at("select_ms");
+  answer.total_ms = object.at("total_ms");
+  answer.prefill_flop = object.at("prefill_flop");
+  answer.attended_tokens = object.at("attended_tokens");
+  answer.computed_tokens = object.at("computed_tokens");
+  answer.read_bytes = object.at("read_bytes");
+  answer.disk_bytes = object.at("disk_bytes");
+  answer.ranked = object.contains("rank");
+  if (answer.ranked) {
+    answer.rank = RankOf(object, "rank");
+    answer.line_rank = RankOf(object, "line_rank");
+  }
+  if (object.contains("cited")) answer.cited = object.at("cited").get<bool>();
+  return outcome;
 }
 
 std::string Percent(const RecallCount& count) {
@@ -155,6 +191,22 @@ json LongRecallJson(const LongRecall& recall) {
                                   {"seconds", prefill.seconds}});
   }
   return object;
+}
+
+Status AddLongRecall(const json& object, LongRecall* recall) {
+  try {  // the JSON library throws where a key or a type is another
+    for (const json& outcome : object.at("outcomes")) {
+      recall->outcomes.push_back(OutcomeOf(outcome));
+    }
+    for (const json& prefill : object.at("prefills")) {
+      recall->prefills.push_back({prefill.at("task"), prefill.at("system"), prefill.at("length"),
+                                  prefill.at("tokens"), prefill.at("seconds")});
+    }
+    for (const json& skipped : object.at("skipped")) recall->skipped.push_back(skipped);
+  } catch (const json::exception& error) {
+    return InvalidArgumentError(std::string("not the answers of a long recall: ") + error.what());
+  }
+  return OkStatus();
 }
 
 std::string LongRecallHeatMap(const LongRecall& recall, std::string_view title) {

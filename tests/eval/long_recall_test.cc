@@ -292,6 +292,38 @@ TEST_F(LongRecallTest, TableJsonAndHeatMapHoldEverySystem) {
   EXPECT_NE(svg.find("records, rag 200x1, right"), std::string::npos);
 }
 
+TEST_F(LongRecallTest, WhatRunsWroteIsReadBackAndCountedTogether) {
+  systems_.push_back(MakeSegmentedSystem(bench_, {"cq4", "fused", 0}));
+  systems_.push_back(MakeFullSystem(bench_, "cq4"));
+  LongRecall measured = Measure();
+  measured.skipped.push_back("a corpus, and why");
+  const auto json = LongRecallJson(measured);
+  LongRecall read;
+  ASSERT_TRUE(AddLongRecall(nlohmann::json::parse(json.dump()), &read).ok());
+  EXPECT_EQ(LongRecallJson(read), json);
+  EXPECT_EQ(LongRecallTable(read), LongRecallTable(measured));
+
+  ASSERT_TRUE(AddLongRecall(json, &read).ok());  // a second run's
+  const auto cells = LongCells(Pooled(read));
+  ASSERT_EQ(cells.size(), 3u);  // two lengths, one of which is too long for full attention
+  EXPECT_EQ(cells[0].task, "all");
+  EXPECT_EQ(cells[0].right.asked, 40u);
+  EXPECT_EQ(cells[0].blocks[2].hits, 40u);
+
+  LongRecall none;
+  EXPECT_EQ(AddLongRecall(nlohmann::json::parse("{\"cells\": []}"), &none).code(),
+            StatusCode::kInvalidArgument);
+}
+
+TEST_F(LongRecallTest, CorporaThatAreNotKeptGoAfterTheirQuestions) {
+  systems_.push_back(MakeSegmentedSystem(bench_, {"cq4", "fused", 0}));
+  (void)Measure();
+  EXPECT_EQ(store_.ListCorpora().size(), 4u);
+  bench_.keep = false;
+  (void)Measure();
+  EXPECT_TRUE(store_.ListCorpora().empty());
+}
+
 TEST(Bm25, RanksRareWordsAndShortChunksFirst) {
   const Bm25Index index({"the cat sat on the mat and more words than that", "The CAT-dog",
                          "the the the", "nothing here", "a dog, the dog"});

@@ -37,6 +37,8 @@ class LongSystem {
   // Before a corpus's questions. False: it cannot take this one (too long for the context).
   virtual Result<bool> Prepare(const LongCorpus& corpus) = 0;
   virtual Result<LongAnswer> Ask(const LongCorpus& corpus, const LongQuestion& question) = 0;
+  // After a corpus's questions.
+  virtual Status Release() { return OkStatus(); }
   // Of the last Prepare's prefill; 0 if all was stored.
   virtual double prepare_seconds() const { return 0; }
   // It is asked so many of a corpus's questions, evenly by depth.
@@ -61,6 +63,7 @@ struct EngineBench {
   uint32_t block_tokens = 128;
   uint32_t answer_tokens = 32;
   std::function<void(const std::string& corpus, const PrefillProgress&)> progress;
+  bool keep = true;  // false: a corpus is removed after its questions
 };
 
 struct SegmentedSettings {

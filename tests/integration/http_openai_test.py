@@ -116,9 +116,10 @@ class OpenAiTest(IntegrationTest):
                 self.chat(self.unix, **{field: value})
             self.assertEqual(caught.exception.param, field)
             self.assertEqual(caught.exception.type, "invalid_request_error")
-        with self.assertRaises(openai.BadRequestError):  # longer than the context
+        with self.assertRaises(openai.BadRequestError) as caught:
             self.chat(self.unix, model=self.model,
                       messages=[{"role": "user", "content": prose(2, 9000)}])
+        self.assertEqual(caught.exception.code, "context_length_exceeded")
         with self.assertRaises(openai.PermissionDeniedError):
             self.unix.post("/corpora", body={"name": "x", "sources": "/etc/passwd"}, cast_to=object)
         made = {"name": "new", "contents": prose(3, 40)}

@@ -139,6 +139,28 @@ class PythonAsyncTest(IntegrationTest):
 
         self.run_with(scenario)
 
+    def test_several_answers_and_bundles(self):
+        async def scenario(client, _):
+            options = {"max_tokens": 8, "temperature": 1.0, "seed": 3, "n": 2, "logprobs": 1}
+            answer = await client.ask("a", "why?", **options)
+            texts = ["", ""]
+            async for piece in await client.stream("a", "why?", **options):
+                texts[piece.answer_index] += piece
+                self.assertGreater(len(piece.logprobs), 0)
+            self.assertEqual(texts, [choice.text for choice in answer.answers])
+            path = os.path.join(self.folder, "a.bundle")
+            exported = await client.export("a", path)
+            self.assertEqual(exported.bytes, os.path.getsize(path))
+            imported = await client.import_(path, name="b", progress=lambda *_: None)
+            self.assertEqual(imported.corpus.blocks, exported.blocks)
+            with self.assertRaises(corpusd.AlreadyExistsError):
+                await client.import_(path, name="b")
+            with self.assertRaises(corpusd.NotFoundError):
+                await client.export("nobody", path, overwrite=True)
+            self.assertEqual(exported.bytes, os.path.getsize(path))
+
+        self.run_with(scenario)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

@@ -1,5 +1,6 @@
 """The daemon under a service manager: its socket, its notifications, its log; and what packages
 hold of it."""
+import fcntl
 import os
 import re
 import shutil
@@ -53,6 +54,67 @@ class ServiceTest(IntegrationTest):
         self.assertEqual(os.stat(daemon.socket).st_ino, inode)
         self.assertEqual(daemon.stop(), 0)
 
+    def start_with_named(self, daemon, listeners):
+        """The same with several sockets, (name, socket)."""
+        words = " ".join(f"'{word}'" for word in daemon.command())
+        # Out of the way of the numbers that they get.
+        descriptors = [fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD, 40)
+                       for _, listener in listeners]
+        names = ":".join(name for name, _ in listeners)
+        places = " ".join(f"{3 + i}<&{descriptor}" for i, descriptor in enumerate(descriptors))
+        command = (f"LISTEN_PID=$$ LISTEN_FDS={len(listeners)} LISTEN_FDNAMES={names} "
+                   f"exec {words} {places}")
+        with open(os.path.join(daemon.folder, "log"), "ab") as log:
+            daemon.process = subprocess.Popen(["/bin/bash", "-c", command], stdout=log, stderr=log,
+                                              pass_fds=descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    @staticmethod
+    def get(sock, target):
+        """The status of GET over a connected socket."""
+        with sock:
+            sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            sock.settimeout(60 * PATIENCE)
+            return int(sock.recv(4096).split(b" ", 2)[1]), target
+
+    def test_http_speaks_on_sockets_that_were_made_before(self):
+        daemon = self.daemon(start=False, http="fd:http,unix:" + os.path.join(self.folder, "h"))
+        with socket.socket() as tcp, socket.socket() as other, \
+                socket.socket(socket.AF_UNIX) as named, socket.socket(socket.AF_UNIX) as placed:
+            for listener in (tcp, other):
+                listener.bind(("127.0.0.1", 0))
+            named.bind(os.path.join(self.folder, "n"))
+            placed.bind(os.path.join(self.folder, "h"))
+            inode = os.stat(os.path.join(self.folder, "h")).st_ino
+            for listener in (tcp, other, named, placed):
+                listener.listen(16)
+            self.start_with_named(daemon, [("http", tcp), ("else", other), ("http", named),
+                                           ("corpusd.socket", placed)])
+            # Clients that are there before the daemon wait for it.
+            self.assertEqual(self.get(socket.create_connection(tcp.getsockname()), "tcp"),
+                             (200, "tcp"))
+            for path in ("n", "h"):
+                client = socket.socket(socket.AF_UNIX)
+                client.connect(os.path.join(self.folder, path))
+                self.assertEqual(self.get(client, path), (200, path))
+            self.assertEqual(daemon.ctl("version").code, 0)
+            self.assertEqual(daemon.stop(), 0)
+            self.assertEqual(os.stat(os.path.join(self.folder, "h")).st_ino, inode)
+            # It was not asked for.
+            other.setblocking(False)
+            self.assertRaises(BlockingIOError, other.accept)
+
+    def test_a_socket_that_others_could_reach_or_that_is_not_there_is_refused(self):
+        with socket.socket() as everywhere:
+            everywhere.bind(("0.0.0.0", 0))
+            everywhere.listen(1)
+            for name, why in (("http", "loopback"), ("other", "FileDescriptorName=http")):
+                daemon = self.daemon(start=False, http="fd:http")
+                self.start_with_named(daemon, [(name, everywhere)])
+                self.assertEqual(daemon.process.wait(timeout=60 * PATIENCE), 1)
+                self.assertIn(why, daemon.log_text())
+
     def test_it_says_when_it_serves_that_it_lives_and_that_it_stops(self):
         daemon = self.daemon(start=False)
         path = os.path.join(daemon.folder, "notify")
@@ -92,6 +154,25 @@ class ServiceTest(IntegrationTest):
     def read(path):
         with open(path, encoding="utf-8") as file:
             return file.read()
+
+
+class ConfigCheckTest(IntegrationTest):
+    def check(self, text):
+        path = self.write("corpusd.toml", text)
+        return subprocess.run([os.path.join(BUILD, "bin", "corpusd"), "config", "check",
+                               "--config", path], capture_output=True, text=True, check=False)
+
+    def test_all_that_is_wrong_is_said_with_its_line(self):
+        access = self.write("access.toml", '[users]\nroot = "king"\n')
+        run = self.check(f'threads = "many"\naccess = "{access}"\nmodel = "/nonexistent"\n')
+        self.assertEqual(run.returncode, 2)
+        self.assertIn(f'access = "{access}"  # file ', run.stdout)
+        for problem in ("line 1)", "'users.root' in line 2 of", "model = '/nonexistent'"):
+            self.assertIn(problem, run.stderr)
+        self.assertEqual(len(run.stderr.splitlines()), 3)
+        run = self.check("threads = 2\n")
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertRegex(run.stdout, r'(?m)^threads = "2"  # file .*, line 1$')
 
 
 class PackagingTest(unittest.TestCase):

@@ -67,6 +67,12 @@ void FakeEngineControls::WaitForTokenizer() {
   --tokenizers_waiting;
 }
 
+void FakeEngineControls::KeepQuestion(const QuestionRequest& request) {
+  std::lock_guard lock(mutex_);
+  last_question = request;
+  last_question.on_prompt = nullptr;  // refers to a call that ends
+}
+
 bool FakeEngineControls::TakePermit(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   if (!changed_.wait(lock, stop, [&] { return permits_ > 0; })) return false;
@@ -183,7 +189,10 @@ Result<QuestionReport> FakeEngine::Ask(const QuestionRequest& request, const Ans
   if (request.question == "fail") return CorruptionError("scripted");
   const bool forever = request.question == "forever";
   const std::string piece = request.question == "big" ? std::string(256 << 10, 'x') : "w ";
-  if (request.question == "options") controls_.last_answers = request.answers;
+  if (request.question == "options" || request.corpus.empty()) controls_.KeepQuestion(request);
+  const uint64_t prompt_tokens = record.tokens + request.question.size();
+  if (request.on_prompt) request.on_prompt({prompt_tokens, record.tokens, record.tokens, 0});
+  if (request.on_prompt) request.on_prompt({prompt_tokens, record.tokens, prompt_tokens, 0.5});
   ++controls_.asks_running;
   const uint32_t pieces = request.max_tokens == 0 ? kAnswerTokensDefault : request.max_tokens;
   QuestionReport report;
@@ -255,6 +264,16 @@ Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format, const Segmen
   shape.tokens_max = model_.context_tokens;
   shape.vocabulary = 50000;
   return shape;
+}
+
+Result<uint64_t> FakeEngine::LoadIndexes(const std::stop_token& stop) {
+  ++controls_.indexes_loading;
+  while (controls_.hold_indexes && !stop.stop_requested()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (!stop.stop_requested()) return 2;
+  ++controls_.indexes_stopped;
+  return CancelledError("scripted");
 }
 
 Result<FetchStats> FakeEngine::Warm(std::string_view name) {

@@ -28,12 +28,15 @@ struct FakeEngineControls {
   std::string prefill_error;
   StatusCode prefill_code = StatusCode::kResourceExhausted;
 
-  AnswerOptions last_answers;  // of the question "options"
-  std::atomic<int> runs{0};    // made, over all prefills
+  QuestionRequest last_question;  // "options", or the last one without a corpus
+  std::atomic<int> runs{0};       // made, over all prefills
   std::atomic<int> tokenizers_waiting{0};
   std::atomic<int> asks_running{0};
-  std::atomic<int> asks_stopped{0};  // ended by their stop token or sink
+  std::atomic<int> asks_stopped{0};       // ended by their stop token or sink
+  std::atomic<bool> hold_indexes{false};  // their loading waits until it is stopped
+  std::atomic<int> indexes_loading{0}, indexes_stopped{0};
 
+  void KeepQuestion(const QuestionRequest& request);
   bool TakePermit(const std::stop_token& stop);
   void WaitForTokenizer();
 
@@ -49,8 +52,9 @@ struct FakeEngineControls {
 //   "forever"  pieces every millisecond until stopped
 //   "big"      max_tokens pieces of 256 KiB
 //   "fail"     kCorruption
-//   "options"  its options are kept in last_answers
-// Without a corpus it answers the same, its prompt being the bytes of all messages.
+//   "options"  it is kept in last_question
+// Without a corpus it answers the same, its prompt being the bytes of all messages. Who wants to
+// know how far the prompt is hears of its beginning and its end.
 // A tokenizer given the text "no memory" throws std::length_error.
 class FakeEngine : public Engine {
  public:
@@ -79,6 +83,8 @@ class FakeEngine : public Engine {
                               std::string_view tenant) const override;
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
+  Result<uint64_t> LoadIndexes(const std::stop_token& stop) override;
+  PromptCacheUsage prompt_cache() const override { return {6, 5, 7, 9, 8}; }
 
  private:
   Status CheckFits(uint64_t tokens) const;

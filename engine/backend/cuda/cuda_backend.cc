@@ -286,8 +286,8 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
     sent_rows_.assign(rows.begin(), rows.end());
     if (Send(&rows_, rows.data(), rows.size_bytes()) == nullptr) return;
   }
-  const uint64_t floats =
-      cuda::PageAttentionFloats(q.rows, call.pages_max, input.shape.q_heads, input.shape.head_dim);
+  const uint64_t floats = cuda::PageAttentionFloats(q.rows, call.pages_max, input.shape.q_heads,
+                                                    input.shape.kv_heads, input.shape.head_dim);
   call.workspace = reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
   if (call.workspace == nullptr) return;
   call.out = View(out);
@@ -298,6 +298,7 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
   call.scale = input.shape.scale;
   call.layer = input.layer;
   call.pages = *pages;
+  call.kinds = pages_.kinds();
   call.rows = reinterpret_cast<const cuda::AttentionRow*>(rows_->data());
   call.rope = *rope;
   call.basis = *basis;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/backend/cuda/cuda_error.h"
+#include "kernels/cuda/page_attention.h"
 
 namespace corpusd {
 
@@ -22,6 +23,7 @@ cuda::PageCodec CodecOf(KvCodec codec) {
 
 void PageTable::Begin(uint32_t layer) {
   layer_ = layer;
+  kinds_ = 0;
   pages_.clear();
   host_pages_.clear();
   known_.swap(next_known_);
@@ -53,6 +55,7 @@ Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists) {
     page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
     page.key_codec = CodecOf(format.key_codec);
     page.value_codec = CodecOf(format.value_codec);
+    if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
     for (const KvPage& source : list.pages) {
       page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
       page.first_position = static_cast<int64_t>(source.first_position);

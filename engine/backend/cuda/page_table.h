@@ -31,6 +31,8 @@ class PageTable {
   Result<uint32_t> Add(std::span<const KvPageList> lists);
   const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
   size_t size() const { return pages_.size(); }
+  // Bit i: there are pages of kind i (kernels/cuda/page_attention.h).
+  uint32_t kinds() const { return kinds_; }
   // After an error: nothing of earlier calls is on the device.
   void Forget() { uploaded_.clear(); }
   // RETURNS the list on the device.
@@ -44,7 +46,7 @@ class PageTable {
 
   const std::shared_ptr<CudaPool> device_, host_;
   CUstream_st* const stream_;
-  uint32_t layer_ = 0;
+  uint32_t layer_ = 0, kinds_ = 0;
   std::vector<cuda::DevicePage> pages_, uploaded_;
   struct HostPage {
     size_t index;

@@ -121,17 +121,45 @@ void WriteAttention(const AttentionTask& task, const Work& work, SoftmaxState to
   }
 }
 
+// Folds a task's parts in the order of merge_order.h; part_state(part) makes the state of one.
+// RETURNS the whole.
+template <typename Work, typename PartState>
+SoftmaxState FoldParts(const AttentionTask& task, const Work& work, const PartState& part_state) {
+  const uint32_t head_dim = task.shape.head_dim;
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  const uint32_t parts = AttentionParts(task.page_count);
+  const uint32_t span_parts = task.span_pages / kPartPages;
+  const uint32_t spans = SpansOf(task.page_count, task.span_pages);
+  const auto at = [&](uint32_t depth) {
+    float* memory =
+        depth == 0 ? work.total : work.pending + size_t{depth - 1} * stacked * (head_dim + 2);
+    return StateAt(memory, stacked, head_dim);
+  };
+  const auto fold_strand = [&](MergeNode strand, uint32_t depth) {
+    const SoftmaxState total = at(depth);
+    ClearState(total, stacked, head_dim);
+    ForEachSpan(strand.index, spans, [&](uint32_t span) {
+      const uint32_t first = span * span_parts;
+      for (uint32_t part = first; part < MinU32(first + span_parts, parts); ++part) {
+        MergeState(total, part_state(part), stacked, head_dim);
+      }
+    });
+  };
+  FoldStrands(
+      MergeNode{}, spans, 0, [](MergeNode node) { return node.width == kStrands; }, fold_strand,
+      [&](uint32_t depth) { MergeState(at(depth), at(depth + 1), stacked, head_dim); });
+  return at(0);
+}
+
 template <typename Policy>
 void Attend(const AttentionTask& task) noexcept {
   const auto work = Carve<typename Policy::Element>(task);
   const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
-  const SoftmaxState total = StateAt(work.total, stacked, task.shape.head_dim);
   const SoftmaxState state = StateAt(work.part, stacked, task.shape.head_dim);
-  ClearState(total, stacked, task.shape.head_dim);
-  for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
+  const SoftmaxState total = FoldParts(task, work, [&](uint32_t part) {
     AttendPartInto<Policy>(task, part, work, state);
-    MergeState(total, state, stacked, task.shape.head_dim);
-  }
+    return state;
+  });
   WriteAttention(task, work, total);
 }
 
@@ -142,25 +170,28 @@ void AttendPart(const AttentionTask& task, uint32_t part, float* memory) noexcep
                          StateAt(memory, stacked, task.shape.head_dim));
 }
 
-void FoldParts(const AttentionTask& task, const float* states, float* total, bool first) noexcept {
-  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
-  const SoftmaxState into = StateAt(total, stacked, task.shape.head_dim);
-  if (first) ClearState(into, stacked, task.shape.head_dim);
-  for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
-    auto* memory = const_cast<float*>(states) + part * AttentionStateFloats(task.shape, task.rows);
-    MergeState(into, StateAt(memory, stacked, task.shape.head_dim), stacked, task.shape.head_dim);
-  }
-}
-
-void FinishParts(const AttentionTask& task, float* total) noexcept {
-  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
-  WriteAttention(task, Carve<float>(task), StateAt(total, stacked, task.shape.head_dim));
-}
-
 void MergeParts(const AttentionTask& task, const float* states) noexcept {
-  float* const total = Carve<float>(task).total;
-  FoldParts(task, states, total, /*first=*/true);
-  FinishParts(task, total);
+  const auto work = Carve<float>(task);
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  const SoftmaxState total = FoldParts(task, work, [&](uint32_t part) {
+    auto* memory = const_cast<float*>(states) + part * AttentionStateFloats(task.shape, task.rows);
+    return StateAt(memory, stacked, task.shape.head_dim);
+  });
+  WriteAttention(task, work, total);
+}
+
+void MergeInto(const AttentionShape& shape, uint32_t rows, float* into,
+               const float* part) noexcept {
+  const uint32_t stacked = rows * (shape.q_heads / shape.kv_heads);
+  MergeState(StateAt(into, stacked, shape.head_dim),
+             StateAt(const_cast<float*>(part), stacked, shape.head_dim), stacked, shape.head_dim);
+}
+
+void WriteState(const AttentionTask& task, const float* state) noexcept {
+  const auto work = Carve<float>(task);
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  __builtin_memcpy(work.total, state, AttentionStateFloats(task.shape, task.rows) * sizeof(float));
+  WriteAttention(task, work, StateAt(work.total, stacked, task.shape.head_dim));
 }
 
 }  // namespace

@@ -68,6 +68,7 @@ struct AttentionWork {
   Element* weights;     // [stacked, kBlockTokens]
   float* part;          // states
   float* total;
+  float* pending;  // [kMergeDepth - 1] states, of a fold below its first
   // Of tasks with a basis, or coded tiles.
   float* turned;     // [stacked, head_dim]: queries turned to the page's frame
   float* mapped;     // [stacked, head_dim]: and in its coordinates
@@ -109,6 +110,7 @@ inline AttentionWork<Element> Carve(const AttentionTask& task) {
   // Keys are done with when values are unpacked: one place for both, which stays in L1.
   work.keys.levels = reinterpret_cast<std::byte*>(next);
   work.values.levels = work.keys.levels;
+  work.pending = reinterpret_cast<float*>(work.keys.levels + kBlockTokens * head_dim);
   return work;
 }
 

@@ -54,6 +54,18 @@ __device__ __forceinline__ void CopyAsync16(void* to, const void* from, bool val
                "r"(bytes)
                : "memory");
 }
+// The same if `wanted`, else nothing.
+__device__ __forceinline__ void CopyAsync16If(bool wanted, void* to, const void* from) {
+  asm volatile(
+      "{\n.reg .pred wanted;\nsetp.ne.b32 wanted, %2, 0;\n"
+      "@wanted cp.async.cg.shared.global [%0], [%1], 16;\n}\n" ::"r"(SharedAddress(to)),
+      "l"(from), "r"(static_cast<int>(wanted))
+      : "memory");
+}
+// Asks for the line of this address into the L2 cache.
+__device__ __forceinline__ void PrefetchL2(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
 // Closes a group of such copies of this thread.
 __device__ __forceinline__ void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -170,8 +170,8 @@ TEST(CtlCommand, ShowObjectIsAsPromised) {
   EXPECT_THAT(keys, ::testing::ElementsAre("name", "id", "state", "mode", "tokens", "segments",
                                            "blocks", "kv_format", "model", "root", "bytes", "parts",
                                            "pinned", "expires_at", "priority", "created_at",
-                                           "last_used_at", "prefill", "quality", "sources", "roots",
-                                           "replaces", "skipped_files", "error"));
+                                           "last_used_at", "prefill", "quality", "cost", "sources",
+                                           "roots", "replaces", "skipped_files", "error"));
   EXPECT_TRUE(show["pinned"].is_null());
   EXPECT_TRUE(show["quality"].is_null());
   EXPECT_TRUE(show["expires_at"].is_null());
@@ -326,7 +326,7 @@ TEST(CtlCommand, SeveralAnswersAreToldApart) {
   ScriptedDaemon daemon(TwoAnswers);
   EXPECT_EQ(RunCtl(With(daemon, {"ask", "filings", "Who?", "-n", "2"})).out,
             "--- answer 1 of 2\nDeloitte\n\n--- answer 2 of 2\nKPMG\n");
-  const v1::AskRequest& asked = daemon.requests().back().ask();
+  const v1::AskRequest asked = daemon.requests().back().ask();
   EXPECT_EQ(asked.n(), 2u);
   EXPECT_FALSE(asked.stream());
   EXPECT_FALSE(asked.logprobs());

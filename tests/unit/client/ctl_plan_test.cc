@@ -72,6 +72,10 @@ v1::PlanReply Reply() {
     reply.add_formats()->set_name(name);
     reply.mutable_formats()->rbegin()->set_block_bytes(bytes);
   }
+  reply.mutable_economics()->set_currency("USD");
+  reply.mutable_economics()->set_compute("2 CPU threads");
+  reply.mutable_economics()->set_compute_hour_price(0.36);
+  reply.mutable_economics()->set_rag_tokens(206);
   return reply;
 }
 
@@ -196,8 +200,7 @@ class CtlPlan : public ::testing::Test {
         break;
       case v1::Request::kShow:
         response.mutable_corpus()->set_prefill_tokens_per_s(10);
-        response.mutable_corpus()->set_prefill_seconds(
-            1000);  // longer than the call: none is fixed
+        response.mutable_corpus()->set_prefill_seconds(prefill_seconds_);
         break;
       case v1::Request::kRemove:
         response.mutable_empty();
@@ -214,6 +217,7 @@ class CtlPlan : public ::testing::Test {
 
   fs::path folder_;
   v1::ListReply list_;
+  double prefill_seconds_ = 1000;  // longer than the call: none is fixed
   ScriptedDaemon daemon_;
 };
 
@@ -228,6 +232,8 @@ TEST_F(CtlPlan, SaysWhatItWouldTake) {
   EXPECT_THAT(run.out, HasSubstr("about 270 (tokenized by the daemon)"));
   EXPECT_THAT(run.out, HasSubstr("about 10s at 27 tok/s, measured on docs"));
   EXPECT_THAT(run.out, HasSubstr("from question 2 on, against prefilling 270 tokens"));
+  EXPECT_THAT(run.out, HasSubstr("10s of 2 CPU threads, 0.0010 USD"));
+  EXPECT_THAT(run.out, HasSubstr("from question 2 on against retrieving 206 tokens for each"));
   EXPECT_THAT(run.out, HasSubstr("cq4 (default)    780 B  none    none  yes"));
   EXPECT_THAT(run.err, HasSubstr("skipped 1 binary file"));
   EXPECT_EQ(daemon_.requests().front().plan().sample(), std::string(1000, 'a'));
@@ -241,6 +247,8 @@ TEST_F(CtlPlan, ObjectsAndNames) {
   EXPECT_EQ(plan["formats"][0]["keep_all_bytes"], 3000);
   EXPECT_EQ(plan["formats"][0]["fits"]["disk"], "no");
   EXPECT_TRUE(plan["prefill"].is_null());
+  EXPECT_TRUE(plan["cost"]["break_even_questions"]["rag"].is_null());
+  EXPECT_EQ(plan["cost"]["rag"]["tokens"], 206);
   EXPECT_EQ(plan["skipped"]["counts"]["binary"], 1);
   EXPECT_EQ(Run({"-o", "name", "-q"}).out, "270\n");
 }
@@ -267,6 +275,22 @@ TEST_F(CtlPlan, MeasuresWithDocumentsOfTheCorpusMeanSize) {
     documents += request.has_ingest_data() && !request.ingest_data().path().empty() ? 1 : 0;
   }
   EXPECT_EQ(documents, 4u) << "16 KiB of documents of 4,009 bytes";
+}
+
+TEST_F(CtlPlan, MeasuresMoreOfTheSampleWhereALittleTakesNoTime) {
+  std::ofstream(folder_ / "a.txt") << std::string(400'000, 'a');
+  prefill_seconds_ = 0.01;
+  EXPECT_EQ(Run({"--measure"}).exit_code, 0);
+  std::vector<size_t> bytes;
+  size_t removed = 0;
+  for (const v1::Request& request : daemon_.requests()) {
+    if (request.has_ingest_begin()) bytes.push_back(0);
+    if (request.has_ingest_data()) bytes.back() += request.ingest_data().content().size();
+    removed += request.has_remove() ? 1 : 0;
+  }
+  // All there is at last.
+  EXPECT_EQ(bytes, (std::vector<size_t>{16 << 10, 128 << 10, 400'000}));
+  EXPECT_EQ(removed, 3u);
 }
 
 TEST_F(CtlPlan, RefusesAnotherModelAndNothing) {

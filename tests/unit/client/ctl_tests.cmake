@@ -9,5 +9,5 @@ corpusd_test(corpusd_ctl_test
         ${ctl_tests}/ctl_scripted_daemon.cc
   DEPS corpusd_ctl)
 target_sources(corpusd_ctl_test PRIVATE
-  ${ctl_tests}/ctl_integrity_test.cc ${ctl_tests}/ctl_token_test.cc
+  ${ctl_tests}/ctl_cost_test.cc ${ctl_tests}/ctl_integrity_test.cc ${ctl_tests}/ctl_token_test.cc
   ${ctl_tests}/ctl_plan_test.cc ${ctl_tests}/ctl_stats_test.cc)

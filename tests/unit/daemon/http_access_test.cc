@@ -67,6 +67,7 @@ TEST_F(HttpAccessTest, TcpTakesAToken) {
       EXPECT_EQ(refused.status, 401) << path << headers;
       EXPECT_EQ(refused.headers.at("www-authenticate"), "Bearer");
       EXPECT_EQ(Parse(refused.body)["error"]["code"], "invalid_api_key");
+      EXPECT_EQ(Parse(refused.body)["error"]["type"], "authentication_error");
       EXPECT_THAT(refused.body, Not(HasSubstr("corpusd_x")));
     }
   }
@@ -75,6 +76,23 @@ TEST_F(HttpAccessTest, TcpTakesAToken) {
   EXPECT_EQ(
       Over(tcp_address(), "GET", "/v1/corpora", "authorization: bEARER   corpusd_r\r\n").status,
       200);
+}
+
+TEST_F(HttpAccessTest, PromptsWithoutACorpusAreTheirTenants) {
+  StartWithTable();
+  const auto tenant_of = [&](const std::string& address, const std::string& headers) {
+    const std::string body =
+        R"({"messages": [{"role": "user", "content": "q"}], "tenant": "acme"})";
+    EXPECT_EQ(Over(address, "POST", "/v1/chat/completions", headers, body).status, 200);
+    return controls_.last_question.tenant;
+  };
+  EXPECT_EQ(tenant_of(tcp_address(), Bearer("corpusd_g")), "globex");
+  EXPECT_EQ(tenant_of(tcp_address(), Bearer("corpusd_r")), "");
+  EXPECT_EQ(tenant_of(unix_address(), ""), "acme");
+  v1::AskRequest ask;
+  ask.set_question("q");
+  ASSERT_TRUE(Connect()->Ask(ask, nullptr).ok());
+  EXPECT_EQ(controls_.last_question.tenant, "acme");
 }
 
 TEST_F(HttpAccessTest, RolesAndTenantsHoldAsOverTheSocket) {

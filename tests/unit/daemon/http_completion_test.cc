@@ -127,7 +127,7 @@ TEST_F(HttpCompletionTest, OptionsReachTheEngine) {
                {"top_logprobs", 2}});
   const HttpReply reply = Post(body);
   ASSERT_EQ(reply.status, 200) << reply.body;
-  const AnswerOptions& options = controls_.last_answers;
+  const AnswerOptions& options = controls_.last_question.answers;
   EXPECT_EQ(options.sampling.temperature, 0.5);
   EXPECT_EQ(options.sampling.top_p, 0.25);
   EXPECT_EQ(options.sampling.top_k, 7u);
@@ -146,6 +146,35 @@ TEST_F(HttpCompletionTest, OptionsReachTheEngine) {
   EXPECT_EQ(events[2]["choices"][0]["index"], 2);  // the third role
   EXPECT_EQ(events[events.size() - 2]["choices"][0]["index"], 2);
   EXPECT_EQ(events[events.size() - 2]["choices"][0]["finish_reason"], "length");
+}
+
+TEST_F(HttpCompletionTest, AStreamTellsHowFarItsPromptIs) {
+  Json body = Chat("q");
+  body["return_progress"] = true;
+  EXPECT_FALSE(Parse(Post(body).body).contains("prompt_progress"));  // no stream
+  body["stream"] = true;
+  const std::vector<Json> events = Events(Post(body).body);
+  ASSERT_EQ(events.size(), 1u + 2 + 8 + 1 + 1);
+  EXPECT_EQ(events[0]["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_EQ(events[1]["prompt_progress"],
+            (Json{{"total", 101}, {"cache", 100}, {"processed", 100}, {"time_ms", 0.0}}));
+  EXPECT_EQ(events[2]["prompt_progress"]["processed"], 101);
+  EXPECT_EQ(events[2]["choices"][0]["finish_reason"], nullptr);
+  EXPECT_FALSE(events[3].contains("prompt_progress"));
+  body["return_progress"] = false;
+  EXPECT_EQ(Events(Post(body).body).size(), 1u + 8 + 1 + 1);
+}
+
+TEST_F(HttpCompletionTest, WhoSharesAPromptIsForTheClientToSay) {
+  Json body = Chat("q");
+  body["model"] = "fake";
+  body["cache_salt"] = "mine";
+  ASSERT_EQ(Post(body).status, 200);
+  EXPECT_EQ(controls_.last_question.cache_salt, "mine");
+  EXPECT_FALSE(controls_.last_question.no_cache);
+  body["cache_prompt"] = false;
+  ASSERT_EQ(Post(body).status, 200);
+  EXPECT_TRUE(controls_.last_question.no_cache);
 }
 
 TEST_F(HttpCompletionTest, PlainCompletions) {
@@ -189,6 +218,8 @@ TEST_F(HttpCompletionTest, WrongFieldsAreNamed) {
   EXPECT_EQ(param("logprobs", 3), "logprobs");
   EXPECT_EQ(param("repetition_penalty", 11), "repetition_penalty");
   EXPECT_EQ(param("stream", 1), "stream");
+  EXPECT_EQ(param("return_progress", 1), "return_progress");
+  EXPECT_EQ(param("cache_salt", 1), "cache_salt");
   EXPECT_EQ(param("stream_options", {{"include_usage", 1}}), "stream_options.include_usage");
   EXPECT_EQ(param("model", 5), "model");
   EXPECT_EQ(param("messages", "q"), "messages");

@@ -91,6 +91,14 @@ TEST_F(MetricsTest, QuestionsRequestsAndErrorsAreCounted) {
   EXPECT_EQ(last.cumulative_count(), 3u);
 }
 
+TEST_F(MetricsTest, WhatPromptsFoundIsTold) {
+  EXPECT_EQ(Value("prompt_cache_tokens_total", {"found"}), 7);
+  EXPECT_EQ(Value("prompt_cache_tokens_total", {"computed"}), 9);
+  EXPECT_EQ(Value("prompt_cache_used_bytes"), 5);
+  EXPECT_EQ(Value("prompt_cache_capacity_bytes"), 6);
+  EXPECT_EQ(Value("prompt_cache_evicted_bytes_total"), 8);
+}
+
 TEST_F(MetricsTest, ClientsComeAndGo) {
   EXPECT_EQ(Value("connections", {"rpc"}), 1);
   {

@@ -5,9 +5,13 @@
 
 #include <fstream>
 
+#include "daemon/config_check.h"
+
 namespace corpusd {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 struct World {
@@ -112,6 +116,61 @@ TEST(Options, CheckConfigPrintsTomlThatReadsBack) {
   EXPECT_EQ(back->options.model_path, "a \"b\" \\c");
 }
 
+TEST(Options, CheckConfigTellsAllThatIsWrongWithItsLine) {
+  const std::string file = WriteToml(
+      "model = \"m\"\nthreads = \"many\"\nhots_bytes = \"1GiB\"\n\n[pins]\nowner_bytes = \"x\"\n");
+  for (const std::vector<std::string>& check :
+       {std::vector<std::string>{"--check-config"}, std::vector<std::string>{"config", "check"}}) {
+    std::vector<std::string> arguments = check;
+    arguments.insert(arguments.end(), {"--config", file, "--grace", "soon"});
+    const auto checked = World{{{"CORPUSD_DATADIR", "/x"}}}.Load(arguments);
+    ASSERT_TRUE(checked.ok()) << checked.status().ToString();
+    EXPECT_EQ(checked->action, CommandLine::Action::kCheckConfig);
+    EXPECT_THAT(checked->problems,
+                ElementsAre(HasSubstr("CORPUSD_DATADIR"), HasSubstr("'hots_bytes' in line 3 of"),
+                            AllOf(HasSubstr("threads = 'many'"), HasSubstr(", line 2)")),
+                            HasSubstr("flag --grace"),
+                            AllOf(HasSubstr("pins.owner_bytes"), HasSubstr(", line 6)"))));
+    EXPECT_THAT(checked->output, HasSubstr("model = \"m\"  # file " + file + ", line 1\n"));
+  }
+  EXPECT_TRUE(World().Load({"config", "check"})->problems.empty());
+  EXPECT_FALSE(World().Load({"config"}).ok());
+  EXPECT_FALSE(World().Load({"config", "check", "more"}).ok());
+}
+
+TEST(Options, FilesThatAreNamedMustBeThere) {
+  Options options;
+  options.disk_bytes = uint64_t{1} << 30;
+  options.disk_high_percent = 95;
+  EXPECT_TRUE(CheckNamedFiles(options).empty());
+  options.model_path = "/nonexistent.gguf";
+  options.http_source_roots = {"/", "/nonexistent"};
+  options.access_path = WriteToml(
+      "others = \"king\"\n[users]\nnobody-of-this-name = \"reader\"\n"
+      "\"uid:1\" = \"reader:acme\"\n[tenants]\nglobex = \"2GiB\"\n");
+  EXPECT_THAT(CheckNamedFiles(options),
+              ElementsAre(HasSubstr("model = '/nonexistent.gguf'"), HasSubstr("'/nonexistent'"),
+                          HasSubstr("'others' in line 1 of"),
+                          AllOf(HasSubstr("in line 3 of"), HasSubstr("is no user here")),
+                          AllOf(HasSubstr("in line 4 of"), HasSubstr("tenant 'acme'")),
+                          HasSubstr("promised")));
+}
+
+TEST(Options, PricesAreNumbersFromNothingOn) {
+  auto loaded = World().Load({"--model", "m"});
+  EXPECT_EQ(loaded->options.price_cpu_hour, 0);
+  EXPECT_EQ(loaded->options.price_currency, "USD");
+  EXPECT_EQ(loaded->options.rag_tokens, 1024u);
+  loaded = World().Load({"--model", "m", "--prices-gpu-hour", "2.49", "--config",
+                         WriteToml("[prices]\ncpu_hour = \"0.03\"\n")});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  EXPECT_EQ(loaded->options.price_gpu_hour, 2.49);
+  EXPECT_EQ(loaded->options.price_cpu_hour, 0.03);
+  for (const char* wrong : {"-1", "nan", "inf", "free", "1 USD", ""}) {
+    EXPECT_FALSE(World().Load({"--model", "m", "--prices-gb-month", wrong}).ok()) << wrong;
+  }
+}
+
 TEST(Options, PinQuotasComeFromTheirTableVariableOrFlag) {
   const std::string file = WriteToml("[pins]\nowner_bytes = \"1GiB\"\ntotal_bytes = \"2GiB\"\n");
   World world{{{"CORPUSD_PINS_TOTAL_BYTES", "3GiB"}}};
@@ -147,16 +206,17 @@ TEST(Options, SampleConfigurationIsUpToDate) {
 
 TEST(Options, HttpListensOnLoopbackAndUnixSockets) {
   const auto loaded =
-      World().Load({"--model", "m", "--http", "127.0.0.1:8040,unix:/run/h,[::1]:0,localhost:1",
+      World().Load({"--model", "m", "--http", "127.0.0.1:8040,unix:/run/h,[::1]:0,localhost:1,fd:h",
                     "--http-source-roots", "/srv/a,/srv/b"});
   ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
   std::string texts;
   for (const HttpAddress& address : loaded->options.http) texts += HttpAddressText(address) + " ";
-  EXPECT_EQ(texts, "127.0.0.1:8040 unix:/run/h [::1]:0 127.0.0.1:1 ");
+  EXPECT_EQ(texts, "127.0.0.1:8040 unix:/run/h [::1]:0 127.0.0.1:1 fd:h ");
   EXPECT_EQ(loaded->options.http_source_roots.size(), 2u);
   EXPECT_TRUE(World().Load({"--model", "m"})->options.http.empty());
-  for (const char* wrong : {"0.0.0.0:80", "10.0.0.1:80", "example.org:80", "[::]:80", "unix:", "",
-                            "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:80,", "off,127.0.0.1:80"}) {
+  for (const char* wrong :
+       {"0.0.0.0:80", "10.0.0.1:80", "example.org:80", "[::]:80", "unix:", "fd:", "", "127.0.0.1",
+        "127.0.0.1:65536", "127.0.0.1:80,", "off,127.0.0.1:80"}) {
     EXPECT_FALSE(World().Load({"--model", "m", "--http", wrong}).ok()) << wrong;
   }
   EXPECT_FALSE(World().Load({"--model", "m", "--http-source-roots", "srv"}).ok());

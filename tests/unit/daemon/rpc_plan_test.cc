@@ -36,6 +36,61 @@ TEST_F(RpcPlanTest, SaysWhatASampleAndABlockTake) {
   EXPECT_EQ(client_->Plan(request)->sample_tokens(), 0u);
 }
 
+TEST_F(RpcPlanTest, PricesAreTheOptionsAndRatesWhatWasMeasured) {
+  StopDaemon();
+  options_.price_currency = "EUR";
+  options_.price_cpu_hour = 0.25;
+  options_.price_gb_month = 0.1;
+  options_.rag_tokens = 512;
+  options_.threads = 4;
+  StartDaemon();
+  client_ = Connect();
+  v1::Economics economics = client_->Plan({})->economics();
+  EXPECT_EQ(economics.currency(), "EUR");
+  EXPECT_EQ(economics.compute(), "4 CPU threads");
+  EXPECT_EQ(economics.compute_hour_price(), 1);
+  EXPECT_EQ(economics.gb_month_price(), 0.1);
+  EXPECT_EQ(economics.rag_tokens(), 512u);
+  EXPECT_EQ(economics.prompt_tokens_per_s(), 0);
+  MakeReady(*client_, "a", std::string(100, 't'));
+  EXPECT_EQ(client_->Show("a")->cost().questions(), 0u);
+  EXPECT_FALSE(client_->List()->corpora(0).has_cost());
+  v1::AskRequest ask;
+  ask.set_name("a");
+  ask.set_question("q");
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(client_->Ask(ask, nullptr).ok());
+  const v1::CorpusCost cost = client_->Show("a")->cost();
+  EXPECT_EQ(cost.questions(), 3u);
+  EXPECT_EQ(cost.currency(), "EUR");
+  EXPECT_EQ(cost.cold_tokens(), 100u);
+  EXPECT_EQ(cost.rag_tokens(), 512u);
+}
+
+TEST(QuestionRates, CountComputingAndNotWaiting) {
+  QuestionRates rates;
+  QuestionReport report;
+  report.completion_tokens = 1;
+  report.queue_ms = 500;
+  report.first_token_ms = 700;
+  rates.OnQuestion("a", report);
+  report.first_token_ms = 900;
+  rates.OnQuestion("a", report);
+  EXPECT_DOUBLE_EQ(rates.OfCorpus("a").seconds, 0.3);
+  EXPECT_EQ(rates.OfCorpus("a").questions, 2u);
+  EXPECT_EQ(rates.OfCorpus("b").questions, 0u);
+  report.prompt_tokens = 100;
+  rates.OnQuestion("", report);  // too short to say anything
+  EXPECT_EQ(rates.PromptTokensPerSecond(), 0);
+  report.prompt_tokens = 1512;
+  report.cached_tokens = 512;
+  report.first_token_ms = 1000;
+  rates.OnQuestion("", report);
+  EXPECT_DOUBLE_EQ(rates.PromptTokensPerSecond(), 2000);
+  report.completion_tokens = 0;
+  rates.OnQuestion("", report);
+  EXPECT_DOUBLE_EQ(rates.PromptTokensPerSecond(), 2000);
+}
+
 TEST_F(RpcPlanTest, TooLargeASampleIsRefused) {
   v1::PlanRequest request;
   request.set_sample(std::string((size_t{4} << 20) + 1, 's'));

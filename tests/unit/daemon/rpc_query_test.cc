@@ -83,7 +83,7 @@ TEST_F(RpcQueryTest, OptionsOutsideTheirLimitsAreRefusedByName) {
 TEST_F(RpcQueryTest, OptionsReachTheEngine) {
   v1::AskRequest request = Question("options");
   ASSERT_TRUE(client_->Ask(request, nullptr).ok());
-  const AnswerOptions defaults = controls_.last_answers;
+  const AnswerOptions defaults = controls_.last_question.answers;
   EXPECT_EQ(defaults.sampling.temperature, 0);
   EXPECT_EQ(defaults.sampling.top_p, 1);
   EXPECT_EQ(defaults.sampling.repetition_penalty, 1);
@@ -103,7 +103,7 @@ TEST_F(RpcQueryTest, OptionsReachTheEngine) {
   request.add_stop("END");
   request.set_logprobs(true);
   ASSERT_TRUE(client_->Ask(request, nullptr).ok());
-  const AnswerOptions asked = controls_.last_answers;
+  const AnswerOptions asked = controls_.last_question.answers;
   EXPECT_EQ(asked.sampling.temperature, 0.5);
   EXPECT_EQ(asked.sampling.top_k, 40u);
   EXPECT_EQ(asked.sampling.top_p, 0.9);

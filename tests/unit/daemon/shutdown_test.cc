@@ -27,6 +27,18 @@ class ShutdownTest : public DaemonTest {
   }
 };
 
+TEST_F(ShutdownTest, IndexesAreLoadedFromTheStartOnAndGivenUpAtTheEnd) {
+  controls_.hold_indexes = true;
+  StartDaemon();
+  WaitFor("their loading", [&] { return controls_.indexes_loading == 1; });
+  auto client = Connect();
+  MakeReady(*client, "a", "text");  // serves meanwhile
+  const auto begin = steady_clock::now();
+  StopDaemon();
+  EXPECT_EQ(controls_.indexes_stopped, 1);
+  EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(15));
+}
+
 TEST_F(ShutdownTest, QuestionsEndWithinTheGrace) {
   StartDaemon();
   auto client = Connect();

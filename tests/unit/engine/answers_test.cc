@@ -172,7 +172,8 @@ TEST_F(AnswersTest, PenaltiesChangeWhatIsSaidAgain) {
   const auto repeats = [&] {
     request.answers.top_logprobs = 0;
     std::vector<TokenId> ids;
-    for (const auto& token : Answered(request).answers[0].logprobs) ids.push_back(token.id);
+    const QuestionReport report = Answered(request);
+    for (const auto& token : report.answers[0].logprobs) ids.push_back(token.id);
     const size_t all = ids.size();
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());

@@ -59,6 +59,21 @@ TEST_F(CodedCorpusTest, AQuarterOfTheBytesOfBf16) {
   EXPECT_NEAR(cq4 / bf16, 4.1875 / 16, 1e-6);
 }
 
+TEST_F(CodedCorpusTest, TheRecordSaysWhatTheFormatCostsTheCorpus) {
+  Ingest("exact", Prose(600), "bf16");
+  Ingest("wide", Prose(600), "cq8");
+  Ingest("narrow", Prose(600), "cq2");
+  Restart();
+  EXPECT_FALSE(store_->GetCorpus("exact")->quality.has_value());
+  const auto wide = store_->GetCorpus("wide")->quality;
+  const auto narrow = store_->GetCorpus("narrow")->quality;
+  ASSERT_TRUE(wide.has_value() && narrow.has_value());
+  EXPECT_GT(wide->sample_tokens, 0u);
+  EXPECT_GE(wide->mean_kld, 0);
+  EXPECT_GT(narrow->mean_kld, 4 * wide->mean_kld);
+  EXPECT_LE(narrow->same_top, wide->same_top);
+}
+
 TEST_F(CodedCorpusTest, AnInterruptedPrefillGivesTheBytesOfAnUndisturbedOne) {
   Ingest("through", Prose(400), "cq4");
   const std::string expected = BytesOf("through");

@@ -212,20 +212,7 @@ void RunAttention(const CpuKernels& kernels, MatrixView out, MatrixView q,
       for (uint32_t part = AttentionParts(page_count); part-- > 0;) {
         kernels.attend_part(task, part, &states[part * floats]);
       }
-      // Merged at once, or in two pieces.
-      const uint32_t half = AttentionParts(page_count) / 2;
-      if (half == 0) {
-        kernels.merge_parts(task, states.data());
-        continue;
-      }
-      std::vector<float> total(floats);
-      AttentionTask piece = task;
-      piece.page_count = half * kPartPages;
-      kernels.fold_parts(piece, states.data(), total.data(), /*first=*/true);
-      piece.pages += piece.page_count;
-      piece.page_count = page_count - piece.page_count;
-      kernels.fold_parts(piece, &states[half * floats], total.data(), /*first=*/false);
-      kernels.finish_parts(task, total.data());
+      kernels.merge_parts(task, states.data());
     }
   }
 }

@@ -108,7 +108,12 @@ TEST(FaultPoint, FailsAsArmedAndOnlyThen) {
 TEST(FaultPoint, EnvironmentIsCheckedForSense) {
   setenv("CORPUSD_FAULT", "payload.write=eio:after=2:times=3", 1);
   EXPECT_TRUE(ArmFaultsFromEnvironment().ok());
-  for (const char* const bad : {"x", "x=boom", "x=eio:soon=1", "x=eio:after=many"}) {
+  setenv("CORPUSD_FAULT", "one=eio:times=1,other=enospc", 1);
+  EXPECT_TRUE(ArmFaultsFromEnvironment().ok());
+  EXPECT_EQ(FaultPoint("one").code(), StatusCode::kIoError);
+  EXPECT_TRUE(FaultPoint("one").ok());
+  EXPECT_EQ(FaultPoint("other").code(), StatusCode::kResourceExhausted);
+  for (const char* const bad : {"x", "x=boom", "x=eio:soon=1", "x=eio:after=many", "x=eio,"}) {
     setenv("CORPUSD_FAULT", bad, 1);
     EXPECT_EQ(ArmFaultsFromEnvironment().code(), StatusCode::kInvalidArgument) << bad;
   }

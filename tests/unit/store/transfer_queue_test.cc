@@ -85,10 +85,10 @@ TEST(TransferQueue, TheWindowSlides) {
 TEST(TransferQueue, WhatWaitsIsDroppedAtTheEnd) {
   std::atomic<int> ran{0};
   const auto held = std::make_shared<int>(1);
+  std::promise<void> begun;  // they outlive the queue, whose thread may still be at them
+  std::promise<void> gate;
   {
     TransferQueue queue({.threads = 1});
-    std::promise<void> begun;
-    std::promise<void> gate;
     queue.Submit(TransferPriority::kQuestion, {{1, [&] {
                                                   begun.set_value();
                                                   gate.get_future().wait();

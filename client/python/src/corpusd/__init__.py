@@ -9,6 +9,8 @@
 """
 
 from .aio import AsyncAnswerStream, AsyncClient, connect_async
+from .answers import (Answer, AnswerPiece, Choice, Citation, Read, Selection, Timing,
+                      TokenLogprob, Usage)
 from .client import AnswerStream, Client, connect
 from .errors import (AlreadyExistsError, CorpusdError, DeadlineError, DeniedError, IntegrityError,
                      JobFailedError, NotFoundError, NothingToDoError, NotReadyError,
@@ -17,21 +19,20 @@ from .errors import (AlreadyExistsError, CorpusdError, DeadlineError, DeniedErro
 from .plan import Plan, PlanFormat
 from .progress import ProgressBar
 from .protocol import default_socket_path
-from .records import (Answer, Check, Citation, Corpus, DiskUsage, Eviction, EvictionStep,
-                      Histogram, Job, Lease, Metric, Pin, PinHolder,
-                      Prefill, Quality, Read, Sample, Selection, Source,
-                      Tier, TierBytes, Timing, Usage, Verification, Version,
-                      Warmth, WriteState)
+from .records import (Check, Corpus, DiskUsage, Eviction, EvictionStep, Exported, Histogram,
+                      Imported, Job, Lease, Metric, Pin, PinHolder, Prefill, Quality, Sample,
+                      Source, Tier, TierBytes, Verification, Version, Warmth, WriteState)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AlreadyExistsError", "Answer", "AnswerStream", "AsyncAnswerStream", "AsyncClient", "Check",
-    "Citation", "Client", "Corpus", "CorpusdError", "DeadlineError", "DeniedError", "DiskUsage",
-    "Eviction", "EvictionStep", "Histogram", "IntegrityError", "Job", "JobFailedError", "Lease",
-    "Metric", "NotFoundError", "NotReadyError", "NothingToDoError", "Pin", "PinHolder", "Plan",
-    "PlanFormat", "Prefill", "ProgressBar", "ProtocolError", "Quality", "Read",
-    "RequestCancelledError", "RetryableError", "Sample", "Selection", "Source", "SpaceError",
-    "Tier", "TierBytes", "Timing", "UnreachableError", "Usage", "UsageError", "Verification",
-    "Version", "Warmth", "WriteState", "connect", "connect_async", "default_socket_path",
+    "AlreadyExistsError", "Answer", "AnswerPiece", "AnswerStream", "AsyncAnswerStream",
+    "AsyncClient", "Check", "Choice", "Citation", "Client", "Corpus", "CorpusdError",
+    "DeadlineError", "DeniedError", "DiskUsage", "Eviction", "EvictionStep", "Exported",
+    "Histogram", "Imported", "IntegrityError", "Job", "JobFailedError", "Lease", "Metric",
+    "NotFoundError", "NotReadyError", "NothingToDoError", "Pin", "PinHolder", "Plan", "PlanFormat",
+    "Prefill", "ProgressBar", "ProtocolError", "Quality", "Read", "RequestCancelledError",
+    "RetryableError", "Sample", "Selection", "Source", "SpaceError", "Tier", "TierBytes", "Timing",
+    "TokenLogprob", "UnreachableError", "Usage", "UsageError", "Verification", "Version", "Warmth",
+    "WriteState", "connect", "connect_async", "default_socket_path",
 ]

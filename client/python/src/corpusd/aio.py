@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from . import answers, bundles
 from . import plan as planning
 from . import protocol, records, sources, verbs
 from .aio_connection import AsyncConnection, AsyncPendingCall
+from .bundles import BundleFile
 from .errors import error_of, error_of_job
 from .sources import DEFAULT_EXCLUDE, Paths, Texts
 from .waiting import (DEFAULT, LOOK_AGAIN_S, NO_LIMIT, Default, JobLike, Timeout, corpus_of_job,
@@ -19,25 +21,25 @@ from .waiting import (DEFAULT, LOOK_AGAIN_S, NO_LIMIT, Default, JobLike, Timeout
 T = TypeVar("T")
 
 
-class AsyncAnswerStream(AsyncIterator[str]):
+class AsyncAnswerStream(AsyncIterator[answers.AnswerPiece]):
     """As AnswerStream: leaving early (`aclose`, the end of an `async with`, dropping the last
     reference) cancels the question at the daemon."""
 
-    def __init__(self, verb: protocol.Verb[records.Answer], call: AsyncPendingCall) -> None:
+    def __init__(self, verb: protocol.Verb[answers.Answer], call: AsyncPendingCall) -> None:
         self._verb = verb
         self._call = call
-        self._answer: records.Answer | None = None
+        self._answer: answers.Answer | None = None
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> answers.AnswerPiece:
         if self._call.ended:
             raise StopAsyncIteration
         piece = verbs.ask_piece(self._verb, await self._call.next())
-        if isinstance(piece, str):
+        if isinstance(piece, answers.AnswerPiece):
             return piece
         self._answer = piece
         raise StopAsyncIteration
 
-    async def answer(self) -> records.Answer:
+    async def answer(self) -> answers.Answer:
         """The answer whole. Reads what has not come yet."""
         async for _ in self:
             pass
@@ -207,6 +209,56 @@ class AsyncClient:
         reply = await self._call(verbs.plan(text.sample, preamble))
         return planning.reckon(found, text, reply, mode, await self.corpora(), await self.df())
 
+    # --- moving them to another daemon
+
+    async def export(self, name: str, target: BundleFile, *, overwrite: bool = False,
+                     progress: Callable[[int, int], None] | None = None,
+                     timeout: Timeout = NO_LIMIT) -> records.Exported:
+        verb = verbs.export(name)
+        with bundles.writing(target, overwrite) as write:
+            call = await self._start(verb.request, timeout)
+            try:
+                for _ in range(verbs.EXPORT_PIECES_AHEAD):
+                    await call.send(verbs.export_next())
+                while True:
+                    found = verbs.export_piece(verb, await call.next())
+                    if isinstance(found, records.Exported):
+                        return found
+                    await asyncio.to_thread(write, found.content)
+                    if progress is not None:
+                        progress(found.done_blocks, found.total_blocks)
+                    await call.send(verbs.export_next())
+            finally:
+                call.cancel()
+
+    async def import_(self, source: BundleFile, *, name: str = "",
+                      progress: Callable[[int, int], None] | None = None,
+                      timeout: Timeout = NO_LIMIT) -> records.Imported:
+        verb = verbs.import_(name)
+
+        def report(response: Any) -> records.Imported | None:
+            found = verbs.import_progress(verb, response)
+            if isinstance(found, records.Imported):
+                return found
+            if progress is not None:
+                progress(*found)
+            return None
+
+        with bundles.reading(source) as pieces:
+            call = await self._start(verb.request, timeout)
+            frames = verbs.import_frames(pieces)
+            try:
+                while request := await asyncio.to_thread(next, frames, None):
+                    while call.refusal():  # raises it; else how far the daemon is
+                        report(await call.next())
+                    await call.send(request)
+                while True:
+                    imported = report(await call.next())
+                    if imported is not None:
+                        return imported
+            finally:
+                call.cancel()
+
     # --- asking
 
     async def ask(self, name: str, question: str, *, max_tokens: int = 0,
@@ -215,12 +267,14 @@ class AsyncClient:
                   retrieval: str = "", top_k: int = 0, min_p: float = 0.0,
                   repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
                   frequency_penalty: float = 0.0, stop: Sequence[str] = (),
-                  timeout: Timeout = NO_LIMIT) -> records.Answer:
+                  repetition_window: int = 0, n: int = 1, logprobs: int | None = None,
+                  timeout: Timeout = NO_LIMIT) -> answers.Answer:
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
             no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
             min_p=min_p, repetition_penalty=repetition_penalty,
-            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop,
+            repetition_window=repetition_window, n=n, logprobs=logprobs)
         return await self._call(verbs.ask(name, question, options, stream=False), timeout)
 
     async def stream(self, name: str, question: str, *, max_tokens: int = 0,
@@ -229,13 +283,15 @@ class AsyncClient:
                      retrieval: str = "", top_k: int = 0, min_p: float = 0.0,
                      repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
                      frequency_penalty: float = 0.0, stop: Sequence[str] = (),
+                     repetition_window: int = 0, n: int = 1, logprobs: int | None = None,
                      timeout: Timeout = NO_LIMIT) -> AsyncAnswerStream:
         """`async for piece in await client.stream(...)`."""
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
             no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
             min_p=min_p, repetition_penalty=repetition_penalty,
-            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop,
+            repetition_window=repetition_window, n=n, logprobs=logprobs)
         verb = verbs.ask(name, question, options, stream=True)
         return AsyncAnswerStream(verb, await self._start(verb.request, timeout))
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from . import answers, bundles
 from . import plan as planning
 from . import protocol, records, sources, verbs
 from .connection import Connection, PendingCall
+from .bundles import BundleFile
 from .errors import error_of, error_of_job
 from .sources import DEFAULT_EXCLUDE, Paths, Texts
 from .waiting import (DEFAULT, LOOK_AGAIN_S, NO_LIMIT, Default, JobLike, Timeout, corpus_of_job,
@@ -18,29 +20,29 @@ from .waiting import (DEFAULT, LOOK_AGAIN_S, NO_LIMIT, Default, JobLike, Timeout
 T = TypeVar("T")
 
 
-class AnswerStream(Iterator[str]):
+class AnswerStream(Iterator[answers.AnswerPiece]):
     """The pieces of an answer as they come; `answer` once they have.
 
     Leaving early (`close`, the end of a `with`, or dropping the last reference) cancels the
     question at the daemon.
     """
 
-    def __init__(self, verb: protocol.Verb[records.Answer], call: PendingCall) -> None:
+    def __init__(self, verb: protocol.Verb[answers.Answer], call: PendingCall) -> None:
         self._verb = verb
         self._call = call
-        self._answer: records.Answer | None = None
+        self._answer: answers.Answer | None = None
 
-    def __next__(self) -> str:
+    def __next__(self) -> answers.AnswerPiece:
         if self._call.ended:
             raise StopIteration
         piece = verbs.ask_piece(self._verb, self._call.next())
-        if isinstance(piece, str):
+        if isinstance(piece, answers.AnswerPiece):
             return piece
         self._answer = piece
         raise StopIteration
 
     @property
-    def answer(self) -> records.Answer:
+    def answer(self) -> answers.Answer:
         """The answer whole, with usage, timing and citations. Reads what has not come yet."""
         for _ in self:
             pass
@@ -218,6 +220,58 @@ class Client:
         reply = self._call(verbs.plan(text.sample, preamble))
         return planning.reckon(found, text, reply, mode, self.corpora(), self.df())
 
+    # --- moving them to another daemon
+
+    def export(self, name: str, target: BundleFile, *, overwrite: bool = False,
+               progress: Callable[[int, int], None] | None = None,
+               timeout: Timeout = NO_LIMIT) -> records.Exported:
+        """Writes a corpus as one checked, compressed file: to a path, which appears once it is
+        whole, or to an open binary file. `progress` gets blocks done and in all."""
+        verb = verbs.export(name)
+        with bundles.writing(target, overwrite) as write:
+            call = self._start(verb.request, timeout)
+            try:
+                for _ in range(verbs.EXPORT_PIECES_AHEAD):
+                    call.send(verbs.export_next())
+                while True:
+                    found = verbs.export_piece(verb, call.next())
+                    if isinstance(found, records.Exported):
+                        return found
+                    write(found.content)
+                    if progress is not None:
+                        progress(found.done_blocks, found.total_blocks)
+                    call.send(verbs.export_next())
+            finally:
+                call.cancel()
+
+    def import_(self, source: BundleFile, *, name: str = "",
+                progress: Callable[[int, int], None] | None = None,
+                timeout: Timeout = NO_LIMIT) -> records.Imported:
+        """Reads a bundle from a path or an open binary file; `name` is another than its own."""
+        verb = verbs.import_(name)
+
+        def report(response: Any) -> records.Imported | None:
+            found = verbs.import_progress(verb, response)
+            if isinstance(found, records.Imported):
+                return found
+            if progress is not None:
+                progress(*found)
+            return None
+
+        with bundles.reading(source) as pieces:
+            call = self._start(verb.request, timeout)
+            try:
+                for request in verbs.import_frames(pieces):
+                    while call.refusal():  # raises it; else how far the daemon is
+                        report(call.next())
+                    call.send(request)
+                while True:
+                    imported = report(call.next())
+                    if imported is not None:
+                        return imported
+            finally:
+                call.cancel()
+
     # --- asking
 
     def ask(self, name: str, question: str, *, max_tokens: int = 0, temperature: float = 0.0,
@@ -225,12 +279,16 @@ class Client:
             budget_tokens: int = 0, retrieval: str = "", top_k: int = 0, min_p: float = 0.0,
             repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
             frequency_penalty: float = 0.0, stop: Sequence[str] = (),
-            timeout: Timeout = NO_LIMIT) -> records.Answer:
+            repetition_window: int = 0, n: int = 1, logprobs: int | None = None,
+            timeout: Timeout = NO_LIMIT) -> answers.Answer:
+        """`n` answers of at most `max_tokens` each; `logprobs` says how likely each token was, and
+        so many of the likeliest in its place."""
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
             no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
             min_p=min_p, repetition_penalty=repetition_penalty,
-            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop,
+            repetition_window=repetition_window, n=n, logprobs=logprobs)
         return self._call(verbs.ask(name, question, options, stream=False), timeout)
 
     def stream(self, name: str, question: str, *, max_tokens: int = 0,
@@ -238,13 +296,16 @@ class Client:
                no_cache: bool = False, budget_tokens: int = 0, retrieval: str = "", top_k: int = 0,
                min_p: float = 0.0, repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
                frequency_penalty: float = 0.0, stop: Sequence[str] = (),
+               repetition_window: int = 0, n: int = 1, logprobs: int | None = None,
                timeout: Timeout = NO_LIMIT) -> AnswerStream:
-        """`ask`, piece by piece: `for piece in client.stream(...)`."""
+        """`ask`, piece by piece: `for piece in client.stream(...)`. With `n`, pieces of several
+        answers come in turn: see `piece.answer_index`."""
         options = verbs.AskOptions(
             max_tokens=max_tokens, temperature=temperature, seed=seed, top_p=top_p, cite=cite,
             no_cache=no_cache, budget_tokens=budget_tokens, retrieval=retrieval, top_k=top_k,
             min_p=min_p, repetition_penalty=repetition_penalty,
-            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop)
+            presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, stop=stop,
+            repetition_window=repetition_window, n=n, logprobs=logprobs)
         verb = verbs.ask(name, question, options, stream=True)
         return AnswerStream(verb, self._start(verb.request, timeout))
 

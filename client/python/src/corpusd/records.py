@@ -6,7 +6,6 @@ takes the protocol's own message.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -185,111 +184,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Usage:
-    prompt_tokens: int
-    cached_tokens: int
-    recomputed_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True)
-class Timing:
-    queue_ms: float
-    load_ms: float
-    first_token_ms: float
-    total_ms: float
-    decode_tokens_per_s: float
-
-
-@dataclass(frozen=True)
-class Read:
-    """Bytes of stored blocks that the question read, by the tier they came from."""
-
-    device_bytes: int
-    host_bytes: int
-    disk_bytes: int
-    remote_bytes: int
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Of a segmented corpus: how many of its blocks were attended to."""
-
-    candidate_blocks: int
-    chosen_blocks: int
-    select_ms: float
-
-
-_LINES = re.compile(r"(?P<path>.+)#L(?P<first>[1-9][0-9]*)(?:-L(?P<last>[1-9][0-9]*))?\Z",
-                    re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Citation:
-    source: str
-    first_token: int
-    tokens: int
-    weight: float
-    path: str
-    """the file that the source is, or is a part of"""
-    first_line: int | None
-    """of that file, from 1; None: not known"""
-    last_line: int | None
-
-    @classmethod
-    def from_message(cls, m: Any) -> Citation:
-        path, first, last = m.source, m.first_line or None, m.last_line or None
-        # "PATH#LA-LB" holds the lines A to B of PATH; "PATH#LA" was made of line A alone.
-        found = _LINES.match(m.source)
-        if found and first:
-            begin, end = int(found["first"]), int(found["last"] or found["first"])
-            if end >= begin:
-                path = found["path"]
-                span = end - begin if found["last"] else 0
-                last = begin + min((last or first) - 1, span)
-                first = begin + min(first - 1, span)
-        return cls(m.source, m.first_token, m.tokens, m.weight, path, first, last)
-
-    def __str__(self) -> str:
-        if self.first_line is None:
-            return f"{self.source} tokens {self.first_token} to {self.first_token + self.tokens}"
-        lines = str(self.first_line)
-        if self.last_line and self.last_line > self.first_line:
-            lines += f"-{self.last_line}"
-        return f"{self.path}:{lines}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    text: str
-    finish_reason: str
-    """stop, length or cancelled"""
-    usage: Usage
-    timing: Timing
-    read: Read
-    attended_tokens: int
-    citations: tuple[Citation, ...]
-    selection: Selection | None
-
-    @classmethod
-    def from_message(cls, m: Any) -> Answer:
-        u, t, r = m.usage, m.timing, m.read
-        selection = None
-        if m.HasField("selection"):
-            s = m.selection
-            selection = Selection(s.candidate_blocks, s.chosen_blocks, s.select_ms)
-        return cls(
-            text=m.answer, finish_reason=m.finish_reason,
-            usage=Usage(u.prompt_tokens, u.cached_tokens, u.recomputed_tokens,
-                        u.completion_tokens),
-            timing=Timing(t.queue_ms, t.load_ms, t.first_token_ms, t.total_ms,
-                          t.decode_tokens_per_s),
-            read=Read(r.device_bytes, r.host_bytes, r.disk_bytes, r.remote_bytes),
-            attended_tokens=m.attended_tokens,
-            citations=tuple(Citation.from_message(c) for c in m.citations), selection=selection)
-
-
-@dataclass(frozen=True)
 class Eviction:
     """What left, or with `dry_run` would."""
 
@@ -344,6 +238,32 @@ class Verification:
     @classmethod
     def from_message(cls, m: Any) -> Verification:
         return cls(m.blocks, m.bytes, m.damaged, m.missing, m.repaired)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A corpus that was written as a bundle."""
+
+    blocks: int
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def from_message(cls, m: Any) -> Exported:
+        return cls(m.blocks, m.bytes, m.sha256)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A corpus that came out of a bundle."""
+
+    corpus: Corpus
+    reused_blocks: int
+    """left by an earlier import that was broken off"""
+
+    @classmethod
+    def from_message(cls, m: Any) -> Imported:
+        return cls(Corpus.from_message(m.corpus), m.reused_blocks)
 
 
 @dataclass(frozen=True)

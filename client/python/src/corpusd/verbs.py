@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from . import records
+from . import answers, records
 from .errors import UsageError
 from .protocol import PIECE_BYTES, Request, Verb, text
 from .sources import Document, Documents
+
+#: of a bundle, asked for before they are needed: the daemon reads while this side writes
+EXPORT_PIECES_AHEAD = 4
 
 
 def _nothing(_: Any) -> None:
@@ -173,7 +176,7 @@ def plan(sample: bytes, preamble: str) -> Verb[Any]:
     return Verb(request, "plan", lambda reply: reply)
 
 
-def ask(name: str, question: str, options: AskOptions, stream: bool) -> Verb[records.Answer]:
+def ask(name: str, question: str, options: AskOptions, stream: bool) -> Verb[answers.Answer]:
     request = Request()
     asked = request.ask
     asked.name = text("name", name)
@@ -192,8 +195,12 @@ def ask(name: str, question: str, options: AskOptions, stream: bool) -> Verb[rec
     asked.presence_penalty = options.presence_penalty
     asked.frequency_penalty = options.frequency_penalty
     asked.stop.extend(text("stop string", stop) for stop in options.stop)
+    asked.repetition_window = options.repetition_window
+    asked.n = options.n
+    asked.logprobs = options.logprobs is not None
+    asked.top_logprobs = options.logprobs or 0
     asked.stream = stream
-    return Verb(request, "ask", records.Answer.from_message)
+    return Verb(request, "ask", answers.Answer.from_message)
 
 
 class AskOptions:
@@ -204,7 +211,8 @@ class AskOptions:
                  budget_tokens: int = 0, retrieval: str = "", top_k: int = 0,
                  min_p: float = 0.0, repetition_penalty: float = 0.0,
                  presence_penalty: float = 0.0, frequency_penalty: float = 0.0,
-                 stop: Sequence[str] = ()) -> None:
+                 stop: Sequence[str] = (), repetition_window: int = 0, n: int = 1,
+                 logprobs: int | None = None) -> None:
         self.max_tokens = max_tokens
         self.temperature = temperature
         self.seed = seed
@@ -221,12 +229,20 @@ class AskOptions:
         if isinstance(stop, str):
             raise UsageError("stop is a sequence of texts, not one text", "invalid_argument")
         self.stop = tuple(stop)
+        for what, number in (("n", n), ("repetition_window", repetition_window),
+                             ("logprobs", logprobs or 0)):
+            if number < 0:
+                raise UsageError(f"{what} must not be negative", "invalid_argument")
+        self.repetition_window = repetition_window
+        self.n = n
+        self.logprobs = logprobs
 
 
-def ask_piece(verb: Verb[records.Answer], response: Any) -> str | records.Answer:
-    """A piece of the answer, or the answer whole at the end."""
+def ask_piece(verb: Verb[answers.Answer],
+              response: Any) -> answers.AnswerPiece | answers.Answer:
+    """A piece of an answer, or all of them whole at the end."""
     if response.WhichOneof("body") == "ask_delta":
-        return str(response.ask_delta.text)
+        return answers.AnswerPiece.from_message(response.ask_delta)
     return verb.value_of(response)
 
 
@@ -312,3 +328,45 @@ def ingest_frames(found: Documents) -> Iterator[Any]:
     yield ingest_end()
 
 
+def export(name: str) -> Verb[records.Exported]:
+    """The first message; then as many of `export_next` as pieces are wanted."""
+    request = Request()
+    request.export_begin.name = text("name", name)
+    return Verb(request, "export_reply", records.Exported.from_message)
+
+
+def export_next() -> Any:
+    request = Request()
+    request.export_next.SetInParent()
+    return request
+
+
+def export_piece(verb: Verb[records.Exported], response: Any) -> records.Exported | Any:
+    """A message with `content`, `done_blocks` and `total_blocks`, or the end."""
+    if response.WhichOneof("body") == "export_data":
+        return response.export_data
+    return verb.value_of(response)
+
+
+def import_(name: str) -> Verb[records.Imported]:
+    """The first message; then come those of `import_frames`, with the same id."""
+    request = Request()
+    request.import_begin.name = text("name", name)
+    return Verb(request, "import_reply", records.Imported.from_message)
+
+
+def import_frames(pieces: Iterable[bytes]) -> Iterator[Any]:
+    for piece in pieces:
+        request = Request()
+        request.import_data.content = piece
+        yield request
+    request = Request()
+    request.import_end.SetInParent()
+    yield request
+
+
+def import_progress(verb: Verb[records.Imported],
+                    response: Any) -> tuple[int, int] | records.Imported:
+    if response.WhichOneof("body") == "progress":
+        return response.progress.done, response.progress.total
+    return verb.value_of(response)

@@ -1,0 +1,99 @@
+#include "engine/backend/attention_nodes.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "store/base/check.h"
+
+namespace corpusd {
+namespace {
+
+uint64_t FloatsOf(const AttentionTask& task) { return AttentionStateFloats(task.shape, task.rows); }
+
+void Clear(const AttentionTask& task, float* state) {
+  const size_t stacked = size_t{task.rows} * (task.shape.q_heads / task.shape.kv_heads);
+  float* const largest = state + stacked * task.shape.head_dim;
+  std::fill(state, largest, 0.0F);
+  std::fill_n(largest, stacked, -std::numeric_limits<float>::infinity());
+  std::fill_n(largest + stacked, stacked, 0.0F);
+}
+
+uint32_t StrandOf(uint32_t span) {
+  const uint32_t place = span % (2 * kStrands);
+  return std::min(place, 2 * kStrands - 1 - place);
+}
+
+}  // namespace
+
+uint64_t NodeStackFloats(const AttentionTask& task) { return (kMergeDepth + 1) * FloatsOf(task); }
+
+void AttendNode(const CpuKernels& kernels, const AttentionTask& task, MergeNode node, float* state,
+                float* stack) {
+  const uint64_t floats = FloatsOf(task);
+  float* const part_state = stack + kMergeDepth * floats;
+  const uint32_t parts = AttentionParts(task.page_count);
+  const uint32_t span_parts = task.span_pages / kPartPages;
+  const uint32_t spans = SpansOf(task.page_count, task.span_pages);
+  const auto fold_strand = [&](MergeNode strand, uint32_t depth) {
+    float* const total = stack + depth * floats;
+    Clear(task, total);
+    ForEachSpan(strand.index, spans, [&](uint32_t span) {
+      const uint32_t first = span * span_parts;
+      for (uint32_t part = first; part < std::min(first + span_parts, parts); ++part) {
+        kernels.attend_part(task, part, part_state);
+        kernels.merge_state(task.shape, task.rows, total, part_state);
+      }
+    });
+  };
+  FoldStrands(node, spans, 0, IsStrand, fold_strand, [&](uint32_t depth) {
+    kernels.merge_state(task.shape, task.rows, stack + depth * floats,
+                        stack + (depth + 1) * floats);
+  });
+  std::memcpy(state, stack, floats * sizeof(float));
+}
+
+void MergeNodeStates(const CpuKernels& kernels, const AttentionTask& task,
+                     std::span<const MergeNode> nodes, const float* states, uint64_t stride,
+                     float* stack) {
+  const uint64_t floats = FloatsOf(task);
+  const auto find = [&](MergeNode node) {
+    return std::find_if(nodes.begin(), nodes.end(), [&](const MergeNode& n) {
+      return n.width == node.width && n.index == node.index;
+    });
+  };
+  const auto take = [&](MergeNode node, uint32_t depth) {
+    const auto found = find(node);
+    CHECK(found != nodes.end()) << "strand " << node.index << " is below no node";
+    std::memcpy(stack + depth * floats, states + (found - nodes.begin()) * stride,
+                floats * sizeof(float));
+  };
+  FoldStrands(
+      MergeNode{}, SpansOf(task.page_count, task.span_pages), 0,
+      [&](MergeNode node) { return IsStrand(node) || find(node) != nodes.end(); }, take,
+      [&](uint32_t depth) {
+        kernels.merge_state(task.shape, task.rows, stack + depth * floats,
+                            stack + (depth + 1) * floats);
+      });
+  kernels.write_state(task, stack);
+}
+
+void FoldPiece(const CpuKernels& kernels, const AttentionTask& task, uint32_t first_part,
+               const float* states, float* strands, uint64_t stride) {
+  for (uint32_t s = 0; first_part == 0 && s < kStrands; ++s) Clear(task, strands + s * stride);
+  const uint32_t span_parts = task.span_pages / kPartPages;
+  for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
+    const uint32_t strand = StrandOf((first_part + part) / span_parts);
+    kernels.merge_state(task.shape, task.rows, strands + strand * stride,
+                        states + part * FloatsOf(task));
+  }
+}
+
+std::vector<MergeNode> StrandsOf(uint64_t pages, uint32_t span_pages) {
+  std::vector<MergeNode> strands;
+  const uint32_t spans = SpansOf(static_cast<uint32_t>(pages), span_pages);
+  for (uint32_t s = 0; s < std::min(kStrands, spans); ++s) strands.push_back({kStrands, s});
+  return strands;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,45 @@
+// engine/backend/node_attention.h -- attention over pages that lie in several places, for backends
+// that can: the softmax states of some nodes of merge_order.h, for which only the pages below them
+// are read, and, once those of all nodes are together, their end. The bits are those of
+// Backend::Attention over all pages. One caller at a time, the backend's.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu_backend.h"
+#include "kernels/merge_order.h"
+
+namespace corpusd {
+
+// Floats of the softmax state of so many rows, all heads.
+constexpr uint64_t NodeStateFloats(const AttentionShape& shape, uint32_t rows) {
+  return uint64_t{rows} * shape.q_heads * (shape.head_dim + 2);
+}
+
+class NodeAttention {
+ public:
+  virtual ~NodeAttention() = default;
+  // states: [nodes][NodeStateFloats]. REQUIRES: of both calls equal rows, and equal lists but for
+  // the bytes of pages.
+  virtual Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
+                             std::span<const MergeNode> nodes) = 0;
+  // REQUIRES: every span of the pages is below one of the nodes.
+  virtual Status MergeNodes(MatrixView out, std::span<const float> states,
+                            const AttentionInput& input, std::span<const MergeNode> nodes) = 0;
+  // Pages of a span, as this backend merges them.
+  virtual uint32_t span_pages() const = 0;
+};
+
+// What the backend has of it, or null.
+inline NodeAttention* NodeAttentionOf(Backend& backend) {
+  return dynamic_cast<NodeAttention*>(&backend);
+}
+
+// A CPU backend with spans of so many pages, a multiple of kPartPages, in place of kSpanPages. They
+// decide the last bits of longer texts: only tests want less, so that short texts have many.
+Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options,
+                                                uint32_t span_pages);
+
+}  // namespace corpusd

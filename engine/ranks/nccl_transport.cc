@@ -1,0 +1,301 @@
+#include "engine/ranks/nccl_transport.h"
+
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+
+namespace corpusd {
+namespace {
+
+static_assert(sizeof(NcclJobId) == sizeof(ncclUniqueId));
+constexpr std::chrono::microseconds kLookAgain{20};
+
+Status NcclError(const char* what, ncclResult_t result) {
+  return {StatusCode::kDeviceError, std::string(what) + ": " + ncclGetErrorString(result)};
+}
+Status CudaError(const char* what, cudaError_t error) {
+  return {StatusCode::kDeviceError, std::string(what) + ": " + cudaGetErrorString(error)};
+}
+
+bool Failed(ncclResult_t result) { return result != ncclSuccess && result != ncclInProgress; }
+
+// Calls on the communicator return before they are over: connections are made at first use, by both
+// ends. RETURNS ncclInProgress if they are not over in time.
+ncclResult_t AwaitReady(ncclComm_t communicator, ncclResult_t result,
+                        std::chrono::milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (result == ncclInProgress && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kLookAgain);
+    const ncclResult_t asked = ncclCommGetAsyncError(communicator, &result);
+    if (asked != ncclSuccess) return asked;
+  }
+  return result;
+}
+
+struct EventDeleter {
+  void operator()(cudaEvent_t event) const { (void)cudaEventDestroy(event); }
+};
+
+// Transfers that began together.
+struct Batch {
+  std::unique_ptr<CUevent_st, EventDeleter> done;  // null: not begun
+  uint32_t other = 0;                              // one of the ranks it is with
+  Status status;
+  bool over = false;
+};
+
+class NcclTransport final : public Transport {
+ public:
+  NcclTransport(const NcclJob& job, ncclComm_t communicator, cudaStream_t stream)
+      : job_(job), communicator_(communicator), stream_(stream) {}
+
+  ~NcclTransport() override {
+    // Not destroyed: that would wait for the other ranks. Nothing is under way any more.
+    if (failure_.ok()) (void)ncclCommAbort(communicator_);
+    (void)cudaStreamDestroy(stream_);
+  }
+
+  uint32_t rank() const override { return job_.rank; }
+  uint32_t size() const override { return job_.size; }
+  std::string NameOf(uint32_t rank) const override {
+    return "rank " + std::to_string(rank) + " of " + std::to_string(job_.size) + " (NCCL)";
+  }
+
+  TransferPtr Send(uint32_t to, std::span<const std::byte> bytes) override {
+    return Post({to, bytes.data(), nullptr, bytes.size()});
+  }
+  TransferPtr Receive(uint32_t from, std::span<std::byte> bytes) override {
+    return Post({from, nullptr, bytes.data(), bytes.size()});
+  }
+
+  void Start() override {
+    if (posted_.empty()) return;
+    Begin([&] {
+      for (const Operation& o : posted_) {
+        const auto other = static_cast<int>(o.other);
+        const ncclResult_t result =
+            o.source != nullptr
+                ? ncclSend(o.source, o.bytes, ncclChar, other, communicator_, stream_)
+                : ncclRecv(o.target, o.bytes, ncclChar, other, communicator_, stream_);
+        if (Failed(result)) return result;
+      }
+      return ncclSuccess;
+    });
+    posted_.clear();
+    batch_ = std::make_shared<Batch>();
+  }
+
+  // Makes every connection that later calls need: NCCL makes one at its first use and then waits
+  // for the other end without an end, also for one that is lost by then.
+  Status Connect() {
+    void* memory = nullptr;
+    const size_t bytes = 8 * size_t{size()};
+    cudaError_t error = cudaMalloc(&memory, 2 * bytes);
+    if (error == cudaSuccess) error = cudaMemsetAsync(memory, 0, 2 * bytes, stream_);
+    if (error != cudaSuccess) return CudaError("the words of a job's begin", error);
+    const std::span words(static_cast<std::byte*>(memory), 2 * bytes);
+    std::vector<TransferPtr> transfers;
+    for (uint32_t other = 0; other < size(); ++other) {
+      if (other == rank()) continue;
+      transfers.push_back(Send(other, words.subspan(8 * other, 8)));
+      transfers.push_back(Receive(other, words.subspan(bytes + 8 * other, 8)));
+    }
+    Status status = WaitAll(transfers);
+    for (uint32_t root = 0; root < size() && status.ok(); ++root) {
+      status = Broadcast(root, words.first(8));
+    }
+    if (status.ok()) status = AllGather(words.first(8), words.subspan(bytes, bytes));
+    if (status.ok()) status = Barrier();
+    (void)cudaFree(memory);
+    return status;
+  }
+
+  Status Broadcast(uint32_t root, std::span<std::byte> bytes) override {
+    return Collective([&] {
+      return ncclBroadcast(bytes.data(), bytes.data(), bytes.size(), ncclChar,
+                           static_cast<int>(root), communicator_, stream_);
+    });
+  }
+  Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override {
+    CHECK(all.size() == mine.size() * size()) << all.size();
+    return Collective([&] {
+      return ncclAllGather(mine.data(), all.data(), mine.size(), ncclChar, communicator_, stream_);
+    });
+  }
+  Status AllReduceSum(std::span<float> values) override {
+    return Collective([&] {
+      return ncclAllReduce(values.data(), values.data(), values.size(), ncclFloat, ncclSum,
+                           communicator_, stream_);
+    });
+  }
+  Status Barrier() override {
+    void* word = nullptr;
+    cudaError_t error = cudaMalloc(&word, sizeof(float));
+    if (error == cudaSuccess) error = cudaMemsetAsync(word, 0, sizeof(float), stream_);
+    if (error != cudaSuccess) return CudaError("the word of a barrier", error);
+    const Status status = AllReduceSum({static_cast<float*>(word), 1});
+    (void)cudaFree(word);
+    return status;
+  }
+
+  void Abort(const Status& why) override {
+    Fail(Status(StatusCode::kAborted, NameOf(rank()) + " ended the job: " + why.ToString()));
+  }
+
+ private:
+  struct Operation {
+    uint32_t other;
+    const std::byte* source;
+    std::byte* target;
+    size_t bytes;
+  };
+  class PostedTransfer final : public Transfer {
+   public:
+    PostedTransfer(NcclTransport& transport, std::shared_ptr<Batch> batch)
+        : transport_(transport), batch_(std::move(batch)) {}
+    Status Wait() override { return transport_.Await(*batch_); }
+
+   private:
+    NcclTransport& transport_;
+    std::shared_ptr<Batch> batch_;
+  };
+
+  TransferPtr Post(const Operation& operation) {
+    CHECK(operation.other < size() && operation.other != rank()) << operation.other;
+    posted_.push_back(operation);
+    batch_->other = operation.other;
+    return std::make_unique<PostedTransfer>(*this, batch_);
+  }
+
+  // What `enqueue` puts on the stream, as one group, becomes the batch.
+  template <typename Enqueue>
+  void Begin(const Enqueue& enqueue) {
+    Batch& batch = *batch_;
+    batch.over = true;
+    batch.status = failure();
+    if (!batch.status.ok()) return;
+    (void)cudaSetDevice(job_.device);
+    ncclResult_t result = ncclGroupStart();
+    if (!Failed(result)) result = enqueue();
+    const ncclResult_t end = ncclGroupEnd();
+    if (!Failed(result)) result = AwaitReady(communicator_, end, job_.transfer_timeout);
+    if (result == ncclInProgress) {
+      batch.status = Late(batch.other);
+      return Fail(batch.status);
+    }
+    cudaEvent_t event = nullptr;
+    cudaError_t error = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    if (error == cudaSuccess) {
+      batch.done.reset(event);
+      error = cudaEventRecord(event, stream_);
+    }
+    if (Failed(result)) batch.status = NcclError("starting a transfer", result);
+    if (error != cudaSuccess) batch.status = CudaError("starting a transfer", error);
+    batch.over = !batch.status.ok();
+    if (batch.over) Fail(batch.status);
+  }
+
+  template <typename Enqueue>
+  Status Collective(const Enqueue& enqueue) {
+    Start();
+    batch_->other = rank() == 0 && size() > 1 ? 1 : 0;
+    const std::shared_ptr<Batch> batch = batch_;
+    Begin(enqueue);
+    batch_ = std::make_shared<Batch>();
+    return Await(*batch);
+  }
+
+  Status Await(Batch& batch) {
+    if (batch.done == nullptr && !batch.over) Start();
+    const auto deadline = std::chrono::steady_clock::now() + job_.transfer_timeout;
+    while (!batch.over) {
+      const cudaError_t state = cudaEventQuery(batch.done.get());
+      ncclResult_t trouble = ncclSuccess;
+      (void)ncclCommGetAsyncError(communicator_, &trouble);
+      batch.status = failure();
+      if (state == cudaSuccess) {
+        batch.over = true;
+      } else if (!batch.status.ok()) {
+        batch.over = true;
+      } else if (state != cudaErrorNotReady) {
+        batch.status = CudaError("waiting for a transfer", state);
+      } else if (trouble != ncclSuccess && trouble != ncclInProgress) {
+        batch.status = UnavailableError(NameOf(batch.other) +
+                                        " or another was lost: " + ncclGetErrorString(trouble));
+      } else if (std::chrono::steady_clock::now() > deadline) {
+        batch.status = Late(batch.other);
+      } else {
+        std::this_thread::sleep_for(kLookAgain);
+        continue;
+      }
+      if (!batch.status.ok()) Fail(batch.status);
+      batch.over = true;
+    }
+    return batch.status;
+  }
+
+  Status Late(uint32_t other) const {
+    return {StatusCode::kDeadlineExceeded, NameOf(other) + " was waited for in vain for " +
+                                               std::to_string(job_.transfer_timeout.count()) +
+                                               " ms"};
+  }
+
+  Status failure() {
+    const std::lock_guard lock(mutex_);
+    return failure_;
+  }
+  // Kernels under way end; nothing touches their memory after it.
+  void Fail(const Status& status) {
+    const std::lock_guard lock(mutex_);
+    if (!failure_.ok()) return;
+    failure_ = status;
+    (void)ncclCommAbort(communicator_);
+  }
+
+  const NcclJob job_;
+  const ncclComm_t communicator_;
+  const cudaStream_t stream_;
+  std::vector<Operation> posted_;  // and not begun
+  std::shared_ptr<Batch> batch_ = std::make_shared<Batch>();
+  std::mutex mutex_;
+  Status failure_;
+};
+
+}  // namespace
+
+Result<NcclJobId> MakeNcclJobId() {
+  ncclUniqueId made;
+  const ncclResult_t result = ncclGetUniqueId(&made);
+  if (result != ncclSuccess) return NcclError("making a job's id", result);
+  NcclJobId id;
+  std::copy(std::begin(made.internal), std::end(made.internal), id.begin());
+  return id;
+}
+
+Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
+  CHECK(job.rank < job.size) << job.rank << " of " << job.size;
+  // A program that uses multicast can put a host's devices out of service, for others too.
+  (void)setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
+  cudaError_t error = cudaSetDevice(job.device);
+  cudaStream_t stream = nullptr;
+  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (error != cudaSuccess) return CudaError("the device of a rank", error);
+  ncclUniqueId id;
+  std::copy(job.id.begin(), job.id.end(), std::begin(id.internal));
+  ncclComm_t communicator = nullptr;
+  const ncclResult_t result =
+      ncclCommInitRank(&communicator, static_cast<int>(job.size), id, static_cast<int>(job.rank));
+  if (result != ncclSuccess) {
+    (void)cudaStreamDestroy(stream);
+    return NcclError("joining the job", result);
+  }
+  auto transport = std::make_unique<NcclTransport>(job, communicator, stream);
+  RETURN_IF_ERROR(transport->Connect());
+  return std::unique_ptr<Transport>(std::move(transport));
+}
+
+}  // namespace corpusd

@@ -1,0 +1,69 @@
+#include "engine/ranks/placement.h"
+
+#include <algorithm>
+
+#include "store/base/check.h"
+
+namespace corpusd {
+namespace {
+
+// Place i of a zigzag deal to `count`.
+uint32_t Zigzag(uint64_t i, uint32_t count) {
+  const auto place = static_cast<uint32_t>(i % (2 * count));
+  return std::min(place, 2 * count - 1 - place);
+}
+
+// The rank of everything below a node, or `ranks` if there are several.
+uint32_t OwnerOf(MergeNode node, uint32_t spans, uint32_t ranks) {
+  if (IsStrand(node)) return Zigzag(node.index, ranks);
+  const uint32_t first = OwnerOf({2 * node.width, node.index}, spans, ranks);
+  const uint32_t other = 2 * node.width - 1 - node.index;
+  if (other >= spans || OwnerOf({2 * node.width, other}, spans, ranks) == first) return first;
+  return ranks;
+}
+
+void AddNodes(MergeNode node, uint32_t spans, uint32_t ranks, uint32_t rank,
+              std::vector<MergeNode>* nodes) {
+  const uint32_t owner = OwnerOf(node, spans, ranks);
+  if (owner == rank) nodes->push_back(node);
+  if (owner != ranks) return;
+  const uint32_t other = 2 * node.width - 1 - node.index;
+  AddNodes({2 * node.width, node.index}, spans, ranks, rank, nodes);
+  if (other < spans) AddNodes({2 * node.width, other}, spans, ranks, rank, nodes);
+}
+
+}  // namespace
+
+uint32_t Placement::RankOfPage(uint64_t page) const {
+  return Zigzag(Zigzag(page / span_pages, kStrands), ranks);
+}
+
+std::vector<MergeNode> Placement::NodesOf(uint32_t rank, uint64_t pages) const {
+  std::vector<MergeNode> nodes;
+  if (pages == 0) return nodes;
+  const auto spans = static_cast<uint32_t>((pages + span_pages - 1) / span_pages);
+  AddNodes(MergeNode{}, spans, ranks, rank, &nodes);
+  return nodes;
+}
+
+std::vector<std::vector<RowPiece>> DealRows(uint64_t first, uint64_t end, uint32_t unit,
+                                            uint32_t ranks) {
+  CHECK(unit > 0 && end >= first) << first << " .. " << end;
+  const uint64_t units = (end - first) / unit;  // what is left over goes with the last one
+  if (units < ranks) return {};
+  const uint64_t pieces = units >= 2 * ranks ? 2 * ranks : ranks;
+  std::vector<std::vector<RowPiece>> dealt(ranks);
+  for (uint64_t i = 0; i < pieces; ++i) {
+    const uint64_t begin = first + units * i / pieces * unit;
+    const uint64_t stop = i + 1 == pieces ? end : first + units * (i + 1) / pieces * unit;
+    dealt[Zigzag(i, ranks)].push_back({begin, static_cast<uint32_t>(stop - begin)});
+  }
+  return dealt;
+}
+
+bool KeysTravel(uint64_t new_tokens, uint64_t history_tokens, uint64_t kv_bytes_token,
+                uint64_t query_bytes_row) {
+  return new_tokens * query_bytes_row > (new_tokens + history_tokens) * kv_bytes_token;
+}
+
+}  // namespace corpusd

@@ -1,0 +1,410 @@
+#include "engine/ranks/ranked_attention.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "store/base/check.h"
+
+namespace corpusd {
+namespace {
+
+std::span<const std::byte> BytesOf(std::span<const float> floats) { return std::as_bytes(floats); }
+
+uint64_t PagesOf(const AttentionInput& input) {
+  uint64_t pages = 0;
+  for (const KvPageList& list : input.lists) pages += list.pages.size();
+  return pages;
+}
+
+AttentionInput InputOver(AttentionInput input, std::span<const KvPageList> one_layer) {
+  input.layer = 0;
+  input.lists = one_layer;
+  return input;
+}
+
+KvFormat OneLayer(KvFormat format) {
+  format.layers = 1;
+  return format;
+}
+
+}  // namespace
+
+const std::byte* RemotePage() {
+  alignas(kTileAlignment) static constexpr std::byte kElsewhere[kTileAlignment] = {};
+  return kElsewhere;
+}
+
+namespace {
+
+NodeAttention& Checked(NodeAttention* nodes) {
+  CHECK(nodes != nullptr) << "a backend without attention over several ranks";
+  return *nodes;
+}
+
+}  // namespace
+
+RankedAttention::RankedAttention(Backend& local, Transport& transport)
+    : local_(local),
+      nodes_(Checked(NodeAttentionOf(local))),
+      transport_(transport),
+      placement_{transport.size(), nodes_.span_pages()} {}
+
+void RankedAttention::Begin(const RankedPass& pass) {
+  CHECK(pass.first_token % kBlockTokens == 0) << pass.first_token;
+  CHECK(pass.rows == RankedPass::Rows::kAlike || pass.pieces.size() == placement_.ranks)
+      << pass.pieces.size() << " of " << placement_.ranks << " ranks";
+  pass_ = pass;
+  dealt_.clear();
+}
+
+RankedAttention::Nodes RankedAttention::NodesOver(uint64_t pages) const {
+  Nodes nodes;
+  for (uint32_t rank = 0; rank < placement_.ranks; ++rank) {
+    nodes.first.push_back(nodes.all.size());
+    const auto own = placement_.NodesOf(rank, pages);
+    nodes.all.insert(nodes.all.end(), own.begin(), own.end());
+  }
+  nodes.first.push_back(nodes.all.size());
+  return nodes;
+}
+
+uint64_t RankedAttention::PageCount() const {
+  return (pass_.tokens + kBlockTokens - 1) / kBlockTokens + (pass_.sink_tokens > 0 ? 1 : 0);
+}
+
+uint32_t RankedAttention::ComputedBy(uint64_t block) const {
+  for (uint32_t rank = 0; rank < placement_.ranks; ++rank) {
+    for (const RowPiece& piece : pass_.pieces[rank]) {
+      const uint64_t position = block * kBlockTokens;
+      if (position >= piece.first_position && position < piece.end()) return rank;
+    }
+  }
+  CHECK(false) << "nobody computes block " << block;
+  return 0;
+}
+
+// What `holder` sends to `reader`: its pages up to the reader's last row.
+std::vector<uint64_t> RankedAttention::PagesFor(uint32_t holder, uint32_t reader) const {
+  const uint64_t sinks = pass_.sink_tokens > 0 ? 1 : 0;
+  std::vector<uint64_t> pages;
+  for (uint64_t page = sinks; page < PageCount(); ++page) {
+    if ((page - sinks) * kBlockTokens >= EndOfRows(reader)) break;
+    if (placement_.RankOfPage(page) == holder) pages.push_back(page);
+  }
+  return pages;
+}
+
+std::vector<KvPageList> RankedAttention::ListsOver(const LayerPages& layer,
+                                                   std::span<const KvPage> pages) const {
+  std::vector<KvPageList> lists;
+  const size_t sinks = pass_.sink_tokens > 0 ? 1 : 0;
+  if (sinks > 0) lists.push_back({&layer.sink_format, pages.first(1)});
+  lists.push_back({&layer.format, pages.subspan(sinks)});
+  return lists;
+}
+
+// All pages of the text as a layer's rows see them; what any of this rank's pieces has is at hand.
+void RankedAttention::FindPages(std::span<const AttentionPart> parts, LayerPages* layer) const {
+  const AttentionInput& input = parts.front().input;
+  const uint64_t sinks = pass_.sink_tokens > 0 ? 1 : 0;
+  layer->sink_format = OneLayer(*input.lists.front().format);
+  layer->format = OneLayer(*input.lists.back().format);
+  layer->layer_bytes = layer->format.LayerBytes();
+  layer->pages.resize(PageCount());
+  for (uint64_t i = 0; i < layer->pages.size(); ++i) {
+    KvPage& page = layer->pages[i];
+    page.bytes = RemotePage();
+    page.tokens = pass_.sink_tokens;
+    if (i < sinks) continue;
+    page.first_position = (i - sinks) * kBlockTokens;
+    page.tokens =
+        static_cast<uint32_t>(std::min<uint64_t>(kBlockTokens, pass_.tokens - page.first_position));
+    if (i == sinks) page.hidden = std::min(pass_.sink_tokens, page.tokens);
+  }
+  for (const AttentionPart& part : parts) {
+    uint64_t i = 0;
+    for (const KvPageList& list : part.input.lists) {
+      for (const KvPage& page : list.pages) {
+        CHECK(i < layer->pages.size()) << i << " pages of " << layer->pages.size();
+        KvPage& here = layer->pages[i++];
+        CHECK(here.first_position == page.first_position && here.hidden == page.hidden)
+            << "page " << i - 1 << " at " << page.first_position;
+        if (page.bytes == RemotePage()) continue;
+        here.bytes = page.bytes + input.layer * list.format->LayerBytes();
+      }
+    }
+  }
+}
+
+// Each new page to the rank that keeps it; most were computed there.
+Status RankedAttention::DealNewPages(const AttentionInput& input, LayerPages* layer) {
+  const KvFormat& format = *input.lists.back().format;
+  const uint64_t sinks = pass_.sink_tokens > 0 ? 1 : 0;
+  const uint64_t offset = input.layer * layer->layer_bytes;
+  std::vector<TransferPtr> transfers;
+  for (uint64_t page = pass_.first_token / kBlockTokens + sinks; page < PageCount(); ++page) {
+    const uint32_t from = ComputedBy(page - sinks);
+    const uint32_t to = placement_.RankOfPage(page);
+    if (from == to) continue;
+    if (from == transport_.rank()) {
+      transfers.push_back(transport_.Send(to, {layer->pages[page].bytes, layer->layer_bytes}));
+    }
+    if (to != transport_.rank()) continue;
+    std::unique_ptr<Buffer>& block = dealt_[page - sinks];
+    if (block == nullptr) {
+      ASSIGN_OR_RETURN(block, local_.Allocate(format.BlockBytes(), "KV page of another rank"));
+    }
+    const std::span<std::byte> bytes(block->data() + offset, layer->layer_bytes);
+    transfers.push_back(transport_.Receive(from, bytes));
+    layer->pages[page].bytes = bytes.data();
+  }
+  return WaitAll(transfers);
+}
+
+Status RankedAttention::Attend(MatrixView out, MatrixView q, std::span<const AttentionPart> parts) {
+  Status status;
+  if (pass_.rows == RankedPass::Rows::kAlike) {
+    status = AttendAlike(out, q, parts);
+  } else {
+    LayerPages layer;
+    CHECK(parts.size() == pass_.pieces[transport_.rank()].size()) << parts.size() << " pieces";
+    FindPages(parts, &layer);
+    status = DealNewPages(parts.front().input, &layer);
+    if (status.ok()) {
+      status = pass_.rows == RankedPass::Rows::kKeysTravel
+                   ? AttendKeysTravel(out, q, parts, layer)
+                   : AttendQueriesTravel(out, q, parts, layer);
+    }
+  }
+  // Nobody may go on with transfers whose memory goes away.
+  if (!status.ok()) transport_.Abort(status);
+  return status;
+}
+
+Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
+                                    std::span<const AttentionPart> parts) {
+  const uint32_t me = transport_.rank();
+  std::vector<Nodes> nodes;
+  std::vector<size_t> begins;  // of each part's states, [nodes][NodeStateFloats]
+  size_t floats = 0;
+  for (const AttentionPart& part : parts) {
+    nodes.push_back(NodesOver(PagesOf(part.input)));
+    begins.push_back(floats);
+    floats += nodes.back().all.size() * NodeStateFloats(part.input.shape, part.rows);
+  }
+  states_.resize(floats);
+  const auto states_of = [&](size_t i, uint32_t rank) {
+    const uint64_t each = NodeStateFloats(parts[i].input.shape, parts[i].rows);
+    return std::span(states_).subspan(begins[i] + nodes[i].first[rank] * each,
+                                      nodes[i].Of(rank).size() * each);
+  };
+  uint32_t row = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const AttentionInput& input = parts[i].input;
+    uint64_t index = 0;
+    for (const KvPageList& list : input.lists) {
+      for (const KvPage& page : list.pages) {
+        CHECK(page.bytes != RemotePage() || placement_.RankOfPage(index) != me)
+            << "page " << index << " is kept by " << transport_.NameOf(me) << " but is not there";
+        ++index;
+      }
+    }
+    RETURN_IF_ERROR(
+        nodes_.AttendNodes(states_of(i, me), q.Rows(row, parts[i].rows), input, nodes[i].Of(me)));
+    row += parts[i].rows;
+  }
+  std::vector<TransferPtr> transfers;
+  for (uint32_t step = 1; step < placement_.ranks; ++step) {
+    const uint32_t to = (me + step) % placement_.ranks;
+    const uint32_t from = (me + placement_.ranks - step) % placement_.ranks;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const auto mine = states_of(i, me), theirs = states_of(i, from);
+      if (!mine.empty()) transfers.push_back(transport_.Send(to, BytesOf(mine)));
+      if (theirs.empty()) continue;
+      transfers.push_back(transport_.Receive(from, std::as_writable_bytes(theirs)));
+    }
+  }
+  RETURN_IF_ERROR(WaitAll(transfers));
+  row = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const uint64_t each = NodeStateFloats(parts[i].input.shape, parts[i].rows);
+    const auto states = std::span(states_).subspan(begins[i], nodes[i].all.size() * each);
+    RETURN_IF_ERROR(
+        nodes_.MergeNodes(out.Rows(row, parts[i].rows), states, parts[i].input, nodes[i].all));
+    row += parts[i].rows;
+  }
+  return OkStatus();
+}
+
+std::span<float> RankedAttention::StatesOf(const Nodes& nodes, const AttentionShape& shape,
+                                           uint32_t row, uint32_t rows, uint32_t rank) {
+  const uint64_t each = NodeStateFloats(shape, rows);
+  return std::span(states_).subspan(
+      nodes.all.size() * NodeStateFloats(shape, row) + nodes.first[rank] * each,
+      nodes.Of(rank).size() * each);
+}
+
+// The end of every piece's rows; states_ has all nodes of them.
+Status RankedAttention::MergePieces(MatrixView out, std::span<const AttentionPart> parts,
+                                    const LayerPages& layer, const Nodes& nodes) {
+  const auto lists = ListsOver(layer, layer.pages);
+  uint32_t row = 0;
+  for (const AttentionPart& part : parts) {
+    const uint64_t piece = nodes.all.size() * NodeStateFloats(part.input.shape, part.rows);
+    const auto states = std::span(states_).subspan(
+        nodes.all.size() * NodeStateFloats(part.input.shape, row), piece);
+    RETURN_IF_ERROR(nodes_.MergeNodes(out.Rows(row, part.rows), states,
+                                      InputOver(part.input, lists), nodes.all));
+    row += part.rows;
+  }
+  return OkStatus();
+}
+
+// Step i: this rank's pages to the rank i behind it, those of the rank i before it to here.
+void RankedAttention::PostPages(uint32_t step, const LayerPages& layer,
+                                std::vector<TransferPtr>* sending,
+                                std::vector<TransferPtr>* receiving) {
+  const uint32_t ranks = placement_.ranks, me = transport_.rank();
+  if (step >= ranks) return;
+  const uint32_t from = (me + ranks - step) % ranks, to = (me + step) % ranks;
+  for (const uint64_t page : PagesFor(me, to)) {
+    sending->push_back(transport_.Send(to, {layer.pages[page].bytes, layer.layer_bytes}));
+  }
+  const auto wanted = PagesFor(from, me);
+  std::vector<std::byte>& arriving = arriving_[step % 2];
+  arriving.resize(wanted.size() * layer.layer_bytes);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const std::span<std::byte> bytes(&arriving[i * layer.layer_bytes], layer.layer_bytes);
+    receiving->push_back(transport_.Receive(from, bytes));
+  }
+  transport_.Start();
+}
+
+// The pages of step i: this rank's own, or those that have arrived.
+std::vector<KvPage> RankedAttention::PagesOfStep(uint32_t step, const LayerPages& layer) const {
+  const uint32_t ranks = placement_.ranks, me = transport_.rank();
+  std::vector<KvPage> here = layer.pages;
+  for (uint64_t page = pass_.sink_tokens > 0 ? 1 : 0; page < here.size(); ++page) {
+    if (step > 0 || placement_.RankOfPage(page) != me) here[page].bytes = RemotePage();
+  }
+  if (step == 0) return here;
+  const std::byte* next = arriving_[step % 2].data();
+  for (const uint64_t page : PagesFor((me + ranks - step) % ranks, me)) {
+    here[page].bytes = next;
+    next += layer.layer_bytes;
+  }
+  return here;
+}
+
+// In step i a rank computes over the pages of the rank i before it, while those of the next one
+// arrive. Every two ranks exchange directly: the bytes of a ring, without its detours.
+Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
+                                         std::span<const AttentionPart> parts,
+                                         const LayerPages& layer) {
+  const uint32_t ranks = placement_.ranks, me = transport_.rank();
+  const Nodes nodes = NodesOver(layer.pages.size());
+  states_.resize(nodes.all.size() * NodeStateFloats(parts.front().input.shape, q.rows));
+  std::vector<TransferPtr> sending, receiving;
+  PostPages(1, layer, &sending, &receiving);
+  for (uint32_t step = 0; step < ranks; ++step) {
+    const uint32_t source = (me + ranks - step) % ranks;
+    if (step > 0) {
+      RETURN_IF_ERROR(WaitAll(receiving));
+      PostPages(step + 1, layer, &sending, &receiving);
+    }
+    const std::vector<KvPage> here = PagesOfStep(step, layer);
+    const auto lists = ListsOver(layer, here);
+    uint32_t row = 0;
+    for (const AttentionPart& part : parts) {
+      RETURN_IF_ERROR(nodes_.AttendNodes(StatesOf(nodes, part.input.shape, row, part.rows, source),
+                                         q.Rows(row, part.rows), InputOver(part.input, lists),
+                                         nodes.Of(source)));
+      row += part.rows;
+    }
+  }
+  RETURN_IF_ERROR(WaitAll(sending));
+  return MergePieces(out, parts, layer, nodes);
+}
+
+MatrixView RankedAttention::QueriesOf(uint32_t rank, uint32_t cols) {
+  uint32_t first = 0, rows = 0;
+  for (uint32_t r = 0; r <= rank; ++r) {
+    first += rows;
+    rows = 0;
+    for (const RowPiece& piece : pass_.pieces[r]) rows += piece.rows;
+  }
+  return {queries_.data() + size_t{first} * cols, rows, cols, cols};
+}
+
+// Queries to everybody, everybody's to here, and the states of this rank's rows after them.
+void RankedAttention::PostQueries(const AttentionShape& shape, MatrixView q, const Nodes& nodes,
+                                  std::vector<TransferPtr>* arriving,
+                                  std::vector<TransferPtr>* transfers) {
+  const uint32_t ranks = placement_.ranks, me = transport_.rank();
+  const auto bytes_of = [&](uint32_t rank) {
+    const MatrixView view = QueriesOf(rank, q.cols);
+    return std::as_writable_bytes(std::span(view.data, size_t{view.rows} * view.cols));
+  };
+  const MatrixView own = QueriesOf(me, q.cols);
+  for (uint32_t r = 0; r < q.rows; ++r) {
+    std::memcpy(own.row(r), q.row(r), size_t{q.cols} * sizeof(float));
+  }
+  arriving->resize(ranks);
+  for (uint32_t step = 1; step < ranks; ++step) {
+    const uint32_t from = (me + ranks - step) % ranks, to = (me + step) % ranks;
+    transfers->push_back(transport_.Send(to, bytes_of(me)));
+    (*arriving)[from] = transport_.Receive(from, bytes_of(from));
+    uint32_t row = 0;
+    for (const RowPiece& piece : pass_.pieces[me]) {
+      const auto into = StatesOf(nodes, shape, row, piece.rows, from);
+      row += piece.rows;
+      if (into.empty()) continue;
+      transfers->push_back(transport_.Receive(from, std::as_writable_bytes(into)));
+    }
+  }
+}
+
+// Each rank computes the nodes it has for everybody's rows, its own last, and sends the states
+// back.
+Status RankedAttention::AttendQueriesTravel(MatrixView out, MatrixView q,
+                                            std::span<const AttentionPart> parts,
+                                            const LayerPages& layer) {
+  const uint32_t ranks = placement_.ranks, me = transport_.rank();
+  const AttentionShape& shape = parts.front().input.shape;
+  const Nodes nodes = NodesOver(layer.pages.size());
+  const size_t own_nodes = nodes.Of(me).size();
+  uint32_t all_rows = 0;
+  for (const auto& pieces : pass_.pieces) {
+    for (const RowPiece& piece : pieces) all_rows += piece.rows;
+  }
+  queries_.resize(size_t{all_rows} * q.cols);
+  states_.resize(nodes.all.size() * NodeStateFloats(shape, q.rows));
+  answers_.resize(own_nodes * NodeStateFloats(shape, all_rows - q.rows));
+  std::vector<TransferPtr> transfers, arriving;
+  PostQueries(shape, q, nodes, &arriving, &transfers);
+  const auto lists = ListsOver(layer, layer.pages);
+  AttentionInput input = InputOver(parts.front().input, lists);
+  size_t answered = 0;
+  for (uint32_t step = 1; step <= ranks; ++step) {
+    const uint32_t source = (me + ranks - step) % ranks;
+    if (source != me) RETURN_IF_ERROR(arriving[source]->Wait());
+    uint32_t row = 0;
+    for (const RowPiece& piece : pass_.pieces[source]) {
+      const size_t floats = own_nodes * NodeStateFloats(shape, piece.rows);
+      const auto states = source == me ? StatesOf(nodes, shape, row, piece.rows, me)
+                                       : std::span(answers_).subspan(answered, floats);
+      input.first_position = piece.first_position;
+      RETURN_IF_ERROR(nodes_.AttendNodes(states, QueriesOf(source, q.cols).Rows(row, piece.rows),
+                                         input, nodes.Of(me)));
+      row += piece.rows;
+      if (source == me || states.empty()) continue;
+      transfers.push_back(transport_.Send(source, BytesOf(states)));
+      answered += floats;
+    }
+  }
+  RETURN_IF_ERROR(WaitAll(transfers));
+  return MergePieces(out, parts, layer, nodes);
+}
+
+}  // namespace corpusd

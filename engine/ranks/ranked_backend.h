@@ -1,0 +1,89 @@
+// engine/ranks/ranked_backend.h -- a rank's device as a Backend whose attention is over all ranks'
+// pages: a model loaded over it computes this rank's rows of a pass, or the rows that all ranks
+// have alike. Everything else is the local device's. What has gone wrong between ranks is said by
+// Synchronize, and so by Model::Forward. Not a scheduler: who computes what is in RankedPass. One
+// caller at a time, as of any Backend.
+#pragma once
+
+#include "engine/ranks/ranked_attention.h"
+
+namespace corpusd {
+
+class RankedBackend final : public Backend {
+ public:
+  // local must have NodeAttention, and outlive this as the transport must.
+  RankedBackend(Backend& local, Transport& transport)
+      : local_(local), attention_(local, transport) {}
+
+  RankedAttention& attention() { return attention_; }
+  // Until End, layers that see everything attend together with the other ranks. local_layers: which
+  // layers see a chunk of their own rank's; every call of the model has all layers, in order.
+  void Begin(const RankedPass& pass, std::vector<bool> local_layers);
+  void End() { together_ = false; }
+
+  std::string_view name() const override { return local_.name(); }
+  uint32_t few_rows() const override { return local_.few_rows(); }
+  uint32_t batch_rows() const override { return local_.batch_rows(); }
+  Status Supports(const AttentionShape& shape) const override { return local_.Supports(shape); }
+  Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) override {
+    return local_.Allocate(bytes, purpose);
+  }
+  Result<std::unique_ptr<Buffer>> AllocateShared(uint64_t bytes,
+                                                 std::string_view purpose) override {
+    return local_.AllocateShared(bytes, purpose);
+  }
+  void Clear(std::byte* data, uint64_t bytes) override { local_.Clear(data, bytes); }
+  Status Copy(std::byte* target, const std::byte* source, uint64_t bytes) override {
+    return local_.Copy(target, source, bytes);
+  }
+  Status CopyBeside(std::span<const CopyPiece> pieces) override {
+    return local_.CopyBeside(pieces);
+  }
+  bool host_addressable() const override { return local_.host_addressable(); }
+  Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override {
+    return local_.LoadWeight(sources);
+  }
+  void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override {
+    local_.Embed(out, table, ids);
+  }
+  void RmsNorm(MatrixView out, MatrixView x, const float* gain, float epsilon) override {
+    local_.RmsNorm(out, x, gain, epsilon);
+  }
+  void MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) override {
+    local_.MatMul(out, x, weight, accumulate);
+  }
+  void SwiGlu(MatrixView out, MatrixView gate_up) override { local_.SwiGlu(out, gate_up); }
+  void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
+               const RopeTable* rope) override {
+    local_.WriteKv(target, keys, values, rope);
+  }
+  void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
+  void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
+  void AttentionOfParts(MatrixView out, MatrixView q,
+                        std::span<const AttentionPart> parts) override;
+  Status Synchronize() override { return status_.ok() ? local_.Synchronize() : status_; }
+  void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override {
+    local_.HeadNorm(x, head_dim, gain, epsilon);
+  }
+  void ScaleRows(MatrixView x, std::span<const float> factors) override {
+    local_.ScaleRows(x, factors);
+  }
+  void AddBias(MatrixView x, const float* bias) override { local_.AddBias(x, bias); }
+  void Add(MatrixView x, MatrixView y) override { local_.Add(x, y); }
+  void GeGlu(MatrixView out, MatrixView gate_up) override { local_.GeGlu(out, gate_up); }
+  void MixExperts(MatrixView out, const ExpertInput& input) override {
+    local_.MixExperts(out, input);
+  }
+
+ private:
+  Backend& local_;
+  RankedAttention attention_;
+  bool Together() const;  // of the call that comes
+  void CountLayer();
+  std::vector<bool> local_layers_;
+  uint32_t next_layer_ = 0;
+  bool together_ = false;
+  Status status_;  // the first error between the ranks
+};
+
+}  // namespace corpusd

@@ -1,0 +1,111 @@
+// What ranks make together against what the engine stores: the same blocks under the same digests.
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "engine/ranks/ranked_prefill.h"
+#include "tests/unit/engine/hybrid_fixture.h"
+#include "tests/unit/engine/ranks/rank_threads.h"
+
+namespace corpusd {
+namespace {
+
+class RankedEngineTest : public HybridFixture {
+ protected:
+  // Blocks by number, their bytes by part of the layers.
+  using Blocks = std::map<uint64_t, std::vector<std::vector<std::byte>>>;
+
+  Blocks Together(uint32_t ranks, std::span<const TokenId> ids, uint32_t rank_tokens) {
+    std::mutex mutex;
+    Blocks blocks;
+    RunRanks({TransportKind::kInProcess, ranks}, [&](Transport& transport) {
+      const auto local = *MakeCpuBackend({1, "auto"});
+      RankedBackend backend(*local, transport);
+      const auto model = *LoadModel(*source_, backend);
+      KvLayout layout;
+      layout.blocks = layout.own = *model->Format("bf16");
+      layout.parts = model->parts();
+      const auto prefill =
+          RankedPrefill::Create(*model, backend, transport, layout, {.rank_tokens = rank_tokens});
+      ASSERT_TRUE(prefill.ok()) << prefill.status().ToString();
+      const Status status = (*prefill)->Run(ids, 0, [&](const KeptBlock& kept) {
+        const std::lock_guard lock(mutex);
+        auto& block = blocks[kept.block];
+        block.resize(kept.parts.size());
+        for (size_t part = 0; part < kept.parts.size(); ++part) {
+          if (kept.parts[part].empty()) continue;
+          EXPECT_TRUE(block[part].empty()) << "block " << kept.block << " is kept twice";
+          block[part].assign(kept.parts[part].begin(), kept.parts[part].end());
+        }
+        return OkStatus();
+      });
+      EXPECT_TRUE(status.ok()) << status.ToString();
+    });
+    return blocks;
+  }
+};
+
+// Over a border of spans: more than 8192 tokens.
+TEST_F(RankedEngineTest, BlocksAreThoseThatTheEngineStoresUnderTheirDigests) {
+  Start({"llama 3"});
+  const auto ids = Ids(8800, 4);
+  IngestIds("text", ids);
+  const CorpusRecord record = *store_->GetCorpus("text");
+  EXPECT_EQ(record.chain, BuildChain(record.root, ids, kBlockTokens));
+  const Blocks blocks = Together(3, ids, 1536);
+  ASSERT_EQ(blocks.size(), record.chain.size());
+  for (const auto& [block, parts] : blocks) {
+    std::vector<std::byte> payload;
+    uint32_t sections = 0;
+    const Status read = store_->ReadBlock(record.chain[block], &payload, &sections);
+    ASSERT_TRUE(read.ok()) << read.ToString();
+    EXPECT_EQ(parts[0], payload) << "block " << block;
+  }
+}
+
+// Their layers see what their own rank has; the second text ends with a run of few rows within a
+// chunk, the first with a part of one.
+class RankedChunksTest : public RankedEngineTest,
+                         public ::testing::WithParamInterface<std::pair<uint32_t, size_t>> {};
+
+TEST_P(RankedChunksTest, LayersThatSeeAChunkNeedNothingOfOtherRanks) {
+  const auto [chunk, tokens] = GetParam();
+  Start({"llama4", chunk});
+  const auto ids = Ids(tokens, 5);
+  const auto all = KeepAll(ids);
+  const auto whole = all->OwnBlocks();
+  const uint64_t layer_bytes = Layout().blocks.LayerBytes();
+  for (const uint32_t ranks : {2u, 3u}) {
+    const Blocks blocks = Together(ranks, ids, 1024);
+    ASSERT_EQ(blocks.size(), whole.size());
+    for (const auto& [block, parts] : blocks) {
+      for (uint32_t layer = 0; layer < Layout().blocks.layers; ++layer) {
+        const LayerPlace place = own_model_->parts()->places[layer];
+        ASSERT_GE(parts[place.part].size(), (place.index + 1) * layer_bytes);
+        const auto kept = whole[block].bytes.subspan(layer * layer_bytes, layer_bytes);
+        EXPECT_TRUE(std::equal(
+            kept.begin(), kept.end(),
+            parts[place.part].begin() + static_cast<ptrdiff_t>(place.index * layer_bytes)))
+            << "layer " << layer << " of block " << block << ", " << ranks << " ranks";
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Spans, RankedChunksTest,
+                         ::testing::Values(std::pair{256u, size_t{2900}},
+                                           std::pair{1024u, size_t{3 * 1024 + 512 + 9}}));
+
+TEST_F(RankedEngineTest, LayersThatSeeAWindowAreRefused) {
+  Start({"gemma 3", 128});
+  RunRanks({TransportKind::kInProcess, 2}, [&](Transport& transport) {
+    const auto local = *MakeCpuBackend({1, "auto"});
+    RankedBackend backend(*local, transport);
+    const auto model = *LoadModel(*source_, backend);
+    const auto prefill = RankedPrefill::Create(*model, backend, transport, Layout(), {});
+    EXPECT_EQ(prefill.status().code(), StatusCode::kUnimplemented) << prefill.status().ToString();
+  });
+}
+
+}  // namespace
+}  // namespace corpusd
