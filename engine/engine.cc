@@ -74,9 +74,60 @@ Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
   return status;
 }
 
+size_t LlamaEngine::LeasedBlocksMax(const KvLayout& layout, size_t blocks) const {
+  constexpr uint64_t kPage = 4096;
+  if (!backend_->host_addressable() || SectionSourceOf(store_) == nullptr) return SIZE_MAX;
+  const uint64_t block_bytes =
+      (StoredBytes(layout.OfPart(layout.blocks, 0)) + kPage - 1) / kPage * kPage;
+  for (const TierUsage& tier : store_->Usage()) {
+    if (tier.name != "host") continue;
+    if (blocks <= tier.capacity_bytes / 8 * 7 / block_bytes) return SIZE_MAX;
+    // With the sinks' page, whole parts of attention.
+    const size_t sinks = layout.sinks == nullptr ? 0 : 1;
+    const uint64_t fit = tier.capacity_bytes / 2 / block_bytes + sinks;
+    return std::max<uint64_t>(fit / kPartPages * kPartPages, sinks * kPartPages) - sinks;
+  }
+  return SIZE_MAX;
+}
+
+Result<std::shared_ptr<KvSequence>> LlamaEngine::SequenceOfHistory(const CorpusRecord& record,
+                                                                   const KvLayout& layout,
+                                                                   std::span<const TokenId> tokens,
+                                                                   const std::stop_token& stop,
+                                                                   PrefillHistory* history) {
+  LeasedCorpus& leased = history->leased;
+  if (record.chain.size() <= history->leased_max) {
+    // The leases of the runs before stay: only what the last run added is fetched.
+    RETURN_IF_ERROR(ExtendLease(context(), *store_, record, layout, tokens,
+                                ComputePriority::kPrefill, stop, &leased));
+    PlaceOnDevice(context(), *store_, record.chain, leased.refs, stop, &leased.placed);
+    return std::shared_ptr<KvSequence>(
+        SequenceOver(leased.refs, layout.OfBlocks(), leased.placed, &leased.local));
+  }
+  return SequenceInTurn(record, layout.OfBlocks(), history);
+}
+
+Result<std::shared_ptr<KvSequence>> LlamaEngine::SequenceInTurn(const CorpusRecord& record,
+                                                                const KvLayout& layout,
+                                                                PrefillHistory* history) {
+  LeasedCorpus& leased = history->leased;
+  const size_t first = history->leased_max;
+  RETURN_IF_ERROR(LeaseBeginning(*store_, record, layout, first, &leased));
+  std::shared_ptr<KvSequence> kv = SequenceOver(leased.refs, layout, {}, &leased.local);
+  ASSIGN_OR_RETURN(history->reader,
+                   SectionSourceOf(store_)->ReadInTurn(std::span(record.chain).subspan(first)));
+  for (size_t i = first; i < record.chain.size(); ++i) {
+    const uint64_t behind = record.durable_tokens - i * kBlockTokens;
+    kv->AddShared({nullptr, static_cast<uint32_t>(std::min<uint64_t>(behind, kBlockTokens)), 0,
+                   leased.local.Of(i, layout.part_count())});
+  }
+  kv->ReadInTurn({history->reader.get(), first, record.chain.size() - first});
+  return kv;
+}
+
 Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
                                std::span<const TokenId> tokens, std::span<const Digest> chain,
-                               size_t known_blocks, LeasedCorpus* history,
+                               size_t known_blocks, PrefillHistory* history,
                                PrefillProgress* progress, const std::stop_token& stop) {
   const size_t first_block = record->chain.size();
   const size_t last_block =
@@ -96,12 +147,7 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
     // Gone since it was looked up: computed like any other.
     if (adopted.status().code() != StatusCode::kNotFound) return adopted.status();
   }
-  // The leases of the runs before stay: only what the last run added is fetched.
-  RETURN_IF_ERROR(ExtendLease(context(), *store_, *record, layout, tokens,
-                              ComputePriority::kPrefill, stop, history));
-  PlaceOnDevice(context(), *store_, record->chain, history->refs, stop, &history->placed);
-  const std::shared_ptr<KvSequence> kv =
-      SequenceOver(history->refs, layout.OfBlocks(), history->placed, &history->local);
+  ASSIGN_OR_RETURN(const auto kv, SequenceOfHistory(*record, layout, tokens, stop, history));
   ASSIGN_OR_RETURN(const auto scratch,
                    ForwardScratch::Create(*backend_, model_->config(),
                                           static_cast<uint32_t>(run_tokens.size())));
@@ -113,7 +159,7 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   CorpusRecord grown = *record;
   HoldParts(layout, last_token, first_block, &grown.parts);
   ASSIGN_OR_RETURN(*record, store_->Publish(grown, writes));
-  if (layout.parts != nullptr) history->local.Keep(kv, first_block);
+  if (layout.parts != nullptr) history->leased.local.Keep(kv, first_block);
   for (const BlockWrite& write : writes) progress->written_bytes += write.payload.size();
   return OkStatus();
 }
@@ -211,7 +257,8 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
     RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
   }
   RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
-  LeasedCorpus history;
+  PrefillHistory history;
+  history.leased_max = LeasedBlocksMax(*layout, chain.size());
   PrefillProgress state;
   if (layout->parts != nullptr) {
     RETURN_IF_ERROR(GoToRestorePoint(*layout, tokens, chain, known_blocks, record, &state));

@@ -104,10 +104,26 @@ Result<GenerationReport> LlamaEngine::AnswerOnDevice(const Question& question,
   return AnswerOver(question, *kv, report);
 }
 
+Result<GenerationReport> LlamaEngine::AnswerInTurn(const Question& question,
+                                                   QuestionReport* report) {
+  const CorpusRecord& record = question.record;
+  PrefillHistory history;
+  history.leased_max = LeasedBlocksMax(question.layout, record.chain.size());
+  ASSIGN_OR_RETURN(const auto kv, SequenceInTurn(record, question.layout, &history));
+  report->cached_tokens = record.tokens;
+  report->load_ms = SecondsSince(question.start) * 1e3;
+  auto generated = AnswerOver(question, *kv, report);
+  report->host_bytes = history.leased.stats.host_bytes;
+  report->disk_bytes = history.leased.stats.disk_bytes + history.reader->bytes();
+  return generated;
+}
+
 Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
                                                       QuestionReport* report) {
   const CorpusRecord& record = question.record;
   if (!backend_->host_addressable()) return AnswerOnDevice(question, report);
+  const size_t blocks = record.chain.size();
+  if (blocks > LeasedBlocksMax(question.layout, blocks)) return AnswerInTurn(question, report);
   FetchStats stats;
   report->cached_tokens = record.tokens;
   Result<GenerationReport> generated = CorruptionError("a block is damaged or missing");

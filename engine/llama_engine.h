@@ -87,6 +87,12 @@ class LlamaEngine final : public Engine {
   PromptCacheUsage prompt_cache() const override { return prompts_->usage(); }
 
  private:
+  // What a run of a prefill reads; kept from one to the next.
+  struct PrefillHistory {
+    LeasedCorpus leased;
+    size_t leased_max = 0;                  // blocks
+    std::unique_ptr<SectionReader> reader;  // of those behind them
+  };
   ComputeContext context() const { return {*model_, *backend_, gate_}; }
   Status CheckFits(uint64_t tokens) const;
   // Fills what the record says of the corpus when it is whole.
@@ -134,8 +140,21 @@ class LlamaEngine final : public Engine {
   Status FinishPrefill(CorpusRecord record);
   // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
   Status PrefillRun(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
-                    std::span<const Digest> chain, size_t known_blocks, LeasedCorpus* history,
+                    std::span<const Digest> chain, size_t known_blocks, PrefillHistory* history,
                     PrefillProgress* progress, const std::stop_token& stop);
+  // How many of a corpus's blocks are leased: all if seven eighths of the host tier hold them, else
+  // what half of it holds. What is behind them is read in turn.
+  size_t LeasedBlocksMax(const KvLayout& layout, size_t blocks) const;
+  // A sequence over all blocks of the record, for a run behind them.
+  Result<std::shared_ptr<KvSequence>> SequenceOfHistory(const CorpusRecord& record,
+                                                        const KvLayout& layout,
+                                                        std::span<const TokenId> tokens,
+                                                        const std::stop_token& stop,
+                                                        PrefillHistory* history);
+  // The same where more blocks are read in turn than are leased; own pages as `layout` says.
+  Result<std::shared_ptr<KvSequence>> SequenceInTurn(const CorpusRecord& record,
+                                                     const KvLayout& layout,
+                                                     PrefillHistory* history);
   // Notes what the format costs on a sample of the corpus, once a corpus and only if it costs
   // anything.
   Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
@@ -170,6 +189,9 @@ class LlamaEngine final : public Engine {
   // The same for a backend that does not read host memory: from the device tier, else from leased
   // blocks that are copied there first.
   Result<GenerationReport> AnswerOnDevice(const Question& question, QuestionReport* report);
+  // Over a corpus that does not fit the host tier: every token of the answer reads what is not
+  // leased once.
+  Result<GenerationReport> AnswerInTurn(const Question& question, QuestionReport* report);
   // All blocks of the corpus, repaired where need be.
   Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
   Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,

@@ -44,6 +44,13 @@ class BlockLoader {
   Result<std::unique_ptr<BlockPrefetch>> Prefetch(std::span<const Digest> digests,
                                                   const PrefetchOptions& options);
 
+  // Fills some sections of a payload in the caller's memory, checked; follows a block that was
+  // moved in *entry, quarantines a damaged one. Any thread, one at a time for one entry.
+  Status ReadChecked(const Digest& digest, ChainEntry* entry, SectionRange range,
+                     std::span<std::byte> payload) {
+    return ReadSections(digest, entry, range, payload).status();
+  }
+
  private:
   class Handle;
   struct Arrival;  // one block on its way

@@ -27,6 +27,7 @@ class PageBuffer {
  public:
   explicit PageBuffer(uint64_t pages);
   std::byte* data() { return aligned_; }
+  const std::byte* data_at(uint64_t offset) const { return aligned_ + offset; }
   std::span<std::byte> bytes() { return {aligned_, bytes_}; }
 
  private:

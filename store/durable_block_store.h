@@ -22,6 +22,7 @@
 #include "store/folder_lock.h"
 #include "store/host_tier.h"
 #include "store/payload_store.h"
+#include "store/section_reader.h"
 #include "store/sidecar_store.h"
 
 namespace corpusd {
@@ -30,7 +31,7 @@ inline Status NoCorpusError(std::string_view name) {
   return NotFoundError("corpus '" + std::string(name) + "' does not exist");
 }
 
-class DurableBlockStore final : public BlockStore, private BlockSource {
+class DurableBlockStore final : public BlockStore, public SectionSource, private BlockSource {
  public:
   DurableBlockStore(const BlockStoreOptions& options, std::unique_ptr<FolderLock> lock,
                     std::unique_ptr<Catalog> catalog, std::unique_ptr<PayloadStore> payload,
@@ -68,6 +69,7 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   std::vector<DeviceRef> OnDevice(std::span<const Digest> digests) override;
   Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                    uint32_t* sections) override;
+  Result<std::unique_ptr<SectionReader>> ReadInTurn(std::span<const Digest> chain) override;
   Status PutSidecarParts(uint64_t corpus_id, std::string_view kind,
                          std::span<const std::span<const std::byte>> parts) override;
   Result<std::shared_ptr<const SidecarReader>> OpenSidecar(uint64_t corpus_id,
@@ -198,6 +200,7 @@ class DurableBlockStore final : public BlockStore, private BlockSource {
   void ReclaimSpace();
   void RewriteExtent(const Catalog::DigestEntries& entries);
 
+  class Sections;
   struct Promotion;
   Status CopyToDevice(const BlockRef& block, const ChainEntry& entry, Promotion& promotion,
                       const std::stop_token& stop);

@@ -19,6 +19,11 @@ void Clear(const AttentionTask& task, float* state) {
   std::fill_n(largest + stacked, stacked, 0.0F);
 }
 
+uint32_t StrandOf(uint32_t span) {
+  const uint32_t place = span % (2 * kStrands);
+  return std::min(place, 2 * kStrands - 1 - place);
+}
+
 }  // namespace
 
 uint64_t NodeStackFloats(const AttentionTask& task) { return (kMergeDepth + 1) * FloatsOf(task); }
@@ -71,6 +76,24 @@ void MergeNodeStates(const CpuKernels& kernels, const AttentionTask& task,
                             stack + (depth + 1) * floats);
       });
   kernels.write_state(task, stack);
+}
+
+void FoldPiece(const CpuKernels& kernels, const AttentionTask& task, uint32_t first_part,
+               const float* states, float* strands, uint64_t stride) {
+  for (uint32_t s = 0; first_part == 0 && s < kStrands; ++s) Clear(task, strands + s * stride);
+  const uint32_t span_parts = task.span_pages / kPartPages;
+  for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
+    const uint32_t strand = StrandOf((first_part + part) / span_parts);
+    kernels.merge_state(task.shape, task.rows, strands + strand * stride,
+                        states + part * FloatsOf(task));
+  }
+}
+
+std::vector<MergeNode> StrandsOf(uint64_t pages, uint32_t span_pages) {
+  std::vector<MergeNode> strands;
+  const uint32_t spans = SpansOf(static_cast<uint32_t>(pages), span_pages);
+  for (uint32_t s = 0; s < std::min(kStrands, spans); ++s) strands.push_back({kStrands, s});
+  return strands;
 }
 
 }  // namespace corpusd

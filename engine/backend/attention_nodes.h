@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -23,5 +24,13 @@ void AttendNode(const CpuKernels& kernels, const AttentionTask& task, MergeNode 
 void MergeNodeStates(const CpuKernels& kernels, const AttentionTask& task,
                      std::span<const MergeNode> nodes, const float* states, uint64_t stride,
                      float* stack);
+
+// Pages that come piece after piece: adds the states of the parts of the task's pages, one behind
+// the other, to those of the strands that their spans are dealt to; strand i is at strands + i *
+// stride. The first piece begins them; first_part: of all pages.
+void FoldPiece(const CpuKernels& kernels, const AttentionTask& task, uint32_t first_part,
+               const float* states, float* strands, uint64_t stride);
+// The strands that so many pages have.
+std::vector<MergeNode> StrandsOf(uint64_t pages, uint32_t span_pages);
 
 }  // namespace corpusd

@@ -53,6 +53,15 @@ struct CopyPiece {
   uint64_t bytes = 0;
 };
 
+// Pages of one layer that come one piece after the other, so that not all of them are in memory.
+class PagePieces {
+ public:
+  virtual ~PagePieces() = default;
+  // The next pages in order, valid until the next call; none: those were all. Every piece but the
+  // last has a multiple of kPartPages.
+  virtual Result<std::span<const KvPageList>> Next() = 0;
+};
+
 // A feed-forward part that some tokens go through: down * SwiGlu(gate_up * x).
 struct Expert {
   std::unique_ptr<Weight> gate_up;  // [2 f, hidden]
@@ -136,6 +145,13 @@ class Backend {
       Attention(out.Rows(row, part.rows), q.Rows(row, part.rows), part.input);
       row += part.rows;
     }
+  }
+  // As Attention over the pages of all pieces, bit for bit. input.lists: as long as all of them,
+  // but of its pages no byte is read.
+  virtual Status AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
+                                   PagePieces& pieces) {
+    (void)out, (void)q, (void)input, (void)pieces;
+    return UnimplementedError(std::string(name()) + " attends to pages in memory only");
   }
   virtual Status Synchronize() = 0;
 

@@ -58,6 +58,8 @@ class CpuBackend : public Backend, public NodeAttention {
                const RopeTable* rope) override;
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override;
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
+  Status AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
+                           PagePieces& pieces) override;
   Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
                      std::span<const MergeNode> nodes) override;
   Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
@@ -106,6 +108,7 @@ class CpuBackend : public Backend, public NodeAttention {
   std::unique_ptr<HostBuffer> prepared_;
   std::unique_ptr<HostBuffer> scratch_;
   std::unique_ptr<HostBuffer> states_;
+  std::unique_ptr<HostBuffer> strands_;  // of AttentionInPieces
   std::vector<PageTiles> pages_;
   std::vector<std::vector<PageTiles>> row_pages_;  // of AttentionEach
   PanelRuns runs_{kernels_, pool_};
@@ -337,6 +340,38 @@ void CpuBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& i
     const AttentionTask task = task_of(item, thread);
     if (task.rows > 0) kernels_.merge_parts(task, states + item * parts * state_floats);
   });
+}
+
+Status CpuBackend::AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
+                                     PagePieces& pieces) {
+  const uint64_t stride = NodeStateFloats(input.shape, q.rows);
+  auto* const strands = reinterpret_cast<float*>(Grow(strands_, kStrands * stride * 4));
+  AttentionInput piece = input;
+  for (uint32_t first_part = 0;;) {
+    ASSIGN_OR_RETURN(piece.lists, pieces.Next());
+    if (piece.lists.empty()) break;
+    const AttentionCut cut = CutRows(out, q, piece);
+    const auto parts = AttentionParts(static_cast<uint32_t>(pages_.size()));
+    const uint64_t item_floats = AttentionStateFloats(input.shape, cut.block_rows) * parts;
+    auto* const states = reinterpret_cast<float*>(Grow(states_, item_floats * cut.items * 4));
+    pool_.ParallelFor(cut.items * parts, [&](uint32_t i, unsigned thread) {
+      const AttentionTask task = TaskOf(cut, out, q, piece, i / parts, thread);
+      float* const state = states + i / parts * item_floats +
+                           i % parts * AttentionStateFloats(input.shape, task.rows);
+      if (task.rows > 0) kernels_.attend_part(task, i % parts, state);
+    });
+    pool_.ParallelFor(cut.items, [&](uint32_t item, unsigned thread) {
+      const AttentionTask task = TaskOf(cut, out, q, piece, item, thread);
+      if (task.rows == 0) return;
+      FoldPiece(kernels_, task, first_part, states + item * item_floats,
+                strands + StateOffset(task), stride);
+    });
+    first_part += parts;
+  }
+  uint64_t pages = 0;
+  for (const KvPageList& list : input.lists) pages += list.pages.size();
+  const auto nodes = StrandsOf(pages, span_pages_);
+  return MergeNodes(out, {strands, stride * nodes.size()}, input, nodes);
 }
 
 // States of a node: block after block of rows, KV head after KV head.

@@ -67,6 +67,19 @@ Status DecodeBatcher::Step(std::span<const DecodeStep> steps) {
   return OkStatus();
 }
 
+std::vector<DecodeBatcher::Request*> DecodeBatcher::TakeBatch() {
+  size_t count = 1;
+  // A history that is read in turn is read for one answer alone.
+  const auto in_turn = [&](size_t i) { return waiting_[i]->step->kv->history() != nullptr; };
+  while (!in_turn(0) && count < std::min<size_t>(waiting_.size(), rows_max_) && !in_turn(count)) {
+    ++count;
+  }
+  const std::vector<Request*> batch(waiting_.begin(),
+                                    waiting_.begin() + static_cast<ptrdiff_t>(count));
+  waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(count));
+  return batch;
+}
+
 void DecodeBatcher::RunBatch(std::unique_lock<std::mutex>& lock) {
   changed_.wait_for(lock, kPatience,
                     [&] { return waiting_.size() >= std::min<size_t>(members_, rows_max_); });
@@ -76,9 +89,7 @@ void DecodeBatcher::RunBatch(std::unique_lock<std::mutex>& lock) {
     // More may come while others compute.
     const ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
     lock.lock();
-    const size_t count = std::min<size_t>(waiting_.size(), rows_max_);
-    batch.assign(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(count));
-    waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(count));
+    batch = TakeBatch();
     lock.unlock();
     // Neighbours share pages.
     std::stable_sort(batch.begin(), batch.end(), [](const Request* a, const Request* b) {

@@ -60,6 +60,8 @@ class DecodeBatcher {
 
   // Computes the waiting requests, the oldest first, as many as one pass may take.
   void RunBatch(std::unique_lock<std::mutex>& lock);
+  // Takes them. REQUIRES: the lock; one waits at least.
+  std::vector<Request*> TakeBatch();
   Status Compute(const std::vector<Request*>& batch);
 
   const ComputeContext context_;

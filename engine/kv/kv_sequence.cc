@@ -59,6 +59,7 @@ Result<std::unique_ptr<KvSequence>> KvSequence::Fork(Backend& backend) const {
     other.buffers.back() = std::move(copy);
   }
   fork->tokens_ = tokens_;
+  fork->history_ = history_;
   fork->RebuildLists();
   return fork;
 }

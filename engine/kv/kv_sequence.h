@@ -14,6 +14,7 @@
 #include "kernels/shapes.h"
 #include "store/base/result.h"
 #include "store/block_prefetch.h"
+#include "store/section_reader.h"
 
 namespace corpusd {
 
@@ -56,6 +57,15 @@ class KvSequence {
     BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
     return arriving == nullptr ? OkStatus() : arriving->WaitSection(place(layer).index);
   }
+  // Shared pages of part 0 that are not in memory: from this one on so many. Behind them come own
+  // pages only. The reader reads their blocks.
+  struct History {
+    SectionReader* reader = nullptr;
+    size_t first_page = 0, pages = 0;
+  };
+  void ReadInTurn(const History& history) { history_ = history; }
+  const History* history() const { return history_.reader == nullptr ? nullptr : &history_; }
+  size_t sink_pages() const { return parts_.front().sinks.size(); }
   // A second sequence that goes on from here: full pages are shared by both, the last own page is
   // copied if it has room. The lists are alike, so both compute the same bits.
   Result<std::unique_ptr<KvSequence>> Fork(Backend& backend) const;
@@ -132,6 +142,7 @@ class KvSequence {
 
   const KvLayout layout_;
   std::vector<Part> parts_;
+  History history_;
   uint64_t tokens_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <vector>
 
+#include "engine/kv/history_pieces.h"
 #include "engine/kv/visible_pages.h"
 #include "engine/model/layer_weights.h"
 #include "engine/model/model.h"
@@ -102,12 +103,8 @@ class LlamaModel final : public Model {
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
       ScaleQueries(layer, qkv, [&](uint32_t r) { return positions[r]; });
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
-      inputs.clear();
-      for (PackedPart& part : parts) {
-        WritePart(layer, qkv, part);
-        AddInputs(layer, &part, &inputs);
-      }
-      backend_.AttentionOfParts(attention, qkv.Cols(0, QueryCols()), inputs);
+      for (const PackedPart& part : parts) WritePart(layer, qkv, part);
+      RETURN_IF_ERROR(AttendRows(layer, qkv, attention, parts, &inputs));
       OutputPart(layers_[layer], x, attention, scratch);
       FeedForwardPart(layer, x, scratch);
       if (!between_layers()) return Stopped();
@@ -121,6 +118,7 @@ class LlamaModel final : public Model {
     const auto n = static_cast<uint32_t>(tokens.size());
     CHECK(sequences.size() == n) << n << " tokens of " << sequences.size() << " sequences";
     for (uint32_t r = 0; r < n; ++r) {
+      CHECK(n == 1 || sequences[r]->history() == nullptr) << "a history is read for one row alone";
       RETURN_IF_ERROR(CheckTokens(tokens, *sequences[r], 1, scratch));
       RETURN_IF_ERROR(sequences[r]->Extend(backend_, 1));
     }
@@ -138,7 +136,11 @@ class LlamaModel final : public Model {
         inputs[r].lists = RunsOf(layer, kv, kv.tokens() - 1, 1, &runs[r]).front().pages.lists();
       }
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
-      backend_.AttentionEach(attention, qkv.Cols(0, QueryCols()), inputs);
+      if (n == 1 && IsReadInTurn(layer, *sequences[0])) {
+        RETURN_IF_ERROR(AttendInTurn(layer, *sequences[0], inputs[0], qkv, attention));
+      } else {
+        backend_.AttentionEach(attention, qkv.Cols(0, QueryCols()), inputs);
+      }
       OutputPart(layers_[layer], x, attention, scratch);
       FeedForwardPart(layer, x, scratch);
       if (!between_layers()) return Stopped();
@@ -275,6 +277,32 @@ class LlamaModel final : public Model {
       if (part->rows > 1 && c.span == AttentionSpan::kWindow) input.shape.window = c.span_tokens;
       inputs->push_back({input, run.rows});
     }
+  }
+
+  // Whether the layer attends to pages of which not all are in memory.
+  static bool IsReadInTurn(uint32_t layer, const KvSequence& kv) {
+    return kv.history() != nullptr && kv.place(layer).part == 0;
+  }
+
+  Status AttendInTurn(uint32_t layer, const KvSequence& kv, const AttentionInput& input,
+                      MatrixView qkv, MatrixView attention) const {
+    HistoryPieces pieces(kv, layer);
+    return backend_.AttentionInPieces(attention, qkv.Cols(0, QueryCols()), input, pieces);
+  }
+
+  // Attention of all rows of a packed call; inputs: memory for it.
+  Status AttendRows(uint32_t layer, MatrixView qkv, MatrixView attention,
+                    std::vector<PackedPart>& parts, std::vector<AttentionPart>* inputs) const {
+    PackedPart& first = parts.front();
+    if (IsReadInTurn(layer, first.kv)) {
+      CHECK(parts.size() == 1) << "a history is read for one sequence alone";
+      return AttendInTurn(layer, first.kv, InputOf(layer, first.kv, first.first_position), qkv,
+                          attention);
+    }
+    inputs->clear();
+    for (PackedPart& part : parts) AddInputs(layer, &part, inputs);
+    backend_.AttentionOfParts(attention, qkv.Cols(0, QueryCols()), *inputs);
+    return OkStatus();
   }
 
   const RopeTable* RopeOf(uint32_t layer) const {

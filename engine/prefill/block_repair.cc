@@ -84,6 +84,28 @@ Status ExtendLease(const ComputeContext& context, BlockStore& store, const Corpu
                          "': blocks stay damaged after being written again: is the disk failing?");
 }
 
+Status LeaseBeginning(BlockStore& store, const CorpusRecord& record, const KvLayout& layout,
+                      size_t blocks, LeasedCorpus* leased) {
+  const size_t first = leased->refs.size();
+  FetchStats stats;
+  if (first < blocks) {
+    ASSIGN_OR_RETURN(const auto refs,
+                     store.Fetch(std::span(record.chain).subspan(first, blocks - first), &stats));
+    leased->refs.insert(leased->refs.end(), refs.begin(), refs.end());
+  }
+  bool whole = stats.damaged.empty() && stats.missing.empty();
+  if (layout.parts != nullptr) {
+    ASSIGN_OR_RETURN(const bool seen, leased->local.Fetch(store, layout, record.chain,
+                                                          record.durable_tokens, &stats));
+    whole = whole && seen;
+  }
+  AddFetch(stats, &leased->stats);
+  if (whole) return OkStatus();
+  leased->refs.resize(first);
+  return CorruptionError("corpus '" + record.name + "': what its prefill reads is damaged: " +
+                         "corpusctl verify --repair " + record.name);
+}
+
 Result<uint64_t> RepairInPieces(const ComputeContext& context, BlockStore& store,
                                 const CorpusRecord& record, const KvLayout& layout,
                                 std::span<const TokenId> tokens, const std::stop_token& stop) {

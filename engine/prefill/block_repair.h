@@ -28,6 +28,10 @@ void AddFetch(const FetchStats& fetch, FetchStats* sum);
 Status ExtendLease(const ComputeContext& context, BlockStore& store, const CorpusRecord& record,
                    const KvLayout& layout, std::span<const TokenId> tokens,
                    ComputePriority priority, const std::stop_token& stop, LeasedCorpus* leased);
+// Leases the record's first blocks until there are so many, and, of a layout with parts, what is
+// seen from the record's end on. kCorruption: something is damaged or missing.
+Status LeaseBeginning(BlockStore& store, const CorpusRecord& record, const KvLayout& layout,
+                      size_t blocks, LeasedCorpus* leased);
 // Computes the blocks that are known to be damaged or missing again, run by run. Leases no more
 // than what lies before the last of them, and nothing behind it. RETURNS how many.
 // kResourceExhausted: the history of a broken run does not fit the host tier; those before it are

@@ -101,6 +101,47 @@ TEST(NodeAttentionTest, MergedNodesOfAnyNumberOfRanksAreTheWhole) {
   }
 }
 
+// Groups of so many pages; the whole shows none of its bytes.
+class Groups final : public PagePieces {
+ public:
+  Groups(KvPageList whole, size_t pages) : whole_(whole), pages_(pages) {}
+  Result<std::span<const KvPageList>> Next() override {
+    const size_t count = std::min(pages_, whole_.pages.size() - first_);
+    piece_ = {whole_.format, whole_.pages.subspan(first_, count)};
+    first_ += count;
+    return count == 0 ? std::span<const KvPageList>() : std::span<const KvPageList>(&piece_, 1);
+  }
+
+ private:
+  const KvPageList whole_;
+  const size_t pages_;
+  size_t first_ = 0;
+  KvPageList piece_;
+};
+
+TEST(NodeAttentionTest, PagesThatComePieceAfterPieceAreTheWhole) {
+  for (const uint32_t page_count : {1u, 37u, 560u}) {
+    for (const uint32_t rows : {1u, 60u}) {
+      Scene scene(page_count, rows);
+      const auto backend = TestBackend();
+      const auto alone = AttendAlone(*backend, scene);
+      const KvPageList whole = scene.pages.list();
+      std::vector<KvPage> absent(whole.pages.begin(), whole.pages.end());
+      for (KvPage& page : absent) page.bytes = RemotePage();
+      const KvPageList lists[] = {{whole.format, absent}};
+      for (const size_t pages : {4u, 12u, 600u}) {
+        Groups groups(whole, pages);
+        std::vector<float> out(alone.size());
+        ASSERT_TRUE(backend
+                        ->AttentionInPieces({out.data(), rows, kColumns, kColumns}, scene.q(),
+                                            scene.Input(lists), groups)
+                        .ok());
+        EXPECT_EQ(out, alone) << page_count << " pages, " << pages << " at once";
+      }
+    }
+  }
+}
+
 class RankedAttentionTest : public ::testing::TestWithParam<RankJob> {};
 
 // A question over pages dealt to the ranks: each has none but its own.

@@ -1,0 +1,128 @@
+// Sections of stored blocks in turn, past the host tier.
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+
+#include "store/direct_file.h"
+#include "store/durable_block_store.h"
+
+namespace corpusd {
+namespace {
+
+// Of one slot: enough for a disk's bandwidth, little beside a model.
+constexpr uint64_t kSlotBytes = uint64_t{32} << 20;
+constexpr size_t kSlotBlocksMax = 256;
+// Read by one transfer.
+constexpr size_t kBlocksPerTransfer = 8;
+
+}  // namespace
+
+class DurableBlockStore::Sections final : public SectionReader {
+ public:
+  Sections(DurableBlockStore& store, std::span<const Digest> chain, std::vector<ChainEntry> entries,
+           size_t slot_blocks)
+      : store_(store),
+        chain_(chain.begin(), chain.end()),
+        entries_(std::move(entries)),
+        payload_bytes_(entries_.front().payload_bytes),
+        stride_((payload_bytes_ + kDirectPage - 1) / kDirectPage * kDirectPage),
+        slot_blocks_(slot_blocks) {
+    for (Slot& slot : slots_) {
+      slot.memory = std::make_unique<PageBuffer>(slot_blocks_ * stride_ / kDirectPage);
+    }
+  }
+  ~Sections() override {
+    for (uint32_t slot = 0; slot < kSlots; ++slot) (void)Wait(slot);
+  }
+
+  size_t slot_blocks() const override { return slot_blocks_; }
+  uint64_t bytes() const override { return bytes_; }
+
+  void Begin(uint32_t slot, size_t first, size_t count, uint32_t section) override {
+    CHECK(count <= slot_blocks_ && first + count <= chain_.size()) << first << " + " << count;
+    std::vector<TransferQueue::Transfer> transfers;
+    const uint64_t section_bytes = payload_bytes_ / entries_.front().sections;
+    bytes_ += count * section_bytes;
+    {
+      const std::lock_guard lock(mutex_);
+      CHECK(slots_[slot].running == 0) << "the slot is being filled";
+      slots_[slot].status = OkStatus();
+      for (size_t i = 0; i < count; i += kBlocksPerTransfer) {
+        const size_t end = std::min(i + kBlocksPerTransfer, count);
+        transfers.push_back({(end - i) * section_bytes, [this, slot, first, i, end, section] {
+                               Fill(slot, first, i, end, section);
+                             }});
+        ++slots_[slot].running;
+      }
+    }
+    store_.transfers_.Submit(TransferPriority::kBackground, std::move(transfers));
+  }
+
+  Status Wait(uint32_t slot) override {
+    std::unique_lock lock(mutex_);
+    filled_.wait(lock, [&] { return slots_[slot].running == 0; });
+    return slots_[slot].status;
+  }
+
+  const std::byte* block(uint32_t slot, size_t i) const override {
+    return slots_[slot].memory->data_at(i * stride_);
+  }
+
+ private:
+  struct Slot {
+    std::unique_ptr<PageBuffer> memory;
+    size_t running = 0;  // transfers
+    Status status;
+  };
+
+  void Fill(uint32_t slot, size_t first, size_t begin, size_t end, uint32_t section) {
+    Status status;
+    for (size_t i = begin; i < end && status.ok(); ++i) {
+      const auto payload =
+          std::span(slots_[slot].memory->bytes()).subspan(i * stride_, payload_bytes_);
+      // Each block by one thread at a time: an entry may follow a block that is moved.
+      status = store_.loader_.ReadChecked(chain_[first + i], &entries_[first + i],
+                                          {section, section + 1}, payload);
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      if (!status.ok()) slots_[slot].status = status;
+      --slots_[slot].running;
+    }
+    filled_.notify_all();
+  }
+
+  DurableBlockStore& store_;
+  const std::vector<Digest> chain_;
+  std::vector<ChainEntry> entries_;
+  const uint64_t payload_bytes_, stride_;
+  const size_t slot_blocks_;
+  uint64_t bytes_ = 0;
+  std::mutex mutex_;
+  std::condition_variable filled_;
+  Slot slots_[kSlots];
+};
+
+Result<std::unique_ptr<SectionReader>> DurableBlockStore::ReadInTurn(
+    std::span<const Digest> chain) {
+  ASSIGN_OR_RETURN(auto entries, catalog_->Entries(chain));
+  for (const ChainEntry& entry : entries) {
+    if (entry.references == 0) return NotFoundError("a block of the chain is not stored");
+    if (entry.quarantined) return CorruptionError("a block of the chain is quarantined");
+    if (entry.payload_bytes != entries.front().payload_bytes ||
+        entry.sections != entries.front().sections) {
+      return InvalidArgumentError("the blocks of the chain differ in size");
+    }
+  }
+  if (entries.empty()) return InvalidArgumentError("there is no block to read");
+  // Whole parts of attention: a multiple of four blocks.
+  const uint64_t slot_bytes = std::min(kSlotBytes, host_.capacity_bytes() / 8);
+  const uint64_t fit = slot_bytes / entries.front().payload_bytes / 4 * 4;
+  const size_t blocks = std::clamp<uint64_t>(fit, 4, kSlotBlocksMax);
+  return std::unique_ptr<SectionReader>(
+      std::make_unique<Sections>(*this, chain, std::move(entries), blocks));
+}
+
+SectionSource* SectionSourceOf(BlockStore* store) { return dynamic_cast<SectionSource*>(store); }
+
+}  // namespace corpusd
