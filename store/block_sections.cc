@@ -84,12 +84,10 @@ class DurableBlockStore::Sections final : public SectionReader {
       status = store_.loader_.ReadChecked(chain_[first + i], &entries_[first + i],
                                           {section, section + 1}, payload);
     }
-    {
-      const std::lock_guard lock(mutex_);
-      if (!status.ok()) slots_[slot].status = status;
-      --slots_[slot].running;
-    }
-    filled_.notify_all();
+    const std::lock_guard lock(mutex_);
+    if (!status.ok()) slots_[slot].status = status;
+    --slots_[slot].running;
+    filled_.notify_all();  // under the lock: who waits may be the destructor
   }
 
   DurableBlockStore& store_;
