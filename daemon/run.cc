@@ -108,10 +108,6 @@ int Serve(const Options& options) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 // The values on stdout, what is wrong on stderr.
 int PrintCheck(const LoadedOptions& loaded) {
   std::fputs(loaded.output.c_str(), stdout);

@@ -10,13 +10,17 @@
 namespace corpusd::ctl {
 namespace {
 
-// ", 0.0031 USD": two digits that count, or hundredths; "" for no price.
+// "0.0031 USD": two digits that count, or hundredths. REQUIRES: price > 0.
 std::string PriceText(double price, const std::string& currency) {
-  if (!(price > 0)) return "";
   const int digits = std::clamp(1 - static_cast<int>(std::floor(std::log10(price))), 2, 12);
   char text[64];
-  std::snprintf(text, sizeof text, ", %.*f ", digits, price);
+  std::snprintf(text, sizeof text, "%.*f ", digits, price);
   return text + currency;
+}
+
+// ", 0.0031 USD"; "" for no price.
+std::string AndPrice(double price, const std::string& currency) {
+  return price > 0 ? ", " + PriceText(price, currency) : "";
 }
 
 std::string TimesText(uint64_t times, const std::string& against) {
@@ -36,11 +40,10 @@ void AddCostFields(const v1::CorpusCost& cost, Fields* fields) {
   if (cost.build_seconds() > 0) {
     fields->emplace_back("cost to build", FormatDuration(cost.build_seconds()) + " of " +
                                               cost.compute() +
-                                              PriceText(cost.build_price(), currency));
+                                              AndPrice(cost.build_price(), currency));
   }
   if (cost.month_price() > 0) {
-    fields->emplace_back("cost to keep",
-                         PriceText(cost.month_price(), currency).substr(2) + " a month");
+    fields->emplace_back("cost to keep", PriceText(cost.month_price(), currency) + " a month");
   }
   if (!(cost.question_seconds() > 0) || !(cost.cold_seconds() > 0)) return;
   const std::string measured =
@@ -48,12 +51,12 @@ void AddCostFields(const v1::CorpusCost& cost, Fields* fields) {
   const std::string pieces = "retrieving " + FormatCount(cost.rag_tokens()) + " tokens for each";
   fields->emplace_back("cost to ask", FormatMilliseconds(cost.question_seconds() * 1e3) + " (" +
                                           measured + ")" +
-                                          PriceText(cost.question_price(), currency));
+                                          AndPrice(cost.question_price(), currency));
   fields->emplace_back("without it", FormatMilliseconds(cost.cold_seconds() * 1e3) +
-                                         PriceText(cost.cold_price(), currency) + " to prefill " +
+                                         AndPrice(cost.cold_price(), currency) + " to prefill " +
                                          FormatCount(cost.cold_tokens()) + " tokens; " +
                                          FormatMilliseconds(cost.rag_seconds() * 1e3) +
-                                         PriceText(cost.rag_price(), currency) + " for " +
+                                         AndPrice(cost.rag_price(), currency) + " for " +
                                          FormatCount(cost.rag_tokens()) + " retrieved ones");
   if (cost.build_seconds() > 0) {
     fields->emplace_back("building pays",

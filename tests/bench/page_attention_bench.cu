@@ -3,24 +3,17 @@
 //   page_attention_bench [--smoke]     prints one JSON object a line
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <vector>
 
 #include "kernels/coded_tile.h"
 #include "kernels/cuda/page_attention.h"
+#include "tests/bench/device_timing.h"
 
 namespace corpusd::cuda {
 namespace {
-
-void Check(int error, const char* what) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(static_cast<cudaError_t>(error)));
-  std::exit(1);
-}
 
 template <class T>
 T* DeviceCopy(const std::vector<T>& values) {
@@ -31,25 +24,6 @@ T* DeviceCopy(const std::vector<T>& values) {
   return static_cast<T*>(memory);
 }
 
-// Median milliseconds of a call, each timed alone.
-template <class Call>
-double MedianMs(int repeats, const Call& call) {
-  cudaEvent_t begin, end;
-  Check(cudaEventCreate(&begin), "event");
-  Check(cudaEventCreate(&end), "event");
-  std::vector<float> times(repeats);
-  for (int i = 0; i < 3; ++i) call();
-  for (float& ms : times) {
-    Check(cudaEventRecord(begin), "event");
-    call();
-    Check(cudaEventRecord(end), "event");
-    Check(cudaEventSynchronize(end), "wait");
-    Check(cudaEventElapsedTime(&ms, begin, end), "event");
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
 // Bytes read and written in a second by a copy of 4 GB, far more than any cache.
 double CopyBandwidth(bool smoke) {
   const size_t bytes = smoke ? size_t{64} << 20 : size_t{4} << 30;
@@ -57,7 +31,7 @@ double CopyBandwidth(bool smoke) {
   Check(cudaMalloc(&from, bytes), "allocate");
   Check(cudaMalloc(&to, bytes), "allocate");
   const double ms = MedianMs(
-      9, [&] { Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "copy"); });
+      9, 3, [&] { Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "copy"); });
   cudaFree(from);
   cudaFree(to);
   return 2.0 * static_cast<double>(bytes) / ms * 1e3;
@@ -104,7 +78,7 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, double copy_ban
   call.out = {DeviceCopy(q), 1, cols, cols};
   call.workspace = DeviceCopy(std::vector<float>(
       PageAttentionFloats(1, pages, shape.q_heads, shape.kv_heads, shape.head_dim)));
-  const double ms = MedianMs(21, [&] { Check(AttendPages(call, nullptr), "attend"); });
+  const double ms = MedianMs(21, 3, [&] { Check(AttendPages(call, nullptr), "attend"); });
   const double rate = static_cast<double>(block) * pages / ms * 1e3;
   std::printf(
       "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"tokens\": %u, \"bits\": %d, "

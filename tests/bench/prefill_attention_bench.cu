@@ -4,24 +4,17 @@
 //   prefill_attention_bench [--smoke]     prints one JSON object a line
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <vector>
 
 #include "kernels/coded_tile.h"
 #include "kernels/cuda/prefill_attention.h"
+#include "tests/bench/device_timing.h"
 
 namespace corpusd::cuda {
 namespace {
-
-void Check(int error, const char* what) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(static_cast<cudaError_t>(error)));
-  std::exit(1);
-}
 
 // Device memory of one measurement.
 class Memory {
@@ -47,25 +40,6 @@ class Memory {
  private:
   std::vector<void*> pieces_;
 };
-
-// Median milliseconds of a call, each timed alone.
-template <class Call>
-double MedianMs(int repeats, const Call& call) {
-  cudaEvent_t begin, end;
-  Check(cudaEventCreate(&begin), "event");
-  Check(cudaEventCreate(&end), "event");
-  std::vector<float> times(repeats);
-  for (int i = 0; i < 2; ++i) call();
-  for (float& ms : times) {
-    Check(cudaEventRecord(begin), "event");
-    call();
-    Check(cudaEventRecord(end), "event");
-    Check(cudaEventSynchronize(end), "wait");
-    Check(cudaEventElapsedTime(&ms, begin, end), "event");
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
 
 struct Shape {
   uint32_t kv_heads, q_heads, head_dim;
@@ -130,8 +104,8 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   call.rope = expand.rope;
   call.keys = expand.keys;
   call.values = expand.values;
-  const double expand_ms = MedianMs(9, [&] { Check(ExpandPages(expand, nullptr), "expand"); });
-  const double attend_ms = MedianMs(9, [&] { Check(AttendExpanded(call, nullptr), "attend"); });
+  const double expand_ms = MedianMs(9, 2, [&] { Check(ExpandPages(expand, nullptr), "expand"); });
+  const double attend_ms = MedianMs(9, 2, [&] { Check(AttendExpanded(call, nullptr), "attend"); });
   const double products = 4.0 * rows * history * cols;
   std::printf(
       "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"rows\": %u, \"history\": %u, "

@@ -8,6 +8,7 @@
 #include "engine/retrieval/corpus_index.h"
 #include "kernels/reference/coded_tile_codec.h"
 #include "kernels/reference/kv_tile.h"
+#include "tests/unit/engine/plain_calibration.h"
 
 namespace corpusd {
 namespace {
@@ -29,28 +30,13 @@ RopeConfig TestRope() {
   return rope;
 }
 
-std::unique_ptr<KvCalibration> TestCalibration() {
-  std::vector<KvCoordinateArrays> keys, values;
-  for (uint32_t i = 0; i < kShape.layers * kShape.kv_heads; ++i) {
-    KvMoments moments;
-    moments.mean.assign(kDim, 0.25 * i);
-    moments.covariance.assign(size_t{kDim} * kDim, 0);
-    for (uint32_t j = 0; j < kDim; ++j) moments.covariance[j * kDim + j] = 1 + 0.01 * j;
-    moments.price = moments.covariance;
-    keys.push_back(*BuildCoordinates(moments, kDim));
-    values.push_back(*BuildCoordinates(moments, kDim));
-  }
-  return std::make_unique<KvCalibration>(KvCalibrationShape{kShape.layers, kShape.kv_heads, kDim},
-                                         std::move(keys), std::move(values));
-}
-
 // A corpus of random keys [block][layer][KV head][token][dim], stored in a format.
 class TestCorpus {
  public:
   TestCorpus(KvCodec codec, std::vector<uint32_t> tokens, uint32_t seed)
       : format_{codec, codec, kShape.layers, kShape.kv_heads, kDim},
         tokens_(std::move(tokens)),
-        calibration_(TestCalibration()),
+        calibration_(PlainCalibration({kShape.layers, kShape.kv_heads, kDim}, 0.25)),
         angles_(TestRope(), kBlockTokens) {
     for (size_t b = 0; b < tokens_.size(); ++b) {
       keys_.push_back(Random(size_t{4} * tokens_[b] * kDim, seed + static_cast<uint32_t>(b)));

@@ -8,11 +8,11 @@
 #include <random>
 
 #include "engine/backend/node_attention.h"
-#include "engine/calibration/coordinates.h"
 #include "engine/model/model_source.h"
 #include "engine/prefill/prefill_runner.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
+#include "tests/unit/engine/plain_calibration.h"
 #include "tests/unit/engine/ranks/rank_threads.h"
 
 namespace corpusd {
@@ -21,22 +21,6 @@ namespace {
 constexpr uint32_t kTestSpanPages = 4;  // 512 tokens, so that a short text has several spans
 constexpr uint32_t kHeadDim = 64;
 using Travel = RankedPrefillOptions::Travel;
-
-std::unique_ptr<KvCalibration> TestCalibration(const KvFormat& format) {
-  std::vector<KvCoordinateArrays> keys, values;
-  for (uint32_t i = 0; i < format.layers * format.kv_heads; ++i) {
-    KvMoments moments;
-    moments.mean.assign(kHeadDim, 0.1 * i);
-    moments.covariance.assign(size_t{kHeadDim} * kHeadDim, 0);
-    for (uint32_t j = 0; j < kHeadDim; ++j) moments.covariance[j * kHeadDim + j] = 1 + 0.01 * j;
-    moments.price = moments.covariance;
-    keys.push_back(*BuildCoordinates(moments, kHeadDim));
-    values.push_back(*BuildCoordinates(moments, kHeadDim));
-  }
-  return std::make_unique<KvCalibration>(
-      KvCalibrationShape{format.layers, format.kv_heads, kHeadDim}, std::move(keys),
-      std::move(values));
-}
 
 // A model on one backend, and how a text of it is kept.
 struct Device {
@@ -50,7 +34,7 @@ struct Device {
     layout.blocks = *model->Format(format);
     layout.own = *model->Format("bf16");
     if (!IsCoded(layout.blocks)) return;
-    calibration = TestCalibration(layout.blocks);
+    calibration = PlainCalibration({layout.blocks.layers, layout.blocks.kv_heads, kHeadDim}, 0.1);
     layout.calibration = calibration.get();
     layout.sinks =
         *ComputeSinks({*model, backend, gate}, ids, layout, ComputePriority::kPrefill, {});
