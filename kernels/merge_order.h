@@ -30,6 +30,13 @@ constexpr uint32_t SpansOf(uint32_t pages, uint32_t span_pages) noexcept {
   return (pages + span_pages - 1) / span_pages;
 }
 
+// Place i of a zigzag deal to `count`: 0, 1, .., count - 1, count - 1, .., 0, 0, ..
+constexpr uint32_t Zigzag(uint64_t i, uint32_t count) noexcept {
+  const auto place = static_cast<uint32_t>(i % (2 * count));
+  return place < count ? place : 2 * count - 1 - place;
+}
+constexpr uint32_t StrandOf(uint64_t span) noexcept { return Zigzag(span, kStrands); }
+
 // Calls visit(span) for the spans below `spans` of a strand, in order.
 template <typename Visit>
 constexpr void ForEachSpan(uint32_t strand, uint32_t spans, const Visit& visit) {

@@ -19,11 +19,6 @@ void Clear(const AttentionTask& task, float* state) {
   std::fill_n(largest + stacked, stacked, 0.0F);
 }
 
-uint32_t StrandOf(uint32_t span) {
-  const uint32_t place = span % (2 * kStrands);
-  return std::min(place, 2 * kStrands - 1 - place);
-}
-
 }  // namespace
 
 uint64_t NodeStackFloats(const AttentionTask& task) { return (kMergeDepth + 1) * FloatsOf(task); }

@@ -1,17 +1,9 @@
 #include "engine/ranks/placement.h"
 
-#include <algorithm>
-
 #include "store/base/check.h"
 
 namespace corpusd {
 namespace {
-
-// Place i of a zigzag deal to `count`.
-uint32_t Zigzag(uint64_t i, uint32_t count) {
-  const auto place = static_cast<uint32_t>(i % (2 * count));
-  return std::min(place, 2 * count - 1 - place);
-}
 
 // The rank of everything below a node, or `ranks` if there are several.
 uint32_t OwnerOf(MergeNode node, uint32_t spans, uint32_t ranks) {
@@ -35,13 +27,13 @@ void AddNodes(MergeNode node, uint32_t spans, uint32_t ranks, uint32_t rank,
 }  // namespace
 
 uint32_t Placement::RankOfPage(uint64_t page) const {
-  return Zigzag(Zigzag(page / span_pages, kStrands), ranks);
+  return Zigzag(StrandOf(page / span_pages), ranks);
 }
 
 std::vector<MergeNode> Placement::NodesOf(uint32_t rank, uint64_t pages) const {
   std::vector<MergeNode> nodes;
   if (pages == 0) return nodes;
-  const auto spans = static_cast<uint32_t>((pages + span_pages - 1) / span_pages);
+  const uint32_t spans = SpansOf(static_cast<uint32_t>(pages), span_pages);
   AddNodes(MergeNode{}, spans, ranks, rank, &nodes);
   return nodes;
 }
