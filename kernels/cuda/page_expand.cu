@@ -172,6 +172,14 @@ __global__ void __launch_bounds__(kWarps * 32)
   extern __shared__ __align__(16) uint8_t memory[];
   auto* shared = reinterpret_cast<ExpandShared<Dim>*>(memory);
   const DevicePage page = call.pages[blockIdx.x];
+  if (page.hidden >= page.tokens) {  // it may not be there; what is masked must still be numbers
+    auto* to = reinterpret_cast<uint4*>(blockIdx.z == 0 ? call.keys : call.values) +
+               (static_cast<size_t>(blockIdx.y) * call.count + blockIdx.x) * kTileTokens * Dim / 8;
+    for (int i = threadIdx.x; i < kTileTokens * Dim / 8; i += kWarps * 32) {
+      to[i] = make_uint4(0, 0, 0, 0);
+    }
+    return;
+  }
   if (blockIdx.z == 0) {
     ExpandTile<Dim, true>(call, page, blockIdx.y, shared);
   } else {

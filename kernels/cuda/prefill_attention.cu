@@ -23,14 +23,30 @@ struct Stage {
   uint16_t values[kKeys][Dim + 8];
 };
 
+// The first slot of the page that a query at this position may see.
+template <bool Windowed>
+__device__ __forceinline__ int VisibleBegin(const DevicePage& page, int64_t position,
+                                            uint32_t window) {
+  if constexpr (!Windowed) return page.hidden;
+  const int64_t from = position + 1 - window - page.first_position;
+  return static_cast<int>(from < page.hidden   ? page.hidden
+                          : from > page.tokens ? page.tokens
+                                               : from);
+}
+
 // The tiles of keys that some row of the block may see, in order.
 struct TileCursor {
   uint32_t tile, end;
-  __device__ __forceinline__ void Find(const PrefillAttention& call, int64_t last_position) {
+  template <bool Windowed>
+  __device__ __forceinline__ void Find(const PrefillAttention& call, int64_t first_position,
+                                       int64_t last_position) {
     for (; tile < end; ++tile) {
       const DevicePage& page = call.pages[tile / kTilesOfPage];
       const int first = tile % kTilesOfPage * kKeys;
-      if (VisibleEnd(page, last_position) > first && page.hidden < first + kKeys) return;
+      if (VisibleEnd(page, last_position) > first &&
+          VisibleBegin<Windowed>(page, first_position, call.window) < first + kKeys) {
+        return;
+      }
     }
   }
 };
@@ -61,8 +77,9 @@ struct RowState {
   // rows: what is left of the sequence's tile from the warp's first row on.
   __device__ __forceinline__ void LoadQueries(const PrefillAttention& call, uint32_t first_row,
                                               int rows, int64_t first_position, uint32_t head);
+  template <bool Windowed>
   __device__ __forceinline__ void Attend(const Stage<Dim>& stage, const DevicePage& page,
-                                         int first_slot);
+                                         int first_slot, uint32_t window);
   __device__ __forceinline__ void Store(const PrefillAttention& call, uint32_t first_row, int rows,
                                         uint32_t head);
 };
@@ -102,8 +119,10 @@ __device__ __forceinline__ void RowState<Dim>::LoadQueries(const PrefillAttentio
 }
 
 template <int Dim>
+template <bool Windowed>
 __device__ __forceinline__ void RowState<Dim>::Attend(const Stage<Dim>& stage,
-                                                      const DevicePage& page, int first_slot) {
+                                                      const DevicePage& page, int first_slot,
+                                                      uint32_t window) {
   const int lane = threadIdx.x % 32, t = lane % 4;
   float score[kKeys / 8][4] = {};
 #pragma unroll
@@ -119,12 +138,13 @@ __device__ __forceinline__ void RowState<Dim>::Attend(const Stage<Dim>& stage,
     }
   }
   // A history is seen whole: nothing to compare, slot by slot.
-  const int hidden = page.hidden - first_slot;
-  const bool whole = hidden <= 0 && VisibleEnd(page, position) >= first_slot + kKeys;
+  const bool whole = VisibleBegin<Windowed>(page, position + 8, window) <= first_slot &&
+                     VisibleEnd(page, position) >= first_slot + kKeys;
   if (!__all_sync(~0u, whole)) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int visible = VisibleEnd(page, position + 8 * i) - first_slot;
+      const int hidden = VisibleBegin<Windowed>(page, position + 8 * i, window) - first_slot;
 #pragma unroll
       for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
@@ -191,6 +211,10 @@ __device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& cal
     const float inverse = total == 0 ? 0.0f : 1.0f / total;
     const uint32_t row = first_row + g + 8 * i;
     if (g + 8 * i >= rows) continue;
+    if (call.log_sums.data != nullptr && t == 0) {
+      call.log_sums.data[static_cast<size_t>(row) * call.log_sums.stride + head] =
+          total == 0 ? -INFINITY : top[i] + log2f(total);
+    }
     float* out = call.out.data + static_cast<size_t>(row) * call.out.stride + head * Dim + 2 * t;
 #pragma unroll
     for (int n = 0; n < Dim / 8; ++n) {
@@ -201,8 +225,8 @@ __device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& cal
 }
 
 // Block (query head, tile).
-template <int Dim>
-__global__ void __launch_bounds__(kWarps * 32, Dim == 64 ? 4 : 2)
+template <int Dim, bool Windowed>
+__global__ void __launch_bounds__(kWarps * 32, Dim == 64 && !Windowed ? 4 : 2)
     PrefillKernel(const __grid_constant__ PrefillAttention call) {
   extern __shared__ __align__(16) uint8_t memory[];
   auto* stages = reinterpret_cast<Stage<Dim>*>(memory);
@@ -214,36 +238,42 @@ __global__ void __launch_bounds__(kWarps * 32, Dim == 64 ? 4 : 2)
   state.LoadQueries(call, rows.first_row + above, left, rows.first_position + above, head);
   const uint32_t end = (rows.first_page + rows.pages) * kTilesOfPage;
   TileCursor next{rows.first_page * kTilesOfPage, end};
-  next.Find(call, last_position);
+  next.Find<Windowed>(call, rows.first_position, last_position);
   if (next.tile < end) FetchTile<Dim>(&stages[0], call, kv_head, next.tile);
   for (int turn = 0; next.tile < end; ++turn) {
     const uint32_t tile = next.tile++;
-    next.Find(call, last_position);
+    next.Find<Windowed>(call, rows.first_position, last_position);
     ptx::WaitCopies<0>();
     __syncthreads();
     if (next.tile < end) FetchTile<Dim>(&stages[(turn + 1) % 2], call, kv_head, next.tile);
-    state.Attend(stages[turn % 2], call.pages[tile / kTilesOfPage], tile % kTilesOfPage * kKeys);
+    state.template Attend<Windowed>(stages[turn % 2], call.pages[tile / kTilesOfPage],
+                                    tile % kTilesOfPage * kKeys, call.window);
   }
   state.Store(call, rows.first_row + above, left, head);
 }
 
-template <int Dim>
+template <int Dim, bool Windowed>
 int Launch(const PrefillAttention& call, CUstream_st* stream) {
   constexpr int kBytes = 2 * sizeof(Stage<Dim>);
   if (const cudaError_t error = cudaFuncSetAttribute(
-          PrefillKernel<Dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
+          PrefillKernel<Dim, Windowed>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
     return error;
   }
   const dim3 grid(call.q_heads, call.tile_count);
-  PrefillKernel<Dim><<<grid, kWarps * 32, kBytes, stream>>>(call);
+  PrefillKernel<Dim, Windowed><<<grid, kWarps * 32, kBytes, stream>>>(call);
   return cudaGetLastError();
 }
 
 }  // namespace
 
 int AttendExpanded(const PrefillAttention& call, CUstream_st* stream) {
-  if (call.head_dim == 64) return Launch<64>(call, stream);
-  if (call.head_dim == 128) return Launch<128>(call, stream);
+  const bool windowed = call.window > 0;
+  if (call.head_dim == 64) {
+    return windowed ? Launch<64, true>(call, stream) : Launch<64, false>(call, stream);
+  }
+  if (call.head_dim == 128) {
+    return windowed ? Launch<128, true>(call, stream) : Launch<128, false>(call, stream);
+  }
   return cudaErrorInvalidValue;
 }
 

@@ -36,6 +36,7 @@ struct PrefillAttention {
   DeviceMatrix out, q;  // [rows, q_heads * head_dim]; q is not turned yet
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;
+  uint32_t window = 0;                 // a row sees so many tokens up to its own; 0: all
   const PrefillTile* tiles = nullptr;  // on the device; those that see most come first
   uint32_t tile_count = 0;
   const DevicePage* pages = nullptr;  // on the device: what is filled and hidden
@@ -44,6 +45,9 @@ struct PrefillAttention {
   int64_t frame = 0;  // as in ExpandCall
   const uint16_t* keys = nullptr;
   const uint16_t* values = nullptr;
+  // [q.rows, q_heads]: the base-2 logarithm of each sum of weights, -infinity where nothing is
+  // seen; data null: not wanted.
+  DeviceMatrix log_sums;
 };
 int AttendExpanded(const PrefillAttention& call, CUstream_st* stream);
 

@@ -45,7 +45,7 @@ Result<bool> PageTable::Reachable(const std::byte* bytes) {
   return reachable;
 }
 
-Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists) {
+Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists, int64_t first_seen) {
   const size_t first = pages_.size();
   for (const KvPageList& list : lists) {
     const KvFormat& format = *list.format;
@@ -60,8 +60,12 @@ Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists) {
       page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
       page.first_position = static_cast<int64_t>(source.first_position);
       page.tokens = static_cast<uint16_t>(source.tokens);
-      page.hidden = static_cast<uint16_t>(source.hidden);
-      ASSIGN_OR_RETURN(const bool reachable, Reachable(source.bytes));
+      page.hidden = static_cast<uint16_t>(std::max<int64_t>(
+          source.hidden, std::min(first_seen - page.first_position, int64_t{source.tokens})));
+      // Of a page that is hidden no byte is read; it may not be there.
+      const bool seen = page.hidden < page.tokens;
+      if (!seen) page.bytes = nullptr;
+      ASSIGN_OR_RETURN(const bool reachable, seen ? Reachable(source.bytes) : Result<bool>(true));
       if (!reachable) {
         host_pages_.push_back({pages_.size(), source.bytes + layer_ * format.LayerBytes()});
       }
@@ -69,6 +73,14 @@ Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists) {
     }
   }
   return static_cast<uint32_t>(pages_.size() - first);
+}
+
+int64_t PageTable::first_seen() const {
+  int64_t first = INT64_MAX;
+  for (const cuda::DevicePage& page : pages_) {
+    if (page.hidden < page.tokens) first = std::min(first, page.first_position);
+  }
+  return first == INT64_MAX ? 0 : first;
 }
 
 // A piece that is given back may get an owner that does not wait for the stream.
@@ -100,23 +112,9 @@ Status PageTable::CopyHostPages() {
 
 Result<const cuda::DevicePage*> PageTable::Upload() {
   if (!host_pages_.empty()) RETURN_IF_ERROR(CopyHostPages());
-  const uint64_t bytes = pages_.size() * sizeof(cuda::DevicePage);
-  const auto address = [&] { return reinterpret_cast<const cuda::DevicePage*>(table_->data()); };
-  if (table_ != nullptr && pages_.size() == uploaded_.size() &&
-      std::memcmp(pages_.data(), uploaded_.data(), bytes) == 0) {
-    return address();
-  }
-  if (table_ == nullptr || table_->bytes() < bytes) {
-    RETURN_IF_ERROR(Await(table_.get()));
-    table_.reset();
-    ASSIGN_OR_RETURN(table_, CudaBuffer::Create(device_, bytes + bytes / 2 + 4096, "a page table"));
-  }
-  // From pageable memory: what is copied has been read when the call returns.
-  RETURN_IF_ERROR(CudaStatus(
-      cudaMemcpyAsync(table_->data(), pages_.data(), bytes, cudaMemcpyHostToDevice, stream_),
-      "copy a page table"));
-  uploaded_ = pages_;
-  return address();
+  ASSIGN_OR_RETURN(const std::byte* const table,
+                   tables_.Put(pages_.data(), pages_.size() * sizeof(cuda::DevicePage)));
+  return reinterpret_cast<const cuda::DevicePage*>(table);
 }
 
 }  // namespace corpusd
