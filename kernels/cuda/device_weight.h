@@ -1,7 +1,15 @@
 // kernels/cuda/device_weight.h -- matrices of weights as the products of a CUDA device read them:
 // bfloat16 as it is, or codes of 8 or 4 bits that stay codes in memory. Plain data; usable without
 // CUDA headers.
-//
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/page.h"
+
+namespace corpusd::cuda {
+
 // Codes come in groups of 32 inputs with a scale d each, 4-bit ones with an offset m too: w = d q +
 // m, as ggml's Q8_0 (q signed) and Q4_1 (q 0 .. 15) have them. They lie such that lane 4g + t of a
 // warp reads with one load of 16 bytes what it multiplies: inputs 8t .. 8t + 7 of a group, of rows
@@ -14,15 +22,6 @@
 // 8t + 2j, nibble 4 + j input 8t + 2j + 1. Scales: 128 bytes a unit, by g four pairs of halves (d,
 // m) in the order of the words.
 // Units go by rows, then inputs. What a matrix lacks of a multiple of 64 rows is zeros.
-#pragma once
-
-#include <cstddef>
-#include <cstdint>
-
-#include "kernels/cuda/page.h"
-
-namespace corpusd::cuda {
-
 enum class WeightKind : uint8_t { kBf16, kGroup8, kGroup4 };
 
 struct DeviceWeight {

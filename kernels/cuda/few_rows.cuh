@@ -18,6 +18,9 @@ constexpr int kFewOutputs = 16;
 constexpr uint32_t kFewInputs = 2048;                // a multiple of all warps' units
 constexpr uint32_t kFewSharedBytes = 2 * 17 * 4096;  // of 16 rows of kFewInputs, at most
 
+// What a kernel has in shared memory beside x: the warps' sums.
+constexpr uint32_t kFewPartsBytes = kFewWarps * kFewOutputs * 17 * sizeof(float);
+
 // x in shared memory: [term][row][stride]. Rows lie half of the banks apart, so that eight lanes,
 // which read 64 bytes of two rows, meet no bank twice.
 __host__ __device__ constexpr uint32_t FewStride(uint32_t inputs) {
@@ -217,16 +220,19 @@ __global__ void __launch_bounds__(kFewWarps * 32)
   float sums[Tiles][4] = {};
   for (uint32_t first = 0; first < x.cols; first += inputs) {
     const int count = static_cast<int>(min(x.cols - first, inputs));
-    __syncthreads();
-    StageRows<Kind == WeightKind::kGroup4>(shared, stride, x, first, count, group_sums, groups);
-    __syncthreads();
-    for (int c = warp * Unit::kUnit; c < count; c += Unit::kAhead * kStride) {
-      Unit units[Unit::kAhead];
+    Unit units[Unit::kAhead];
+    const auto load = [&](int c) {
 #pragma unroll
       for (int i = 0; i < Unit::kAhead; ++i) {
         const int at = c + i * kStride;
         if (at < count) units[i].Load(weight, x.cols, first_output, first + at);
       }
+    };
+    load(warp * Unit::kUnit);  // on their way while x is staged
+    __syncthreads();
+    StageRows<Kind == WeightKind::kGroup4>(shared, stride, x, first, count, group_sums, groups);
+    __syncthreads();
+    for (int c = warp * Unit::kUnit; c < count; c += Unit::kAhead * kStride) {
 #pragma unroll
       for (int i = 0; i < Unit::kAhead; ++i) {
         const int at = c + i * kStride;
@@ -234,6 +240,7 @@ __global__ void __launch_bounds__(kFewWarps * 32)
           units[i].template Multiply<Tiles>(sums, shared, stride, x.rows, at, group_sums, groups);
         }
       }
+      load(c + Unit::kAhead * kStride);
     }
   }
 #pragma unroll

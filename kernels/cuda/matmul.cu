@@ -29,7 +29,7 @@ int LaunchMany(const MatMulCall& call, uint32_t tiles, CUstream_st* stream) {
 template <WeightKind Kind, int Tiles>
 int LaunchFew(const MatMulCall& call, uint32_t rows, uint32_t slots, CUstream_st* stream) {
   const uint32_t bytes = FewBytes(rows, FewInputs(rows, call.x.cols));
-  if (bytes > kUnaskedShared) {
+  if (bytes + kFewPartsBytes > kUnaskedShared) {
     if (const cudaError_t error =
             cudaFuncSetAttribute(FewRowsKernel<Kind, Tiles>,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kFewSharedBytes)) {

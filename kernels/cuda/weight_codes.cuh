@@ -1,4 +1,5 @@
-// kernels/cuda/weight_codes.cuh -- codes of device_weight.h as numbers in a lane's registers.
+// kernels/cuda/weight_codes.cuh -- codes of device_weight.h as numbers in a lane's registers: pairs
+// of bfloat16 for the tensor core, floats for those who look at single weights. Device code only.
 #pragma once
 
 #include <cuda_bf16.h>

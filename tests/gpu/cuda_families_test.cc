@@ -43,8 +43,8 @@ TEST_F(CudaFamilies, LogitsAreTransformersInAnySplit) {
           family_case, AllLogits(*loaded.model, *cuda_, family_case.ids, call_tokens));
       const double median = Quantile(differences, 0.5), most = Quantile(differences, 0.9);
       std::printf("  %.4f %.4f %.3f (%zu)", median, most, Quantile(differences, 1), call_tokens);
-      EXPECT_LT(median, 0.05) << "calls of " << call_tokens << " tokens";
-      EXPECT_LT(most, 0.3) << "calls of " << call_tokens << " tokens";
+      EXPECT_LT(median, 0.1) << "calls of " << call_tokens << " tokens";
+      EXPECT_LT(most, 0.5) << "calls of " << call_tokens << " tokens";
     }
     std::printf(": %s\n", family_case.name.c_str());
   }

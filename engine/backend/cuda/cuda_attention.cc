@@ -229,6 +229,11 @@ void CudaBackend::AttentionOfParts(MatrixView out, MatrixView q,
     return begin;
   };
   const auto alone = [&](const AttentionPart& part) {
+    const AttentionInput& input = part.input;
+    if (input.rope != nullptr &&
+        input.first_position + part.rows > begin_of(part) + input.rope->positions) {
+      return true;
+    }
     size_t pages = 0;
     for (const KvPageList& list : part.input.lists) pages += list.pages.size();
     return part.rows <= few_rows() || pages > kPiecePages || begin_of(part) != begin_of(parts[0]) ||

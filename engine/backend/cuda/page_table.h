@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <span>
 #include <vector>
@@ -41,17 +42,32 @@ class PageTable {
   // Bit i: there are pages of kind i (kernels/cuda/page_attention.h).
   uint32_t kinds() const { return kinds_; }
   // After an error: nothing of earlier calls is on the device.
-  void Forget() { tables_.Forget(); }
+  void Forget() {
+    tables_.Forget();
+    known_.clear();
+  }
   // Begins a step, as ParameterSlots.
-  void BeginStep() { tables_.Begin(); }
+  void BeginStep();
   // Whether some page must be copied for this call.
   bool copies() const { return !host_pages_.empty(); }
   // RETURNS the list on the device.
   Result<const cuda::DevicePage*> Upload();
 
  private:
-  // Whether kernels read the page where it lies; remembers the pages of the call before.
-  Result<bool> Reachable(const std::byte* bytes);
+  // Pages of a long list as they were added last: a corpus's are the same for all layers and steps,
+  // and looking at every one of them takes longer than attending to it.
+  struct Known {
+    KvFormat format;
+    int64_t first_seen = 0;
+    std::vector<KvPage> sources;
+    std::vector<cuda::DevicePage> pages;
+    bool seen_in_step = false;
+  };
+  Status AddList(const KvPageList& list, int64_t first_seen);
+  // A known list that this one begins with, none of whose pages is the host's; or null.
+  Known* Find(const KvPageList& list, int64_t first_seen);
+  // Whether kernels read the page where it lies.
+  Result<bool> Reachable(const std::byte* bytes) const;
   Status CopyHostPages();
   Status Await(const CudaBuffer* piece) const;
 
@@ -64,8 +80,8 @@ class PageTable {
     const std::byte* layer;
   };
   std::vector<HostPage> host_pages_;
-  std::vector<std::pair<const std::byte*, bool>> known_, next_known_;  // in the order of Add
-  std::unique_ptr<CudaBuffer> staged_;                                 // on the device
+  std::list<Known> known_;              // the last ones, the last first
+  std::unique_ptr<CudaBuffer> staged_;  // on the device
   ParameterSlots tables_;
 };
 
