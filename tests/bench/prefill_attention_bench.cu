@@ -4,6 +4,7 @@
 //   prefill_attention_bench [--smoke]     prints one JSON object a line
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -87,7 +88,8 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   expand.values = expand.keys + side;
   std::vector<PrefillTile> tiles;
   for (uint32_t row = 0; row < rows; row += kPrefillTileRows) {
-    tiles.push_back({row, kPrefillTileRows, 0, pages, int64_t{history} + row});
+    tiles.push_back(
+        {row, std::min(kPrefillTileRows, rows - row), 0, pages, int64_t{history} + row});
   }
   PrefillAttention call;
   const uint32_t cols = shape.q_heads * dim;
@@ -99,6 +101,9 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   call.scale = 0.1f;
   call.tiles = memory.Copy(tiles);
   call.tile_count = static_cast<uint32_t>(tiles.size());
+  call.pages_max = pages;
+  call.workspace = memory.Take<float>(
+      1 + PrefillWorkspaceFloats(call.tile_count, pages, shape.q_heads, shape.head_dim));
   call.pages = expand.pages;
   call.page_count = pages;
   call.rope = expand.rope;

@@ -7,6 +7,7 @@
 
 #include "engine/backend/device_backend.h"
 #include "engine/backend/reference_backend.h"
+#include "kernels/cuda/prefill_attention.h"
 #include "kernels/reference/attention.h"
 #include "tests/unit/kernels/backend_fixture.h"
 #include "tests/unit/kernels/basis_fixture.h"
@@ -232,6 +233,85 @@ TEST_F(CudaAttentionTest, EveryCodecMatchesTheReference) {
   }
 }
 
+// A mixed scene's coded pages again and again, then its own pages.
+struct LongLists {
+  std::vector<KvPage> pages, own;
+  std::vector<KvPageList> lists;
+  uint64_t last_position;
+  LongLists(const Scene& scene, uint32_t count) : lists(scene.Lists()) {
+    for (uint32_t i = 0; i < count; ++i) {
+      KvPage page = lists[1].pages[i == 0 ? 0 : i % 5];
+      page.first_position = uint64_t{i} * kBlockTokens;
+      page.hidden = i % 7 == 3 ? 40 : page.hidden;
+      pages.push_back(page);
+    }
+    own.assign(lists[2].pages.begin(), lists[2].pages.end());
+    for (KvPage& page : own) page.first_position += (count - 5) * kBlockTokens;
+    lists[1].pages = pages;
+    lists[2].pages = own;
+    last_position = own.back().first_position + 69;
+  }
+};
+
+// Many rows over more pages than a span has. Where there are very many, one block takes all spans
+// of its rows, else several do: the same bits.
+TEST_F(CudaAttentionTest, ManyRowsOverSpansMatchTheReference) {
+  for (const AttentionShape& shape :
+       {AttentionShape{.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f},
+        AttentionShape{.q_heads = 10, .kv_heads = 2, .head_dim = 128, .scale = 0.09f}}) {
+    const uint32_t pages = cuda::PrefillSpanPages(shape.head_dim) + 5, few = 33, many = 7800;
+    const TestRope rope((pages + 3) * kBlockTokens, 32);
+    const TestBasis basis(shape.kv_heads, shape.head_dim, 11);
+    ASSERT_GT(cuda::PrefillParts(1, pages, shape.q_heads, shape.head_dim), 1u);
+    ASSERT_EQ(
+        cuda::PrefillParts(many / cuda::kPrefillTileRows, pages, shape.q_heads, shape.head_dim),
+        1u);
+    for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kCq4}) {
+      SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim));
+      const bool coded = codec != KvCodec::kBf16;
+      const Scene scene =
+          MixedScene(shape, codec, codec, rope.table(), coded ? basis.basis() : nullptr);
+      const LongLists longer(scene, pages);
+      const uint32_t cols = shape.q_heads * shape.head_dim;
+      const auto q = Shared(RandomFloats(size_t{many} * cols, 1.0f, 8));
+      const auto attend = [&](uint32_t rows) {
+        const auto out = Shared(std::vector<float>(size_t{rows} * cols, 7.0f));
+        MatrixView last = q->Matrix(many, cols);
+        last.data += size_t{many - rows} * cols;
+        last.rows = rows;
+        cuda_->Attention(out->Matrix(rows, cols), last,
+                         {.shape = shape,
+                          .first_position = longer.last_position + 1 - rows,
+                          .lists = longer.lists,
+                          .rope = scene.rope,
+                          .basis = scene.basis});
+        const Status status = cuda_->Synchronize();
+        EXPECT_TRUE(status.ok()) << status.ToString();
+        const float* data = out->Matrix(rows, cols).row(rows - few);
+        return std::vector<float>(data, data + size_t{few} * cols);
+      };
+      const std::vector<float> got = attend(few), among = attend(many);
+      EXPECT_EQ(std::memcmp(got.data(), among.data(), got.size() * sizeof(float)), 0);
+      std::vector<float> expected(cols);  // of the last row
+      std::vector<double> scratch((pages + 4) * kBlockTokens);
+      MatrixView last = q->Matrix(many, cols);
+      last.data += size_t{many - 1} * cols;
+      last.rows = 1;
+      ReferenceAttention({expected.data(), 1, cols, cols}, last,
+                         {.shape = shape,
+                          .first_position = longer.last_position,
+                          .lists = longer.lists,
+                          .rope = scene.rope,
+                          .basis = scene.basis},
+                         scratch);
+      const std::vector<float> row(got.end() - cols, got.end());
+      const double error = RelativeError(row, expected);
+      std::printf("relative error %.1e\n", error);
+      EXPECT_LT(error, 0.02);
+    }
+  }
+}
+
 // Rows of very many pages have a kernel of their own: sinks, eight pages again and again, own
 // pages.
 TEST_F(CudaAttentionTest, LongRowsMatchTheReference) {
@@ -244,21 +324,11 @@ TEST_F(CudaAttentionTest, LongRowsMatchTheReference) {
     for (const KvCodec codec : kCodecs) {
       SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim));
       const Scene some = MixedScene(shape, codec, codec, rope.table(), basis.basis());
-      std::vector<KvPageList> lists = some.Lists();
-      std::vector<KvPage> pages;
-      for (uint32_t i = 0; i < kPages; ++i) {
-        KvPage page = lists[1].pages[i == 0 ? 0 : i % 5];
-        page.first_position = uint64_t{i} * kBlockTokens;
-        page.hidden = i % 7 == 3 ? 40 : page.hidden;
-        pages.push_back(page);
-      }
-      lists[1].pages = pages;
-      std::vector<KvPage> own(lists[2].pages.begin(), lists[2].pages.end());
-      for (KvPage& page : own) page.first_position += (kPages - 5) * kBlockTokens;
-      lists[2].pages = own;
+      const LongLists longer(some, kPages);
+      const std::vector<KvPageList>& lists = longer.lists;
       const uint32_t cols = shape.q_heads * shape.head_dim;
       const AttentionInput input{.shape = shape,
-                                 .first_position = own.back().first_position + 69,
+                                 .first_position = longer.last_position,
                                  .lists = lists,
                                  .rope = rope.table(),
                                  .basis = basis.basis()};
