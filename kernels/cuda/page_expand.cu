@@ -1,47 +1,52 @@
 // ExpandPages: the tiles of a layer as plain bfloat16 keys and values, in the order in which the
-// tensor core reads them (ExpandedOffset). A block takes up to eight pages of one KV head, keys or
-// values, with the basis' inverse in shared memory; a warp takes 32 tokens of a page.
+// tensor core reads them (ExpandedOffset). Pages in coordinates: a block takes several of one KV
+// head, keys or values, with the basis' inverse in shared memory, 64 tokens at a time.
 //
-// 128 threads, 17 to 34 KB of shared memory.
+// 128 threads, up to 33 KB of shared memory.
 #include <cuda_runtime.h>
+
+#include <algorithm>
 
 #include "kernels/cuda/page_fragment.cuh"
 #include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/ptx/async_copy.cuh"
 #include "kernels/cuda/ptx/tensor_core.cuh"
+#include "kernels/cuda/ptx/warpgroup.cuh"
 
 namespace corpusd::cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kGroupsOfWarp = kGroups / kWarps;
-constexpr uint32_t kPagesOfBlockMax = 8;
-constexpr uint32_t kBlocksWanted = 8 * 132;  // before a block takes several pages
+constexpr int kBlocksTogether = 3;  // on a multiprocessor, of pages in coordinates
+constexpr uint32_t kBlocksWanted = 132 * kBlocksTogether;  // more pages: more for each block
+constexpr int kChunkBytes = 128;                           // 64 coordinates of a column
 
-// The basis' inverse as the B operand, halves: word [16 coordinates][16 columns][lane]. Columns are
-// dims in an order of their own: column c of the j-th eight of 32 is dim 8 (c / 2) + 2 j + c % 2,
-// so that a lane has eight neighbouring dims of a token.
+// The basis' inverse as the tensor core takes it out of shared memory, halves: [coordinates / 64]
+// [columns][64 coordinates], as SharedOperand says. Columns are dims in an order of their own:
+// column 8 j + c of 32 is dim 8 (c / 2) + 2 j + c % 2, so that a thread has eight neighbouring dims
+// of a token.
 template <int Dim>
 struct ExpandShared {
-  uint4 inverse[Dim / 16][Dim / 16][32];
+  alignas(1024) uint8_t inverse[Dim / 64][Dim * kChunkBytes];
   float mean[Dim];
 };
 
 template <int Dim>
 __device__ void StageBasis(ExpandShared<Dim>* shared, const float* basis) {
   const float* inverse = basis + BasisPartOffset(BasisPart::kInverse, Dim);
-  auto* words = reinterpret_cast<uint32_t*>(shared->inverse);
 #pragma unroll 4
   for (int i = threadIdx.x; i < Dim / 2 * Dim; i += kThreads) {
-    const int dim = i % Dim, pair = i / Dim;
-    const int column = dim % 32 / 8 * 2 + dim % 2, eight = dim / 32 * 4 + dim % 8 / 2;
-    const int lane = column * 4 + pair % 4;
-    words[((pair / 8 * (Dim / 16) + eight / 2) * 32 + lane) * 4 + eight % 2 * 2 + pair / 4 % 2] =
-        PackHalves(__ldg(inverse + 2 * pair * Dim + dim),
-                   __ldg(inverse + (2 * pair + 1) * Dim + dim));
+    const int dim = i % Dim, first = i / Dim * 2;
+    const int column = dim / 32 * 32 + dim % 8 / 2 * 8 + dim % 32 / 8 * 2 + dim % 2;
+    uint8_t* to = shared->inverse[first / 64] + column * kChunkBytes +
+                  ((first % 64 / 8) ^ (column % 8)) * 16 + first % 8 * 2;
+    *reinterpret_cast<uint32_t*>(to) =
+        PackHalves(__ldg(inverse + first * Dim + dim), __ldg(inverse + (first + 1) * Dim + dim));
   }
   for (int dim = threadIdx.x; dim < Dim; dim += kThreads) {
     shared->mean[dim] = basis[BasisPartOffset(BasisPart::kMean, Dim) + dim];
   }
+  ptx::FenceShared();
   __syncthreads();
 }
 
@@ -140,56 +145,54 @@ struct Coordinates {
   }
 };
 
-// A tile in coordinates: x = y * inverse + mean, keys turned.
+// A tile in coordinates: x = y * inverse + mean, keys turned. The four warps multiply 64 tokens
+// together, a group of 16 each.
 template <PageCodec Codec, int Dim, bool IsKey>
 __device__ __forceinline__ void ExpandCoordinates(uint8_t* to, const uint8_t* tile,
                                                   const float* turn, uint32_t turned,
                                                   const ExpandShared<Dim>& shared) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  Coordinates<Codec, Dim, IsKey> groups[kGroupsOfWarp];
-#pragma unroll
-  for (int i = 0; i < kGroupsOfWarp; ++i) {
-    groups[i].Begin(tile, threadIdx.x / 32 * kGroupsOfWarp + i);
-  }
-  float c[kGroupsOfWarp][Dim / 8][4];
-#pragma unroll
-  for (int n = 0; n < Dim / 8; ++n) {
-    const auto mean =
-        *reinterpret_cast<const float2*>(&shared.mean[n / 4 * 32 + 8 * t + n % 4 * 2]);
-#pragma unroll
-    for (auto& of : c) of[n][0] = of[n][2] = mean.x, of[n][1] = of[n][3] = mean.y;
-  }
 #pragma unroll 1
-  for (int four = 0; four < Dim / 64; ++four) {
+  for (int which = threadIdx.x / 32; which < kGroups; which += kWarps) {
+    Coordinates<Codec, Dim, IsKey> group;
+    group.Begin(tile, which);
+    uint32_t a[Dim / 16][4];
 #pragma unroll
-    for (auto& group : groups) group.LoadFour(four);
+    for (int four = 0; four < Dim / 64; ++four) {
+      group.LoadFour(four);
 #pragma unroll
-    for (int f = 0; f < 4; ++f) {
-      uint32_t a[kGroupsOfWarp][4], means[2];
-      groups[0].Means(4 * four + f, means);
-#pragma unroll
-      for (int i = 0; i < kGroupsOfWarp; ++i) groups[i].Fragment(four, f, means, a[i]);
-#pragma unroll
-      for (int n = 0; n < Dim / 16; ++n) {
-        const uint4 b = shared.inverse[4 * four + f][n][lane];
-#pragma unroll
-        for (int i = 0; i < kGroupsOfWarp; ++i) {
-          ptx::MmaM16N8K16(c[i][2 * n], a[i], b.x, b.y);
-          ptx::MmaM16N8K16(c[i][2 * n + 1], a[i], b.z, b.w);
-        }
+      for (int f = 0; f < 4; ++f) {
+        uint32_t means[2];
+        group.Means(4 * four + f, means);
+        group.Fragment(four, f, means, a[4 * four + f]);
       }
     }
-  }
+    float c[Dim / 2];
 #pragma unroll
-  for (int q = 0; q < Dim / 32; ++q) {
+    for (int n = 0; n < Dim / 8; ++n) {
+      const auto mean =
+          *reinterpret_cast<const float2*>(&shared.mean[n / 4 * 32 + 8 * t + n % 4 * 2]);
+      c[4 * n] = c[4 * n + 2] = mean.x;
+      c[4 * n + 1] = c[4 * n + 3] = mean.y;
+    }
+    ptx::KeepOrder(c);
+    ptx::FenceProducts();
 #pragma unroll
-    for (int i = 0; i < kGroupsOfWarp; ++i) {
+    for (int f = 0; f < Dim / 16; ++f) {
+      const uint64_t b = ptx::SharedOperand(ptx::SharedAddress(shared.inverse[f / 4]), 16);
+      ptx::MultiplyHalvesTransposed(c, a[f], b + f % 4 * (32 / 16));
+    }
+    ptx::CommitProducts();
+    ptx::WaitProducts<0>();
+    ptx::KeepOrder(c);
+#pragma unroll
+    for (int q = 0; q < Dim / 32; ++q) {
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         float x[8];
 #pragma unroll
-        for (int k = 0; k < 8; ++k) x[k] = c[i][4 * q + k / 2][2 * row + k % 2];
-        StoreEight(to, groups[i].group.group * kGroupTokens + g + 8 * row, 32 * q + 8 * t, x, turn,
+        for (int k = 0; k < 8; ++k) x[k] = c[4 * (4 * q + k / 2) + 2 * row + k % 2];
+        StoreEight(to, which * kGroupTokens + g + 8 * row, 32 * q + 8 * t, x, turn,
                    IsKey ? turned : 0);
       }
     }
@@ -261,51 +264,72 @@ __device__ __forceinline__ void ExpandBytes(uint8_t* to, const uint8_t* tile, co
   }
 }
 
-template <int Dim, bool IsKey>
-__device__ __forceinline__ void ExpandTile(const ExpandCall& call, uint32_t which, uint32_t head,
-                                           const ExpandShared<Dim>& shared) {
-  const DevicePage page = call.pages[which];
-  auto* to = reinterpret_cast<uint8_t*>(IsKey ? call.keys : call.values) +
-             (static_cast<size_t>(head) * call.count + which) * (kTileTokens * Dim * 2);
-  const uint8_t* tile =
-      IsKey ? KeyTile(page, call.layer, head) : ValueTile(page, call.layer, head, call.kv_heads);
+// Calls body(page's bytes of the expanded tile, tile, turn, floats turned) for the block's pages.
+template <int Dim, bool IsKey, class Body>
+__device__ __forceinline__ void ForPages(const ExpandCall& call, uint32_t pages_of_block,
+                                         const Body& body) {
+  const uint32_t first = blockIdx.x * pages_of_block, head = blockIdx.y;
+  const uint32_t end = min(first + pages_of_block, call.count);
   const uint32_t turned = call.rope.cos_sin == nullptr ? 0 : 2 * call.rope.half_dim;
-  const float* turn = call.rope.cos_sin + (page.first_position - call.frame) * turned;
-  const PageCodec codec = IsKey ? page.key_codec : page.value_codec;
-  if (call.basis.arrays == nullptr) {
-    if (codec == PageCodec::kInt8) return ExpandBytes<Dim, IsKey>(to, tile, turn, turned);
-    if constexpr (IsKey) return ExpandPlainKeys<Dim>(to, tile, turn, turned);
-    return ExpandPlainValues<Dim>(to, tile);
+#pragma unroll 1
+  for (uint32_t i = first; i < end; ++i) {
+    const DevicePage page = call.pages[i];
+    auto* to = reinterpret_cast<uint8_t*>(IsKey ? call.keys : call.values) +
+               (static_cast<size_t>(head) * call.count + i) * (kTileTokens * Dim * 2);
+    const uint8_t* tile =
+        IsKey ? KeyTile(page, call.layer, head) : ValueTile(page, call.layer, head, call.kv_heads);
+    const float* turn = call.rope.cos_sin + (page.first_position - call.frame) * turned;
+    body(IsKey ? page.key_codec : page.value_codec, to, tile, turn, turned);
   }
-  WithCodec(codec, [&](auto constant) {
-    constexpr PageCodec kCodec = decltype(constant)::value;
-    if constexpr (kCodec != PageCodec::kInt8) {
-      ExpandCoordinates<kCodec, Dim, IsKey>(to, tile, turn, turned, shared);
-    }
-  });
 }
 
-// Block (pages, KV head).
+// Pages in coordinates. Block (pages, KV head).
 template <int Dim, bool IsKey>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kBlocksTogether)
     ExpandKernel(const __grid_constant__ ExpandCall call, uint32_t pages_of_block) {
-  extern __shared__ __align__(16) uint8_t memory[];
-  auto* shared = reinterpret_cast<ExpandShared<Dim>*>(memory);
-  if (call.basis.arrays != nullptr) {
-    StageBasis<Dim>(shared,
-                    call.basis.arrays + (2 * blockIdx.y + (IsKey ? 0 : 1)) * BasisSideFloats(Dim));
-  }
-  const uint32_t first = blockIdx.x * pages_of_block;
-  const uint32_t end = min(first + pages_of_block, call.count);
-#pragma unroll 1
-  for (uint32_t i = first; i < end; ++i) ExpandTile<Dim, IsKey>(call, i, blockIdx.y, *shared);
+  extern __shared__ __align__(1024) uint8_t memory[];
+  auto& shared = *reinterpret_cast<ExpandShared<Dim>*>(memory);
+  StageBasis<Dim>(&shared,
+                  call.basis.arrays + (2 * blockIdx.y + (IsKey ? 0 : 1)) * BasisSideFloats(Dim));
+  ForPages<Dim, IsKey>(
+      call, pages_of_block,
+      [&](PageCodec codec, uint8_t* to, const uint8_t* tile, const float* turn, uint32_t turned) {
+        WithCodec(codec, [&](auto constant) {
+          constexpr PageCodec kCodec = decltype(constant)::value;
+          if constexpr (kCodec != PageCodec::kInt8) {
+            ExpandCoordinates<kCodec, Dim, IsKey>(to, tile, turn, turned, shared);
+          }
+        });
+      });
+}
+
+// Plain pages. Block (pages, KV head).
+template <int Dim, bool IsKey>
+__global__ void __launch_bounds__(kThreads)
+    ExpandPlainKernel(const __grid_constant__ ExpandCall call, uint32_t pages_of_block) {
+  ForPages<Dim, IsKey>(
+      call, pages_of_block,
+      [](PageCodec codec, uint8_t* to, const uint8_t* tile, const float* turn, uint32_t turned) {
+        if (codec == PageCodec::kInt8) {
+          ExpandBytes<Dim, IsKey>(to, tile, turn, turned);
+        } else if constexpr (IsKey) {
+          ExpandPlainKeys<Dim>(to, tile, turn, turned);
+        } else {
+          ExpandPlainValues<Dim>(to, tile);
+        }
+      });
 }
 
 template <int Dim, bool IsKey>
 int LaunchSide(const ExpandCall& call, CUstream_st* stream) {
+  if (call.basis.arrays == nullptr) {
+    ExpandPlainKernel<Dim, IsKey>
+        <<<dim3(call.count, call.kv_heads), kThreads, 0, stream>>>(call, 1);
+    return cudaGetLastError();
+  }
   constexpr int kBytes = sizeof(ExpandShared<Dim>);
-  uint32_t each = call.count * call.kv_heads / kBlocksWanted;
-  each = each < 1 ? 1 : each > kPagesOfBlockMax ? kPagesOfBlockMax : each;
+  const uint32_t blocks = std::max(1u, kBlocksWanted / call.kv_heads);  // of a KV head
+  const uint32_t each = (call.count + blocks - 1) / blocks;
   const dim3 grid((call.count + each - 1) / each, call.kv_heads);
   ExpandKernel<Dim, IsKey><<<grid, kThreads, kBytes, stream>>>(call, each);
   return cudaGetLastError();

@@ -124,11 +124,11 @@ __device__ __forceinline__ void PrefillState<Dim>::Read(const float* place, int 
   place += thread;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    reference[i] = place[i * kPrefillThreads];
-    sum[i] = place[(2 + i) * kPrefillThreads];
+    reference[i] = __ldcg(place + i * kPrefillThreads);
+    sum[i] = __ldcg(place + (2 + i) * kPrefillThreads);
   }
 #pragma unroll
-  for (int i = 0; i < kOutputs; ++i) output[i] = place[(4 + i) * kPrefillThreads];
+  for (int i = 0; i < kOutputs; ++i) output[i] = __ldcg(place + (4 + i) * kPrefillThreads);
 }
 
 template <int Dim>

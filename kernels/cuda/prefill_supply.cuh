@@ -21,6 +21,7 @@ struct alignas(16) PrefillMessage {
   union {
     struct {
       uint32_t tile, kv_head, first, part;
+      bool continues, continued;  // begins with the state that the block before left; leaves one
     } stack;
     // Row r of the tile sees slots [max(hidden, delta + r - window), min(tokens, delta + r)).
     struct {
@@ -50,16 +51,24 @@ struct RingPlace {
   }
 };
 
-// The stacks of all tiles in order, found by one warp, 32 tiles at a time.
-class PrefillStackCursor {
+// The stacks of all tiles in order, found by one warp, 32 tiles at a time; each counts as one or,
+// by pages, as many as its tile has pages (one at least).
+class PrefillCursor {
  public:
-  __device__ __forceinline__ PrefillStackCursor(const PrefillAttention& call, int lane)
-      : call_(call), lane_(lane) {
-    while (base_ < call.tile_count) Advance();
-    total_ = before_;
+  __device__ __forceinline__ PrefillCursor(const PrefillAttention& call, bool by_pages, int lane)
+      : call_(call), lane_(lane), by_pages_(by_pages) {
+    Count();
+  }
+  __device__ __forceinline__ bool by_pages() const { return by_pages_; }
+  __device__ __forceinline__ void CountStacks() {
+    by_pages_ = false;
+    Count();
   }
   __device__ __forceinline__ uint32_t total() const { return total_; }
-  // The tile of stack `which`, and which of its own it is.
+  __device__ __forceinline__ uint32_t Weight(const PrefillTile& tile) const {
+    return by_pages_ ? max(tile.pages, 1u) : 1;
+  }
+  // The tile in which number `which` falls, and which of its own it is.
   __device__ __forceinline__ void Find(uint32_t which, uint32_t* tile, uint32_t* own) {
     if (which < before_) base_ = before_ = 0, Load();
     while (which >= before_ + __shfl_sync(~0u, through_, 31)) Advance();
@@ -69,11 +78,19 @@ class PrefillStackCursor {
   }
 
  private:
+  __device__ __forceinline__ void Count() {
+    base_ = before_ = 0;
+    Load();
+    while (base_ + 32 < call_.tile_count) Advance();
+    total_ = before_ + __shfl_sync(~0u, through_, 31);
+  }
   __device__ __forceinline__ void Load() {
     const uint32_t heads = call_.q_heads / call_.kv_heads, at = base_ + lane_;
-    count_ = at < call_.tile_count
-                 ? (call_.tiles[at].rows * heads + kPrefillStackRows - 1) / kPrefillStackRows
-                 : 0;
+    count_ = 0;
+    if (at < call_.tile_count) {
+      const PrefillTile& tile = call_.tiles[at];
+      count_ = (tile.rows * heads + kPrefillStackRows - 1) / kPrefillStackRows * Weight(tile);
+    }
     through_ = count_;
     for (int i = 1; i < 32; i *= 2) {
       const uint32_t above = __shfl_up_sync(~0u, through_, i);
@@ -81,14 +98,14 @@ class PrefillStackCursor {
     }
   }
   __device__ __forceinline__ void Advance() {
-    if (loaded_) before_ += __shfl_sync(~0u, through_, 31), base_ += 32;
-    loaded_ = true;
+    before_ += __shfl_sync(~0u, through_, 31);
+    base_ += 32;
     Load();
   }
 
   const PrefillAttention& call_;
   const int lane_;
-  bool loaded_ = false;
+  bool by_pages_;
   uint32_t base_ = 0, before_ = 0;  // of the tiles in hand
   uint32_t count_ = 0, through_ = 0;
   uint32_t total_ = 0;
@@ -108,31 +125,77 @@ class PrefillSupplier {
                                              uint32_t parts)
       : call_(call), shared_(shared), parts_(parts), lane_(threadIdx.x % 32) {}
 
+  // With one span to a stack, blocks have equal shares of all pages where that is possible: a stack
+  // may begin in one block and end in the next. Several spans are read from the same places at the
+  // same time by all blocks, which the L2 cache needs: then a block has whole stacks, or spans.
   __device__ __forceinline__ void Run() {
-    PrefillStackCursor stacks(call_, lane_);
-    const uint32_t all = stacks.total() * parts_ * call_.kv_heads;
-    for (uint32_t i = blockIdx.x; i < all; i += gridDim.x) {
-      uint32_t at, own;
-      stacks.Find(i % stacks.total(), &at, &own);
-      const uint32_t part = i / stacks.total() % parts_;
-      const PrefillStack stack(call_, at, i / stacks.total() / parts_, own * kPrefillStackRows);
-      constexpr uint32_t kSpan = PrefillSpanPages(Dim);
+    PrefillCursor cursor(call_, parts_ == 1 && call_.pages_max <= kSpan, lane_);
+    const uint32_t all = cursor.total() * parts_ * call_.kv_heads;
+    const bool shares = cursor.by_pages() && all >= call_.pages_max * gridDim.x;
+    if (cursor.by_pages() && !shares) cursor.CountStacks();
+    // Numbers of stacks or, in shares, of all pages of all stacks and KV heads.
+    uint32_t begin = blockIdx.x, end = cursor.total() * parts_ * call_.kv_heads;
+    uint32_t elsewhere = 0;  // pages of the first stack that are the block's before
+    uint32_t at = begin, stop = end;
+    if (shares) {
+      begin = static_cast<uint32_t>(uint64_t{all} * blockIdx.x / gridDim.x);
+      end = static_cast<uint32_t>(uint64_t{all} * (blockIdx.x + 1) / gridDim.x);
+      uint32_t weight;
+      stop = end < all ? end - PageOf(&cursor, end, &weight) : end;
+      elsewhere = PageOf(&cursor, begin, &weight);
+      at = elsewhere > 0 ? begin + weight - elsewhere : begin;
+    }
+    const uint32_t total = cursor.total();
+    // A share's end comes first: the block behind goes on from there when it comes to its own
+    // begin, which it takes last.
+    bool leaves = end > stop;
+    bool goes_on = elsewhere > 0;
+#pragma unroll 1
+    while (leaves || at < stop || goes_on) {
+      const bool leave = leaves, go_on = !leaves && at >= stop;
+      const uint32_t number = leave ? stop : go_on ? begin : at;
+      uint32_t tile, own;
+      cursor.Find(number % cursor.total(), &tile, &own);
+      const uint32_t part = number / cursor.total() % parts_;
+      PrefillStack stack(call_, tile, number / cursor.total() / parts_, 0);
+      const uint32_t weight = cursor.Weight(stack.tile);
+      stack.first = own / weight * kPrefillStackRows;
+      const uint32_t left = leave ? end - stop : stack.tile.pages;
+      if (leave) {
+        leaves = false;
+      } else if (go_on) {
+        goes_on = false;
+      } else {
+        at += shares ? weight : gridDim.x;
+      }
       if (part > 0 && part * kSpan >= stack.tile.pages) continue;
       PrefillMessage message{PrefillWhat::kStack, {}};
-      message.stack = {at, stack.kv_head, stack.first, part};
+      message.stack = {tile, stack.kv_head, stack.first, part, go_on, leave};
       Post(message, nullptr, nullptr);
-      const uint32_t end =
-          parts_ > 1 ? min((part + 1) * kSpan, stack.tile.pages) : stack.tile.pages;
-      for (uint32_t first = part * kSpan; first < end || first == 0; first += kSpan) {
-        Pages(stack, first, min(first + kSpan, end));
-        message.what = first + kSpan < end ? PrefillWhat::kSpanEnd : PrefillWhat::kStackEnd;
+      uint32_t first = go_on ? elsewhere : part * kSpan;
+      const uint32_t until = parts_ > 1 ? min(first + kSpan, left) : min(left, stack.tile.pages);
+      do {
+        Pages(stack, first, min(first + kSpan, until));
+        first += kSpan;
+        message.what = first < until ? PrefillWhat::kSpanEnd : PrefillWhat::kStackEnd;
         Post(message, nullptr, nullptr);
-      }
+      } while (first < until);
     }
     Post({PrefillWhat::kDone, {}}, nullptr, nullptr);
   }
 
  private:
+  static constexpr uint32_t kSpan = PrefillSpanPages(Dim);
+
+  // Where in its stack a number is, and how many numbers that has.
+  __device__ __forceinline__ uint32_t PageOf(PrefillCursor* cursor, uint32_t number,
+                                             uint32_t* weight) const {
+    uint32_t tile, own;
+    cursor->Find(number % cursor->total(), &tile, &own);
+    *weight = cursor->Weight(call_.tiles[tile]);
+    return own % *weight;
+  }
+
   // Posts what is visible of the pages [first, end) of the tile.
   __device__ __forceinline__ void Pages(const PrefillStack& stack, uint32_t first, uint32_t end) {
     const PrefillTile& tile = stack.tile;

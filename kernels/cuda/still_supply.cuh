@@ -1,17 +1,17 @@
 // kernels/cuda/still_supply.cuh -- what a block of page_still.cu has in shared memory, how it
-// begins (its queries as integers of 16 bits) and the warp that describes pages, works out what
-// their blocks' means add to scores, and asks for their codes.
+// begins (its queries as integers of 16 bits), how pages are described, with what their blocks'
+// means add to scores, and asked for.
 #pragma once
 
 #include "kernels/cuda/level_bytes.h"
 #include "kernels/cuda/long_part.cuh"
 #include "kernels/cuda/page_part.cuh"
 #include "kernels/cuda/ptx/async_copy.cuh"
+#include "kernels/cuda/ptx/warpgroup.cuh"
 
 namespace corpusd::cuda {
 
-constexpr int kStillWarps = 8, kStillWorkers = 32 * kStillWarps;  // that multiply
-constexpr int kStillThreads = kStillWorkers + 32;
+constexpr int kStillWarps = 8, kStillThreads = 32 * kStillWarps;
 // Of shared memory, when two blocks share a multiprocessor of 228 KB.
 constexpr int kStillSharedBytes = 113 * 1024;
 constexpr int kStillStagesMax = 8;
@@ -23,8 +23,8 @@ constexpr float kStillLargestTerm = 32000.0f;
 // warps take turns with the pages.
 constexpr int StillGroups(int bits) { return bits == 8 ? 1 : 2; }
 
-struct alignas(16) StillPage {
-  int stage, parity;  // where its codes come; stage -1: nothing to see
+struct alignas(32) StillPage {
+  const uint8_t *keys, *values;  // null: nothing to see
   int hidden, visible;
 };
 
@@ -33,34 +33,40 @@ struct StillShared {
   using Tile = CodedTile<Bits, Dim>;
   static constexpr int kPairs = Dim / 32;  // of fragments: the depth of an integer product
   static constexpr int kTileBytes = Tile::kCodeBytes + kTileTokens;  // codes and scales
+  // Chunks that are described at a time: those in work, and so many to come.
+  static constexpr int kLead = Bits == 8 ? 1 : 2, kTurns = 2 * kLead;
   struct Stage {
     alignas(16) uint8_t keys[kTileBytes];
     alignas(16) uint8_t values[kTileBytes];
   };
   struct Fixed {
-    uint4 terms[kPairs][32];      // B operands of the keys: high bytes, then low
-    uint2 queries[Dim / 16][32];  // halves: B operands of the means of blocks
-    uint32_t key_means[kChunk][Dim / 2 + 4];     // halves, rows 16 bytes apart in the banks
-    uint32_t value_means[2][kChunk / 2][Dim];    // halves of two pages
-    float constants[2][kChunk][kHeads];          // what a head adds to all scores of a page
-    StillPage pages[2][kChunk];
-    float head_constants[kHeads];  // the part of all pages
-    int offsets[kHeads];           // what the bytes' 128 adds to the products
-    uint32_t unit_bits;            // the terms' unit, a power of two: added to a float's bits
+    uint4 terms[kPairs][32];                        // B operands of the keys: high bytes, then low
+    uint2 queries[Dim / 16][32];                    // halves: B operands of the means of blocks
+    uint32_t key_means[kChunk][Dim / 2 + 4];        // halves, rows 16 bytes apart in the banks
+    uint32_t value_means[kTurns][kChunk / 2][Dim];  // halves of two pages
+    float constants[kTurns * kChunk][kHeads];       // what a head adds to all scores of a page
+    StillPage pages[kTurns * kChunk];               // page i of the part at i % of the room
+    float head_constants[kHeads];                   // the part of all pages
+    int offsets[kHeads];  // what the bytes' 128 adds to the products, if they are unsigned
+    uint32_t unit_bits;   // the terms' unit, a power of two: added to a float's bits
     float maxima[kStillWarps][kHeads], sums[kStillWarps][kHeads];
     // Twice, for even and odd lanes: what differs between lanes stays out of the uniform registers,
     // from which every look-up would copy it.
     LevelTable<Bits> table[2];
+    // The same for keys: signed bytes where offsets can be spared.
+    LevelTable<Bits> key_table[2];
     LongPart part;
     uint64_t full[kStillStagesMax], empty[kStillStagesMax];
-    uint64_t ready[2], done[2];  // descriptions, means and constants of a chunk
+    uint64_t ready[kTurns], done[kTurns];  // descriptions, means and constants of a chunk
   };
   static constexpr int kRoom = (kStillSharedBytes - int{sizeof(Fixed)}) / int{sizeof(Stage)};
   static constexpr int kStages = kRoom < kStillStagesMax ? kRoom : kStillStagesMax;
+  // So many pages ahead a page is asked for: where there is room, the others may be a page behind.
+  static constexpr int kAhead = kStages < 4 ? kStages - 1 : kStages - 2;
   static_assert(kStages >= 2);
   struct Begin {
-    float rows[Dim][kHeads];      // scaled queries
-    float products[kStillWorkers / Dim][kHeads][Dim];  // of teams; the first becomes the sum
+    float rows[Dim][kHeads];                           // scaled queries
+    float products[kStillThreads / Dim][kHeads][Dim];  // of teams; the first becomes the sum
     float largest[kStillWarps];
   };
   union {
@@ -79,13 +85,20 @@ __device__ void BeginStill(StillShared<Bits, Dim>* shared, const float* q, int h
   auto& [rows, products, largest] = shared->begin;
   auto& fixed = shared->fixed;
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-  constexpr int kTeams = kStillWorkers / Dim, kOwn = Dim / kTeams;
+  constexpr int kTeams = kStillThreads / Dim, kOwn = Dim / kTeams;
   for (int i = thread; i < kHeads * Dim; i += kStillThreads) {
     rows[i % Dim][i / Dim] = i < heads * Dim ? q[i] * scale : 0.0f;
   }
-  if (thread < 2) fixed.table[thread] = MakeLevelTable<Bits>();
+  if (thread < 2) {
+    fixed.table[thread] = MakeLevelTable<Bits>();
+    fixed.key_table[thread] = MakeLevelTable<Bits>();
+    if (Bits < 4) {
+      fixed.key_table[thread].words[0] ^= 0x80808080u;
+      fixed.key_table[thread].words[1] ^= 0x80808080u;
+    }
+  }
   __syncthreads();
-  if (thread < kStillWorkers) {
+  {
     const int j = thread % Dim, team = thread / Dim;
     const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
     float sums[kHeads] = {};
@@ -157,149 +170,116 @@ __device__ void BeginStill(StillShared<Bits, Dim>* shared, const float* q, int h
     total = __reduce_add_sync(~0u, total);
     if (lane == 0) fixed.offsets[warp] = 128 * total;
   }
+  ptx::FenceShared();  // copies will come where the queries were
   __syncthreads();
 }
 
-// The warp that supplies the others, a chunk of eight pages at a time.
+// What the warps do beside multiplying: warp w describes page w of the chunk behind the one in
+// work, with what its block's means add; and every page is asked for by one warp, `kAhead` pages
+// before it is read.
 template <int Bits, int Dim>
-class StillSupplier {
+class StillSupply {
  public:
   using Shared = StillShared<Bits, Dim>;
   using Tile = CodedTile<Bits, Dim>;
-  __device__ __forceinline__ StillSupplier(const PageAttention& call, Shared* shared)
-      : call_(call), shared_(shared), lane_(threadIdx.x % 32) {}
+  __device__ __forceinline__ StillSupply(const PageAttention& call, Shared* shared)
+      : call_(call), shared_(shared) {}
 
-  // The chunk behind the last is described too: it has nothing to see.
-  __device__ __forceinline__ void Run() {
-    const LongPart part = shared_->fixed.part;
-    Fetch(part, part.first);
-    Publish();
-    for (uint32_t at = part.first; at < part.end; at += kChunk) {
-      const uint8_t *keys = keys_, *values = values_;
-      const StillPage page = page_;
-      Fetch(part, at + kChunk);
-      Ask(keys, values, page);
-      Publish();
-    }
-  }
+  // Page `which` of the part; asks for its means. All lanes of one warp, which then Publish.
+  __device__ __forceinline__ void Describe(uint32_t which);
+  __device__ __forceinline__ void Publish(uint32_t which, int lane) const;
+  // Asks for the codes of page `which`, once it is published. One thread.
+  __device__ __forceinline__ void Ask(uint32_t which) const;
 
  private:
   static constexpr int kMeans = Tile::kCodeBytes + kTileTokens;
-
-  // Describes eight pages, one a lane, and asks for the means of their blocks.
-  __device__ __forceinline__ void Fetch(const LongPart& part, uint32_t first) {
-    page_ = {-1, 0, 0, 0};
-    keys_ = values_ = nullptr;
-    const uint32_t at = first + lane_;
-    if (lane_ < kChunk && at < part.end) {
-      const DevicePage page = call_.pages[part.row.first_page + at];
-      const int visible = VisibleEnd(page, part.row.position);
-      if (PageKindOf(page.key_codec, page.value_codec) == PageKindOfBits(Bits) &&
-          page.hidden < visible) {
-        page_.hidden = page.hidden;
-        page_.visible = visible;
-        keys_ = KeyTile(page, call_.layer, part.kv_head);
-        values_ = ValueTile(page, call_.layer, part.kv_head, call_.kv_heads);
-      }
-    }
-    const uint32_t present = __ballot_sync(~0u, keys_ != nullptr);
-    if (keys_ != nullptr) {
-      const uint32_t which = asked_ + __popc(present & ((1u << lane_) - 1));
-      page_.stage = static_cast<int>(which % Shared::kStages);
-      page_.parity = static_cast<int>(which / Shared::kStages % 2);
-    }
-    asked_ += __popc(present);
-#pragma unroll
-    for (int p = 0; p < kChunk; ++p) {
-      key_means_[p] = value_means_[p] = 0;
-      const auto* keys = Broadcast(keys_, p);
-      const auto* values = Broadcast(values_, p);
-      if (keys != nullptr && lane_ < Dim / 4) {
-        key_means_[p] = __ldg(reinterpret_cast<const uint32_t*>(keys + kMeans) + lane_);
-        value_means_[p] = __ldg(reinterpret_cast<const uint32_t*>(values + kMeans) + lane_);
-      }
-    }
-  }
-
-  // Asks for the codes of a chunk: each lane says where its page's lie.
-  __device__ __forceinline__ void Ask(const uint8_t* keys, const uint8_t* values,
-                                      const StillPage& page) {
-#pragma unroll 1
-    for (int p = 0; p < kChunk; ++p) {
-      const int stage = __shfl_sync(~0u, page.stage, p);
-      if (stage < 0) continue;
-      if (lane_ == p) {
-        auto& fixed = shared_->fixed;
-        ptx::WaitPhase(&fixed.empty[stage], page.parity ^ 1);
-        ptx::ArriveExpecting(&fixed.full[stage], 2 * Shared::kTileBytes);
-        auto& to = shared_->stages[stage];
-        ptx::CopyToShared(to.keys, keys, Shared::kTileBytes, &fixed.full[stage]);
-        ptx::CopyToShared(to.values, values, Shared::kTileBytes, &fixed.full[stage]);
-      }
-      __syncwarp();
-    }
-  }
-
-  // The fetched chunk's descriptions, constants and value means.
-  __device__ __forceinline__ void Publish() {
-    auto& fixed = shared_->fixed;
-    const int turn = turn_ % 2;
-    ptx::WaitPhase(&fixed.done[turn], (turn_ / 2 % 2) ^ 1);
-    if (lane_ < kChunk) fixed.pages[turn][lane_] = page_;
-    constexpr float kStep = kMeanStep * LevelUnit(Bits);
-    if (lane_ < Dim / 4) {
-#pragma unroll
-      for (int p = 0; p < kChunk; ++p) {
-        const uint32_t x = key_means_[p];
-        *reinterpret_cast<uint2*>(&fixed.key_means[p][2 * lane_]) =
-            make_uint2(PackHalves(Byte<0>(x) * kMeanStep, Byte<1>(x) * kMeanStep),
-                       PackHalves(Byte<2>(x) * kMeanStep, Byte<3>(x) * kMeanStep));
-      }
-#pragma unroll
-      for (int p = 0; p < kChunk; p += 2) {
-        const uint32_t x = value_means_[p], y = value_means_[p + 1];
-        *reinterpret_cast<uint4*>(&fixed.value_means[turn][p / 2][4 * lane_]) =
-            make_uint4(PackHalves(Byte<0>(x) * kStep, Byte<0>(y) * kStep),
-                       PackHalves(Byte<1>(x) * kStep, Byte<1>(y) * kStep),
-                       PackHalves(Byte<2>(x) * kStep, Byte<2>(y) * kStep),
-                       PackHalves(Byte<3>(x) * kStep, Byte<3>(y) * kStep));
-      }
-    }
-    __syncwarp();
-    const int g = lane_ / 4, t = lane_ % 4;
-    float c[4] = {};
-#pragma unroll
-    for (int f = 0; f < Dim / 16; ++f) {
-      const uint32_t* means = &fixed.key_means[g][8 * f + t];
-      const uint32_t a[4] = {means[0], 0, means[4], 0};
-      const uint2 b = fixed.queries[f][lane_];
-      ptx::MmaM16N8K16(c, a, b.x, b.y);
-    }
-    const auto constant = *reinterpret_cast<const float2*>(&fixed.head_constants[2 * t]);
-    *reinterpret_cast<float2*>(&fixed.constants[turn][g][2 * t]) =
-        make_float2(c[0] + constant.x, c[1] + constant.y);
-    __syncwarp();
-    if (lane_ == 0) ptx::Arrive(&fixed.ready[turn]);
-    ++turn_;
-  }
-
   template <int I>
   static __device__ __forceinline__ float Byte(uint32_t bytes) {
     return static_cast<float>(static_cast<int8_t>(bytes >> 8 * I & 0xFF));
   }
-  static __device__ __forceinline__ const uint8_t* Broadcast(const uint8_t* pointer, int from) {
-    return reinterpret_cast<const uint8_t*>(
-        __shfl_sync(~0u, reinterpret_cast<unsigned long long>(pointer), from));
-  }
 
   const PageAttention& call_;
   Shared* const shared_;
-  const int lane_;
-  uint32_t asked_ = 0, turn_ = 0;
-  // Of the chunk that is fetched: of this lane's page; of all pages, four dims of this lane.
-  StillPage page_;
-  const uint8_t *keys_ = nullptr, *values_ = nullptr;
-  uint32_t key_means_[kChunk], value_means_[kChunk];
+  uint32_t key_means_ = 0, value_means_ = 0;  // four dims of this lane
 };
+
+template <int Bits, int Dim>
+__device__ __forceinline__ void StillSupply<Bits, Dim>::Describe(uint32_t which) {
+  auto& fixed = shared_->fixed;
+  const LongPart& part = fixed.part;
+  const int lane = threadIdx.x % 32;
+  const uint32_t chunk = which / kChunk, turn = chunk % Shared::kTurns;
+  if (chunk >= Shared::kTurns) {  // what was described there must be done with
+    ptx::WaitPhase(&fixed.done[turn], static_cast<int>((chunk / Shared::kTurns - 1) % 2));
+  }
+  StillPage described = {nullptr, nullptr, 0, 0};
+  key_means_ = value_means_ = 0;
+  const uint32_t at = part.first + which;
+  if (at < part.end) {
+    const DevicePage page = call_.pages[part.row.first_page + at];
+    const int visible = VisibleEnd(page, part.row.position);
+    if (PageKindOf(page.key_codec, page.value_codec) == PageKindOfBits(Bits) &&
+        page.hidden < visible) {
+      described = {KeyTile(page, call_.layer, part.kv_head),
+                   ValueTile(page, call_.layer, part.kv_head, call_.kv_heads), page.hidden,
+                   visible};
+      if (lane < Dim / 4) {
+        key_means_ = __ldg(reinterpret_cast<const uint32_t*>(described.keys + kMeans) + lane);
+        value_means_ = __ldg(reinterpret_cast<const uint32_t*>(described.values + kMeans) + lane);
+      }
+    }
+  }
+  if (lane == 0) fixed.pages[which % (Shared::kTurns * kChunk)] = described;
+}
+
+template <int Bits, int Dim>
+__device__ __forceinline__ void StillSupply<Bits, Dim>::Publish(uint32_t which, int lane) const {
+  auto& fixed = shared_->fixed;
+  const uint32_t turn = which / kChunk % Shared::kTurns, p = which % kChunk;
+  constexpr float kStep = kMeanStep * LevelUnit(Bits);
+  auto& own = fixed.key_means[p];
+  if (lane < Dim / 4) {
+    const uint32_t x = key_means_, y = value_means_;
+    *reinterpret_cast<uint2*>(&own[2 * lane]) =
+        make_uint2(PackHalves(Byte<0>(x) * kMeanStep, Byte<1>(x) * kMeanStep),
+                   PackHalves(Byte<2>(x) * kMeanStep, Byte<3>(x) * kMeanStep));
+    auto* halves = reinterpret_cast<uint16_t*>(&fixed.value_means[turn][p / 2][4 * lane]) + p % 2;
+    const uint32_t low = PackHalves(Byte<0>(y) * kStep, Byte<1>(y) * kStep);
+    const uint32_t high = PackHalves(Byte<2>(y) * kStep, Byte<3>(y) * kStep);
+    halves[0] = low & 0xFFFF, halves[2] = low >> 16;
+    halves[4] = high & 0xFFFF, halves[6] = high >> 16;
+  }
+  __syncwarp();
+  float c[4] = {};
+#pragma unroll
+  for (int f = 0; f < Dim / 16; ++f) {  // all rows of A are the page
+    const uint32_t first = own[8 * f + lane % 4], second = own[8 * f + 4 + lane % 4];
+    const uint32_t a[4] = {first, first, second, second};
+    const uint2 b = fixed.queries[f][lane];
+    ptx::MmaM16N8K16(c, a, b.x, b.y);
+  }
+  const int t = lane % 4;
+  if (lane < 4) {
+    fixed.constants[turn * kChunk + p][2 * t] = c[0] + fixed.head_constants[2 * t];
+    fixed.constants[turn * kChunk + p][2 * t + 1] = c[1] + fixed.head_constants[2 * t + 1];
+  }
+  __syncwarp();
+  if (lane == 0) ptx::Arrive(&fixed.ready[turn]);
+}
+
+template <int Bits, int Dim>
+__device__ __forceinline__ void StillSupply<Bits, Dim>::Ask(uint32_t which) const {
+  auto& fixed = shared_->fixed;
+  const uint32_t chunk = which / kChunk, turn = chunk % Shared::kTurns;
+  ptx::WaitPhase(&fixed.ready[turn], static_cast<int>(chunk / Shared::kTurns % 2));
+  const StillPage& page = fixed.pages[which % (Shared::kTurns * kChunk)];
+  const uint32_t stage = which % Shared::kStages;
+  ptx::WaitPhase(&fixed.empty[stage], static_cast<int>(which / Shared::kStages % 2 ^ 1));
+  if (page.keys == nullptr) return ptx::Arrive(&fixed.full[stage]);
+  ptx::ArriveExpecting(&fixed.full[stage], 2 * Shared::kTileBytes);
+  auto& to = shared_->stages[stage];
+  ptx::CopyToShared(to.keys, page.keys, Shared::kTileBytes, &fixed.full[stage]);
+  ptx::CopyToShared(to.values, page.values, Shared::kTileBytes, &fixed.full[stage]);
+}
 
 }  // namespace corpusd::cuda

@@ -253,22 +253,31 @@ struct LongLists {
   }
 };
 
-// Many rows over more pages than a span has. Where there are very many, one block takes all spans
-// of its rows, else several do: the same bits.
+// Many rows over more pages than a span has, and over fewer. Very many rows: of the first, one
+// block takes all spans of its rows, else several do; of the second, blocks share stacks of rows.
+// All the same bits.
 TEST_F(CudaAttentionTest, ManyRowsOverSpansMatchTheReference) {
   for (const AttentionShape& shape :
        {AttentionShape{.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f},
         AttentionShape{.q_heads = 10, .kv_heads = 2, .head_dim = 128, .scale = 0.09f}}) {
-    const uint32_t pages = cuda::PrefillSpanPages(shape.head_dim) + 5, few = 33, many = 7800;
-    const TestRope rope((pages + 3) * kBlockTokens, 32);
+    const uint32_t span = cuda::PrefillSpanPages(shape.head_dim), few = 33, many = 7800;
+    const TestRope rope((span + 8) * kBlockTokens, 32);
     const TestBasis basis(shape.kv_heads, shape.head_dim, 11);
-    ASSERT_GT(cuda::PrefillParts(1, pages, shape.q_heads, shape.head_dim), 1u);
+    ASSERT_GT(cuda::PrefillParts(1, span + 5, shape.q_heads, shape.head_dim), 1u);
     ASSERT_EQ(
-        cuda::PrefillParts(many / cuda::kPrefillTileRows, pages, shape.q_heads, shape.head_dim),
+        cuda::PrefillParts(many / cuda::kPrefillTileRows, span + 5, shape.q_heads, shape.head_dim),
         1u);
-    for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kCq4}) {
-      SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim));
-      const bool coded = codec != KvCodec::kBf16;
+    for (const auto& [codec, pages] : {std::pair{KvCodec::kBf16, span + 5},
+                                       {KvCodec::kCq4, span + 5},
+                                       {KvCodec::kBf16, span - 7},
+                                       {KvCodec::kInt8, span - 7},
+                                       {KvCodec::kCq8, span - 7},
+                                       {KvCodec::kCq4, span - 7},
+                                       {KvCodec::kCq3, span - 7},
+                                       {KvCodec::kCq2, span - 7}}) {
+      SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim) + ", " +
+                   std::to_string(pages) + " pages");
+      const bool coded = IsCoded(codec);
       const Scene scene =
           MixedScene(shape, codec, codec, rope.table(), coded ? basis.basis() : nullptr);
       const LongLists longer(scene, pages);
@@ -314,47 +323,52 @@ TEST_F(CudaAttentionTest, ManyRowsOverSpansMatchTheReference) {
 
 // Rows of very many pages have a kernel of their own: sinks, eight pages again and again, own
 // pages.
-TEST_F(CudaAttentionTest, LongRowsMatchTheReference) {
+class CudaLongRowsTest : public CudaAttentionTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(CudaLongRowsTest, MatchTheReference) {
   constexpr uint32_t kPages = 1029;
-  const TestRope rope((kPages + 3) * kBlockTokens, 32);
+  const TestRope table((kPages + 3) * kBlockTokens, 32);
+  const RopeTable* const rope = GetParam() ? table.table() : nullptr;
   for (const AttentionShape& shape :
        {AttentionShape{.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f},
         AttentionShape{.q_heads = 10, .kv_heads = 2, .head_dim = 128, .scale = 0.09f}}) {
     const TestBasis basis(shape.kv_heads, shape.head_dim, 11);
     for (const KvCodec codec : kCodecs) {
       SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim));
-      const Scene some = MixedScene(shape, codec, codec, rope.table(), basis.basis());
+      const Scene some = MixedScene(shape, codec, codec, rope, basis.basis());
       const LongLists longer(some, kPages);
-      const std::vector<KvPageList>& lists = longer.lists;
       const uint32_t cols = shape.q_heads * shape.head_dim;
       const AttentionInput input{.shape = shape,
                                  .first_position = longer.last_position,
-                                 .lists = lists,
-                                 .rope = rope.table(),
+                                 .lists = longer.lists,
+                                 .rope = rope,
                                  .basis = basis.basis()};
       std::vector<float> q = RandomFloats(cols, 1.0f, 8), expected(cols);
       std::vector<double> scratch((kPages + 4) * kBlockTokens);
       ReferenceAttention({expected.data(), 1, cols, cols}, {q.data(), 1, cols, cols},
                          {.shape = shape,
                           .first_position = input.first_position,
-                          .lists = lists,
+                          .lists = longer.lists,
                           .rope = input.rope,
                           .basis = input.basis},
                          scratch);
       const auto in = Shared(q), out = Shared(std::vector<float>(cols, 7.0f));
-      for (int again = 0; again < 2; ++again) {
+      std::vector<float> got[2];
+      for (std::vector<float>& each : got) {
         cuda_->Attention(out->Matrix(1, cols), in->Matrix(1, cols), input);
         ASSERT_TRUE(cuda_->Synchronize().ok());
         const float* data = out->Matrix(1, cols).data;
-        const std::vector<float> got(data, data + cols);
-        const double error = RelativeError(got, expected);
-        if (again == 0) std::printf("relative error %.1e\n", error);
-        // Single halves and integers of 16 bits over codes: far below the codes' own errors.
-        EXPECT_LT(error, codec == KvCodec::kBf16 ? 2e-4 : codec == KvCodec::kCq8 ? 6e-4 : 5e-3);
+        each.assign(data, data + cols);
       }
+      EXPECT_EQ(std::memcmp(got[0].data(), got[1].data(), cols * sizeof(float)), 0);
+      const double error = RelativeError(got[0], expected);
+      std::printf("relative error %.1e\n", error);
+      // Single halves and integers of 16 bits over codes: far below the codes' own errors.
+      EXPECT_LT(error, codec == KvCodec::kBf16 ? 2e-4 : codec == KvCodec::kCq8 ? 6e-4 : 5e-3);
     }
   }
 }
+INSTANTIATE_TEST_SUITE_P(Positions, CudaLongRowsTest, testing::Bool());
 
 // Questions that decode together: each its bits alone, whatever pages the others have.
 TEST_F(CudaAttentionTest, SequencesTogetherAreEachAsAlone) {

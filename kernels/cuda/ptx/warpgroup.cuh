@@ -61,6 +61,30 @@ __device__ __forceinline__ void MultiplyRegisters(float (&c)[32], const uint32_t
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+// c += a * b': a 64 x 16 halves in registers, b 128 (64) x 16 halves with rows along the sum.
+__device__ __forceinline__ void MultiplyHalvesTransposed(float (&c)[64], const uint32_t (&a)[4],
+                                                         uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+      "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+      "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},"
+      "{%64,%65,%66,%67},%68,1,1,1,0;"
+      : CORPUSD_SIXTEEN(0), CORPUSD_SIXTEEN(16), CORPUSD_SIXTEEN(32), CORPUSD_SIXTEEN(48)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ __forceinline__ void MultiplyHalvesTransposed(float (&c)[32], const uint32_t (&a)[4],
+                                                         uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},"
+      "{%32,%33,%34,%35},%36,1,1,1,0;"
+      : CORPUSD_SIXTEEN(0), CORPUSD_SIXTEEN(16)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 #undef CORPUSD_SIXTEEN
 #undef CORPUSD_FOUR
 
