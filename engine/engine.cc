@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "engine/llama_engine.h"
+#include "engine/model/quantized_source.h"
 #include "store/miss_explain.h"
 
 namespace corpusd {
@@ -22,13 +23,15 @@ void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const 
 Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   options_ = options;
   store_ = store;
+  ASSIGN_OR_RETURN(const WeightMode weights, ParseWeightMode(options.weights));
   ASSIGN_OR_RETURN(source_, OpenModelSource(options.model_path));
+  source_ = WithWeights(std::move(source_), weights, options.threads);
   ASSIGN_OR_RETURN(tokenizer_, source_->LoadTokenizer());
   ASSIGN_OR_RETURN(auto chat, source_->LoadChatTemplate(*tokenizer_));
   chat_ = std::make_unique<ChatTemplate>(std::move(chat));
   ASSIGN_OR_RETURN(backend_, MakeBackend(options.device, {options.threads, options.isa},
                                          options.on_device_lost));
-  ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
+  ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_, options.on_layer_loaded));
   ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
   // A device's memory is its tier's.

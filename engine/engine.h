@@ -25,7 +25,10 @@
 namespace corpusd {
 
 struct EngineOptions {
-  std::string model_path;          // a GGUF file, or a folder with config.json and safetensors
+  std::string model_path;  // a GGUF file, or a folder with config.json and safetensors
+  // As what matrices are kept that are stored wider: "auto" (as they are), "bf16", "int8", "int4".
+  std::string weights = "auto";
+  std::function<void(uint32_t layers_done, uint32_t layers)> on_layer_loaded;  // may be empty
   std::string device = "cpu";      // "auto", "cpu", "cuda:0"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
   std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it

@@ -99,6 +99,19 @@ KvCalibration::KvCalibration(const KvCalibrationShape& shape, std::vector<KvCoor
   digest_ = HexText(hash.Finish());
 }
 
+std::unique_ptr<KvCalibration> KvCalibration::OfHeads(uint32_t first, uint32_t count) const {
+  CHECK(first + count <= shape_.kv_heads) << first << " + " << count << " of " << shape_.kv_heads;
+  std::vector<KvCoordinateArrays> keys, values;
+  for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    for (uint32_t head = first; head < first + count; ++head) {
+      keys.push_back(keys_[layer * shape_.kv_heads + head].arrays);
+      values.push_back(values_[layer * shape_.kv_heads + head].arrays);
+    }
+  }
+  return std::make_unique<KvCalibration>(KvCalibrationShape{shape_.layers, count, shape_.head_dim},
+                                         std::move(keys), std::move(values));
+}
+
 std::string KvCalibration::Payload() const {
   std::string bytes(kMagic);
   for (const uint32_t number : {shape_.layers, shape_.kv_heads, shape_.head_dim}) {

@@ -61,7 +61,10 @@ class RankedBackend final : public Backend {
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
   void AttentionOfParts(MatrixView out, MatrixView q,
                         std::span<const AttentionPart> parts) override;
-  Status Synchronize() override { return status_.ok() ? local_.Synchronize() : status_; }
+  Status Synchronize() override {
+    if (together_ && status_.ok()) status_ = attention_.Await();
+    return status_.ok() ? local_.Synchronize() : status_;
+  }
   void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override {
     local_.HeadNorm(x, head_dim, gain, epsilon);
   }
@@ -70,6 +73,9 @@ class RankedBackend final : public Backend {
   }
   void AddBias(MatrixView x, const float* bias) override { local_.AddBias(x, bias); }
   void Add(MatrixView x, MatrixView y) override { local_.Add(x, y); }
+  void CopyMatrix(MatrixView target, MatrixView source) override {
+    local_.CopyMatrix(target, source);
+  }
   void GeGlu(MatrixView out, MatrixView gate_up) override { local_.GeGlu(out, gate_up); }
   void MixExperts(MatrixView out, const ExpertInput& input) override {
     local_.MixExperts(out, input);

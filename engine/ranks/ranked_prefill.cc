@@ -65,6 +65,7 @@ RankedPass RankedPrefill::PassOver(uint64_t first, uint64_t end) const {
   pass.first_token = first;
   pass.tokens = end;
   pass.sink_tokens = sink_tokens();
+  if (transport_.size() == 1) return pass;  // one piece, which it has alone
   pass.pieces = DealRows(first, end, options_.unit_tokens, transport_.size());
   if (pass.pieces.empty()) return pass;
   bool keys = KeysTravel(end - first, first, kv_bytes_token_, query_bytes_row_);

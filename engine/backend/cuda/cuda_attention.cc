@@ -14,7 +14,7 @@ namespace {
 
 // Of a longer history so many pages are expanded at once: 262,144 tokens. A row's result depends on
 // where pieces begin, so it is a part of the arithmetic.
-constexpr uint32_t kPiecePages = 2048;
+constexpr uint32_t kPiecePages = 2048;  // whole spans of any head size
 
 // Of a step that is launched together: more are looked through while the device works.
 constexpr size_t kStepPagesMax = 4096;
@@ -57,13 +57,22 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
 }
 
 const cuda::PrefillTile* CudaBackend::SendTiles(std::span<const AttentionPart> parts,
-                                                std::span<const uint32_t> part_pages) {
+                                                std::span<const uint32_t> part_pages,
+                                                uint32_t first_page) {
   std::vector<cuda::PrefillTile> tiles;
   uint32_t row = 0, page = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
+    uint32_t visible = 0;  // pages that begin before the tile's end
     for (uint32_t done = 0; done < parts[i].rows; done += cuda::kPrefillTileRows) {
-      tiles.push_back({row + done, std::min(cuda::kPrefillTileRows, parts[i].rows - done), page,
-                       part_pages[i], static_cast<int64_t>(parts[i].input.first_position) + done});
+      const uint32_t rows = std::min(cuda::kPrefillTileRows, parts[i].rows - done);
+      const int64_t position = static_cast<int64_t>(parts[i].input.first_position) + done;
+      while (visible < part_pages[i] &&
+             pages_.page(first_page + page + visible).first_position < position + rows) {
+        ++visible;
+      }
+      // At least one, of which nothing is seen: a row's state must be written.
+      const uint32_t pages = std::max(visible, std::min(part_pages[i], 1u));
+      tiles.push_back({row + done, rows, page, pages, position});
     }
     row += parts[i].rows;
     page += part_pages[i];
@@ -133,9 +142,18 @@ void CudaBackend::AttendMany(MatrixView out, MatrixView q, std::span<const Atten
                          .head_dim = shape.head_dim};
   for (uint32_t first = 0; expanded != nullptr && (first < count || first == 0); first += piece) {
     const uint32_t here = std::min(piece, count - first);
-    call.tiles = SendTiles(parts, memory == nullptr ? part_pages : std::span(&here, 1));
+    call.tiles = SendTiles(parts, memory == nullptr ? part_pages : std::span(&here, 1), first);
     if (call.tiles == nullptr) return;
     call.tile_count = static_cast<uint32_t>(sent_tiles_.size());
+    call.pages_max = 0;
+    for (const cuda::PrefillTile& tile : sent_tiles_) {
+      call.pages_max = std::max(call.pages_max, tile.pages);
+    }
+    const uint64_t floats = cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max,
+                                                         shape.q_heads, shape.head_dim);
+    call.workspace =
+        reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
+    if (call.workspace == nullptr) return;
     expand.pages = call.pages = *pages + first;
     expand.count = call.page_count = here;
     if (here > 0 && !Launched(cuda::ExpandPages(expand, stream_), "expand pages")) return;

@@ -113,8 +113,9 @@ class CudaBackend final : public Backend {
   void AttendWindow(MatrixView out, MatrixView q, const AttentionInput& input);
   const ExpertTable* TableOf(std::span<const Expert> experts);
   cuda::RoutedSlots SlotsFor(uint32_t slots, const ExpertInput& input, bool few);
+  // first_page: of pages_, the one that tiles count from.
   const cuda::PrefillTile* SendTiles(std::span<const AttentionPart> parts,
-                                     std::span<const uint32_t> part_pages);
+                                     std::span<const uint32_t> part_pages, uint32_t first_page);
 
   const int device_;
   const std::string name_;
