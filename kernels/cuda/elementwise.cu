@@ -8,6 +8,8 @@ namespace corpusd::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr uint32_t kLongRow = 2048;
+constexpr int kLongRowThreads = 1024;
 
 __global__ void EmbedKernel(DeviceMatrix out, WeightKind kind, DeviceWeight table,
                             const uint32_t* ids) {
@@ -19,20 +21,21 @@ __global__ void EmbedKernel(DeviceMatrix out, WeightKind kind, DeviceWeight tabl
 }
 
 // Sums in a fixed order: a thread's own numbers, the lanes of a warp, the warps.
+template <int Threads>
 __global__ void RmsNormKernel(DeviceMatrix out, DeviceMatrix x, const float* gain, float epsilon) {
-  __shared__ float sums[kThreads / 32];
+  __shared__ float sums[Threads / 32];
   const float* source = x.data + static_cast<size_t>(blockIdx.x) * x.stride;
   float* target = out.data + static_cast<size_t>(blockIdx.x) * out.stride;
   float sum = 0;
-  for (uint32_t i = threadIdx.x; i < x.cols; i += kThreads) sum = fmaf(source[i], source[i], sum);
+  for (uint32_t i = threadIdx.x; i < x.cols; i += Threads) sum = fmaf(source[i], source[i], sum);
   for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
   __syncthreads();
   float total = 0;
 #pragma unroll
-  for (int w = 0; w < kThreads / 32; ++w) total += sums[w];
+  for (int w = 0; w < Threads / 32; ++w) total += sums[w];
   const float inverse = rsqrtf(total / static_cast<float>(x.cols) + epsilon);
-  for (uint32_t i = threadIdx.x; i < x.cols; i += kThreads) {
+  for (uint32_t i = threadIdx.x; i < x.cols; i += Threads) {
     target[i] = source[i] * inverse * gain[i];
   }
 }
@@ -101,7 +104,12 @@ int EmbedRows(DeviceMatrix out, WeightKind kind, DeviceWeight table, const uint3
 
 int RmsNormRows(DeviceMatrix out, DeviceMatrix x, const float* gain, float epsilon,
                 CUstream_st* stream) {
-  RmsNormKernel<<<x.rows, kThreads, 0, stream>>>(out, x, gain, epsilon);
+  // How a row's sum is cut hangs on its length alone.
+  if (x.cols < kLongRow) {
+    RmsNormKernel<kThreads><<<x.rows, kThreads, 0, stream>>>(out, x, gain, epsilon);
+  } else {
+    RmsNormKernel<kLongRowThreads><<<x.rows, kLongRowThreads, 0, stream>>>(out, x, gain, epsilon);
+  }
   return cudaGetLastError();
 }
 

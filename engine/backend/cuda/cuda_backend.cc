@@ -219,9 +219,10 @@ void CudaBackend::MatMul(MatrixView out, MatrixView x, const Weight& weight, boo
   cuda::MatMulCall call;
   call.out = View(out);
   call.x = View(x);
-  call.weight = matrix.view();
+  const bool few = x.rows <= few_rows();
+  call.weight = few ? matrix.view() : matrix.wide_view();
   call.accumulate = accumulate ? 1 : 0;
-  Do<cuda::MatMulRows>("multiply", call, matrix.kind());
+  Do<cuda::MatMulRows>("multiply", call, few ? matrix.kind() : matrix.wide_kind());
 }
 
 void CudaBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,

@@ -16,6 +16,7 @@ namespace corpusd {
 namespace {
 
 constexpr uint32_t kRowsOfItem = 64;
+constexpr uint64_t kSmallNumbers = uint64_t{4} << 20;  // models of less than a billion weights
 constexpr uint64_t kStagedBytes = uint64_t{64} << 20;  // of blocks on their way
 
 void Unpack(const WeightSource& source, uint32_t first, uint32_t rows, uint16_t* out) {
@@ -93,12 +94,22 @@ Result<std::unique_ptr<CudaWeight>> CudaWeight::Load(std::span<const WeightSourc
                                                        cuda::WeightScaleBytes(kind, rows, cols),
                                                    "weight " + sources[0].name));
   std::unique_ptr<CudaWeight> weight(new CudaWeight(std::move(buffer), kind, rows, cols));
-  RETURN_IF_ERROR(kind == cuda::WeightKind::kBf16 ? weight->Fill(sources, threads)
-                                                  : weight->Pack(sources, memory, stream));
+  if (kind == cuda::WeightKind::kBf16) {
+    RETURN_IF_ERROR(weight->Fill(sources, threads, weight->buffer_->data()));
+    return weight;
+  }
+  RETURN_IF_ERROR(weight->Pack(sources, memory, stream));
+  if (uint64_t{rows} * cols > kSmallNumbers) return weight;
+  ASSIGN_OR_RETURN(
+      weight->wide_,
+      CudaBuffer::Create(memory, cuda::WeightCodeBytes(cuda::WeightKind::kBf16, rows, cols),
+                         "weight " + sources[0].name));
+  RETURN_IF_ERROR(weight->Fill(sources, threads, weight->wide_->data()));
   return weight;
 }
 
-Status CudaWeight::Fill(std::span<const WeightSource> sources, ThreadPool& threads) {
+Status CudaWeight::Fill(std::span<const WeightSource> sources, ThreadPool& threads,
+                        std::byte* to) const {
   std::vector<uint16_t> values(cuda::PaddedWeightRows(rows_) * cols_);
   uint64_t first = 0;
   for (const WeightSource& source : sources) {
@@ -110,9 +121,9 @@ Status CudaWeight::Fill(std::span<const WeightSource> sources, ThreadPool& threa
                         });
     first += source.rows;
   }
-  return CudaStatus(cudaMemcpy(buffer_->data(), values.data(), values.size() * sizeof(uint16_t),
-                               cudaMemcpyHostToDevice),
-                    "copy a weight");
+  return CudaStatus(
+      cudaMemcpy(to, values.data(), values.size() * sizeof(uint16_t), cudaMemcpyHostToDevice),
+      "copy a weight");
 }
 
 // Blocks go through a piece of device memory, some rows at a time.

@@ -28,18 +28,29 @@ class CudaWeight : public Weight {
 
   uint32_t rows() const override { return rows_; }
   uint32_t cols() const override { return cols_; }
-  uint64_t bytes() const override { return buffer_->bytes(); }
+  uint64_t bytes() const override {
+    return buffer_->bytes() + (wide_ == nullptr ? 0 : wide_->bytes());
+  }
   cuda::WeightKind kind() const { return kind_; }
   cuda::DeviceWeight view() const { return view_; }
+  // What products of many rows read: codes of small matrices are there as bfloat16, too, since
+  // making bfloat16 of them again for every tile costs a third of such a model's prefill.
+  cuda::WeightKind wide_kind() const { return wide_ == nullptr ? kind_ : cuda::WeightKind::kBf16; }
+  cuda::DeviceWeight wide_view() const {
+    if (wide_ == nullptr) return view_;
+    return {reinterpret_cast<const uint8_t*>(wide_->data()), nullptr};
+  }
 
  private:
   CudaWeight(std::unique_ptr<CudaBuffer> buffer, cuda::WeightKind kind, uint32_t rows,
              uint32_t cols);
-  Status Fill(std::span<const WeightSource> sources, ThreadPool& threads);
+  // Bfloat16 into memory of the device.
+  Status Fill(std::span<const WeightSource> sources, ThreadPool& threads, std::byte* to) const;
   Status Pack(std::span<const WeightSource> sources, const std::shared_ptr<CudaPool>& memory,
               CUstream_st* stream);
 
   const std::unique_ptr<CudaBuffer> buffer_;
+  std::unique_ptr<CudaBuffer> wide_;
   const cuda::WeightKind kind_;
   const uint32_t rows_, cols_;
   const cuda::DeviceWeight view_;
