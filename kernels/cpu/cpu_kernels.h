@@ -124,19 +124,18 @@ constexpr uint32_t AttentionParts(uint32_t page_count) noexcept {
 constexpr uint64_t AttentionStateFloats(const AttentionShape& shape, uint32_t rows) noexcept {
   return uint64_t{rows} * (shape.q_heads / shape.kv_heads) * (shape.head_dim + 2);
 }
-// An expanded tile, an unpacked one, scales and means of two; a basis in 16 bits; queries
-// (turned, and in the basis), scores and weights of the stacked rows; a part's state and those of a
-// fold; a page out of its coordinates. The same for all tables.
+// An expanded tile, an unpacked one, scales and means of two; queries (turned, and in the basis),
+// scores and weights of the stacked rows; a part's state and those of a fold; a page out of its
+// coordinates. The same for all tables.
 constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
   const uint64_t group = shape.q_heads / shape.kv_heads;
   const uint64_t stacked = (AttentionRowsMax(shape) * group + 15) / 16 * 16;
   const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 5;
-  const uint64_t matrix = uint64_t{shape.head_dim} * shape.head_dim * 2;
   const uint64_t columns = (2 * uint64_t{kBlockTokens} + 2 * uint64_t{shape.head_dim}) * 4;
   const uint64_t states = (kMergeDepth - 1) * (uint64_t{shape.head_dim} + 2) * 4;
   const uint64_t row = (uint64_t{shape.head_dim} * 5 + 2 * uint64_t{kBlockTokens} + 6) * 4 + states;
   const uint64_t page = ExpandScratchBytes(shape.head_dim) + 2 * ExpandedTileBytes(shape.head_dim);
-  return tile + matrix + columns + stacked * row + 1024 + page;
+  return tile + columns + stacked * row + 1024 + page;
 }
 
 // One tile of a cq codec from rows.rows rows, slots 0 .. of it: the bytes that

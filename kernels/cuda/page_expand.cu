@@ -289,10 +289,8 @@ __device__ __forceinline__ void ForPages(const ExpandCall& call, uint32_t pages_
   }
 }
 
-// Pages in coordinates. Block (pages, KV head).
 template <int Dim, bool IsKey>
-__global__ void __launch_bounds__(kThreads, kBlocksTogether)
-    ExpandKernel(const __grid_constant__ ExpandCall call, uint32_t pages_of_block) {
+__device__ __forceinline__ void ExpandSide(const ExpandCall& call, uint32_t pages_of_block) {
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<ExpandShared<Dim>*>(memory);
   StageBasis<Dim>(&shared,
@@ -309,12 +307,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksTogether)
       });
 }
 
-// Plain pages. Block (pages, KV head).
 template <int Dim, bool IsKey>
-__global__ void __launch_bounds__(kThreads)
-    ExpandPlainKernel(const __grid_constant__ ExpandCall call, uint32_t pages_of_block) {
+__device__ __forceinline__ void ExpandPlainSide(const ExpandCall& call) {
   ForPages<Dim, IsKey>(
-      call, pages_of_block,
+      call, 1,
       [](PageCodec codec, uint8_t* to, const uint8_t* tile, const float* turn, uint32_t turned) {
         if (codec == PageCodec::kInt8) {
           ExpandBytes<Dim, IsKey>(to, tile, turn, turned);
@@ -326,25 +322,40 @@ __global__ void __launch_bounds__(kThreads)
       });
 }
 
-template <int Dim, bool IsKey>
-int LaunchSide(const ExpandCall& call, CUstream_st* stream) {
-  if (call.basis.arrays == nullptr) {
-    ExpandPlainKernel<Dim, IsKey>
-        <<<dim3(call.count, call.kv_heads), kThreads, 0, stream>>>(call, 1);
-    return cudaGetLastError();
+// Pages in coordinates. Block (pages, KV head, keys or values).
+template <int Dim>
+__global__ void __launch_bounds__(kThreads, kBlocksTogether)
+    ExpandKernel(const __grid_constant__ ExpandCall call, uint32_t pages_of_block) {
+  if (blockIdx.z == 0) {
+    ExpandSide<Dim, true>(call, pages_of_block);
+  } else {
+    ExpandSide<Dim, false>(call, pages_of_block);
   }
-  constexpr int kBytes = sizeof(ExpandShared<Dim>);
-  const uint32_t blocks = std::max(1u, kBlocksWanted / call.kv_heads);  // of a KV head
-  const uint32_t each = (call.count + blocks - 1) / blocks;
-  const dim3 grid((call.count + each - 1) / each, call.kv_heads);
-  ExpandKernel<Dim, IsKey><<<grid, kThreads, kBytes, stream>>>(call, each);
-  return cudaGetLastError();
+}
+
+// Plain pages. Block (page, KV head, keys or values).
+template <int Dim>
+__global__ void __launch_bounds__(kThreads)
+    ExpandPlainKernel(const __grid_constant__ ExpandCall call) {
+  if (blockIdx.z == 0) {
+    ExpandPlainSide<Dim, true>(call);
+  } else {
+    ExpandPlainSide<Dim, false>(call);
+  }
 }
 
 template <int Dim>
 int Launch(const ExpandCall& call, CUstream_st* stream) {
-  if (const int error = LaunchSide<Dim, true>(call, stream)) return error;
-  return LaunchSide<Dim, false>(call, stream);
+  if (call.basis.arrays == nullptr) {
+    ExpandPlainKernel<Dim><<<dim3(call.count, call.kv_heads, 2), kThreads, 0, stream>>>(call);
+    return cudaGetLastError();
+  }
+  constexpr int kBytes = sizeof(ExpandShared<Dim>);
+  const uint32_t blocks = std::max(1u, kBlocksWanted / (2 * call.kv_heads));  // of a side and head
+  const uint32_t each = (call.count + blocks - 1) / blocks;
+  const dim3 grid((call.count + each - 1) / each, call.kv_heads, 2);
+  ExpandKernel<Dim><<<grid, kThreads, kBytes, stream>>>(call, each);
+  return cudaGetLastError();
 }
 
 }  // namespace

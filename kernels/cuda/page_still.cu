@@ -299,13 +299,15 @@ __device__ __forceinline__ void StillWorker<Bits, Dim>::Run() {
 #pragma unroll
     for (int w = 0; w < Tile::kWords; ++w) words[i][w] = 0;
   }
+  constexpr uint32_t kWarpsOfTeam = kStillWarps / kTeams;
   uint32_t last = team();  // the page whose values are next
   int place = team() % Shared::kStages, parity = 0;
 #pragma unroll 1
   for (uint32_t which = team(); which < pages + kTeams; which += kTeams) {
     const uint32_t chunk = which / kChunk, slot = which % (kTurns * kChunk);
     const bool begins = which % kChunk < kTeams;  // a chunk
-    if (warp_ % (kStillWarps / kTeams) == 0 && which + kAhead < pages) {
+    // The team's warps take turns to ask.
+    if (which / kTeams % kWarpsOfTeam == warp_ % kWarpsOfTeam && which + kAhead < pages) {
       if (lane_ == 0) supply_.Ask(which + kAhead);
       __syncwarp();
     }

@@ -24,14 +24,6 @@ constexpr float kLog2E = 1.4426950408889634f;
 // Barriers of the block: a group's turn to multiply, a group's queries.
 constexpr int kTurn = 2, kQueries = 4;
 
-// Whether a block has left a state; behind the blocks' states.
-__host__ __device__ inline uint32_t* PrefillFlag(const PrefillAttention& call, uint32_t block,
-                                                 uint32_t group) {
-  return reinterpret_cast<uint32_t*>(call.workspace +
-                                     kPrefillBlocks * PrefillStateFloats(call.head_dim)) +
-         block * kPrefillGroups + group;
-}
-
 // A warpgroup that computes.
 template <int Dim>
 class Worker {
@@ -52,7 +44,7 @@ class Worker {
       const PrefillStack stack(call_, message.stack.tile, message.stack.kv_head,
                                message.stack.first);
       LoadQueries(stack);
-      Attend(stack, message);
+      Attend(stack, message.stack.part);
     }
   }
 
@@ -76,9 +68,7 @@ class Worker {
   }
 
   __device__ __forceinline__ void LoadQueries(const PrefillStack& stack);
-  __device__ __forceinline__ void Attend(const PrefillStack& stack, const PrefillMessage& message);
-  __device__ __forceinline__ void Leave(const PrefillState<Dim>& state) const;
-  __device__ __forceinline__ void GoOn(PrefillState<Dim>* state) const;
+  __device__ __forceinline__ void Attend(const PrefillStack& stack, uint32_t part);
   __device__ __forceinline__ PrefillWhat AttendSpan(PrefillState<Dim>* state, const int (&rows)[2]);
   __device__ __forceinline__ void Scores(float (&score)[64]) const;
   __device__ __forceinline__ void AddValues(float (&output)[Dim / 2],
@@ -184,12 +174,13 @@ __device__ __forceinline__ void Worker<Dim>::Hide(float (&score)[64], const Pref
   }
 }
 
-// Goes on from the state. RETURNS what ended the span.
+// RETURNS what ended the span.
 template <int Dim>
 __device__ __forceinline__ PrefillWhat Worker<Dim>::AttendSpan(PrefillState<Dim>* state,
                                                                const int (&rows)[2]) {
   float score[64];
   uint32_t weight[32];
+  state->Clear();
   PrefillMessage message = Receive();
   if (message.what == PrefillWhat::kPage) {
     ptx::FenceProducts();
@@ -201,7 +192,6 @@ __device__ __forceinline__ PrefillWhat Worker<Dim>::AttendSpan(PrefillState<Dim>
     if (!message.page.whole) Hide(score, message, rows);
     state->Weigh(score);
     Pack(weight, score);
-    state->Rescale();
     message = Receive();
     while (message.what == PrefillWhat::kPage) {
       ptx::SyncAt<kPrefillThreads>(kTurn + group_);
@@ -241,42 +231,18 @@ __device__ __forceinline__ PrefillWhat Worker<Dim>::AttendSpan(PrefillState<Dim>
   return message.what;
 }
 
-// The state of an unfinished stack, for the block behind; each warpgroup for its own.
 template <int Dim>
-__device__ __forceinline__ void Worker<Dim>::Leave(const PrefillState<Dim>& state) const {
-  state.Save(call_.workspace + blockIdx.x * PrefillStateFloats(Dim), thread());
-  __threadfence();
-  ptx::SyncAt<128>(kQueries + group_);
-  if (threadIdx.x % 128 == 0) atomicExch(PrefillFlag(call_, blockIdx.x, group_), 1u);
-}
-template <int Dim>
-__device__ __forceinline__ void Worker<Dim>::GoOn(PrefillState<Dim>* state) const {
-  if (threadIdx.x % 128 == 0) {
-    while (atomicAdd(PrefillFlag(call_, blockIdx.x - 1, group_), 0u) == 0) __nanosleep(100);
-    __threadfence();
-  }
-  ptx::SyncAt<128>(kQueries + group_);
-  state->Read(call_.workspace + (blockIdx.x - 1) * PrefillStateFloats(Dim), thread());
-}
-
-template <int Dim>
-__device__ __forceinline__ void Worker<Dim>::Attend(const PrefillStack& stack,
-                                                    const PrefillMessage& message) {
-  const auto [tile, kv_head, pair, part, continues, continued] = message.stack;
+__device__ __forceinline__ void Worker<Dim>::Attend(const PrefillStack& stack, uint32_t part) {
   PrefillState<Dim> state;
   const int first = static_cast<int>(stack.first) + row(), heads = static_cast<int>(stack.heads);
   const int rows[2] = {first / heads, (first + 8) / heads};
   float* const own = call_.workspace + blockIdx.x * PrefillStateFloats(Dim);
-  state.Clear();
-  if (continues) GoOn(&state);
   for (bool begun = false;; begun = true) {
     const PrefillWhat end = AttendSpan(&state, rows);
-    if (continued) return Leave(state);
     if (parts_ > 1) return state.Save(stack.State(call_, part, parts_, Dim), thread());
     if (begun) state.FollowSaved(own, thread());
     if (end == PrefillWhat::kStackEnd) return state.Write(call_, stack, row());
     state.Save(own, thread());
-    state.Clear();
   }
 }
 
@@ -331,13 +297,6 @@ int Launch(const PrefillAttention& call, CUstream_st* stream) {
     return error;
   }
   const uint32_t parts = PrefillParts(call.tile_count, call.pages_max, call.q_heads, Dim);
-  if (parts == 1) {
-    if (const cudaError_t error =
-            cudaMemsetAsync(PrefillFlag(call, 0, 0), 0,
-                            sizeof(uint32_t) * kPrefillGroups * kPrefillBlocks, stream)) {
-      return error;
-    }
-  }
   const uint32_t blocks = std::min(call.tile_count * call.q_heads * parts, kPrefillBlocks);
   PrefillKernel<Dim><<<blocks, kBlockThreads, kBytes, stream>>>(call, parts);
   if (parts > 1) {

@@ -66,9 +66,10 @@ constexpr uint32_t PrefillParts(uint32_t tile_count, uint32_t pages_max, uint32_
 constexpr uint64_t PrefillWorkspaceFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
                                           uint32_t head_dim) {
   const uint32_t parts = PrefillParts(tile_count, pages_max, q_heads, head_dim);
-  const uint64_t flags = 2 * kPrefillBlocks;
-  const uint64_t states = parts > 1 ? uint64_t{tile_count} * q_heads * parts : kPrefillBlocks;
-  return states * PrefillStateFloats(head_dim) + flags;
+  const uint64_t states = parts > 1 ? uint64_t{tile_count} * q_heads * parts
+                          : pages_max > PrefillSpanPages(head_dim) ? kPrefillBlocks
+                                                                   : 0;
+  return states * PrefillStateFloats(head_dim);
 }
 
 struct PrefillAttention {

@@ -21,7 +21,6 @@ struct alignas(16) PrefillMessage {
   union {
     struct {
       uint32_t tile, kv_head, first, part;
-      bool continues, continued;  // begins with the state that the block before left; leaves one
     } stack;
     // Row r of the tile sees slots [max(hidden, delta + r - window), min(tokens, delta + r)).
     struct {
@@ -51,24 +50,17 @@ struct RingPlace {
   }
 };
 
-// The stacks of all tiles in order, found by one warp, 32 tiles at a time; each counts as one or,
-// by pages, as many as its tile has pages (one at least).
+// The stacks of all tiles in order, found by one warp, 32 tiles at a time.
 class PrefillCursor {
  public:
-  __device__ __forceinline__ PrefillCursor(const PrefillAttention& call, bool by_pages, int lane)
-      : call_(call), lane_(lane), by_pages_(by_pages) {
-    Count();
-  }
-  __device__ __forceinline__ bool by_pages() const { return by_pages_; }
-  __device__ __forceinline__ void CountStacks() {
-    by_pages_ = false;
-    Count();
+  __device__ __forceinline__ PrefillCursor(const PrefillAttention& call, int lane)
+      : call_(call), lane_(lane) {
+    Load();
+    while (base_ + 32 < call_.tile_count) Advance();
+    total_ = before_ + __shfl_sync(~0u, through_, 31);
   }
   __device__ __forceinline__ uint32_t total() const { return total_; }
-  __device__ __forceinline__ uint32_t Weight(const PrefillTile& tile) const {
-    return by_pages_ ? max(tile.pages, 1u) : 1;
-  }
-  // The tile in which number `which` falls, and which of its own it is.
+  // The tile of stack `which`, and which of its own it is.
   __device__ __forceinline__ void Find(uint32_t which, uint32_t* tile, uint32_t* own) {
     if (which < before_) base_ = before_ = 0, Load();
     while (which >= before_ + __shfl_sync(~0u, through_, 31)) Advance();
@@ -78,19 +70,11 @@ class PrefillCursor {
   }
 
  private:
-  __device__ __forceinline__ void Count() {
-    base_ = before_ = 0;
-    Load();
-    while (base_ + 32 < call_.tile_count) Advance();
-    total_ = before_ + __shfl_sync(~0u, through_, 31);
-  }
   __device__ __forceinline__ void Load() {
     const uint32_t heads = call_.q_heads / call_.kv_heads, at = base_ + lane_;
-    count_ = 0;
-    if (at < call_.tile_count) {
-      const PrefillTile& tile = call_.tiles[at];
-      count_ = (tile.rows * heads + kPrefillStackRows - 1) / kPrefillStackRows * Weight(tile);
-    }
+    count_ = at < call_.tile_count
+                 ? (call_.tiles[at].rows * heads + kPrefillStackRows - 1) / kPrefillStackRows
+                 : 0;
     through_ = count_;
     for (int i = 1; i < 32; i *= 2) {
       const uint32_t above = __shfl_up_sync(~0u, through_, i);
@@ -105,7 +89,6 @@ class PrefillCursor {
 
   const PrefillAttention& call_;
   const int lane_;
-  bool by_pages_;
   uint32_t base_ = 0, before_ = 0;  // of the tiles in hand
   uint32_t count_ = 0, through_ = 0;
   uint32_t total_ = 0;
@@ -125,77 +108,35 @@ class PrefillSupplier {
                                              uint32_t parts)
       : call_(call), shared_(shared), parts_(parts), lane_(threadIdx.x % 32) {}
 
-  // With one span to a stack, blocks have equal shares of all pages where that is possible: a stack
-  // may begin in one block and end in the next. Several spans are read from the same places at the
-  // same time by all blocks, which the L2 cache needs: then a block has whole stacks, or spans.
+  // All blocks read the same pages at about the same time, which the L2 cache needs: shares of
+  // equal size, cut wherever they end, took 8 % longer.
   __device__ __forceinline__ void Run() {
-    PrefillCursor cursor(call_, parts_ == 1 && call_.pages_max <= kSpan, lane_);
-    const uint32_t all = cursor.total() * parts_ * call_.kv_heads;
-    const bool shares = cursor.by_pages() && all >= call_.pages_max * gridDim.x;
-    if (cursor.by_pages() && !shares) cursor.CountStacks();
-    // Numbers of stacks or, in shares, of all pages of all stacks and KV heads.
-    uint32_t begin = blockIdx.x, end = cursor.total() * parts_ * call_.kv_heads;
-    uint32_t elsewhere = 0;  // pages of the first stack that are the block's before
-    uint32_t at = begin, stop = end;
-    if (shares) {
-      begin = static_cast<uint32_t>(uint64_t{all} * blockIdx.x / gridDim.x);
-      end = static_cast<uint32_t>(uint64_t{all} * (blockIdx.x + 1) / gridDim.x);
-      uint32_t weight;
-      stop = end < all ? end - PageOf(&cursor, end, &weight) : end;
-      elsewhere = PageOf(&cursor, begin, &weight);
-      at = elsewhere > 0 ? begin + weight - elsewhere : begin;
-    }
-    const uint32_t total = cursor.total();
-    // A share's end comes first: the block behind goes on from there when it comes to its own
-    // begin, which it takes last.
-    bool leaves = end > stop;
-    bool goes_on = elsewhere > 0;
+    PrefillCursor stacks(call_, lane_);
+    constexpr uint32_t kSpan = PrefillSpanPages(Dim);
+    const uint32_t all = stacks.total() * parts_ * call_.kv_heads;
 #pragma unroll 1
-    while (leaves || at < stop || goes_on) {
-      const bool leave = leaves, go_on = !leaves && at >= stop;
-      const uint32_t number = leave ? stop : go_on ? begin : at;
-      uint32_t tile, own;
-      cursor.Find(number % cursor.total(), &tile, &own);
-      const uint32_t part = number / cursor.total() % parts_;
-      PrefillStack stack(call_, tile, number / cursor.total() / parts_, 0);
-      const uint32_t weight = cursor.Weight(stack.tile);
-      stack.first = own / weight * kPrefillStackRows;
-      const uint32_t left = leave ? end - stop : stack.tile.pages;
-      if (leave) {
-        leaves = false;
-      } else if (go_on) {
-        goes_on = false;
-      } else {
-        at += shares ? weight : gridDim.x;
-      }
+    for (uint32_t i = blockIdx.x; i < all; i += gridDim.x) {
+      uint32_t at, own;
+      stacks.Find(i % stacks.total(), &at, &own);
+      const uint32_t part = i / stacks.total() % parts_;
+      const PrefillStack stack(call_, at, i / stacks.total() / parts_, own * kPrefillStackRows);
       if (part > 0 && part * kSpan >= stack.tile.pages) continue;
       PrefillMessage message{PrefillWhat::kStack, {}};
-      message.stack = {tile, stack.kv_head, stack.first, part, go_on, leave};
-      Post(message, nullptr, nullptr);
-      uint32_t first = go_on ? elsewhere : part * kSpan;
-      const uint32_t until = parts_ > 1 ? min(first + kSpan, left) : min(left, stack.tile.pages);
+      message.stack = {at, stack.kv_head, stack.first, part};
+      Post(message);
+      uint32_t first = part * kSpan;
+      const uint32_t end = parts_ > 1 ? min(first + kSpan, stack.tile.pages) : stack.tile.pages;
       do {
-        Pages(stack, first, min(first + kSpan, until));
+        Pages(stack, first, min(first + kSpan, end));
         first += kSpan;
-        message.what = first < until ? PrefillWhat::kSpanEnd : PrefillWhat::kStackEnd;
-        Post(message, nullptr, nullptr);
-      } while (first < until);
+        message.what = first < end ? PrefillWhat::kSpanEnd : PrefillWhat::kStackEnd;
+        Post(message);
+      } while (first < end);
     }
-    Post({PrefillWhat::kDone, {}}, nullptr, nullptr);
+    Post({PrefillWhat::kDone, {}});
   }
 
  private:
-  static constexpr uint32_t kSpan = PrefillSpanPages(Dim);
-
-  // Where in its stack a number is, and how many numbers that has.
-  __device__ __forceinline__ uint32_t PageOf(PrefillCursor* cursor, uint32_t number,
-                                             uint32_t* weight) const {
-    uint32_t tile, own;
-    cursor->Find(number % cursor->total(), &tile, &own);
-    *weight = cursor->Weight(call_.tiles[tile]);
-    return own % *weight;
-  }
-
   // Posts what is visible of the pages [first, end) of the tile.
   __device__ __forceinline__ void Pages(const PrefillStack& stack, uint32_t first, uint32_t end) {
     const PrefillTile& tile = stack.tile;
@@ -226,36 +167,39 @@ class PrefillSupplier {
         one.page.tokens = __shfl_sync(~0u, message.page.tokens, from);
         one.page.delta = __shfl_sync(~0u, message.page.delta, from);
         one.page.whole = __shfl_sync(~0u, message.page.whole, from);
-        const uint64_t at = uint64_t{stack.kv_head} * call_.page_count + tile.first_page + first +
-                            static_cast<uint32_t>(from);
-        constexpr int kNumbers = kTileTokens * Dim;
-        Post(one, call_.keys + at * kNumbers, call_.values + at * kNumbers);
+        Post(one, stack.kv_head * call_.page_count + tile.first_page + first + from);
       }
     }
   }
 
-  __device__ __forceinline__ void Post(const PrefillMessage& message, const uint16_t* keys,
-                                       const uint16_t* values) {
+  static constexpr uint32_t kNoTile = ~0u;
+  // tile: of the expanded ones, which comes with the message.
+  __device__ __forceinline__ void Post(const PrefillMessage& message, uint32_t tile = kNoTile) {
     if (lane_ == 0) {
       const auto [stage, parity] = keys_;
       ptx::WaitPhase(&shared_->keys_empty[stage], parity ^ 1);
       shared_->messages[stage] = message;
       uint64_t* full = &shared_->keys_full[stage];
-      if (keys == nullptr) {
+      if (tile == kNoTile) {
         ptx::Arrive(full);
       } else {
         ptx::ArriveExpecting(full, Shared::kTileBytes);
-        ptx::CopyToShared(shared_->keys[stage], keys, Shared::kTileBytes, full);
+        CopyTile(shared_->keys[stage], call_.keys, tile, full);
         const auto [at, values_parity] = values_;
         ptx::WaitPhase(&shared_->values_empty[at], values_parity ^ 1);
         full = &shared_->values_full[at];
         ptx::ArriveExpecting(full, Shared::kTileBytes);
-        ptx::CopyToShared(shared_->values[at], values, Shared::kTileBytes, full);
+        CopyTile(shared_->values[at], call_.values, tile, full);
       }
     }
     __syncwarp();
     keys_.Next();
-    if (keys != nullptr) values_.Next();
+    if (tile != kNoTile) values_.Next();
+  }
+
+  static __device__ __forceinline__ void CopyTile(uint8_t* to, const uint16_t* from, uint32_t tile,
+                                                  uint64_t* full) {
+    ptx::CopyToShared(to, from + uint64_t{tile} * (kTileTokens * Dim), Shared::kTileBytes, full);
   }
 
   const PrefillAttention& call_;

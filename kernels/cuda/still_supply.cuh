@@ -102,7 +102,7 @@ __device__ void BeginStill(StillShared<Bits, Dim>* shared, const float* q, int h
     const int j = thread % Dim, team = thread / Dim;
     const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
     float sums[kHeads] = {};
-#pragma unroll 8
+#pragma unroll 16
     for (int i = 0; i < kOwn; ++i) {
       const float x = __ldg(from + i * Dim);
 #pragma unroll

@@ -74,7 +74,6 @@ struct AttentionWork {
   float* mapped;     // [stacked, head_dim]: and in its coordinates
   float* constants;  // [stacked]: added to the row's scores of the page
   float* masses;     // [stacked]: the row's sum of exponentials of the page
-  uint16_t* matrix;  // [head_dim, head_dim]: the basis as a policy wants it
   UnpackedTile keys, values;
   std::byte* page;  // an expanded page, and what expanding takes
 };
@@ -101,8 +100,7 @@ inline AttentionWork<Element> Carve(const AttentionTask& task) {
   work.mapped = work.turned + stacked * head_dim;
   work.constants = work.mapped + stacked * head_dim;
   work.masses = work.constants + stacked;
-  work.matrix = reinterpret_cast<uint16_t*>(work.masses + stacked);
-  next = work.masses + stacked + head_dim * head_dim / 2;
+  next = work.masses + stacked;
   for (UnpackedTile* tile : {&work.keys, &work.values}) {
     tile->scales = next;
     tile->means = next + kBlockTokens;
