@@ -144,6 +144,10 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
   const CorpusRecord& record = question.record;
   if (!backend_->host_addressable()) return AnswerOnDevice(question, report);
   const size_t blocks = record.chain.size();
+  if (const auto leader = this->leader(); leader != nullptr && leader->Spreads(blocks)) {
+    auto answered = AnswerOverRanks(leader, question, report);
+    if (answered) return *std::move(answered);
+  }
   if (blocks > LeasedBlocksMax(*backend_, *store_, question.layout, blocks)) {
     return AnswerInTurn(question, report);
   }

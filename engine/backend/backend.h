@@ -166,6 +166,8 @@ class Backend {
   virtual void AddBias(MatrixView x, const float* bias);
   // x += y
   virtual void Add(MatrixView x, MatrixView y);
+  // target = source, of equal shape, in no memory of each other.
+  virtual void CopyMatrix(MatrixView target, MatrixView source);
   // out[n, f] = gelu(gate_up[n, f]) * gate_up[n, out.cols + f], with gelu by the tanh formula.
   virtual void GeGlu(MatrixView out, MatrixView gate_up);
   // out[r, :] += the sum, over the `used` experts of row r with the largest logits (the first ones,

@@ -1,7 +1,8 @@
 // engine/backend/node_attention.h -- attention over pages that lie in several places, for backends
 // that can: the softmax states of some nodes of merge_order.h, for which only the pages below them
 // are read, and, once those of all nodes are together, their end. The bits are those of
-// Backend::Attention over all pages. One caller at a time, the backend's.
+// Backend::Attention over all pages, where the backend says so. Calls may return before the work is
+// done, as those of a Backend; states are its memory. One caller at a time, the backend's.
 #pragma once
 
 #include <memory>
@@ -30,6 +31,9 @@ class NodeAttention {
                             const AttentionInput& input, std::span<const MergeNode> nodes) = 0;
   // Pages of a span, as this backend merges them.
   virtual uint32_t span_pages() const = 0;
+  // Where both are done one after the other, for Transport::RunOn; null: when they return, they are
+  // done.
+  virtual void* stream() const { return nullptr; }
 };
 
 // What the backend has of it, or null.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/reference/kv_tile.h"
 #include "store/base/check.h"
 #include "store/base/sha256.h"
 
@@ -52,6 +53,7 @@ KvCoordinates KvCalibration::Side::view() const {
   return {.forward = arrays.forward.data(),
           .inverse = arrays.inverse.data(),
           .query = query.data(),
+          .query_pairs = query_pairs.data(),
           .mean = arrays.mean.data(),
           .mean_coordinates = mean_coordinates.data(),
           .feedback = arrays.feedback.data(),
@@ -72,6 +74,8 @@ KvCalibration::Side KvCalibration::Derive(KvCoordinateArrays arrays, uint32_t he
       side.query[j * head_dim + i] = arrays.inverse[i * head_dim + j];
     }
   }
+  side.query_pairs.resize(square);
+  QueryPairs(side.query_pairs.data(), side.query.data(), head_dim);
   for (size_t j = 0; j < head_dim; ++j) {
     double sum = 0;
     for (size_t i = 0; i < head_dim; ++i) {
@@ -97,6 +101,19 @@ KvCalibration::KvCalibration(const KvCalibrationShape& shape, std::vector<KvCoor
   Sha256 hash;
   hash.Update(Payload());
   digest_ = HexText(hash.Finish());
+}
+
+std::unique_ptr<KvCalibration> KvCalibration::OfHeads(uint32_t first, uint32_t count) const {
+  CHECK(first + count <= shape_.kv_heads) << first << " + " << count << " of " << shape_.kv_heads;
+  std::vector<KvCoordinateArrays> keys, values;
+  for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    for (uint32_t head = first; head < first + count; ++head) {
+      keys.push_back(keys_[layer * shape_.kv_heads + head].arrays);
+      values.push_back(values_[layer * shape_.kv_heads + head].arrays);
+    }
+  }
+  return std::make_unique<KvCalibration>(KvCalibrationShape{shape_.layers, count, shape_.head_dim},
+                                         std::move(keys), std::move(values));
 }
 
 std::string KvCalibration::Payload() const {

@@ -34,6 +34,8 @@ class KvCalibration {
   const KvCalibrationShape& shape() const { return shape_; }
   // [kv_heads] of one layer; lives as long as this object.
   const KvBasis* layer(uint32_t index) const { return bases_.data() + index * shape_.kv_heads; }
+  // The same of heads [first, first + count) of every layer.
+  std::unique_ptr<KvCalibration> OfHeads(uint32_t first, uint32_t count) const;
   // Hex SHA-256 of Bytes().
   const std::string& digest() const { return digest_; }
 
@@ -50,6 +52,7 @@ class KvCalibration {
   struct Side {
     KvCoordinateArrays arrays;
     std::vector<float> query;             // the transpose of inverse
+    std::vector<uint16_t> query_pairs;    // of it
     std::vector<float> mean_coordinates;  // mean * forward
     KvCoordinates view() const;
   };

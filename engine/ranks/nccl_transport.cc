@@ -51,12 +51,12 @@ struct Batch {
 class NcclTransport final : public Transport {
  public:
   NcclTransport(const NcclJob& job, ncclComm_t communicator, cudaStream_t stream)
-      : job_(job), communicator_(communicator), stream_(stream) {}
+      : job_(job), communicator_(communicator), own_stream_(stream), stream_(stream) {}
 
   ~NcclTransport() override {
     // Not destroyed: that would wait for the other ranks. Nothing is under way any more.
     if (failure_.ok()) (void)ncclCommAbort(communicator_);
-    (void)cudaStreamDestroy(stream_);
+    (void)cudaStreamDestroy(own_stream_);
   }
 
   uint32_t rank() const override { return job_.rank; }
@@ -87,6 +87,12 @@ class NcclTransport final : public Transport {
     });
     posted_.clear();
     batch_ = std::make_shared<Batch>();
+  }
+
+  bool RunOn(void* stream) override {
+    Start();
+    stream_ = stream == nullptr ? own_stream_ : static_cast<cudaStream_t>(stream);
+    return true;
   }
 
   // Makes every connection that later calls need: NCCL makes one at its first use and then waits
@@ -258,7 +264,8 @@ class NcclTransport final : public Transport {
 
   const NcclJob job_;
   const ncclComm_t communicator_;
-  const cudaStream_t stream_;
+  const cudaStream_t own_stream_;
+  cudaStream_t stream_;            // on which the next batch begins
   std::vector<Operation> posted_;  // and not begun
   std::shared_ptr<Batch> batch_ = std::make_shared<Batch>();
   std::mutex mutex_;

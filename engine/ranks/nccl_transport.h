@@ -1,8 +1,9 @@
 // engine/ranks/nccl_transport.h -- ranks that are CUDA devices, of one host or several, through
 // NCCL and its own bootstrap. Bytes are device memory of the rank's device, and a transfer runs on
 // a stream of the transport's own, beside what the device computes: what is sent must be complete
-// before, and Wait waits on the host. Transfers posted one after the other begin together, at Start
-// or at the first Wait. Sums are added in NCCL's order. One thread per Transport, but Abort.
+// before, and Wait waits on the host; or, by RunOn, on a stream of the device, in its order.
+// Transfers posted one after the other begin together, at Start or at the first Wait. Sums are
+// added in NCCL's order. One thread per Transport, but Abort.
 #pragma once
 
 #include <array>

@@ -1,7 +1,6 @@
 #include "engine/ranks/ranked_attention.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "store/base/check.h"
@@ -10,6 +9,12 @@ namespace corpusd {
 namespace {
 
 std::span<const std::byte> BytesOf(std::span<const float> floats) { return std::as_bytes(floats); }
+
+// The first floats of a buffer.
+std::span<float> FloatsIn(const std::unique_ptr<Buffer>& buffer, uint64_t count) {
+  CHECK(buffer->bytes() >= count * sizeof(float)) << count;
+  return {reinterpret_cast<float*>(buffer->data()), count};
+}
 
 uint64_t PagesOf(const AttentionInput& input) {
   uint64_t pages = 0;
@@ -44,6 +49,17 @@ NodeAttention& Checked(NodeAttention* nodes) {
 
 }  // namespace
 
+uint32_t RankedPass::ComputedBy(uint64_t block) const {
+  const uint64_t position = block * kBlockTokens;
+  for (uint32_t rank = 0; rank < pieces.size(); ++rank) {
+    for (const RowPiece& piece : pieces[rank]) {
+      if (position >= piece.first_position && position < piece.end()) return rank;
+    }
+  }
+  CHECK(rows == Rows::kAlike) << "nobody computes block " << block;
+  return 0;
+}
+
 RankedAttention::RankedAttention(Backend& local, Transport& transport)
     : local_(local),
       nodes_(Checked(NodeAttentionOf(local))),
@@ -58,6 +74,16 @@ void RankedAttention::Begin(const RankedPass& pass) {
   dealt_.clear();
 }
 
+Status RankedAttention::Grow(std::unique_ptr<Buffer>* buffer, uint64_t bytes) {
+  if (*buffer != nullptr && (*buffer)->bytes() >= bytes) return OkStatus();
+  RETURN_IF_ERROR(local_.Synchronize());  // what is under way may read the old one
+  buffer->reset();
+  ASSIGN_OR_RETURN(*buffer, local_.Allocate(std::max<uint64_t>(bytes, 1), "what ranks exchange"));
+  return OkStatus();
+}
+
+Status RankedAttention::Await() { return WaitAll(left_); }
+
 RankedAttention::Nodes RankedAttention::NodesOver(uint64_t pages) const {
   Nodes nodes;
   for (uint32_t rank = 0; rank < placement_.ranks; ++rank) {
@@ -71,17 +97,6 @@ RankedAttention::Nodes RankedAttention::NodesOver(uint64_t pages) const {
 
 uint64_t RankedAttention::PageCount() const {
   return (pass_.tokens + kBlockTokens - 1) / kBlockTokens + (pass_.sink_tokens > 0 ? 1 : 0);
-}
-
-uint32_t RankedAttention::ComputedBy(uint64_t block) const {
-  for (uint32_t rank = 0; rank < placement_.ranks; ++rank) {
-    for (const RowPiece& piece : pass_.pieces[rank]) {
-      const uint64_t position = block * kBlockTokens;
-      if (position >= piece.first_position && position < piece.end()) return rank;
-    }
-  }
-  CHECK(false) << "nobody computes block " << block;
-  return 0;
 }
 
 // What `holder` sends to `reader`: its pages up to the reader's last row.
@@ -144,7 +159,7 @@ Status RankedAttention::DealNewPages(const AttentionInput& input, LayerPages* la
   const uint64_t offset = input.layer * layer->layer_bytes;
   std::vector<TransferPtr> transfers;
   for (uint64_t page = pass_.first_token / kBlockTokens + sinks; page < PageCount(); ++page) {
-    const uint32_t from = ComputedBy(page - sinks);
+    const uint32_t from = pass_.ComputedBy(page - sinks);
     const uint32_t to = placement_.RankOfPage(page);
     if (from == to) continue;
     if (from == transport_.rank()) {
@@ -162,6 +177,66 @@ Status RankedAttention::DealNewPages(const AttentionInput& input, LayerPages* la
   return WaitAll(transfers);
 }
 
+namespace {
+
+// One layer of the page at this position, as the pages of an input have it.
+std::span<std::byte> LayerAt(const AttentionInput& input, uint64_t position) {
+  std::span<std::byte> found;  // the last: exact first tokens have a page of the same position
+  for (const KvPageList& list : input.lists) {
+    const auto page = std::find_if(list.pages.begin(), list.pages.end(),
+                                   [&](const KvPage& p) { return p.first_position == position; });
+    if (page == list.pages.end()) continue;
+    const uint64_t bytes = list.format->LayerBytes();
+    found = {const_cast<std::byte*>(page->bytes) + input.layer * bytes, bytes};
+  }
+  CHECK(!found.empty()) << "no page at " << position;
+  return found;
+}
+
+}  // namespace
+
+Status RankedAttention::ShareWindow(std::span<const AttentionPart> parts, uint32_t window_tokens) {
+  if (pass_.rows == RankedPass::Rows::kAlike) return OkStatus();
+  const uint32_t me = transport_.rank();
+  const std::vector<RowPiece>& own = pass_.pieces[me];
+  CHECK(parts.size() == own.size()) << parts.size() << " pieces";
+  // What this rank computed: in the piece that has it.
+  const auto computed = [&](uint64_t position) {
+    for (size_t i = 0; i < own.size(); ++i) {
+      if (position >= own[i].first_position && position < own[i].end()) {
+        return LayerAt(parts[i].input, position);
+      }
+    }
+    CHECK(false) << "nothing was computed here at " << position;
+    return std::span<std::byte>();
+  };
+  std::vector<TransferPtr> transfers;
+  for (uint32_t reader = 0; reader < placement_.ranks; ++reader) {
+    for (size_t i = 0; i < pass_.pieces[reader].size(); ++i) {
+      const uint64_t begin = pass_.pieces[reader][i].first_position;
+      const uint64_t seen = begin + 1 - std::min<uint64_t>(begin + 1, window_tokens);
+      const uint64_t first = std::max(seen / kBlockTokens, pass_.first_token / kBlockTokens);
+      for (uint64_t block = first; block * kBlockTokens < begin; ++block) {
+        const uint64_t position = block * kBlockTokens;
+        const uint32_t from = pass_.ComputedBy(block);
+        if (from != me && reader != me) continue;
+        if (from == reader) {
+          const auto source = computed(position), target = LayerAt(parts[i].input, position);
+          RETURN_IF_ERROR(local_.Copy(target.data(), source.data(), source.size()));
+        } else if (from == me) {
+          transfers.push_back(transport_.Send(reader, computed(position)));
+        } else {
+          transfers.push_back(transport_.Receive(from, LayerAt(parts[i].input, position)));
+        }
+      }
+    }
+  }
+  const Status shared = WaitAll(transfers);
+  // Nobody may go on with transfers whose memory goes away.
+  if (!shared.ok()) transport_.Abort(shared);
+  return shared;
+}
+
 Status RankedAttention::Attend(MatrixView out, MatrixView q, std::span<const AttentionPart> parts) {
   Status status;
   if (pass_.rows == RankedPass::Rows::kAlike) {
@@ -170,7 +245,8 @@ Status RankedAttention::Attend(MatrixView out, MatrixView q, std::span<const Att
     LayerPages layer;
     CHECK(parts.size() == pass_.pieces[transport_.rank()].size()) << parts.size() << " pieces";
     FindPages(parts, &layer);
-    status = DealNewPages(parts.front().input, &layer);
+    status = local_.Synchronize();  // pages that were just written, buffers that are used again
+    if (status.ok()) status = DealNewPages(parts.front().input, &layer);
     if (status.ok()) {
       status = pass_.rows == RankedPass::Rows::kKeysTravel
                    ? AttendKeysTravel(out, q, parts, layer)
@@ -193,11 +269,12 @@ Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
     begins.push_back(floats);
     floats += nodes.back().all.size() * NodeStateFloats(part.input.shape, part.rows);
   }
-  states_.resize(floats);
+  RETURN_IF_ERROR(Grow(&states_, floats * sizeof(float)));
+  const auto all_states = FloatsIn(states_, floats);
   const auto states_of = [&](size_t i, uint32_t rank) {
     const uint64_t each = NodeStateFloats(parts[i].input.shape, parts[i].rows);
-    return std::span(states_).subspan(begins[i] + nodes[i].first[rank] * each,
-                                      nodes[i].Of(rank).size() * each);
+    return all_states.subspan(begins[i] + nodes[i].first[rank] * each,
+                              nodes[i].Of(rank).size() * each);
   };
   uint32_t row = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -214,6 +291,9 @@ Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
         nodes_.AttendNodes(states_of(i, me), q.Rows(row, parts[i].rows), input, nodes[i].Of(me)));
     row += parts[i].rows;
   }
+  // Small, and everybody waits for it: in the order of the device's own work, if that is possible.
+  const bool in_order = transport_.RunOn(nodes_.stream());
+  if (!in_order) RETURN_IF_ERROR(local_.Synchronize());
   std::vector<TransferPtr> transfers;
   for (uint32_t step = 1; step < placement_.ranks; ++step) {
     const uint32_t to = (me + step) % placement_.ranks;
@@ -225,11 +305,16 @@ Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
       transfers.push_back(transport_.Receive(from, std::as_writable_bytes(theirs)));
     }
   }
-  RETURN_IF_ERROR(WaitAll(transfers));
+  if (in_order) {
+    (void)transport_.RunOn(nullptr);  // they begin
+    left_ = std::move(transfers);
+  } else {
+    RETURN_IF_ERROR(WaitAll(transfers));
+  }
   row = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const uint64_t each = NodeStateFloats(parts[i].input.shape, parts[i].rows);
-    const auto states = std::span(states_).subspan(begins[i], nodes[i].all.size() * each);
+    const auto states = all_states.subspan(begins[i], nodes[i].all.size() * each);
     RETURN_IF_ERROR(
         nodes_.MergeNodes(out.Rows(row, parts[i].rows), states, parts[i].input, nodes[i].all));
     row += parts[i].rows;
@@ -240,9 +325,9 @@ Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
 std::span<float> RankedAttention::StatesOf(const Nodes& nodes, const AttentionShape& shape,
                                            uint32_t row, uint32_t rows, uint32_t rank) {
   const uint64_t each = NodeStateFloats(shape, rows);
-  return std::span(states_).subspan(
-      nodes.all.size() * NodeStateFloats(shape, row) + nodes.first[rank] * each,
-      nodes.Of(rank).size() * each);
+  return FloatsIn(states_, states_->bytes() / sizeof(float))
+      .subspan(nodes.all.size() * NodeStateFloats(shape, row) + nodes.first[rank] * each,
+               nodes.Of(rank).size() * each);
 }
 
 // The end of every piece's rows; states_ has all nodes of them.
@@ -252,8 +337,9 @@ Status RankedAttention::MergePieces(MatrixView out, std::span<const AttentionPar
   uint32_t row = 0;
   for (const AttentionPart& part : parts) {
     const uint64_t piece = nodes.all.size() * NodeStateFloats(part.input.shape, part.rows);
-    const auto states = std::span(states_).subspan(
-        nodes.all.size() * NodeStateFloats(part.input.shape, row), piece);
+    const auto states =
+        FloatsIn(states_, states_->bytes() / sizeof(float))
+            .subspan(nodes.all.size() * NodeStateFloats(part.input.shape, row), piece);
     RETURN_IF_ERROR(nodes_.MergeNodes(out.Rows(row, part.rows), states,
                                       InputOver(part.input, lists), nodes.all));
     row += part.rows;
@@ -262,23 +348,24 @@ Status RankedAttention::MergePieces(MatrixView out, std::span<const AttentionPar
 }
 
 // Step i: this rank's pages to the rank i behind it, those of the rank i before it to here.
-void RankedAttention::PostPages(uint32_t step, const LayerPages& layer,
-                                std::vector<TransferPtr>* sending,
-                                std::vector<TransferPtr>* receiving) {
+Status RankedAttention::PostPages(uint32_t step, const LayerPages& layer,
+                                  std::vector<TransferPtr>* sending,
+                                  std::vector<TransferPtr>* receiving) {
   const uint32_t ranks = placement_.ranks, me = transport_.rank();
-  if (step >= ranks) return;
+  if (step >= ranks) return OkStatus();
   const uint32_t from = (me + ranks - step) % ranks, to = (me + step) % ranks;
   for (const uint64_t page : PagesFor(me, to)) {
     sending->push_back(transport_.Send(to, {layer.pages[page].bytes, layer.layer_bytes}));
   }
   const auto wanted = PagesFor(from, me);
-  std::vector<std::byte>& arriving = arriving_[step % 2];
-  arriving.resize(wanted.size() * layer.layer_bytes);
+  std::unique_ptr<Buffer>& arriving = arriving_[step % 2];
+  RETURN_IF_ERROR(Grow(&arriving, wanted.size() * layer.layer_bytes));
   for (size_t i = 0; i < wanted.size(); ++i) {
-    const std::span<std::byte> bytes(&arriving[i * layer.layer_bytes], layer.layer_bytes);
+    const std::span<std::byte> bytes(arriving->data() + i * layer.layer_bytes, layer.layer_bytes);
     receiving->push_back(transport_.Receive(from, bytes));
   }
   transport_.Start();
+  return OkStatus();
 }
 
 // The pages of step i: this rank's own, or those that have arrived.
@@ -289,7 +376,7 @@ std::vector<KvPage> RankedAttention::PagesOfStep(uint32_t step, const LayerPages
     if (step > 0 || placement_.RankOfPage(page) != me) here[page].bytes = RemotePage();
   }
   if (step == 0) return here;
-  const std::byte* next = arriving_[step % 2].data();
+  const std::byte* next = arriving_[step % 2]->data();
   for (const uint64_t page : PagesFor((me + ranks - step) % ranks, me)) {
     here[page].bytes = next;
     next += layer.layer_bytes;
@@ -304,14 +391,18 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
                                          const LayerPages& layer) {
   const uint32_t ranks = placement_.ranks, me = transport_.rank();
   const Nodes nodes = NodesOver(layer.pages.size());
-  states_.resize(nodes.all.size() * NodeStateFloats(parts.front().input.shape, q.rows));
+  RETURN_IF_ERROR(
+      Grow(&states_,
+           nodes.all.size() * NodeStateFloats(parts.front().input.shape, q.rows) * sizeof(float)));
   std::vector<TransferPtr> sending, receiving;
-  PostPages(1, layer, &sending, &receiving);
+  RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
   for (uint32_t step = 0; step < ranks; ++step) {
     const uint32_t source = (me + ranks - step) % ranks;
     if (step > 0) {
       RETURN_IF_ERROR(WaitAll(receiving));
-      PostPages(step + 1, layer, &sending, &receiving);
+      // The next pages take the place of those that the last step computes over.
+      if (step > 1 && step + 1 < ranks) RETURN_IF_ERROR(local_.Synchronize());
+      RETURN_IF_ERROR(PostPages(step + 1, layer, &sending, &receiving));
     }
     const std::vector<KvPage> here = PagesOfStep(step, layer);
     const auto lists = ListsOver(layer, here);
@@ -334,39 +425,54 @@ MatrixView RankedAttention::QueriesOf(uint32_t rank, uint32_t cols) {
     rows = 0;
     for (const RowPiece& piece : pass_.pieces[r]) rows += piece.rows;
   }
-  return {queries_.data() + size_t{first} * cols, rows, cols, cols};
+  return {reinterpret_cast<float*>(queries_->data()) + size_t{first} * cols, rows, cols, cols};
 }
 
-// Queries to everybody, everybody's to here, and the states of this rank's rows after them.
-void RankedAttention::PostQueries(const AttentionShape& shape, MatrixView q, const Nodes& nodes,
-                                  std::vector<TransferPtr>* arriving,
-                                  std::vector<TransferPtr>* transfers) {
+// Queries to everybody, everybody's to here.
+Status RankedAttention::PostQueries(MatrixView q, std::vector<TransferPtr>* arriving,
+                                    std::vector<TransferPtr>* transfers) {
   const uint32_t ranks = placement_.ranks, me = transport_.rank();
   const auto bytes_of = [&](uint32_t rank) {
     const MatrixView view = QueriesOf(rank, q.cols);
     return std::as_writable_bytes(std::span(view.data, size_t{view.rows} * view.cols));
   };
-  const MatrixView own = QueriesOf(me, q.cols);
-  for (uint32_t r = 0; r < q.rows; ++r) {
-    std::memcpy(own.row(r), q.row(r), size_t{q.cols} * sizeof(float));
-  }
+  local_.CopyMatrix(QueriesOf(me, q.cols), q);
+  RETURN_IF_ERROR(local_.Synchronize());
   arriving->resize(ranks);
   for (uint32_t step = 1; step < ranks; ++step) {
     const uint32_t from = (me + ranks - step) % ranks, to = (me + step) % ranks;
     transfers->push_back(transport_.Send(to, bytes_of(me)));
     (*arriving)[from] = transport_.Receive(from, bytes_of(from));
-    uint32_t row = 0;
-    for (const RowPiece& piece : pass_.pieces[me]) {
-      const auto into = StatesOf(nodes, shape, row, piece.rows, from);
-      row += piece.rows;
-      if (into.empty()) continue;
-      transfers->push_back(transport_.Receive(from, std::as_writable_bytes(into)));
-    }
   }
+  transport_.Start();
+  return OkStatus();
 }
 
-// Each rank computes the nodes it has for everybody's rows, its own last, and sends the states
-// back.
+void RankedAttention::PostAnswers(const AttentionShape& shape, const Nodes& nodes,
+                                  std::vector<TransferPtr>* transfers) {
+  const uint32_t ranks = placement_.ranks, me = transport_.rank();
+  const float* next = reinterpret_cast<const float*>(answers_->data());
+  for (uint32_t step = 1; step < ranks; ++step) {
+    const uint32_t other = (me + ranks - step) % ranks;
+    for (const RowPiece& piece : pass_.pieces[other]) {
+      const std::span states(next, nodes.Of(me).size() * NodeStateFloats(shape, piece.rows));
+      if (!states.empty()) transfers->push_back(transport_.Send(other, BytesOf(states)));
+      next += states.size();
+    }
+    uint32_t row = 0;
+    for (const RowPiece& piece : pass_.pieces[me]) {
+      const auto into = StatesOf(nodes, shape, row, piece.rows, other);
+      row += piece.rows;
+      if (into.empty()) continue;
+      transfers->push_back(transport_.Receive(other, std::as_writable_bytes(into)));
+    }
+  }
+  transport_.Start();
+}
+
+// Each rank computes the nodes it has for everybody's rows, its own last, while the states of the
+// others travel back. A transfer of a device waits for those before it: so answers are posted when
+// they are there, and not with the queries.
 Status RankedAttention::AttendQueriesTravel(MatrixView out, MatrixView q,
                                             std::span<const AttentionPart> parts,
                                             const LayerPages& layer) {
@@ -378,29 +484,34 @@ Status RankedAttention::AttendQueriesTravel(MatrixView out, MatrixView q,
   for (const auto& pieces : pass_.pieces) {
     for (const RowPiece& piece : pieces) all_rows += piece.rows;
   }
-  queries_.resize(size_t{all_rows} * q.cols);
-  states_.resize(nodes.all.size() * NodeStateFloats(shape, q.rows));
-  answers_.resize(own_nodes * NodeStateFloats(shape, all_rows - q.rows));
+  constexpr uint64_t kFloat = sizeof(float);
+  RETURN_IF_ERROR(Grow(&queries_, uint64_t{all_rows} * q.cols * kFloat));
+  RETURN_IF_ERROR(Grow(&states_, nodes.all.size() * NodeStateFloats(shape, q.rows) * kFloat));
+  RETURN_IF_ERROR(Grow(&answers_, own_nodes * NodeStateFloats(shape, all_rows - q.rows) * kFloat));
   std::vector<TransferPtr> transfers, arriving;
-  PostQueries(shape, q, nodes, &arriving, &transfers);
+  RETURN_IF_ERROR(PostQueries(q, &arriving, &transfers));
   const auto lists = ListsOver(layer, layer.pages);
   AttentionInput input = InputOver(parts.front().input, lists);
+  const auto answers = FloatsIn(answers_, answers_->bytes() / kFloat);
   size_t answered = 0;
   for (uint32_t step = 1; step <= ranks; ++step) {
     const uint32_t source = (me + ranks - step) % ranks;
-    if (source != me) RETURN_IF_ERROR(arriving[source]->Wait());
+    if (source != me) {
+      RETURN_IF_ERROR(arriving[source]->Wait());
+    } else {
+      RETURN_IF_ERROR(local_.Synchronize());
+      PostAnswers(shape, nodes, &transfers);
+    }
     uint32_t row = 0;
     for (const RowPiece& piece : pass_.pieces[source]) {
       const size_t floats = own_nodes * NodeStateFloats(shape, piece.rows);
       const auto states = source == me ? StatesOf(nodes, shape, row, piece.rows, me)
-                                       : std::span(answers_).subspan(answered, floats);
+                                       : answers.subspan(answered, floats);
       input.first_position = piece.first_position;
       RETURN_IF_ERROR(nodes_.AttendNodes(states, QueriesOf(source, q.cols).Rows(row, piece.rows),
                                          input, nodes.Of(me)));
       row += piece.rows;
-      if (source == me || states.empty()) continue;
-      transfers.push_back(transport_.Send(source, BytesOf(states)));
-      answered += floats;
+      if (source != me) answered += floats;
     }
   }
   RETURN_IF_ERROR(WaitAll(transfers));

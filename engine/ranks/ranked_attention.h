@@ -31,6 +31,9 @@ struct RankedPass {
   uint64_t first_token = 0;                   // of the new ones; begins a page
   uint64_t tokens = 0;                        // in all, after the pass
   uint32_t sink_tokens = 0;                   // of the page of exact first tokens, or none
+
+  // The rank that computes a new block, with all its layers; of alike rows the first, among all.
+  uint32_t ComputedBy(uint64_t block) const;
 };
 
 class RankedAttention {
@@ -45,9 +48,17 @@ class RankedAttention {
   // transport comes back; `out` says nothing then.
   Status Attend(MatrixView out, MatrixView q, std::span<const AttentionPart> parts);
 
+  // Before a layer that sees a window attends to the pages of this rank: brings what the begin of
+  // each dealt piece sees of rows before it, computed in this pass by whichever rank, to where the
+  // piece's pages are. parts: the pieces of this rank; those pages are the backend's to write.
+  Status ShareWindow(std::span<const AttentionPart> parts, uint32_t window_tokens);
+
   // New pages that were computed elsewhere and belong here, by block of the text; all layers have
   // come when the pass is over.
   std::map<uint64_t, std::unique_ptr<Buffer>> TakeDealt() { return std::move(dealt_); }
+
+  // Waits for what was left to a device's stream, and says what has gone wrong with it.
+  Status Await();
 
  private:
   // One layer of all pages, as far as they are at hand; its formats say one layer.
@@ -65,10 +76,10 @@ class RankedAttention {
     }
   };
 
+  Status Grow(std::unique_ptr<Buffer>* buffer, uint64_t bytes);
   Nodes NodesOver(uint64_t pages) const;
   uint64_t PageCount() const;
   uint64_t EndOfRows(uint32_t rank) const { return pass_.pieces[rank].back().end(); }
-  uint32_t ComputedBy(uint64_t block) const;
   std::vector<uint64_t> PagesFor(uint32_t holder, uint32_t reader) const;
   void FindPages(std::span<const AttentionPart> parts, LayerPages* layer) const;
   Status DealNewPages(const AttentionInput& input, LayerPages* layer);
@@ -85,12 +96,15 @@ class RankedAttention {
                             uint32_t rows, uint32_t rank);
   Status MergePieces(MatrixView out, std::span<const AttentionPart> parts, const LayerPages& layer,
                      const Nodes& nodes);
-  void PostPages(uint32_t step, const LayerPages& layer, std::vector<TransferPtr>* sending,
-                 std::vector<TransferPtr>* receiving);
+  Status PostPages(uint32_t step, const LayerPages& layer, std::vector<TransferPtr>* sending,
+                   std::vector<TransferPtr>* receiving);
   std::vector<KvPage> PagesOfStep(uint32_t step, const LayerPages& layer) const;
   MatrixView QueriesOf(uint32_t rank, uint32_t cols);  // in queries_
-  void PostQueries(const AttentionShape& shape, MatrixView q, const Nodes& nodes,
-                   std::vector<TransferPtr>* arriving, std::vector<TransferPtr>* transfers);
+  Status PostQueries(MatrixView q, std::vector<TransferPtr>* arriving,
+                     std::vector<TransferPtr>* transfers);
+  // The states of others' rows to them, those of this rank's rows to here.
+  void PostAnswers(const AttentionShape& shape, const Nodes& nodes,
+                   std::vector<TransferPtr>* transfers);
 
   Backend& local_;
   NodeAttention& nodes_;
@@ -98,8 +112,9 @@ class RankedAttention {
   const Placement placement_;
   RankedPass pass_;
   std::map<uint64_t, std::unique_ptr<Buffer>> dealt_;
-  std::vector<float> states_, queries_, answers_;  // answers: of others' rows
-  std::vector<std::byte> arriving_[2];
+  // In the device's memory; they grow to the largest call and stay. answers: of others' rows.
+  std::unique_ptr<Buffer> states_, queries_, answers_, arriving_[2];
+  std::vector<TransferPtr> left_;  // to the device's stream, of the last call
 };
 
 }  // namespace corpusd

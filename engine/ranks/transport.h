@@ -49,6 +49,13 @@ class Transport {
   // What was posted before may begin now: some transports start a group of transfers at once. Wait
   // does the same.
   virtual void Start() {}
+  // From now on transfers are done in the order of a device's stream: what was put there before is
+  // what they send, what is put there later sees what they received, and nobody need wait for
+  // either. Null: beside what the device computes again. RETURNS false where memory is the host's.
+  virtual bool RunOn(void* stream) {
+    (void)stream;
+    return false;
+  }
   // Ends the job for every rank that still waits for this one. Any thread.
   virtual void Abort(const Status& why) = 0;
 
