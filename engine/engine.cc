@@ -86,6 +86,7 @@ Result<std::shared_ptr<KvSequence>> LlamaEngine::SequenceOfHistory(const CorpusR
     RETURN_IF_ERROR(ExtendLease(context(), *store_, record, layout, tokens,
                                 ComputePriority::kPrefill, stop, &leased));
     PlaceOnDevice(context(), *store_, record.chain, leased.refs, stop, &leased.placed);
+    RETURN_IF_ERROR(leased.local.Place(*backend_));
     return std::shared_ptr<KvSequence>(
         SequenceOver(leased.refs, layout.OfBlocks(), leased.placed, &leased.local));
   }

@@ -83,8 +83,17 @@ Result<GenerationReport> LlamaEngine::AnswerOnDevice(const Question& question,
   std::vector<DeviceRef> placed = store_->OnDevice(record.chain);
   const auto there = [](const DeviceRef& ref) { return ref.held != nullptr; };
   if (std::all_of(placed.begin(), placed.end(), there)) {
-    for (const DeviceRef& ref : placed) report->device_bytes += ref.bytes;
-    return AnswerOver(question, *SequenceOnDevice(placed, question.layout), report);
+    LocalPages local;
+    FetchStats stats;
+    ASSIGN_OR_RETURN(const bool seen, local.Fetch(*store_, question.layout, record.chain,
+                                                  record.durable_tokens, &stats));
+    if (seen) {
+      RETURN_IF_ERROR(local.Place(*backend_));
+      for (const DeviceRef& ref : placed) report->device_bytes += ref.bytes;
+      report->host_bytes = stats.host_bytes;
+      report->disk_bytes = stats.disk_bytes;
+      return AnswerOver(question, *SequenceOnDevice(placed, question.layout, local), report);
+    }
   }
   ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
   Result<LeasedCorpus> whole = LeaseWhole(context(), *store_, record, question.layout, tokens,
@@ -100,7 +109,8 @@ Result<GenerationReport> LlamaEngine::AnswerOnDevice(const Question& question,
   report->load_ms = SecondsSince(question.start) * 1e3;
   report->host_bytes = leased.stats.host_bytes;
   report->disk_bytes = leased.stats.disk_bytes;
-  const auto kv = SequenceOver(leased.refs, question.layout, leased.placed);
+  RETURN_IF_ERROR(leased.local.Place(*backend_));
+  const auto kv = SequenceOver(leased.refs, question.layout, leased.placed, &leased.local);
   return AnswerOver(question, *kv, report);
 }
 

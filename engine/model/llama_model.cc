@@ -427,10 +427,6 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& bac
                                          const LoadProgress& on_layer) {
   const ModelConfig& config = source.config();
   RETURN_IF_ERROR(backend.Supports({config.q_heads, config.kv_heads, config.head_dim, 1}));
-  if (!backend.host_addressable() && !config.IsPlain()) {
-    return UnimplementedError("models of '" + config.architecture +
-                              "' run on the CPU only: --device cpu");
-  }
   auto model = std::make_unique<LlamaModel>(config, backend);
   RETURN_IF_ERROR(model->LoadWeights(source, on_layer));
   return model;

@@ -25,10 +25,11 @@ void AddChainCommand(CLI::App& app, Status* status);
 void AddGrowthCommand(CLI::App& app, Status* status);
 void AddIndexScanCommand(CLI::App& app, Status* status);
 void AddSegmentedCommand(CLI::App& app, Status* status);
+void AddScoutCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
-    AddModelCommands, AddReplayCommands, AddDiskTierCommand,  AddHostTierCommand,
-    AddChainCommand,  AddGrowthCommand,  AddIndexScanCommand, AddSegmentedCommand,
+    AddModelCommands, AddReplayCommands,   AddDiskTierCommand,  AddHostTierCommand, AddChainCommand,
+    AddGrowthCommand, AddIndexScanCommand, AddSegmentedCommand, AddScoutCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.
