@@ -163,7 +163,7 @@ Status ComputePacked(const ComputeContext& context, std::span<const TokenId> tok
                      std::span<const SequenceRows> sequences, ForwardScratch& scratch,
                      ComputePriority priority, const std::stop_token& stop) {
   ComputeGate::Turn turn(context.gate, priority);
-  return context.model.ForwardPacked(tokens, sequences, scratch, [&] {
+  return context.model.ForwardPacked(tokens, sequences, scratch, ForwardGoal::kKeysAndValues, [&] {
     turn.Offer();
     return !stop.stop_requested();
   });

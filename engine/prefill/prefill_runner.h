@@ -83,8 +83,8 @@ Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& conte
                                                      ComputePriority priority,
                                                      const std::stop_token& stop);
 
-// Computes the run of tokens that follows `kv` (at most kRunTokens). Offers the turn between
-// layers. kCancelled if stopped.
+// Computes keys and values of the run of tokens that follows `kv` (at most kRunTokens). Offers the
+// turn between layers. kCancelled if stopped.
 Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_tokens,
                   KvSequence& kv, ForwardScratch& scratch, ComputePriority priority,
                   const std::stop_token& stop);
