@@ -284,6 +284,7 @@ Options BuildOptions(const OptionValues& values, Problems* problems) {
   if (options.device != "auto" && options.device != "cpu" && !options.device.starts_with("cuda:")) {
     reader.Refuse("device", "must be one of: auto, cpu, cuda:N");
   }
+  options.weights = reader.OneOf("weights", {"auto", "bf16", "int8", "int4"});
   options.isa = reader.OneOf("isa", {"auto", "avx2", "avx512", "amx"});
   options.kv_format = reader.Text("kv_format");
   options.calibration_text = reader.Text("calibration_text");
