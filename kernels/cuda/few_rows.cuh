@@ -118,7 +118,7 @@ struct FewUnit<WeightKind::kBf16> {
 
 template <>
 struct FewUnit<WeightKind::kGroup8> {
-  static constexpr int kUnit = 32, kAhead = 4;
+  static constexpr int kUnit = 32, kAhead = 3;
   uint4 codes;
   uint32_t scales;
   __device__ __forceinline__ void Load(const DeviceWeight& weight, uint32_t cols,

@@ -278,12 +278,6 @@ __device__ __forceinline__ void ForPages(const ExpandCall& call, uint32_t pages_
                (static_cast<size_t>(head) * call.count + i) * (kTileTokens * Dim * 2);
     const uint8_t* tile =
         IsKey ? KeyTile(page, call.layer, head) : ValueTile(page, call.layer, head, call.kv_heads);
-    if (page.hidden >= page.tokens) {  // it may not be there; what is masked must still be numbers
-      for (uint32_t at = threadIdx.x; at < kTileTokens * Dim / 8; at += kThreads) {
-        reinterpret_cast<uint4*>(to)[at] = make_uint4(0, 0, 0, 0);
-      }
-      continue;
-    }
     const float* turn = call.rope.cos_sin + (page.first_position - call.frame) * turned;
     body(IsKey ? page.key_codec : page.value_codec, to, tile, turn, turned);
   }

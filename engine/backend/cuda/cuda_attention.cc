@@ -173,7 +173,7 @@ void CudaBackend::Attention(MatrixView out, MatrixView q, const AttentionInput& 
   if (q.rows == 0 || !failed_.ok()) return;
   pages_.Begin(input.layer);
   if (q.rows > few_rows()) {
-    const auto count = pages_.Add(input.lists);
+    const auto count = pages_.Add(input.lists, 0, /*seen_only=*/true);
     if (!Keep(count.status())) return;
     const AttentionPart part{input, q.rows};
     const auto last = static_cast<int64_t>(input.first_position) + q.rows;
@@ -208,7 +208,7 @@ void CudaBackend::AttendWindow(MatrixView out, MatrixView q, const AttentionInpu
     part.input.first_position += row;
     const auto first = static_cast<int64_t>(part.input.first_position);
     pages_.Begin(input.layer);
-    const auto count = pages_.Add(input.lists, first + 1 - int64_t{input.shape.window});
+    const auto count = pages_.Add(input.lists, first + 1 - int64_t{input.shape.window}, true);
     if (!Keep(count.status())) return;
     AttendMany(out.Rows(row, part.rows), q.Rows(row, part.rows), {&part, 1}, {&*count, 1});
   }
@@ -264,7 +264,7 @@ void CudaBackend::AttentionOfParts(MatrixView out, MatrixView q,
   pages_.Begin(parts.front().input.layer);
   std::vector<uint32_t> part_pages;
   for (const AttentionPart& part : parts) {
-    const auto count = pages_.Add(part.input.lists);
+    const auto count = pages_.Add(part.input.lists, 0, /*seen_only=*/true);
     if (!Keep(count.status())) return;
     part_pages.push_back(*count);
   }

@@ -70,7 +70,7 @@ PageTable::Known* PageTable::Find(const KvPageList& list, int64_t first_seen) {
   return &known_.front();
 }
 
-Status PageTable::AddList(const KvPageList& list, int64_t first_seen) {
+Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
   const KvFormat& format = *list.format;
   cuda::DevicePage page;
   page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
@@ -83,6 +83,7 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen) {
   Known* known = is_long ? Find(list, first_seen) : nullptr;
   const size_t old = known == nullptr ? 0 : known->pages.size();
   const size_t first = pages_.size(), first_host = host_pages_.size();
+  bool all_seen = true;
   if (old > 0) pages_.insert(pages_.end(), known->pages.begin(), known->pages.end());
   for (const KvPage& source : list.pages.subspan(old)) {
     page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
@@ -92,6 +93,8 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen) {
         source.hidden, std::min(first_seen - page.first_position, int64_t{source.tokens})));
     // Of a page that is hidden no byte is read; it may not be there.
     const bool seen = page.hidden < page.tokens;
+    all_seen = all_seen && seen;
+    if (!seen && seen_only) continue;
     if (!seen) page.bytes = nullptr;
     ASSIGN_OR_RETURN(const bool reachable, seen ? Reachable(source.bytes) : Result<bool>(true));
     if (!reachable) {
@@ -99,7 +102,7 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen) {
     }
     pages_.push_back(page);
   }
-  if (!is_long || host_pages_.size() > first_host) return OkStatus();
+  if (!is_long || !all_seen || host_pages_.size() > first_host) return OkStatus();
   if (known == nullptr) {
     if (known_.size() == kKnownMax) known_.pop_back();
     known = &known_.emplace_front(Known{format, first_seen, {}, {}, false});
@@ -112,9 +115,10 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen) {
   return OkStatus();
 }
 
-Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists, int64_t first_seen) {
+Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists, int64_t first_seen,
+                                bool seen_only) {
   const size_t first = pages_.size();
-  for (const KvPageList& list : lists) RETURN_IF_ERROR(AddList(list, first_seen));
+  for (const KvPageList& list : lists) RETURN_IF_ERROR(AddList(list, first_seen, seen_only));
   return static_cast<uint32_t>(pages_.size() - first);
 }
 

@@ -32,9 +32,11 @@ class PageTable {
 
   // Begins a call. REQUIRES: the stream has passed the calls before, or no page was copied in them.
   void Begin(uint32_t layer);
-  // Adds the pages of one sequence; tokens before first_seen are hidden. RETURNS how many; they
-  // follow those added before.
-  Result<uint32_t> Add(std::span<const KvPageList> lists, int64_t first_seen = 0);
+  // Adds the pages of one sequence; tokens before first_seen are hidden. Pages that are hidden as a
+  // whole are not read, but keep their places; `seen_only`: they are left out. RETURNS how many
+  // were added; they follow those added before.
+  Result<uint32_t> Add(std::span<const KvPageList> lists, int64_t first_seen = 0,
+                       bool seen_only = false);
   const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
   size_t size() const { return pages_.size(); }
   // Where the first page of which something is seen begins; 0 if there is none.
@@ -63,8 +65,8 @@ class PageTable {
     std::vector<cuda::DevicePage> pages;
     bool seen_in_step = false;
   };
-  Status AddList(const KvPageList& list, int64_t first_seen);
-  // A known list that this one begins with, none of whose pages is the host's; or null.
+  Status AddList(const KvPageList& list, int64_t first_seen, bool seen_only);
+  // A known list that this one begins with, none of whose pages is the host's or hidden; or null.
   Known* Find(const KvPageList& list, int64_t first_seen);
   // Whether kernels read the page where it lies.
   Result<bool> Reachable(const std::byte* bytes) const;
