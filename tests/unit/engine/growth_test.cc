@@ -74,9 +74,13 @@ TEST_F(GrowthTest, ACorpusLargerThanMemoryGetsTheSameBytes) {
                     ->AppendCorpus("a", std::make_unique<GivenTokens>(std::vector<TokenId>(
                                             longer.begin() + 9000, longer.end())))
                     .ok());
-    ArmFault("payload.read", FaultKind::kIoError, /*after=*/4, /*times=*/1);
-    EXPECT_EQ(PrefillAll("a").code(), StatusCode::kIoError);
-    DisarmFaults();
+    // Of one layer that sees everything, the last, a prefill reads nothing.
+    const LayerParts& parts = *Layout().parts;
+    if (parts.parts.front().layers > 1 || parts.places.back().part != 0) {
+      ArmFault("payload.read", FaultKind::kIoError, /*after=*/4, /*times=*/1);
+      EXPECT_EQ(PrefillAll("a").code(), StatusCode::kIoError);
+      DisarmFaults();
+    }
     ASSERT_TRUE(PrefillAll("a").ok());
     SetHostBytes(uint64_t{256} << 20);
     const std::string grown = AllBytesOf("a");
