@@ -24,10 +24,11 @@ void AddHostTierCommand(CLI::App& app, Status* status);
 void AddChainCommand(CLI::App& app, Status* status);
 void AddIndexScanCommand(CLI::App& app, Status* status);
 void AddSegmentedCommand(CLI::App& app, Status* status);
+void AddPlanCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
     AddModelCommands, AddReplayCommands,   AddDiskTierCommand,  AddHostTierCommand,
-    AddChainCommand,  AddIndexScanCommand, AddSegmentedCommand,
+    AddChainCommand,  AddIndexScanCommand, AddSegmentedCommand, AddPlanCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.
