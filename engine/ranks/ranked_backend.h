@@ -35,7 +35,11 @@ class RankedBackend final : public Backend {
   // Until End, layers that see everything attend together with the other ranks, and those that see
   // a window get what they see of others' rows. Every call of the model has all layers, in order.
   void Begin(const RankedPass& pass, std::vector<LayerReach> layers);
-  void End() { together_ = false; }
+  // What went wrong was told by then: what the local device computes next has no part in it.
+  void End() {
+    together_ = false;
+    status_ = OkStatus();
+  }
 
   std::string_view name() const override { return local_.name(); }
   uint32_t few_rows() const override { return local_.few_rows(); }

@@ -205,5 +205,20 @@ TEST_F(RankProcessesTest, APrefillGoesOnOverThoseThatAreLeft) {
   EXPECT_EQ(Ask("text")->answer, answer_);
 }
 
+TEST_F(RankProcessesTest, APrefillGoesOnAloneWhenAllOthersAreLost) {
+  OpenGroup(2, "two");
+  ASSERT_TRUE(Create("text", Prose(kWords)).ok());
+  const Status cut_off = engine_->Prefill("text",
+                                          [&](const PrefillProgress& progress) {
+                                            if (progress.done_tokens > 1024) ranks_.clear();
+                                          },
+                                          {});
+  EXPECT_EQ(cut_off.code(), StatusCode::kUnavailable) << cut_off.ToString();
+  const Status finished = engine_->Prefill("text", [](const PrefillProgress&) {}, {});
+  ASSERT_TRUE(finished.ok()) << finished.ToString();
+  EXPECT_EQ(store_->GetCorpus("text")->chain, alone_.chain);
+  EXPECT_EQ(BytesOf("text"), bytes_);
+}
+
 }  // namespace
 }  // namespace corpusd
