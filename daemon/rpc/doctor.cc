@@ -274,7 +274,6 @@ void CheckEngine(const Services& services, Report& report) {
     report.Add("long_texts", Level::kOk,
                "of lookups in an exact corpus of 8K tokens Gemma 3 270M finds twice as many as "
                "this model (fetch_model gemma3); it holds no segmented corpora");
-    it holds no segmented corpora ");
   }
   report.Add("backend", Level::kOk, model.backend);
   const int64_t now = services.now_ms();

@@ -26,10 +26,11 @@ void AddGrowthCommand(CLI::App& app, Status* status);
 void AddIndexScanCommand(CLI::App& app, Status* status);
 void AddSegmentedCommand(CLI::App& app, Status* status);
 void AddScoutCommand(CLI::App& app, Status* status);
+void AddPlanCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
     AddModelCommands, AddReplayCommands,   AddDiskTierCommand,  AddHostTierCommand, AddChainCommand,
-    AddGrowthCommand, AddIndexScanCommand, AddSegmentedCommand, AddScoutCommand,
+    AddGrowthCommand, AddIndexScanCommand, AddSegmentedCommand, AddScoutCommand,    AddPlanCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.
