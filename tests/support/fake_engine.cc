@@ -172,7 +172,7 @@ Status FakeEngine::Prefill(std::string_view name,
       return OkStatus();
     });
     RETURN_IF_ERROR(updated.status());
-    progress({updated->durable_tokens, updated->tokens, 0, updated->durable_tokens * 2});
+    progress({updated->durable_tokens, updated->tokens, 0, updated->durable_tokens * 2, {}});
     if (!controls_.prefill_error.empty()) {
       return {controls_.prefill_code, controls_.prefill_error};
     }
