@@ -289,7 +289,12 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
   (void)setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
   cudaError_t error = cudaSetDevice(job.device);
   cudaStream_t stream = nullptr;
-  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  // Transfers take a few multiprocessors at once, not when the blocks of a kernel are all begun.
+  int least = 0, greatest = 0;
+  if (error == cudaSuccess) error = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+  if (error == cudaSuccess) {
+    error = cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest);
+  }
   if (error != cudaSuccess) return CudaError("the device of a rank", error);
   ncclUniqueId id;
   std::copy(job.id.begin(), job.id.end(), std::begin(id.internal));

@@ -191,6 +191,10 @@ __device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& cal
     const float inverse = total == 0 ? 0.0f : 1.0f / total;
     const uint32_t row = first_row + g + 8 * i;
     if (g + 8 * i >= rows) continue;
+    if (call.log_sums.data != nullptr && t == 0) {
+      call.log_sums.data[static_cast<size_t>(row) * call.log_sums.stride + head] =
+          total == 0 ? -INFINITY : top[i] + log2f(total);
+    }
     float* out = call.out.data + static_cast<size_t>(row) * call.out.stride + head * Dim + 2 * t;
 #pragma unroll
     for (int n = 0; n < Dim / 8; ++n) {

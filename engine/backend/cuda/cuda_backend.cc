@@ -33,7 +33,7 @@ Result<std::unique_ptr<Backend>> MakeCudaBackend(int index, unsigned threads, De
 }
 
 Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned threads,
-                                                     DeviceLost on_lost) {
+                                                     DeviceLost on_lost, uint32_t node_width) {
   if (device >= CudaDeviceCount()) {
     return FailedPreconditionError("cuda:" + std::to_string(device) + ": there is no such device");
   }
@@ -53,11 +53,11 @@ Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned thread
   }
   const std::string name = "cuda:" + std::to_string(device) + " (" + properties.name + ")";
   return std::unique_ptr<Backend>(std::unique_ptr<CudaBackend>(
-      new CudaBackend(device, name, stream, beside, threads, std::move(on_lost))));
+      new CudaBackend(device, name, stream, beside, threads, std::move(on_lost), node_width)));
 }
 
 CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
-                         unsigned threads, DeviceLost on_lost)
+                         unsigned threads, DeviceLost on_lost, uint32_t node_width)
     : device_(device),
       name_(std::move(name)),
       stream_(stream),
@@ -72,7 +72,8 @@ CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, cuda
                                   "copy a model's arrays");
               }),
       pages_(device_pool_, host_pool_, stream),
-      on_lost_(std::move(on_lost)) {}
+      on_lost_(std::move(on_lost)),
+      node_width_(node_width) {}
 
 CudaBackend::~CudaBackend() {
   BeginOnDevice();
@@ -269,7 +270,7 @@ void CudaBackend::FlushWrites() {
 }
 
 void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& input,
-                            std::span<const cuda::AttentionRow> rows) {
+                            std::span<const cuda::AttentionRow> rows, cuda::DeviceMatrix log_sums) {
   cuda::PageAttention call;
   const auto pages = pages_.Upload();
   const auto rope = arrays_.Rope(input.rope);
@@ -291,6 +292,7 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
   call.workspace = reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
   if (call.workspace == nullptr) return;
   call.out = View(out);
+  call.log_sums = log_sums;
   call.q = View(q);
   call.q_heads = input.shape.q_heads;
   call.kv_heads = input.shape.kv_heads;
@@ -420,6 +422,17 @@ void CudaBackend::AttentionEach(MatrixView out, MatrixView q,
   for (uint32_t r = 0; r < q.rows; ++r) {
     AttendFew(out.Rows(r, 1), q.Rows(r, 1), inputs[r], std::span(rows).subspan(r, 1));
   }
+}
+
+void CudaBackend::CopyMatrix(MatrixView target, MatrixView source) {
+  CHECK(target.rows == source.rows && target.cols == source.cols)
+      << target.rows << " x " << target.cols;
+  Begin();
+  if (!failed_.ok() || source.rows == 0) return;
+  Launched(cudaMemcpy2DAsync(target.data, target.row_stride * sizeof(float), source.data,
+                             source.row_stride * sizeof(float), source.cols * sizeof(float),
+                             source.rows, cudaMemcpyDefault, stream_),
+           "copy rows");
 }
 
 // Parts of many rows are one pass: their bits are those of each alone if all begin at one position,
