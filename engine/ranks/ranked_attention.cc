@@ -198,6 +198,21 @@ Status RankedAttention::Attend(MatrixView out, MatrixView q, std::span<const Att
   return status;
 }
 
+// All pages that this rank keeps are there. Placement is asked once a span.
+void RankedAttention::CheckKept(const AttentionInput& input) const {
+  const uint32_t me = transport_.rank();
+  uint64_t index = 0;
+  bool kept = false;
+  for (const KvPageList& list : input.lists) {
+    for (const KvPage& page : list.pages) {
+      if (index % placement_.span_pages == 0) kept = placement_.RankOfPage(index) == me;
+      CHECK(!kept || page.bytes != RemotePage())
+          << "page " << index << " is kept by " << transport_.NameOf(me) << " but is not there";
+      ++index;
+    }
+  }
+}
+
 Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
                                     std::span<const AttentionPart> parts) {
   const uint32_t me = transport_.rank();
@@ -219,14 +234,7 @@ Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
   uint32_t row = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const AttentionInput& input = parts[i].input;
-    uint64_t index = 0;
-    for (const KvPageList& list : input.lists) {
-      for (const KvPage& page : list.pages) {
-        CHECK(page.bytes != RemotePage() || placement_.RankOfPage(index) != me)
-            << "page " << index << " is kept by " << transport_.NameOf(me) << " but is not there";
-        ++index;
-      }
-    }
+    CheckKept(input);
     RETURN_IF_ERROR(
         nodes_.AttendNodes(states_of(i, me), q.Rows(row, parts[i].rows), input, nodes[i].Of(me)));
     row += parts[i].rows;

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <barrier>
 #include <chrono>
 #include <cmath>
@@ -179,22 +180,19 @@ class RankDevices {
     std::vector<std::jthread> threads;
     for (uint32_t r = 0; r < size(); ++r) threads.emplace_back([&body, r] { body(r); });
   }
-  // Seconds from when all begin until all are done.
+  // Seconds from when all begin until the last is done.
   template <typename Body>
   double Seconds(const Body& body) {
     std::barrier meet(size());
-    double seconds = 0;
+    std::vector<double> seconds(size());
     Each([&](uint32_t r) {
       meet.arrive_and_wait();
       const auto begin = std::chrono::steady_clock::now();
       body(r);
       Require(ranked(r).Synchronize());
-      meet.arrive_and_wait();
-      if (r == 0) {
-        seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      }
+      seconds[r] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     });
-    return seconds;
+    return *std::max_element(seconds.begin(), seconds.end());
   }
 
  private:

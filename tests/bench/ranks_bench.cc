@@ -138,81 +138,92 @@ void AttendInNodes(CudaBackend& backend, const Rows& rows, const AttentionInput&
   Require(backend.MergeNodes(rows.out, floats, input, {&root, 1}));
 }
 
-// Rows [first, end) computed in every way, against one device that takes all pages in one go, one
-// that takes them by nodes, and the CPU.
+// Rows [first, tokens) as all ranks compute them together; of the text they have what is theirs.
+std::vector<float> AttendTogether(RankDevices& devices, const std::vector<DeviceText>& texts,
+                                  uint64_t first, uint64_t tokens, Travel travel) {
+  const auto count = static_cast<uint32_t>(tokens - first);
+  std::vector<float> all(size_t{count} * kScout.q_heads * kScout.head_dim);
+  if (travel == Travel::kAlike) {
+    devices.Each([&](uint32_t r) {
+      const Placement placement = devices.ranked(r).attention().placement();
+      const auto seen =
+          texts[r].Seen(tokens, [&](uint64_t p) { return placement.RankOfPage(p) == r; });
+      const KvPageList own{&texts[r].format, seen};
+      const Rows same(devices.backend(r), count, kQuerySeed + first);
+      devices.ranked(r).Begin({}, {false});
+      devices.ranked(r).Attention(same.out, same.q, InputOf({&own, 1}, first));
+      Require(devices.ranked(r).Synchronize());
+      if (r == 1) all = same.ReadOut(devices.backend(r));
+    });
+    return all;
+  }
+  const RankedPass pass = PassOver(devices.size(), first, tokens, travel);
+  std::vector<std::unique_ptr<DealtRows>> dealt(devices.size());
+  devices.Each([&](uint32_t r) {
+    dealt[r] = std::make_unique<DealtRows>(devices, r, pass, texts[r]);
+    dealt[r]->Attend();
+    Require(devices.ranked(r).Synchronize());
+  });
+  for (uint32_t r = 0; r < devices.size(); ++r) {
+    dealt[r]->CopyOut(devices.backend(r), first, &all);
+  }
+  return all;
+}
+
+// The same rows, or the first of them, on the CPU, over the bytes of the device.
+std::vector<float> AttendOnCpu(CudaBackend& device, const DeviceText& text, const Rows& rows,
+                               uint32_t count, uint64_t first) {
+  const auto cpu = Require(MakeCpuBackend({.threads = 16}));
+  const uint64_t block = text.format.BlockBytes();
+  const auto bytes = Require(cpu->Allocate(text.pages.size() * block, "pages"));
+  std::vector<KvPage> pages = text.pages;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    Require(device.Copy(bytes->data() + i * block, pages[i].bytes, block));
+    pages[i].bytes = bytes->data() + i * block;
+  }
+  const KvPageList list{&text.format, pages};
+  const uint64_t floats = uint64_t{count} * rows.q.cols;
+  const auto q = Require(cpu->Allocate(floats * sizeof(float), "queries"));
+  const auto out = Require(cpu->Allocate(floats * sizeof(float), "outputs"));
+  Require(device.Copy(q->data(), rows.q_memory->data(), floats * sizeof(float)));
+  cpu->Attention(out->Matrix(count, rows.q.cols), q->Matrix(count, rows.q.cols),
+                 InputOf({&list, 1}, first));
+  const auto* const values = reinterpret_cast<const float*>(out->data());
+  return {values, values + floats};
+}
+
+// Rows computed in every way, against one device that takes all pages in one go, one that takes
+// them by nodes, and the CPU.
 void Check(RankDevices& devices) {
-  constexpr uint64_t kTokens = 40960, kFirst = 36864;  // five spans
-  constexpr uint32_t kFew = 3, kOnCpu = 24;
+  constexpr uint64_t kTokens = 40960;  // five spans
+  constexpr uint32_t kMany = 4096, kFew = 3, kOnCpu = 24;
   const auto texts = TextsOf(devices, 1, kTokens, [](uint32_t, uint64_t) { return true; });
   CudaBackend& one = devices.backend(0);
-  const auto pages = texts[0].Seen(kTokens, [](uint64_t) { return true; });
-  const KvPageList list{&texts[0].format, pages};
-  for (const uint32_t count : {static_cast<uint32_t>(kTokens - kFirst), kFew}) {
-    const bool few = count == kFew;
-    const uint64_t first = few ? kTokens - kFew : kFirst;
+  const KvPageList list{&texts[0].format, texts[0].pages};
+  for (const uint32_t count : {kMany, kFew}) {
+    const uint64_t first = kTokens - count;
     const Rows rows(one, count, kQuerySeed + first);
     one.Attention(rows.out, rows.q, InputOf({&list, 1}, first));
     const auto whole = rows.ReadOut(one);
-    const auto states = Require(one.Allocate(NodeStateFloats(kScout, count) * 4, "states"));
+    const auto states =
+        Require(one.Allocate(NodeStateFloats(kScout, count) * sizeof(float), "states"));
     AttendInNodes(one, rows, InputOf({&list, 1}, first), *states);
     const auto in_nodes = rows.ReadOut(one);
-    Json record = {{"check", few ? "few rows" : "many rows"},
-                   {"rows", count},
-                   {"tokens", kTokens},
-                   {"nodes_against_whole", Difference(in_nodes, whole)}};
+    const auto on_cpu = AttendOnCpu(one, texts[0], rows, std::min(count, kOnCpu), first);
+    Json record = {
+        {"check_rows", count},
+        {"tokens", kTokens},
+        {"nodes_against_whole", Difference(in_nodes, whole)},
+        {"whole_against_cpu", Difference(std::span(whole).first(on_cpu.size()), on_cpu)}};
     for (const auto& [name, travel] : {std::pair{"keys_travel", Travel::kKeysTravel},
                                        {"queries_travel", Travel::kQueryTravel},
                                        {"alike", Travel::kAlike}}) {
-      if ((travel == Travel::kAlike) != few) continue;
-      std::vector<float> all(whole.size());
-      if (few) {
-        devices.Each([&](uint32_t r) {
-          const Placement placement = devices.ranked(r).attention().placement();
-          const auto seen =
-              texts[r].Seen(kTokens, [&](uint64_t p) { return placement.RankOfPage(p) == r; });
-          const KvPageList own{&texts[r].format, seen};
-          const Rows same(devices.backend(r), kFew, kQuerySeed + first);
-          devices.ranked(r).Begin({}, {false});
-          devices.ranked(r).Attention(same.out, same.q, InputOf({&own, 1}, first));
-          Require(devices.ranked(r).Synchronize());
-          if (r == 1) all = same.ReadOut(devices.backend(r));
-        });
-      } else {
-        const RankedPass pass = PassOver(devices.size(), first, kTokens, travel);
-        std::vector<std::unique_ptr<DealtRows>> dealt(devices.size());
-        devices.Each([&](uint32_t r) {
-          dealt[r] = std::make_unique<DealtRows>(devices, r, pass, texts[r]);
-          dealt[r]->Attend();
-          Require(devices.ranked(r).Synchronize());
-        });
-        for (uint32_t r = 0; r < devices.size(); ++r) {
-          dealt[r]->CopyOut(devices.backend(r), first, &all);
-        }
-      }
+      if ((travel == Travel::kAlike) != (count == kFew)) continue;
+      const auto all = AttendTogether(devices, texts, first, kTokens, travel);
       record[name] = {{"same_bits_as_one_in_nodes",
-                       std::memcmp(all.data(), in_nodes.data(), all.size() * 4) == 0},
+                       std::memcmp(all.data(), in_nodes.data(), all.size() * sizeof(float)) == 0},
                       {"against_whole", Difference(all, whole)}};
     }
-    // The CPU over the same bytes.
-    const auto cpu = Require(MakeCpuBackend({.threads = 16}));
-    const uint64_t block = texts[0].format.BlockBytes();
-    const auto bytes = Require(cpu->Allocate(pages.size() * block, "pages"));
-    std::vector<KvPage> host = pages;
-    for (size_t i = 0; i < host.size(); ++i) {
-      Require(one.Copy(bytes->data() + i * block, pages[i].bytes, block));
-      host[i].bytes = bytes->data() + i * block;
-    }
-    const KvPageList host_list{&texts[0].format, host};
-    const uint32_t on_cpu = std::min(count, kOnCpu);
-    const uint64_t floats = uint64_t{on_cpu} * rows.q.cols;
-    const auto q = Require(cpu->Allocate(floats * 4, "queries"));
-    const auto out = Require(cpu->Allocate(floats * 4, "outputs"));
-    Require(one.Copy(q->data(), rows.q_memory->data(), floats * 4));
-    cpu->Attention(out->Matrix(on_cpu, rows.q.cols), q->Matrix(on_cpu, rows.q.cols),
-                   InputOf({&host_list, 1}, first));
-    record["whole_against_cpu"] =
-        Difference(std::span(whole).first(floats),
-                   std::span(reinterpret_cast<const float*>(out->data()), floats));
     Print(record);
   }
 }
@@ -305,6 +316,21 @@ void Segment(RankDevices& devices, uint64_t rows, uint64_t history, int rounds) 
   }
 }
 
+// The messages of a decode step and nothing else.
+void ExchangeStates(RankDevices& devices, uint32_t rank, const Rows& rows, uint32_t layers) {
+  Transport& transport = devices.transport(rank);
+  const std::span from(rows.q.data, rows.q.cols), to(rows.out.data, rows.out.cols);
+  std::vector<TransferPtr> transfers;
+  for (uint32_t layer = 0; layer < layers; ++layer) {
+    transfers.clear();
+    (void)transport.RunOn(devices.backend(rank).stream());
+    transfers.push_back(transport.Send(1 - rank, std::as_bytes(from)));
+    transfers.push_back(transport.Receive(1 - rank, std::as_writable_bytes(to)));
+    (void)transport.RunOn(nullptr);
+  }
+  Require(WaitAll(transfers));
+}
+
 // One row a step; the pages of all layers are there.
 void Decode(RankDevices& devices, uint64_t tokens, uint32_t layers, int steps) {
   const double before = UsedGib(1);
@@ -342,22 +368,8 @@ void Decode(RankDevices& devices, uint64_t tokens, uint32_t layers, int steps) {
     });
     const double together =
         devices.Seconds([&](uint32_t r) { step(devices.ranked(r), r, lists[r]); });
-    // The same messages and nothing else.
-    const double exchanged = devices.Seconds([&](uint32_t r) {
-      Transport& transport = devices.transport(r);
-      const auto bytes = std::as_writable_bytes(
-          std::span(rows[r]->out.data, NodeStateFloats(kScout, 1) - 2 * kScout.q_heads));
-      std::vector<TransferPtr> transfers;
-      for (uint32_t layer = 0; layer < layers; ++layer) {
-        transfers.clear();
-        (void)transport.RunOn(devices.backend(r).stream());
-        transfers.push_back(
-            transport.Send(1 - r, std::as_bytes(std::span(rows[r]->q.data, bytes.size() / 4))));
-        transfers.push_back(transport.Receive(1 - r, bytes));
-        (void)transport.RunOn(nullptr);
-      }
-      Require(WaitAll(transfers));
-    });
+    const double exchanged =
+        devices.Seconds([&](uint32_t r) { ExchangeStates(devices, r, *rows[r], layers); });
     if (i < 0) continue;
     one.push_back(alone);
     nodes.push_back(in_nodes);

@@ -8,8 +8,9 @@
 namespace corpusd {
 namespace {
 
-// States of leaves beside those of nodes: rows are taken so many at a time.
-constexpr uint32_t kRowsTogether = 8192;
+// States of leaves beside those of nodes: rows are taken together that have so many bytes of them.
+constexpr uint64_t kLeafBytes = uint64_t{2} << 30;
+constexpr uint32_t kRowsTogether = 8192;  // at least
 
 cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
 
@@ -241,7 +242,9 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   cuda::PrefillAttention expanded;
   if (!few && !ExpandLeaves(input, &expanded)) return failed_;
   const cuda::NodeLayout whole = LayoutOf(shape, q.rows);
-  const uint32_t together = folded ? std::min(kRowsTogether, q.rows) : q.rows;
+  const uint64_t row_bytes = leaves.nodes.size() * NodeStateFloats(shape, 1) * sizeof(float);
+  const uint32_t together =
+      folded ? std::max(kRowsTogether, static_cast<uint32_t>(kLeafBytes / row_bytes)) : q.rows;
   for (uint32_t first = 0; first < q.rows; first += together) {
     // A last piece of few rows would have their layout, and their arithmetic.
     const uint32_t left = q.rows - first;
