@@ -49,6 +49,8 @@ GUARDED_WORDS = (
          "daemon/timer_queue.*",       # one thread that waits for the next deadline
          "daemon/shutdown.*",          # one thread that waits for signals
          "engine/ranks/tcp_transport.*",  # one thread that moves a rank's messages
+         "engine/ranks/thread_crew.*",    # ranks that are threads
+         "engine/ranks/rank_group.*",     # one thread that musters them
          "store/transfer_queue.*",     # moves between tiers
          "store/payload_store.*",      # several writes in flight, which a disk needs
          "tests/*",

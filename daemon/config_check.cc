@@ -17,6 +17,7 @@ std::vector<std::string> CheckNamedFiles(const Options& options) {
   };
   check("model", options.model_path);
   check("calibration_text", options.calibration_text);
+  check("rank_file", options.rank_file);
   for (const std::string& root : options.http_source_roots) check("http_source_roots", root);
   // What it returns is the first of the problems. Without a size of the disk, which is one already,
   // there is no limit.

@@ -8,6 +8,8 @@
 #include "engine/backend/device_backend.h"
 #include "engine/calibration/calibration_source.h"
 #include "engine/prefill/prefill_runner.h"
+#include "engine/ranks/rank_crew.h"
+#include "store/base/sha256.h"
 #include "store/cuda/cuda_device_memory.h"
 
 namespace corpusd {
@@ -33,6 +35,14 @@ void LogHeadSearch(size_t done, size_t passes) {
   Log(LogLevel::kInfo, "retrieval_heads", {{"passes_done", done}, {"passes", passes}});
 }
 
+// What other ranks know the data folder by: not its secret.
+std::string NameOfStore(const std::string& secret) {
+  Sha256 name;
+  name.Update("corpusd ranks\n");
+  name.Update(secret);
+  return HexText(name.Finish());
+}
+
 }  // namespace
 
 // Apart from daemon.cc, so that tests of the daemon need neither the engine nor RocksDB.
@@ -55,18 +65,31 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   store_options.touch_host_memory = options.touch_host_memory;
   store_options.inflight_bytes = options.inflight_bytes;
   // A device's memory is shared out before the weights come: they are small beside it.
-  ASSIGN_OR_RETURN(const std::optional<int> cuda, ResolveDevice(options.device));
+  const std::vector<std::string> devices = RankDevices(options);
+  ASSIGN_OR_RETURN(const std::optional<int> cuda, ResolveDevice(devices.front()));
   if (cuda.has_value()) {
     ASSIGN_OR_RETURN(store_options.device, MakeCudaDeviceMemory(*cuda, options.device_bytes,
                                                                 &store_options.device_bytes));
   }
+  std::vector<std::string> addresses;
+  if (!options.rank_file.empty()) {
+    ASSIGN_OR_RETURN(addresses, ReadRankFile(options.rank_file));
+    store_options.shelves = static_cast<uint32_t>(addresses.size() - 1);
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
   EngineOptions engine_options;
   engine_options.model_path = options.model_path;
-  engine_options.device = options.device;
+  engine_options.device = devices.front();
+  if (devices.size() > 1) engine_options.ranks.devices = devices;
+  engine_options.ranks.addresses = addresses;
+  engine_options.ranks.timeout = options.rank_timeout;
+  engine_options.ranks.on_change = [](const std::string& what) {
+    Log(LogLevel::kInfo, "ranks", {{"what", what}});
+  };
   engine_options.isa = options.isa;
   engine_options.kv_format = options.kv_format;
   ASSIGN_OR_RETURN(engine_options.tenant_salt, ReadTenantSecret(options.data_dir));
+  engine_options.ranks.store_id = NameOfStore(engine_options.tenant_salt);
   engine_options.cache_dir = options.data_dir;
   engine_options.calibration_dir = options.data_dir + "/calibration";
   engine_options.calibration_cache = UserCacheFolder();

@@ -19,6 +19,7 @@ constexpr uint64_t kHttpBodyBytesFloor = uint64_t{64} << 10;
 constexpr uint64_t kConnectionsCeiling = 65536;
 constexpr uint64_t kQueriesCeiling = 1024;
 constexpr uint64_t kThreadsCeiling = 4096;
+constexpr uint64_t kRanksCeiling = 64;
 // Below, a scrub of a corpus of 1 GB would take over a day.
 constexpr uint64_t kScrubRateFloor = uint64_t{16} << 10;
 constexpr double kPriceCeiling = 1e9;
@@ -267,7 +268,36 @@ void ReadHttpOptions(ValueReader& reader, Options* options) {
   }
 }
 
+// What several ranks exclude.
+void ReadRankOptions(ValueReader& reader, Options* options) {
+  options->ranks = static_cast<unsigned>(reader.Number("ranks", 1, kRanksCeiling));
+  options->rank_file = reader.Text("rank_file");
+  options->rank = static_cast<unsigned>(reader.Number("rank", 0, kRanksCeiling - 1));
+  options->rank_timeout = ReadTimeout(reader, "rank_timeout");
+  const bool devices = options->device.find(',') != std::string::npos;
+  if (options->ranks > 1 && options->device.starts_with("cuda:")) {
+    reader.Refuse("ranks", "are of CPUs: those of devices are named by device, as cuda:0,1");
+  }
+  if (!options->rank_file.empty() && (options->ranks > 1 || devices)) {
+    reader.Refuse("rank_file", "has one rank a process: not with ranks, nor with several devices");
+  }
+  if (options->rank > 0 && options->rank_file.empty()) {
+    reader.Refuse("rank", "is a line of a rank file: give rank_file");
+  }
+}
+
 }  // namespace
+
+std::vector<std::string> RankDevices(const Options& options) {
+  if (!options.device.starts_with("cuda:")) {
+    return std::vector<std::string>(options.ranks, options.ranks > 1 ? "cpu" : options.device);
+  }
+  std::vector<std::string> devices;
+  for (std::string& number : SplitAtCommas(std::string_view(options.device).substr(5))) {
+    devices.push_back("cuda:" + number);
+  }
+  return devices.empty() ? std::vector<std::string>{options.device} : devices;
+}
 
 Options BuildOptions(const OptionValues& values, Problems* problems) {
   ValueReader reader(values, problems);
@@ -282,8 +312,9 @@ Options BuildOptions(const OptionValues& values, Problems* problems) {
   options.model_path = reader.Text("model");
   options.device = reader.Text("device");
   if (options.device != "auto" && options.device != "cpu" && !options.device.starts_with("cuda:")) {
-    reader.Refuse("device", "must be one of: auto, cpu, cuda:N");
+    reader.Refuse("device", "must be one of: auto, cpu, cuda:N, cuda:N,M");
   }
+  ReadRankOptions(reader, &options);
   options.isa = reader.OneOf("isa", {"auto", "avx2", "avx512", "amx"});
   options.kv_format = reader.Text("kv_format");
   options.calibration_text = reader.Text("calibration_text");

@@ -44,7 +44,11 @@ struct Options {
   std::chrono::milliseconds http_idle_timeout{75000};
   std::vector<std::string> http_source_roots;  // absolute; none: no sources by path
   std::string model_path;
-  std::string device;         // "auto", "cpu", "cuda:N"
+  std::string device;     // "auto", "cpu", "cuda:N", "cuda:N,M"
+  unsigned ranks = 1;     // in this process, on CPUs
+  std::string rank_file;  // "": none are processes
+  unsigned rank = 0;      // of the rank file: 0 is the daemon
+  std::chrono::milliseconds rank_timeout{300'000};
   uint64_t device_bytes = 0;  // of the device tier; 0: half of what is free there
   std::string isa;
   std::string kv_format;
@@ -81,6 +85,10 @@ struct Options {
 inline uint64_t TenantQuotaBytes(const Options& options) {
   return options.disk_bytes / 100 * options.disk_high_percent;
 }
+
+// Where the ranks of this process run, the first first: {"cuda:0", "cuda:1"}, {"cpu", "cpu"}. One:
+// there are no others.
+std::vector<std::string> RankDevices(const Options& options);
 
 // Where an effective value came from.
 struct OptionValue {

@@ -14,6 +14,7 @@
 #include "daemon/config_check.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
+#include "daemon/rank_process.h"
 #include "daemon/service_notify.h"
 #include "daemon/shutdown.h"
 
@@ -104,8 +105,33 @@ int Serve(const Options& options) {
     if (signal != 0) return EXIT_SUCCESS;
     // The device is gone, its blocks are copies: the CPU goes on over the same folder.
     now.device = "cpu";
+    now.rank_file.clear();
     now.device_bytes = 0;
   }
+}
+
+// A rank but the first: serves no clients.
+int ServeRank(const Options& options) {
+  if (const Status sent = SendLog(options); !sent.ok()) {
+    std::fprintf(stderr, "corpusd: %s\n", sent.message().c_str());
+    return kExitFailed;
+  }
+  OpenLog(options.log_level, options.log_format);
+  ShutdownSignals signals([&options] { ReopenLog(options); });
+  const auto rank = RankProcess::Start(options, [&signals] { signals.Interrupt(); });
+  if (!rank.ok()) {
+    std::fprintf(stderr, "corpusd: %s\n", rank.status().message().c_str());
+    return kExitFailed;
+  }
+  std::printf("%s\n", (*rank)->ReadyLine().c_str());
+  std::fflush(stdout);
+  Notify("READY=1");
+  (void)signals.Wait();
+  Notify("STOPPING=1");
+  const Status ended = (*rank)->Stop();
+  if (ended.ok()) return EXIT_SUCCESS;
+  std::fprintf(stderr, "corpusd: %s\n", ended.message().c_str());
+  return kExitFailed;
 }
 
 // The values on stdout, what is wrong on stderr.
@@ -135,7 +161,7 @@ int RunCorpusd(const std::vector<std::string>& arguments) {
     std::fputs(loaded->output.c_str(), stdout);
     return EXIT_SUCCESS;
   }
-  return Serve(loaded->options);
+  return loaded->options.rank > 0 ? ServeRank(loaded->options) : Serve(loaded->options);
 }
 
 }  // namespace corpusd

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "engine/llama_engine.h"
+#include "engine/model/quantized_source.h"
 #include "store/miss_explain.h"
 
 namespace corpusd {
@@ -22,13 +23,13 @@ void CountMisses(BlockStore& store, const CorpusRecord& record, std::span<const 
 Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   options_ = options;
   store_ = store;
+  ASSIGN_OR_RETURN(const WeightMode weights, ParseWeightMode(options.weights));
   ASSIGN_OR_RETURN(source_, OpenModelSource(options.model_path));
+  source_ = WithWeights(std::move(source_), weights, options.threads);
   ASSIGN_OR_RETURN(tokenizer_, source_->LoadTokenizer());
   ASSIGN_OR_RETURN(auto chat, source_->LoadChatTemplate(*tokenizer_));
   chat_ = std::make_unique<ChatTemplate>(std::move(chat));
-  ASSIGN_OR_RETURN(backend_, MakeBackend(options.device, {options.threads, options.isa},
-                                         options.on_device_lost));
-  ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_));
+  RETURN_IF_ERROR(OpenModel());
   ASSIGN_OR_RETURN(summary_.digest, source_->WeightsDigestHex(options.cache_dir));
   batcher_ = std::make_unique<DecodeBatcher>(context());
   // A device's memory is its tier's.
@@ -60,7 +61,7 @@ Status LlamaEngine::Open(const EngineOptions& options, BlockStore* store) {
   summary_.quality_kld_max = options.quality_kld_max;
   summary_.segmented_tokens_max = kSegmentedTokensMax;
   summary_.parameters = CountParameters(*source_);
-  return OkStatus();
+  return OpenRanks();
 }
 
 Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
@@ -199,7 +200,7 @@ Status LlamaEngine::PrefillSegmented(CorpusRecord* record, KvLayout* layout,
   RETURN_IF_ERROR(CheckSegmented(*record, kBlockTokens));
   RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
   RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
-  return segmented_->Prefill(record, *layout, tokens, progress, stop);
+  return segmented_->Prefill(record, *layout, tokens, progress, stop, leader());
 }
 
 Status LlamaEngine::GoToRestorePoint(const KvLayout& layout, std::span<const TokenId> tokens,
@@ -251,6 +252,7 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
                                  const std::stop_token& stop) {
   const std::vector<Digest> chain = BuildChain(record->root, tokens, kBlockTokens);
   CountMisses(*store_, *record, tokens);
+  RETURN_IF_ERROR(AwaitShelves(*record, stop));
   // Looked up once: a lookup starts at the root, and one a run would cost the square of the length.
   ASSIGN_OR_RETURN(size_t known_blocks, store_->LongestPrefix(chain, tokens));
   if (!chain.empty()) {
@@ -267,6 +269,10 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
   state.total_tokens = tokens.size();
   state.done_tokens = record->durable_tokens;
   progress(state);
+  if (const auto leader = this->leader(); leader != nullptr) {
+    RETURN_IF_ERROR(PrefillOverRanks(leader, {*layout, tokens, chain, known_blocks}, record, &state,
+                                     progress, stop));
+  }
   while (record->chain.size() < chain.size()) {
     if (stop.stop_requested()) {
       return CancelledError("the prefill of corpus '" + record->name + "' was stopped after " +
@@ -305,6 +311,8 @@ Result<Engine::VerifyOutcome> LlamaEngine::Verify(
   if (!repair || (outcome.report.damaged.empty() && outcome.report.missing.empty())) {
     return outcome;
   }
+  // What lies with a rank that is away is computed again, too: that was asked for.
+  RETURN_IF_ERROR(store_->GiveUp(outcome.report.missing));
   ASSIGN_OR_RETURN(outcome.repaired, Repair(name));
   return outcome;
 }

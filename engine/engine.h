@@ -4,6 +4,7 @@
 // first.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,6 +18,8 @@
 #include "engine/decode/prompt_report.h"
 #include "engine/decode/sampling.h"
 #include "engine/engine_observer.h"
+#include "engine/ranks/rank_plan.h"
+#include "engine/ranks/rank_status.h"
 #include "engine/tokenizer/chat_message.h"
 #include "store/base/result.h"
 #include "store/block_store.h"
@@ -24,8 +27,22 @@
 
 namespace corpusd {
 
+// Ranks that compute and keep together; without either, the engine is alone.
+struct EngineRanks {
+  // Of ranks in this process, the first included, such as {"cpu", "cpu"}.
+  std::vector<std::string> devices;
+  // Lines of a rank file: this is its first, the others are processes.
+  std::vector<std::string> addresses;
+  std::string store_id;  // of the data folder: other ranks keep blocks for it alone
+  std::chrono::milliseconds timeout{300'000};  // how long a rank is waited for before it is lost
+  std::function<void(const std::string& what)> on_change;  // any thread; may be empty
+};
+
 struct EngineOptions {
-  std::string model_path;          // a GGUF file, or a folder with config.json and safetensors
+  std::string model_path;  // a GGUF file, or a folder with config.json and safetensors
+  // As what matrices are kept that are stored wider: "auto" (as they are), "bf16", "int8", "int4".
+  std::string weights = "auto";
+  std::function<void(uint32_t layers_done, uint32_t layers)> on_layer_loaded;  // may be empty
   std::string device = "cpu";      // "auto", "cpu", "cuda:0"
   std::string isa = "auto";        // lowers the CPU's instruction set: "avx2", "avx512", "amx"
   std::string kv_format = "auto";  // of new corpora; "auto": kDefaultKvFormat where heads allow it
@@ -48,7 +65,8 @@ struct EngineOptions {
   // Told once that the device does not answer any more: what it was doing has failed, and so will
   // all that follows. On any thread; may be empty.
   std::function<void(const Status& why)> on_device_lost;
-  unsigned threads = 0;  // 0: all cores
+  unsigned threads = 0;  // 0: all cores; of several ranks in this process, of all together
+  EngineRanks ranks;
   // Memory for what was computed of prompts without a corpus; 0: nothing is kept.
   uint64_t prompt_cache_bytes = 0;
   EngineObserver* observer = nullptr;  // told of answers and of what prefills compute; may be null
@@ -229,6 +247,14 @@ class Engine {
   virtual Result<uint64_t> LoadIndexes(const std::stop_token& /*stop*/) { return 0; }
   // What is kept of prompts without a corpus, and what that was good for.
   virtual PromptCacheUsage prompt_cache() const { return {}; }
+  // How long so many devices should take to prefill an exact text of this model together, in the
+  // default format, at the rates that were measured (rank_plan.h); link_bytes_s 0: as measured.
+  virtual Result<RankTimes> PlanRanks(uint32_t /*ranks*/, uint64_t /*tokens*/,
+                                      double /*link_bytes_s*/) const {
+    return UnimplementedError("this engine plans for one device");
+  }
+  // Where the ranks stand.
+  virtual RanksReport ranks() const { return {}; }
 };
 
 }  // namespace corpusd

@@ -123,6 +123,10 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
   const CorpusRecord& record = question.record;
   if (!backend_->host_addressable()) return AnswerOnDevice(question, report);
   const size_t blocks = record.chain.size();
+  if (const auto leader = this->leader(); leader != nullptr && leader->Spreads(blocks)) {
+    auto answered = AnswerOverRanks(leader, question, report);
+    if (answered) return *std::move(answered);
+  }
   if (blocks > LeasedBlocksMax(question.layout, blocks)) return AnswerInTurn(question, report);
   FetchStats stats;
   report->cached_tokens = record.tokens;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,8 @@
 #include "engine/prefill/block_repair.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
+#include "engine/ranks/leader_prefill.h"
+#include "engine/ranks/rank_group.h"
 #include "engine/retrieval/head_file.h"
 #include "engine/segment/segmented_corpora.h"
 
@@ -85,6 +88,10 @@ class LlamaEngine final : public Engine {
     return segmented_ == nullptr ? Result<uint64_t>(0) : segmented_->LoadIndexes(stop);
   }
   PromptCacheUsage prompt_cache() const override { return prompts_->usage(); }
+  Result<RankTimes> PlanRanks(uint32_t ranks, uint64_t tokens, double link_bytes_s) const override;
+  RanksReport ranks() const override {
+    return ranks_ == nullptr ? RanksReport{} : ranks_->report();
+  }
 
  private:
   // What a run of a prefill reads; kept from one to the next.
@@ -93,6 +100,32 @@ class LlamaEngine final : public Engine {
     size_t leased_max = 0;                  // blocks
     std::unique_ptr<SectionReader> reader;  // of those behind them
   };
+  // The model and where it runs, and the other ranks, if there are to be any (engine_ranks.cc).
+  Status OpenModel();
+  Status OpenRanks();
+  // Null: the engine computes alone, for now or always.
+  std::shared_ptr<RankLeader> leader() const {
+    return ranks_ == nullptr ? nullptr : ranks_->leader();
+  }
+  // What is left of an exact corpus, by all ranks; what the store has of it was looked up.
+  struct ExactText {
+    const KvLayout& layout;
+    std::span<const TokenId> tokens;
+    std::span<const Digest> chain;
+    size_t known_blocks = 0;
+  };
+  Status PrefillOverRanks(const std::shared_ptr<RankLeader>& leader, const ExactText& text,
+                          CorpusRecord* record, PrefillProgress* state,
+                          const std::function<void(const PrefillProgress&)>& progress,
+                          const std::stop_token& stop);
+  // Before a prefill goes on: waits a moment for ranks that have blocks of the corpus, and gives up
+  // what still is away, to be computed again.
+  Status AwaitShelves(const CorpusRecord& record, const std::stop_token& stop);
+  Status AdoptKnown(const ExactText& text, CorpusRecord* record, PrefillProgress* state);
+  // Cuts the corpus to a multiple of so many tokens.
+  Status CutToUnit(uint32_t unit_tokens, CorpusRecord* record);
+  Status PublishSegment(const ExactText& text, const LeaderPrefill::Segment& segment,
+                        double seconds, CorpusRecord* record, PrefillProgress* state);
   ComputeContext context() const { return {*model_, *backend_, gate_}; }
   Status CheckFits(uint64_t tokens) const;
   // Fills what the record says of the corpus when it is whole.
@@ -186,6 +219,10 @@ class LlamaEngine final : public Engine {
   Result<GenerationReport> AnswerFromScratch(const Question& question, QuestionReport* report);
   // Computes while the blocks arrive, layer by layer; repairs broken ones first.
   Result<GenerationReport> AnswerFromStore(const Question& question, QuestionReport* report);
+  // The same by all ranks. None: the ranks could not begin, and nothing was said yet.
+  std::optional<Result<GenerationReport>> AnswerOverRanks(const std::shared_ptr<RankLeader>& leader,
+                                                          const Question& question,
+                                                          QuestionReport* report);
   // The same for a backend that does not read host memory: from the device tier, else from leased
   // blocks that are copied there first.
   Result<GenerationReport> AnswerOnDevice(const Question& question, QuestionReport* report);
@@ -205,13 +242,17 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ModelSource> source_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;
+  std::unique_ptr<Backend> local_backend_;  // below backend_, where there are ranks
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
+  const Model* local_model_ = nullptr;  // in model_
   std::unique_ptr<CalibrationSource> calibrations_;
   SinkPages sinks_;
   std::unique_ptr<DecodeBatcher> batcher_;
   std::unique_ptr<PromptCache> prompts_;
   std::unique_ptr<SegmentedCorpora> segmented_;  // null without a store
+  std::unique_ptr<RankShelves> shelves_;         // null: no rank has a disk of its own
+  std::unique_ptr<RankGroup> ranks_;             // null: the engine is alone
 };
 
 }  // namespace corpusd

@@ -3,6 +3,8 @@
 // the caller owns the arrays and keeps them for as long as a kernel may read them. Any thread.
 #pragma once
 
+#include <cstdint>
+
 namespace corpusd {
 
 // D = head_dim. y = (x - mean) * forward, x = y * inverse + mean, where x is a key rotated by its
@@ -13,6 +15,8 @@ struct KvCoordinates {
   // [D, D], keys only: a rotated query q meets keys as q . x = q^ . y + q . mean,
   // q^[j] = sum over i of q[i] * query[i][j]. The transpose of inverse.
   const float* query = nullptr;
+  // [D / 2][D][2], keys only: pairs of rows of query in bf16, as tiles take them (QueryPairs).
+  const uint16_t* query_pairs = nullptr;
   const float* mean = nullptr;              // [D]
   const float* mean_coordinates = nullptr;  // [D]: mean * forward, so q . mean = q^ . this
   // What the encoder minimises of an error e in y: sum over j of

@@ -134,6 +134,10 @@ Status DurableBlockStore::VerifyBlock(const Digest& digest, bool tokens_agree,
   Status status = payload_->Read(entry->location, digest, entry->tokens, entry->sections, buffer);
   if (status.ok() && !tokens_agree) status = CorruptionError("token ids differ");
   if (status.ok()) return status;
+  if (status.code() == StatusCode::kUnavailable) {  // with a rank that is away
+    report->missing.push_back(digest);
+    return OkStatus();
+  }
   if (!IsDamage(status)) return status;
   Quarantine(digest, entry->location);
   host_.Erase(digest);

@@ -26,6 +26,10 @@ constexpr int kRoomAttempts = 4;
 // must not grow with the chain.
 constexpr size_t kUsedBlocks = 1024;
 
+uint64_t PayloadBytes(const BlockWrite& block) {
+  return block.shelved ? block.shelved->payload_bytes : block.payload.size();
+}
+
 std::string ShortName(const Digest& digest) { return "block " + digest.Hex().substr(0, 12); }
 
 // Adds the parts that the grown corpus keeps of its blocks from `first` on, and where these stand.
@@ -101,7 +105,7 @@ Status DurableBlockStore::ProbeDisk(uint64_t needed_bytes) const {
 
 Status DurableBlockStore::CheckBlocks(std::span<const BlockWrite> blocks) {
   for (const BlockWrite& block : blocks) {
-    const uint64_t bytes = block.payload.size();
+    const uint64_t bytes = PayloadBytes(block);
     if (bytes == 0 || bytes > kMaxPayloadBytes || block.sections == 0 ||
         block.sections > kMaxSections || bytes % block.sections != 0) {
       return InvalidArgumentError(ShortName(block.digest) +
@@ -164,7 +168,7 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
     if (here != written.end() && (entry.references == 0 || entry.quarantined)) {
       entry.location = here->second;
       entry.place = {record.chain.empty() ? digests.front() : record.chain.front(), positions[i]};
-      entry.payload_bytes = block.payload.size();
+      entry.payload_bytes = PayloadBytes(block);
       entry.tokens = static_cast<uint32_t>(block.tokens.size());
       entry.sections = block.sections;
       entry.quarantined = false;
@@ -179,6 +183,20 @@ Status DurableBlockStore::ReferenceLocked(const CorpusRecord& record,
   return OkStatus();
 }
 
+// A block that lies on a shelf, with those of its extent.
+void DurableBlockStore::AddShelved(const BlockWrite& block, std::vector<FreshExtent>* fresh) {
+  const ShelvedBlock& shelved = *block.shelved;
+  const uint64_t number = OnShelf(shelved.shelf, shelved.location.extent);
+  auto extent = std::find_if(fresh->begin(), fresh->end(),
+                             [&](const FreshExtent& f) { return f.extent.number == number; });
+  if (extent == fresh->end()) {
+    fresh->push_back(FreshExtent{{}, {number, shelved.extent_bytes, {}}});
+    extent = std::prev(fresh->end());
+  }
+  extent->blocks.push_back(&block);
+  extent->extent.locations.push_back({number, shelved.location.ordinal});
+}
+
 Status DurableBlockStore::WriteFresh(std::span<const BlockWrite> blocks, size_t chain_blocks,
                                      const CorpusRecord& record, std::vector<FreshExtent>* fresh) {
   std::vector<Digest> digests;
@@ -189,7 +207,11 @@ Status DurableBlockStore::WriteFresh(std::span<const BlockWrite> blocks, size_t 
   for (size_t i = 0; i < blocks.size(); ++i) {
     const bool here = entries[i].references > 0 && !entries[i].quarantined;
     if (here || !met.insert(digests[i]).second) continue;
-    (i < chain_blocks ? of_chain : of_parts).push_back(&blocks[i]);
+    if (blocks[i].shelved) {
+      AddShelved(blocks[i], fresh);
+    } else {
+      (i < chain_blocks ? of_chain : of_parts).push_back(&blocks[i]);
+    }
   }
   for (auto& written : {std::move(of_chain), std::move(of_parts)}) {
     if (written.empty()) continue;
@@ -223,6 +245,7 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
     const CorpusRecord old = *current;
     CHECK(record.chain == old.chain) << "Publish appends to the stored chain";
+    RETURN_IF_ERROR(CheckShelvedLocked(blocks));
     if (PartsGained(old, grown).size() != blocks.size() - new_blocks.size()) {
       return InvalidArgumentError("corpus '" + record.name + "' would keep parts of older blocks");
     }
@@ -237,7 +260,9 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     published = commit();
     for (const FreshExtent& some : fresh) {
       if (published.ok()) disk_policy_.Enter(some.extent.bytes);
-      // Also when others published the same blocks meanwhile, and theirs are shared.
+      // Also when others published the same blocks meanwhile, and theirs are shared. A shelf sweeps
+      // by itself, and may have given the number to another extent since.
+      if (!published.ok() && ShelfOf(some.extent.number) != 0) continue;
       if (!catalog_->live_bytes().contains(some.extent.number)) {
         DiscardExtentLocked(some.extent.number);
       }
@@ -248,7 +273,7 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     uint64_t count = 0, bytes = 0;
     for (const FreshExtent& some : fresh) {
       count += some.blocks.size();
-      for (const BlockWrite* block : some.blocks) bytes += block->payload.size();
+      for (const BlockWrite* block : some.blocks) bytes += PayloadBytes(*block);
     }
     options_.observer->OnPublished(count, bytes);
   }
@@ -265,7 +290,7 @@ void DurableBlockStore::KeepInHostTier(std::span<const BlockWrite> blocks,
   const size_t used = whole ? 0 : size - std::min(size, kUsedBlocks);
   host_.NoteUse(std::span(record.chain).subspan(used), /*correlated_ms=*/60'000, used);
   for (size_t i = 0; i < blocks.size(); ++i) {
-    if (host_.Contains(blocks[i].digest)) continue;
+    if (blocks[i].shelved || host_.Contains(blocks[i].digest)) continue;
     const auto block =
         host_.ReserveFree({blocks[i].digest, static_cast<uint32_t>(blocks[i].tokens.size()),
                            blocks[i].payload.size()});

@@ -40,7 +40,8 @@ Result<std::unique_ptr<BlockStore>> BlockStore::Open(const BlockStoreOptions& op
   ASSIGN_OR_RETURN(auto lock, FolderLock::Acquire(options.data_dir));
   ASSIGN_OR_RETURN(auto catalog, Catalog::Open(options.data_dir + "/catalog"));
   // What a crash left between payload and catalogue belongs to nobody.
-  ASSIGN_OR_RETURN(auto payload, PayloadStore::Open(options.data_dir, catalog->NamedExtents()));
+  ASSIGN_OR_RETURN(auto payload,
+                   PayloadStore::Open(options.data_dir, catalog->NamedExtents(), options.shelves));
   std::set<uint64_t> corpora;
   for (const auto& [name, record] : catalog->records()) corpora.insert(record.id);
   ASSIGN_OR_RETURN(auto sidecars, SidecarStore::Open(options.data_dir + "/sidecars", corpora));
@@ -380,7 +381,7 @@ std::vector<std::string> DurableBlockStore::Diagnose() const {
     auto found = catalog_->Contradictions();
     const auto extents = payload_->Extents();
     for (const auto& [extent, bytes] : catalog_->live_bytes()) {
-      if (!extents.contains(extent)) {
+      if (ShelfOf(extent) == 0 && !extents.contains(extent)) {
         found.push_back("extent " + std::to_string(extent) + " is lost");
       }
     }
@@ -390,6 +391,7 @@ std::vector<std::string> DurableBlockStore::Diagnose() const {
     lines.push_back("error: " + sentence);
   }
   for (const std::string& sentence : contradictions) lines.push_back("error: " + sentence);
+  for (std::string& line : DiagnoseShelves()) lines.push_back(std::move(line));
   lines.push_back(damaged == 0 ? "ok: no damaged block is known"
                                : "warn: " + std::to_string(damaged) +
                                      " blocks are quarantined or lost: corpusctl verify --repair");

@@ -11,7 +11,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +22,7 @@
 #include "store/base/result.h"
 #include "store/block_prefetch.h"
 #include "store/block_ref.h"
+#include "store/block_shelf.h"
 #include "store/corpus_record.h"
 #include "store/disk_eviction.h"
 #include "store/lease_table.h"
@@ -52,7 +55,8 @@ struct BlockStoreOptions {
   std::shared_ptr<DeviceMemory> device;
   uint64_t device_bytes = 0;
   uint64_t inflight_bytes = uint64_t{96} << 20;  // between tiers at any moment
-  uint64_t pins_owner_bytes = 0;                 // as in PinLimits
+  uint32_t shelves = 0;           // that may be attached; what a shelf above it held is lost
+  uint64_t pins_owner_bytes = 0;  // as in PinLimits
   uint64_t pins_total_bytes = 0;
   WriteGate::Listener on_write_state;  // told when the store becomes read-only, and back
   StoreObserver* observer = nullptr;   // told what comes, goes and breaks; may be null
@@ -68,6 +72,8 @@ struct BlockWrite {
   // Payloads of its parts, one for each of CorpusRecord::parts; those that the record does not say
   // are kept are not written.
   std::vector<std::span<const std::byte>> parts = {};
+  // Where the block was written already, and no payload here.
+  std::optional<ShelvedBlock> shelved = std::nullopt;
 };
 
 struct TierUsage {
@@ -204,6 +210,27 @@ class BlockStore {
   // kCorruption: damaged, and now quarantined; kNotFound: not stored.
   virtual Status ReadBlock(const Digest& digest, std::vector<std::byte>* payload,
                            uint32_t* sections) = 0;
+
+  // --- shelves (block_shelf.h)
+
+  // Puts a shelf in the place of the one of this number before. open: gets the extents that the
+  // catalogue names there, with their bytes, gives all others back, and returns the shelf. RETURNS
+  // its epoch. kInvalidArgument: there is no such number.
+  using OpenShelf =
+      std::function<Result<std::shared_ptr<BlockShelf>>(const std::map<uint64_t, uint64_t>& named)>;
+  virtual Result<uint64_t> AttachShelf(uint32_t /*number*/, const OpenShelf& /*open*/) {
+    return UnimplementedError("a store without shelves");
+  }
+  // What lies there is away from now on: reading it is kUnavailable.
+  virtual void DetachShelf(uint32_t /*number*/) {}
+  // Of stored blocks, in order: where they lie, as the catalogue says; of others nothing.
+  virtual Result<std::vector<std::optional<BlockLocation>>> Locations(
+      std::span<const Digest> /*digests*/) const {
+    return UnimplementedError("a store without shelves");
+  }
+  // Those of these blocks that are away are computed again by whoever needs them, as if they were
+  // damaged.
+  virtual Status GiveUp(std::span<const Digest> /*digests*/) { return OkStatus(); }
 
   // --- sidecars: data made of a corpus, such as an index, kept beside its blocks and gone with it.
   // Not covered by pins; whoever made one can make it again.

@@ -74,6 +74,11 @@ class DurableBlockStore final : public BlockStore, public SectionSource, private
                          std::span<const std::span<const std::byte>> parts) override;
   Result<std::shared_ptr<const SidecarReader>> OpenSidecar(uint64_t corpus_id,
                                                            std::string_view kind) const override;
+  Result<uint64_t> AttachShelf(uint32_t number, const OpenShelf& open) override;
+  void DetachShelf(uint32_t number) override;
+  Result<std::vector<std::optional<BlockLocation>>> Locations(
+      std::span<const Digest> digests) const override;
+  Status GiveUp(std::span<const Digest> digests) override;
   Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
   std::vector<RootRecord> Roots() const override;
 
@@ -175,6 +180,10 @@ class DurableBlockStore final : public BlockStore, public SectionSource, private
   // together.
   Status WriteFresh(std::span<const BlockWrite> blocks, size_t chain_blocks,
                     const CorpusRecord& record, std::vector<FreshExtent>* fresh);
+  static void AddShelved(const BlockWrite& block, std::vector<FreshExtent>* fresh);
+  // Ok if no shelf has gone since these blocks were written there. Holds mutex_.
+  Status CheckShelvedLocked(std::span<const BlockWrite> blocks) const;
+  std::vector<std::string> DiagnoseShelves() const;
   // Adds one reference to each block, located where it was written, if it was. positions: of each
   // in the chain.
   Status ReferenceLocked(const CorpusRecord& record, std::span<const BlockWrite> blocks,
@@ -222,7 +231,8 @@ class DurableBlockStore final : public BlockStore, public SectionSource, private
   LeaseTable leases_;
   mutable std::mutex mutex_;       // orders changes of the catalogue
   std::vector<uint64_t> orphans_;  // extents to drop after the next commit that succeeds
-  EvictionPolicy disk_policy_;     // of corpora, by id
+  std::map<uint32_t, uint64_t> shelf_epochs_;
+  EvictionPolicy disk_policy_;  // of corpora, by id
   EvictionCounts evictions_;
   std::map<uint64_t, Heat> seeded_heats_;
   std::map<uint64_t, int64_t> published_ms_;  // when a corpus last got blocks, by id

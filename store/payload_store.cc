@@ -93,12 +93,15 @@ Status ForEach(size_t count, const std::function<Status(size_t)>& body) {
 
 }  // namespace
 
-Result<std::unique_ptr<PayloadStore>> PayloadStore::Open(
-    const std::string& data_dir, const std::map<uint64_t, uint64_t>& named) {
+Result<std::unique_ptr<PayloadStore>> PayloadStore::Open(const std::string& data_dir,
+                                                         const std::map<uint64_t, uint64_t>& named,
+                                                         uint32_t shelves) {
   std::unique_ptr<PayloadStore> store(new PayloadStore());
+  store->shelves_max_ = shelves;
   std::map<uint64_t, uint64_t> in_segments;
   std::set<uint64_t> ingested;
   for (const auto& [extent, bytes] : named) {
+    if (ShelfOf(extent) != 0) continue;
     if (IngestedPayload::Holds(extent)) {
       ingested.insert(extent);
     } else {
@@ -250,10 +253,41 @@ Status PayloadStore::ReadChecked(const BlockLocation& location, const Digest& di
   return read().WithContext(NameOf(location, digest));
 }
 
+void PayloadStore::PutShelf(uint32_t number, std::shared_ptr<BlockShelf> shelf) {
+  const std::lock_guard lock(shelves_mutex_);
+  if (shelf == nullptr) {
+    shelves_.erase(number);
+  } else {
+    shelves_[number] = std::move(shelf);
+  }
+}
+
+std::shared_ptr<BlockShelf> PayloadStore::Shelf(uint32_t number) const {
+  const std::lock_guard lock(shelves_mutex_);
+  const auto found = shelves_.find(number);
+  return found == shelves_.end() ? nullptr : found->second;
+}
+
+Status PayloadStore::ReadShelved(const BlockLocation& location, const Digest& digest,
+                                 uint32_t tokens, uint32_t sections, SectionRange range,
+                                 std::span<std::byte> payload) const {
+  const uint32_t number = ShelfOf(location.extent);
+  const std::string where =
+      "block " + digest.Hex().substr(0, 12) + " lies with rank " + std::to_string(number);
+  if (number > shelves_max_) return NotFoundError(where + ", which there is no more");
+  const auto shelf = Shelf(number);
+  if (shelf == nullptr) return UnavailableError(where + ", which is not there: start it");
+  return shelf->ReadSections({WithoutShelf(location.extent), location.ordinal}, digest, tokens,
+                             sections, range, payload);
+}
+
 Status PayloadStore::ReadSections(const BlockLocation& location, const Digest& digest,
                                   uint32_t tokens, uint32_t sections, SectionRange range,
                                   std::span<std::byte> payload) const {
   RETURN_IF_ERROR(FaultPoint("payload.read"));
+  if (ShelfOf(location.extent) != 0) {
+    return ReadShelved(location, digest, tokens, sections, range, payload);
+  }
   BlockHeader header;
   return ReadChecked(location, digest, tokens, sections, range, payload, &header);
 }
@@ -264,9 +298,20 @@ Status PayloadStore::Read(const BlockLocation& location, const Digest& digest, u
 }
 
 Status PayloadStore::DropExtents(std::span<const uint64_t> extents) {
-  std::vector<uint64_t> old;
-  std::copy_if(extents.begin(), extents.end(), std::back_inserter(old), IngestedPayload::Holds);
-  RETURN_IF_ERROR(segments_->Drop(extents));
+  std::vector<uint64_t> own, old;
+  std::map<uint32_t, std::vector<uint64_t>> shelved;
+  for (const uint64_t extent : extents) {
+    if (ShelfOf(extent) != 0) {
+      shelved[ShelfOf(extent)].push_back(WithoutShelf(extent));
+    } else {
+      (IngestedPayload::Holds(extent) ? old : own).push_back(extent);
+    }
+  }
+  for (const auto& [number, some] : shelved) {
+    // One that is away drops what is not named any more when it comes back.
+    if (const auto shelf = Shelf(number)) shelf->Drop(some);
+  }
+  RETURN_IF_ERROR(segments_->Drop(own));
   return ingested_ == nullptr ? OkStatus() : ingested_->Drop(old);
 }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "store/base/result.h"
 #include "store/block_header.h"
 #include "store/block_place.h"
+#include "store/block_shelf.h"
 #include "store/block_store.h"
 #include "store/ingested_payload.h"
 #include "store/segment_store.h"
@@ -24,8 +26,13 @@ class PayloadStore {
  public:
   // named: the extents that the catalogue knows, with their bytes (0 for older ones). What else
   // lies in data_dir is given back.
+  // shelves: how many there may be; extents on them are theirs.
   static Result<std::unique_ptr<PayloadStore>> Open(const std::string& data_dir,
-                                                    const std::map<uint64_t, uint64_t>& named);
+                                                    const std::map<uint64_t, uint64_t>& named,
+                                                    uint32_t shelves = 0);
+  // Extents of this shelf are read and dropped there from now on; null: it is away.
+  void PutShelf(uint32_t number, std::shared_ptr<BlockShelf> shelf);
+  bool HasShelf(uint32_t number) const { return Shelf(number) != nullptr; }
 
   struct ByteRange {
     uint64_t first = 0, end = 0;
@@ -39,7 +46,7 @@ class PayloadStore {
   Result<Extent> WriteExtent(std::span<const BlockWrite* const> blocks);
   // Reads one block into payload, checking header, digest, token count and every section's CRC.
   // Page-aligned payload memory is read into directly. kCorruption: damaged; kNotFound: no such
-  // block.
+  // block; kUnavailable: its shelf is away.
   Status Read(const BlockLocation& location, const Digest& digest, uint32_t tokens,
               uint32_t sections, std::span<std::byte> payload) const;
   // The same for some of its sections, to their places in the whole payload.
@@ -84,11 +91,17 @@ class PayloadStore {
                                  ByteRange range, std::span<std::byte> payload) const;
   Status ReadPages(const BlockLocation& location, uint64_t page,
                    std::span<const iovec> parts) const;
+  std::shared_ptr<BlockShelf> Shelf(uint32_t number) const;
+  Status ReadShelved(const BlockLocation& location, const Digest& digest, uint32_t tokens,
+                     uint32_t sections, SectionRange range, std::span<std::byte> payload) const;
   Result<BlockHeader> ReadIngested(const BlockLocation& location,
                                    std::span<std::byte> payload) const;
 
   std::unique_ptr<SegmentStore> segments_;
   std::unique_ptr<IngestedPayload> ingested_;  // null: the folder never had any
+  uint32_t shelves_max_ = 0;
+  mutable std::mutex shelves_mutex_;
+  std::map<uint32_t, std::shared_ptr<BlockShelf>> shelves_;  // those that are there
 };
 
 }  // namespace corpusd

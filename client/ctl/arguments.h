@@ -63,8 +63,11 @@ struct Arguments {
   std::string retrieval;       // empty: the daemon's choice
 
   // plan
-  std::string model;     // that the daemon must serve; empty: whatever it serves
-  bool measure = false;  // prefill a sample
+  std::string model;              // that the daemon must serve; empty: whatever it serves
+  bool measure = false;           // prefill a sample
+  std::vector<uint32_t> ranks;    // numbers of GPUs to reckon with; none: none
+  uint64_t plan_tokens = 0;       // of these; 0: as many as the text has
+  uint64_t link_bytes_per_s = 0;  // of these; 0: as it was measured
 
   // pin, evict, warm, touch, wait, verify
   std::string tier;  // of --tier, --from and --to; empty: the daemon's choice

@@ -77,6 +77,12 @@ ClientResult<Done> Grammar::ReadSizes() {
       return Usage("--max-bytes: '" + max_bytes_ + "' is no size; say it as in 20GiB");
     }
   }
+  if (!link_.empty()) {
+    arguments_.link_bytes_per_s = ParseByteRate(link_).value_or(0);
+    if (arguments_.link_bytes_per_s == 0) {
+      return Usage("--link: '" + link_ + "' is no rate; say it as in 50GB/s");
+    }
+  }
   if (rate_.empty()) return Done{};
   const auto rate = ParseByteRate(rate_);
   if (!rate || *rate == 0) {

@@ -127,6 +127,16 @@ void Grammar::AddPlanVerb() {
       ->type_name("M");
   plan->add_flag("--measure", arguments_.measure,
                  "prefill a sample of some thousand tokens to tell how fast it goes");
+  plan->add_option("--ranks", arguments_.ranks,
+                   "on paper, an exact prefill by so many GPUs, such as 8,64")
+      ->type_name("N,..")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096));
+  plan->add_option("--tokens", arguments_.plan_tokens, "with --ranks, of a text of so many tokens")
+      ->type_name("N")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32));
+  plan->add_option("--link", link_, "with --ranks, what a GPU sends a second, such as 50GB/s")
+      ->type_name("SIZE/s");
 }
 
 void Grammar::AddAskVerb() {

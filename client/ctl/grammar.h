@@ -55,6 +55,7 @@ class Grammar {
   std::string ttl_;
   std::string rate_;
   std::string to_free_;
+  std::string link_;
   std::string max_bytes_;
   std::string interval_;
   std::map<std::string, WordKind> words_of_verb_;

@@ -54,6 +54,7 @@ class PlanSink : public sources::DocumentSink {
 
 struct PlanAnswers {
   v1::PlanReply plan;
+  v1::PlanReply ranks;  // of GPUs, if they were asked for
   v1::ListReply corpora;
   v1::DiskUsageReply usage;
 };
@@ -134,6 +135,51 @@ ClientResult<PrefillRate> Measure(CorpusClient& client, const std::string& sampl
   }
 }
 
+// The same text by several GPUs.
+ClientResult<Done> AskForRanks(CorpusClient& client, const Arguments& arguments, uint64_t tokens,
+                               PlanAnswers* answers) {
+  if (arguments.ranks.empty()) return Done{};
+  v1::PlanRequest request;
+  for (const uint32_t ranks : arguments.ranks) request.add_ranks(ranks);
+  request.set_tokens(arguments.plan_tokens > 0 ? arguments.plan_tokens : tokens);
+  request.set_link_bytes_per_s(static_cast<double>(arguments.link_bytes_per_s));
+  auto reply = client.Plan(request);
+  if (!reply.ok()) return reply.error();
+  answers->ranks = *std::move(reply);
+  return Done{};
+}
+
+Json RanksToJson(const v1::PlanReply& reply) {
+  Json all = Json::array();
+  for (const v1::PlanRanks& ranks : reply.ranks()) {
+    all.push_back({{"ranks", ranks.ranks()},
+                   {"seconds", ranks.seconds()},
+                   {"waiting_seconds", ranks.waiting_seconds()},
+                   {"efficiency", ranks.efficiency()},
+                   {"attention_flop_per_s", ranks.attention_flop_per_s()},
+                   {"linear_flop_per_s", ranks.linear_flop_per_s()},
+                   {"link_bytes_per_s", ranks.link_bytes_per_s()},
+                   {"measured_on", ranks.measured_on()}});
+  }
+  return all;
+}
+
+void PrintRanks(const CommandContext& context, const v1::PlanReply& reply) {
+  if (reply.ranks_size() == 0) return;
+  const v1::PlanRanks& first = reply.ranks(0);
+  TablePrinter table({{first.measured_on() + "S", Align::kRight},
+                      {"EXACT PREFILL", Align::kRight},
+                      {"WAITING", Align::kRight},
+                      {"EFFICIENCY", Align::kRight}});
+  for (const v1::PlanRanks& ranks : reply.ranks()) {
+    table.AddRow({FormatCount(ranks.ranks()), FormatDuration(ranks.seconds()),
+                  FormatDuration(ranks.waiting_seconds()),
+                  FormatRate(ranks.efficiency() * 100) + " %"});
+  }
+  context.console.out << '\n';
+  table.Print(context.console.out, StyleOf(context));
+}
+
 Json FormatsToJson(const CorpusPlan& plan, const PlanAnswers& answers) {
   Json formats = Json::array();
   for (const v1::PlanFormat& format : answers.plan.formats()) {
@@ -167,6 +213,7 @@ Json PlanToJson(const CorpusPlan& plan, const PlanAnswers& answers,
           {"exact_tokens_max", answers.plan.exact_tokens_max()},
           {"kv_format", answers.plan.default_format()},
           {"formats", FormatsToJson(plan, answers)},
+          {"ranks", RanksToJson(answers.ranks)},
           {"prefill", std::move(prefill)},
           {"cold_tokens", plan.cold_tokens},
           {"break_even_questions",
@@ -227,6 +274,7 @@ void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const Plan
   PrintFields(context.console.out, fields, StyleOf(context));
   context.console.out << '\n';
   PrintFormats(context, plan, answers);
+  PrintRanks(context, answers.ranks);
 }
 
 ClientResult<Done> CheckModel(const Arguments& arguments, const v1::PlanReply& reply) {
@@ -271,6 +319,8 @@ int RunPlan(const CommandContext& context) {
     rate = *measured;
   }
   const CorpusPlan plan = ReckonPlan(text, answers->plan, arguments.mode, rate);
+  auto ranks = AskForRanks(**client, arguments, plan.tokens, &*answers);
+  if (!ranks.ok()) return Fail(context, ranks.error());
   if (IsStructured(arguments.output)) {
     PrintStructured(context.console.out, arguments.output, PlanToJson(plan, *answers, skipped));
   } else if (arguments.output == OutputMode::kName) {

@@ -146,6 +146,38 @@ void ReadSampling(bool chat, JsonFields* fields, v1::AskRequest* ask) {
   ask->set_max_tokens_if_room(kHttpAnswerTokensDefault);
 }
 
+// Whether a value asks for something: null, false, nothing in it and a plain text do not.
+bool AsksFor(std::string_view field, const Json& value) {
+  if (field == "response_format" && value.is_object()) {
+    const auto type = value.find("type");
+    return type == value.end() || *type != "text";
+  }
+  if (field == "best_of") return value != 1;
+  if (value.is_boolean()) return value.get<bool>();
+  return !value.is_null() && !value.empty() && value != "";
+}
+
+// What others offer and would shape the answer: refused, since a client that set it counts on it.
+void RefuseUnoffered(JsonFields* fields) {
+  constexpr std::string_view kUnoffered[] = {"response_format", "grammar", "json_schema",
+                                             "logit_bias",      "suffix",  "echo",
+                                             "best_of",         "audio"};
+  for (const std::string_view field : kUnoffered) {
+    const Json* const value = fields->Find(field);
+    if (value != nullptr && AsksFor(field, *value)) {
+      fields->Refuse(field, "is not offered; leave it out");
+    }
+  }
+  const Json* const choice = fields->Find("tool_choice");
+  if (choice != nullptr && *choice == "none") return;
+  for (const std::string_view field : {"tools", "functions"}) {
+    const Json* const value = fields->Find(field);
+    if (value != nullptr && AsksFor(field, *value)) {
+      fields->Refuse(field, "are not offered; leave them out, or set tool_choice to \"none\"");
+    }
+  }
+}
+
 }  // namespace
 
 bool ParseModel(std::string_view ours, std::string_view id, std::string* corpus) {
@@ -188,6 +220,7 @@ CompletionRead ReadCompletion(std::string_view ours, bool chat, std::string_view
     ReadPrompt(&fields, ask);
   }
   ReadSampling(chat, &fields, ask);
+  RefuseUnoffered(&fields);
   ask->set_stream(fields.Flag("stream", false));
   ask->set_cite(fields.Flag("cite", false));
   ask->set_return_progress(fields.Flag("return_progress", false));

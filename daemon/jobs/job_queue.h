@@ -74,8 +74,9 @@ class JobQueue {
   // RETURNS the corpus's unfinished job if it has one. REQUIRES: the corpus is in the store.
   JobRecord SubmitPrefill(std::string_view corpus, Place place);
   // Queues failed prefills again, under their ids, whose cause may have passed (kResourceExhausted,
-  // kIoError) and whose time has come: 5 s after the first failure, then twice as long each time,
-  // 10 minutes at most. To be called every few seconds while the store takes blocks.
+  // kIoError, kUnavailable) and whose time has come: 5 s after the first failure, then twice as
+  // long each time, 10 minutes at most. To be called every few seconds while the store takes
+  // blocks.
   void RetryFailed();
 
   // Scrubs run beside prefills, one at a time: RETURNS the one under way if there is one.

@@ -19,8 +19,10 @@ int64_t WaitMs(uint32_t failed_times) {
 
 void JobQueue::SetRetry(JobRecord& record, const Status& failure) const {
   record.retry_at_ms = 0;
-  const bool may_pass =
-      failure.code() == StatusCode::kResourceExhausted || failure.code() == StatusCode::kIoError;
+  // kUnavailable: a rank was lost; those that are left go on.
+  const bool may_pass = failure.code() == StatusCode::kResourceExhausted ||
+                        failure.code() == StatusCode::kIoError ||
+                        failure.code() == StatusCode::kUnavailable;
   if (may_pass) record.retry_at_ms = now_ms_() + WaitMs(record.failed_times++);
 }
 

@@ -159,6 +159,11 @@ Result<ScrubPass::Reading> ScrubPass::ReadOne(const Digest& digest, const std::s
     state_->bytes += payload_.size();
     return Reading::kDone;
   }
+  if (read.code() == StatusCode::kUnavailable) {  // with a rank that is away
+    ++state_->missing;
+    state_->Note(what + ": " + read.message());
+    return Reading::kDone;
+  }
   if (read.code() != StatusCode::kCorruption && read.code() != StatusCode::kNotFound) return read;
   if (!still_named()) return Reading::kChanged;
   ++(read.code() == StatusCode::kCorruption ? state_->damaged : state_->missing);

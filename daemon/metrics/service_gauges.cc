@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "daemon/rank_tiers.h"
 #include "daemon/version.h"
 #include "store/miss_explain.h"
 
@@ -51,7 +52,7 @@ void AddTiers(const Services& services, Families* out) {
   GaugeFamily used("tier_used_bytes", "What is in a tier, in physical bytes.");
   GaugeFamily pinned("tier_pinned_bytes", "Of it, what pins keep there.");
   GaugeFamily free("tier_free_bytes", "What a tier has left.");
-  for (const TierUsage& tier : services.store.Usage()) {
+  for (const TierUsage& tier : AllTiers(services)) {
     capacity.Add({{"tier", tier.name}}, tier.capacity_bytes);
     used.Add({{"tier", tier.name}}, tier.used_bytes);
     pinned.Add({{"tier", tier.name}}, tier.pinned_bytes);
@@ -178,6 +179,26 @@ void AddPromptCache(const Services& services, Families* out) {
                      .Take());
 }
 
+void AddRanks(const Services& services, Families* out) {
+  const RanksReport report = services.engine.ranks();
+  GaugeFamily ranks("ranks", "Ranks that compute together, by state; none: the daemon is alone.");
+  std::map<std::string, uint64_t> states = {{"leads", 0}, {"follows", 0}, {"missing", 0}};
+  for (const RankStatus& rank : report.ranks) ++states[rank.state];
+  for (const auto& [state, count] : states) ranks.Add({{"state", state}}, count);
+  out->push_back(ranks.Take());
+  constexpr auto kCounter = prometheus::MetricType::Counter;
+  out->push_back(GaugeFamily("rank_groups_total", "Groups of ranks that were formed.", kCounter)
+                     .Add({}, report.groups)
+                     .Take());
+  out->push_back(
+      GaugeFamily("rank_groups_lost_total", "Of them, those that a lost rank ended.", kCounter)
+          .Add({}, report.lost)
+          .Take());
+  out->push_back(GaugeFamily("rank_passes_total", "Passes that ranks computed together.", kCounter)
+                     .Add({}, report.passes)
+                     .Take());
+}
+
 void AddAudit(const Services& services, Families* out) {
   const AuditLog::Counts counts = services.access.audit().counts();
   out->push_back(GaugeFamily("audit_lines_total",
@@ -209,6 +230,7 @@ std::vector<prometheus::MetricFamily> ServiceGauges(const Services& services) {
   AddCorpora(services, &families);
   AddStore(services, &families);
   AddPromptCache(services, &families);
+  AddRanks(services, &families);
   AddAudit(services, &families);
   return families;
 }

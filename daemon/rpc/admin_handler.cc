@@ -8,6 +8,7 @@
 #include "client/wire/utf8.h"
 #include "daemon/access/tenant_quota.h"
 #include "daemon/log.h"
+#include "daemon/rank_tiers.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/version.h"
 #include "store/pin_ledger.h"
@@ -91,7 +92,7 @@ v1::Response HandleVersion(const Services& services) {
 Result<v1::Response> HandleDiskUsage(const Services& services) {
   v1::Response response;
   v1::DiskUsageReply* reply = response.mutable_disk_usage();
-  for (const TierUsage& usage : services.store.Usage()) {
+  for (const TierUsage& usage : AllTiers(services)) {
     v1::Tier* tier = reply->add_tiers();
     tier->set_name(usage.name);
     tier->set_capacity_bytes(usage.capacity_bytes);

@@ -228,6 +228,20 @@ void CheckMemory(const Services& services, Report& report) {
                  : "transparent: " + mode + ", reserved: " + std::to_string(huge_pages));
 }
 
+void CheckRanks(const Services& services, Report& report) {
+  for (const RankStatus& rank : services.engine.ranks().ranks) {
+    const bool missing = rank.state == "missing";
+    std::string text = "rank " + std::to_string(rank.rank) + " (" + rank.name + ") " +
+                       (missing ? "is missing: others do what it would" : rank.state);
+    if (rank.capacity_bytes > 0) {
+      text += ", " + FormatBytes(rank.used_bytes) + " of " + FormatBytes(rank.capacity_bytes) +
+              " of blocks in memory";
+    }
+    if (!rank.error.empty()) text += "; the last group ended: " + rank.error;
+    report.Add("ranks", missing ? Level::kWarn : Level::kOk, text);
+  }
+}
+
 void CheckSocket(const Services& services, Report& report) {
   const std::string& path = services.options.socket_path;
   struct stat entry {};
@@ -264,6 +278,7 @@ Result<v1::Response> HandleDoctor(const Services& services) {
   v1::Response response;
   Report report(response.mutable_doctor());
   CheckEngine(services, report);
+  CheckRanks(services, report);
   CheckSocket(services, report);
   CheckStore(services, report);
   CheckWrites(services, report);

@@ -13,6 +13,36 @@ constexpr size_t kSampleBytesMax = size_t{4} << 20;
 // The widest first. What the model's heads do not allow is left out of a plan.
 constexpr std::array<const char*, 5> kFormats = {"bf16", "cq8", "cq4", "cq3", "cq2"};
 
+constexpr int kRankCountsMax = 16;
+constexpr uint32_t kRanksMax = 4096;
+constexpr uint64_t kPlannedTokensMax = uint64_t{1} << 32;
+
+Status PlanRanks(const Services& services, const v1::PlanRequest& request, v1::PlanReply* reply) {
+  if (request.ranks_size() > kRankCountsMax || request.tokens() > kPlannedTokensMax) {
+    return InvalidArgumentError("a plan has at most " + std::to_string(kRankCountsMax) +
+                                " numbers of ranks and " + std::to_string(kPlannedTokensMax) +
+                                " tokens");
+  }
+  for (const uint32_t ranks : request.ranks()) {
+    if (ranks == 0 || ranks > kRanksMax) {
+      return InvalidArgumentError("ranks must be from 1 to " + std::to_string(kRanksMax));
+    }
+    ASSIGN_OR_RETURN(const RankTimes times, services.engine.PlanRanks(ranks, request.tokens(),
+                                                                      request.link_bytes_per_s()));
+    v1::PlanRanks& out = *reply->add_ranks();
+    out.set_ranks(ranks);
+    out.set_seconds(times.seconds);
+    out.set_waiting_seconds(times.waiting_seconds);
+    out.set_efficiency(times.efficiency);
+    out.set_attention_flop_per_s(kMeasuredRates.attention_flop_s);
+    out.set_linear_flop_per_s(kMeasuredRates.linear_flop_s);
+    out.set_link_bytes_per_s(request.link_bytes_per_s() > 0 ? request.link_bytes_per_s()
+                                                            : kMeasuredRates.link_bytes_s);
+    out.set_measured_on(std::string(kMeasuredDevice));
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Result<v1::Response> HandlePlan(const Services& services, const v1::PlanRequest& request) {
@@ -52,6 +82,7 @@ Result<v1::Response> HandlePlan(const Services& services, const v1::PlanRequest&
   reply.set_model_digest(model.digest);
   reply.set_context_tokens(model.context_tokens);
   *reply.mutable_economics() = EconomicsOf(services);
+  RETURN_IF_ERROR(PlanRanks(services, request, &reply));
   return response;
 }
 

@@ -11,7 +11,9 @@ namespace {
 
 uint64_t FloatsOf(const AttentionTask& task) { return AttentionStateFloats(task.shape, task.rows); }
 
-void Clear(const AttentionTask& task, float* state) {
+}  // namespace
+
+void ClearState(const AttentionTask& task, float* state) {
   const size_t stacked = size_t{task.rows} * (task.shape.q_heads / task.shape.kv_heads);
   float* const largest = state + stacked * task.shape.head_dim;
   std::fill(state, largest, 0.0F);
@@ -19,26 +21,20 @@ void Clear(const AttentionTask& task, float* state) {
   std::fill_n(largest + stacked, stacked, 0.0F);
 }
 
-}  // namespace
-
-uint64_t NodeStackFloats(const AttentionTask& task) { return (kMergeDepth + 1) * FloatsOf(task); }
+uint64_t NodeStackFloats(const AttentionTask& task) { return kMergeDepth * FloatsOf(task); }
 
 void AttendNode(const CpuKernels& kernels, const AttentionTask& task, MergeNode node, float* state,
                 float* stack) {
   const uint64_t floats = FloatsOf(task);
-  float* const part_state = stack + kMergeDepth * floats;
   const uint32_t parts = AttentionParts(task.page_count);
   const uint32_t span_parts = task.span_pages / kPartPages;
   const uint32_t spans = SpansOf(task.page_count, task.span_pages);
   const auto fold_strand = [&](MergeNode strand, uint32_t depth) {
     float* const total = stack + depth * floats;
-    Clear(task, total);
+    ClearState(task, total);
     ForEachSpan(strand.index, spans, [&](uint32_t span) {
       const uint32_t first = span * span_parts;
-      for (uint32_t part = first; part < std::min(first + span_parts, parts); ++part) {
-        kernels.attend_part(task, part, part_state);
-        kernels.merge_state(task.shape, task.rows, total, part_state);
-      }
+      kernels.attend_parts(task, first, std::min(first + span_parts, parts), total);
     });
   };
   FoldStrands(node, spans, 0, IsStrand, fold_strand, [&](uint32_t depth) {
@@ -75,7 +71,6 @@ void MergeNodeStates(const CpuKernels& kernels, const AttentionTask& task,
 
 void FoldPiece(const CpuKernels& kernels, const AttentionTask& task, uint32_t first_part,
                const float* states, float* strands, uint64_t stride) {
-  for (uint32_t s = 0; first_part == 0 && s < kStrands; ++s) Clear(task, strands + s * stride);
   const uint32_t span_parts = task.span_pages / kPartPages;
   for (uint32_t part = 0; part < AttentionParts(task.page_count); ++part) {
     const uint32_t strand = StrandOf((first_part + part) / span_parts);

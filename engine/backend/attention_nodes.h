@@ -11,7 +11,10 @@
 
 namespace corpusd {
 
-// Floats of the memory that both functions work in.
+// The state of a task that has seen nothing.
+void ClearState(const AttentionTask& task, float* state);
+
+// Floats of the memory that AttendNode and MergeNodeStates work in.
 uint64_t NodeStackFloats(const AttentionTask& task);
 
 // The state of what is below `node` among the task's pages, into AttentionStateFloats of `state`.
@@ -27,7 +30,7 @@ void MergeNodeStates(const CpuKernels& kernels, const AttentionTask& task,
 
 // Pages that come piece after piece: adds the states of the parts of the task's pages, one behind
 // the other, to those of the strands that their spans are dealt to; strand i is at strands + i *
-// stride. The first piece begins them; first_part: of all pages.
+// stride, each begun by ClearState. first_part: of all pages.
 void FoldPiece(const CpuKernels& kernels, const AttentionTask& task, uint32_t first_part,
                const float* states, float* strands, uint64_t stride);
 // The strands that so many pages have.

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <string>
 
+#include "store/base/check.h"
+
 namespace corpusd {
 namespace {
 
@@ -29,6 +31,16 @@ Result<std::unique_ptr<HostBuffer>> HostBuffer::Create(uint64_t bytes, std::stri
   if (page == kHugePageBytes) madvise(memory, mapped, MADV_HUGEPAGE);
   return std::unique_ptr<HostBuffer>(
       new HostBuffer(static_cast<std::byte*>(memory), bytes, mapped));
+}
+
+std::byte* HostBuffer::Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes) {
+  if (buffer == nullptr || buffer->bytes() < bytes) {
+    buffer.reset();
+    auto grown = Create(bytes + bytes / 4, "scratch of the CPU backend");
+    CHECK(grown.ok()) << grown.status().ToString();
+    buffer = std::move(*grown);
+  }
+  return buffer->data();
 }
 
 HostBuffer::~HostBuffer() { munmap(data_, mapped_bytes_); }

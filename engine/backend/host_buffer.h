@@ -15,6 +15,9 @@ class HostBuffer : public Buffer {
  public:
   // kResourceExhausted if the system has no such memory; `purpose` is named in the message.
   static Result<std::unique_ptr<HostBuffer>> Create(uint64_t bytes, std::string_view purpose);
+  // The data of a buffer that is made anew where it is null or smaller: for scratch that grows to
+  // the largest call and stays. No memory for it is a CHECK.
+  static std::byte* Grow(std::unique_ptr<HostBuffer>& buffer, uint64_t bytes);
   ~HostBuffer() override;
   HostBuffer(const HostBuffer&) = delete;
   HostBuffer& operator=(const HostBuffer&) = delete;

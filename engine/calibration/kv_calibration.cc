@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/reference/kv_tile.h"
 #include "store/base/check.h"
 #include "store/base/sha256.h"
 
@@ -52,6 +53,7 @@ KvCoordinates KvCalibration::Side::view() const {
   return {.forward = arrays.forward.data(),
           .inverse = arrays.inverse.data(),
           .query = query.data(),
+          .query_pairs = query_pairs.data(),
           .mean = arrays.mean.data(),
           .mean_coordinates = mean_coordinates.data(),
           .feedback = arrays.feedback.data(),
@@ -72,6 +74,8 @@ KvCalibration::Side KvCalibration::Derive(KvCoordinateArrays arrays, uint32_t he
       side.query[j * head_dim + i] = arrays.inverse[i * head_dim + j];
     }
   }
+  side.query_pairs.resize(square);
+  QueryPairs(side.query_pairs.data(), side.query.data(), head_dim);
   for (size_t j = 0; j < head_dim; ++j) {
     double sum = 0;
     for (size_t i = 0; i < head_dim; ++i) {

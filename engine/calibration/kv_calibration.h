@@ -52,6 +52,7 @@ class KvCalibration {
   struct Side {
     KvCoordinateArrays arrays;
     std::vector<float> query;             // the transpose of inverse
+    std::vector<uint16_t> query_pairs;    // of it
     std::vector<float> mean_coordinates;  // mean * forward
     KvCoordinates view() const;
   };

@@ -71,7 +71,12 @@ std::vector<DecodeBatcher::Request*> DecodeBatcher::TakeBatch() {
   size_t count = 1;
   // A history that is read in turn is read for one answer alone.
   const auto in_turn = [&](size_t i) { return waiting_[i]->step->kv->history() != nullptr; };
-  while (!in_turn(0) && count < std::min<size_t>(waiting_.size(), rows_max_) && !in_turn(count)) {
+  const auto group = [&](size_t i) -> const void* {
+    const SequenceTwin* const twin = waiting_[i]->step->kv->twin();
+    return twin == nullptr ? nullptr : twin->group();
+  };
+  while (!in_turn(0) && count < std::min<size_t>(waiting_.size(), rows_max_) && !in_turn(count) &&
+         group(count) == group(0)) {
     ++count;
   }
   const std::vector<Request*> batch(waiting_.begin(),

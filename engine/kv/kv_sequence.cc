@@ -60,6 +60,7 @@ Result<std::unique_ptr<KvSequence>> KvSequence::Fork(Backend& backend) const {
   }
   fork->tokens_ = tokens_;
   fork->history_ = history_;
+  if (twin_ != nullptr) fork->twin_ = twin_->Fork();
   fork->RebuildLists();
   return fork;
 }

@@ -18,6 +18,16 @@
 
 namespace corpusd {
 
+// What goes where a sequence goes, such as the same one on other ranks. It ends with the sequence.
+class SequenceTwin {
+ public:
+  virtual ~SequenceTwin() = default;
+  // Sequences of one group may be computed in one call of a model.
+  virtual const void* group() const = 0;
+  // Of a sequence that goes on from where this one is.
+  virtual std::shared_ptr<SequenceTwin> Fork() = 0;
+};
+
 class KvSequence {
  public:
   // layout.blocks: of the pages added by AddShared. layout.own: of the pages it grows. With sinks,
@@ -65,6 +75,8 @@ class KvSequence {
   };
   void ReadInTurn(const History& history) { history_ = history; }
   const History* history() const { return history_.reader == nullptr ? nullptr : &history_; }
+  void Join(std::shared_ptr<SequenceTwin> twin) { twin_ = std::move(twin); }
+  SequenceTwin* twin() const { return twin_.get(); }  // null: it is here alone
   size_t sink_pages() const { return parts_.front().sinks.size(); }
   // A second sequence that goes on from here: full pages are shared by both, the last own page is
   // copied if it has room. The lists are alike, so both compute the same bits.
@@ -144,6 +156,7 @@ class KvSequence {
   std::vector<Part> parts_;
   History history_;
   uint64_t tokens_ = 0;
+  std::shared_ptr<SequenceTwin> twin_;
 };
 
 }  // namespace corpusd

@@ -22,6 +22,7 @@ struct SinkPage {
   KvFormat format;  // bf16, in the coordinates of the chain's calibration; of all layers
   std::vector<std::unique_ptr<Buffer>> parts;  // as the layout keeps layers apart
   uint32_t tokens = 0;
+  std::vector<uint32_t> ids;  // [tokens]
 };
 
 // The pages in use, by the tokens they begin with. Thread-safe.

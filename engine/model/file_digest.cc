@@ -18,15 +18,22 @@ namespace {
 
 constexpr size_t kDigestHexLength = 64;
 
-Result<std::string> DescribeFile(const std::string& path) {
+// What tells that a file is still the same, on one line.
+struct FileFacts {
+  std::string line;
+  int64_t bytes = 0;
+};
+
+Result<FileFacts> DescribeFile(const std::string& path) {
   struct stat facts {};
   if (stat(path.c_str(), &facts) != 0) {
     const std::string text = path + ": cannot be examined: " + std::strerror(errno);
     return errno == ENOENT || errno == ENOTDIR ? NotFoundError(text) : IoError(text);
   }
-  return std::to_string(facts.st_size) + " " + std::to_string(facts.st_mtim.tv_sec) + "." +
-         std::to_string(facts.st_mtim.tv_nsec) + " " + std::to_string(facts.st_dev) + ":" +
-         std::to_string(facts.st_ino);
+  return FileFacts{std::to_string(facts.st_size) + " " + std::to_string(facts.st_mtim.tv_sec) +
+                       "." + std::to_string(facts.st_mtim.tv_nsec) + " " +
+                       std::to_string(facts.st_dev) + ":" + std::to_string(facts.st_ino),
+                   facts.st_size};
 }
 
 // One small file per hashed path, so that processes never rewrite each other's entries.
@@ -70,21 +77,22 @@ Result<std::string> FileDigestHex(const std::string& path, const std::string& ca
   std::error_code ignored;
   std::string absolute = std::filesystem::absolute(path, ignored).lexically_normal().string();
   if (absolute.empty()) absolute = path;
-  ASSIGN_OR_RETURN(const std::string facts, DescribeFile(path));
-  const std::string cache_path = cache_dir.empty() ? "" : CachePath(absolute, cache_dir);
-  if (!cache_path.empty()) {
-    std::string cached = ReadCache(cache_path, facts);
+  ASSIGN_OR_RETURN(const FileFacts facts, DescribeFile(path));
+  const bool remembered = !cache_dir.empty() && facts.bytes >= kRememberedFileBytesMin;
+  const std::string cache_path = remembered ? CachePath(absolute, cache_dir) : "";
+  if (remembered) {
+    std::string cached = ReadCache(cache_path, facts.line);
     if (!cached.empty()) return cached;
   }
   ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
   Sha256 hash;
   hash.Update(file->bytes());
   const std::string digest = HexText(hash.Finish());
-  ASSIGN_OR_RETURN(const std::string facts_after, DescribeFile(path));
-  if (facts_after != facts) {
+  ASSIGN_OR_RETURN(const FileFacts facts_after, DescribeFile(path));
+  if (facts_after.line != facts.line) {
     return Status(StatusCode::kAborted, path + ": changed while its SHA-256 was computed");
   }
-  if (!cache_path.empty()) WriteCache(cache_path, facts, digest, absolute);
+  if (remembered) WriteCache(cache_path, facts.line, digest, absolute);
   return digest;
 }
 

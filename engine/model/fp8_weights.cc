@@ -1,11 +1,11 @@
 #include "engine/model/fp8_weights.h"
 
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "kernels/reference/dequantize.h"
+#include "kernels/reference/kv_tile.h"
 
 namespace corpusd {
 namespace {
@@ -24,31 +24,53 @@ std::array<float, 256> MakeValues() {
   return values;
 }
 
-// To the nearest, ties to even.
-uint16_t RoundToBf16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  if (value != value) return 0x7fc0;
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
+// Where a matrix's scales lie: of (row, col) at first + row / row_block * row_step + col /
+// col_block
+// * col_step.
+struct ScaleLayout {
+  uint64_t first = 0, row_step = 0, col_step = 0;
+  uint32_t row_block = 1, col_block = 1;
+};
 
-Result<std::vector<float>> ReadScales(const SafeTensor& scales, uint64_t rows,
-                                      uint64_t block_columns, uint64_t block_rows) {
+uint64_t Blocks(uint64_t count, uint32_t block) { return (count + block - 1) / block; }
+
+uint64_t CountOf(const SafeTensor& scales) {
   uint64_t count = 1;
   for (const uint64_t dim : scales.dims) count *= dim;
+  return count;
+}
+
+Status DoNotFit(const SafeTensor& scales, const std::string& what) {
+  return InvalidArgumentError("scales '" + scales.name + "' are " +
+                              std::to_string(CountOf(scales)) + " numbers of " + scales.dtype +
+                              ", which do not fit " + what);
+}
+
+Result<std::vector<std::byte>> Decode(std::span<const std::byte> codes, uint32_t rows,
+                                      uint32_t cols, const SafeTensor& scales,
+                                      const ScaleLayout& layout) {
   const WeightType type = scales.dtype == "F32"   ? WeightType::kF32
                           : scales.dtype == "F16" ? WeightType::kF16
                                                   : WeightType::kBf16;
-  const bool known = scales.dtype == "F32" || scales.dtype == "F16" || scales.dtype == "BF16";
-  const bool fits = block_rows > 0 ? scales.dims == std::vector<uint64_t>{block_rows, block_columns}
-                                   : count == 1 || count == rows;
-  if (!known || !fits) {
-    return InvalidArgumentError("scales '" + scales.name + "' are " + std::to_string(count) +
-                                " numbers of " + scales.dtype + ", which do not fit " +
-                                std::to_string(rows) + " rows");
+  std::vector<float> values(CountOf(scales));
+  DequantizeRow(type, scales.bytes.data(), values.data(), static_cast<uint32_t>(values.size()));
+  std::vector<std::byte> decoded(uint64_t{rows} * cols * sizeof(uint16_t));
+  std::vector<uint16_t> row(cols);
+  for (uint32_t r = 0; r < rows; ++r) {
+    const std::byte* const from = codes.data() + uint64_t{r} * cols;
+    const float* const of_row = &values[layout.first + r / layout.row_block * layout.row_step];
+    for (uint32_t c = 0; c < cols; ++c) {
+      const float scale = of_row[c / layout.col_block * layout.col_step];
+      row[c] = Bf16FromFloat(Fp8Value(static_cast<uint8_t>(from[c])) * scale);
+    }
+    std::memcpy(decoded.data() + uint64_t{r} * cols * sizeof(uint16_t), row.data(),
+                cols * sizeof(uint16_t));
   }
-  std::vector<float> values(count);
-  DequantizeRow(type, scales.bytes.data(), values.data(), static_cast<uint32_t>(count));
-  return values;
+  return decoded;
+}
+
+bool IsKnown(const SafeTensor& scales) {
+  return scales.dtype == "F32" || scales.dtype == "F16" || scales.dtype == "BF16";
 }
 
 }  // namespace
@@ -61,23 +83,46 @@ float Fp8Value(uint8_t code) {
 Result<std::vector<std::byte>> DecodeFp8(std::span<const std::byte> codes, uint32_t rows,
                                          uint32_t cols, const SafeTensor& scales,
                                          const Fp8Scales& layout) {
-  const bool blocks = layout.block_rows > 0;
-  const uint64_t down = blocks ? (uint64_t{rows} + layout.block_rows - 1) / layout.block_rows : 0;
-  const uint64_t across = blocks ? (uint64_t{cols} + layout.block_cols - 1) / layout.block_cols : 0;
-  ASSIGN_OR_RETURN(const std::vector<float> values, ReadScales(scales, rows, across, down));
-  std::vector<std::byte> decoded(uint64_t{rows} * cols * sizeof(uint16_t));
-  std::vector<uint16_t> row(cols);
-  for (uint32_t r = 0; r < rows; ++r) {
-    const std::byte* const from = codes.data() + uint64_t{r} * cols;
-    float scale = values[values.size() == 1 || blocks ? 0 : r];
-    for (uint32_t c = 0; c < cols; ++c) {
-      if (blocks) scale = values[r / layout.block_rows * across + c / layout.block_cols];
-      row[c] = RoundToBf16(Fp8Value(static_cast<uint8_t>(from[c])) * scale);
-    }
-    std::memcpy(decoded.data() + uint64_t{r} * cols * sizeof(uint16_t), row.data(),
-                cols * sizeof(uint16_t));
+  ScaleLayout found;
+  bool fits = false;
+  if (layout.block_rows > 0) {
+    const uint64_t across = Blocks(cols, layout.block_cols);
+    fits = scales.dims == std::vector<uint64_t>{Blocks(rows, layout.block_rows), across};
+    found = {0, across, 1, layout.block_rows, layout.block_cols};
+  } else {
+    fits = CountOf(scales) == 1 || CountOf(scales) == rows;
+    found.row_step = CountOf(scales) == 1 ? 0 : 1;
   }
-  return decoded;
+  if (!fits || !IsKnown(scales)) return DoNotFit(scales, std::to_string(rows) + " rows");
+  return Decode(codes, rows, cols, scales, found);
+}
+
+Result<std::vector<std::byte>> DecodeFp8Expert(std::span<const std::byte> codes, uint32_t rows,
+                                               uint32_t cols, const SafeTensor& scales,
+                                               const Fp8Scales& layout,
+                                               const Fp8ExpertPlace& place) {
+  const uint64_t count = CountOf(scales);
+  ScaleLayout found;
+  bool fits = true;
+  if (layout.block_rows > 0) {
+    const uint64_t down = Blocks(cols, layout.block_cols);
+    const uint64_t across = Blocks(place.outputs, layout.block_rows);
+    fits = scales.dims == std::vector<uint64_t>{place.experts, down, across} &&
+           place.first_output % layout.block_rows == 0;
+    found = {place.expert * down * across + place.first_output / layout.block_rows, 1, across,
+             layout.block_rows, layout.block_cols};
+  } else if (count == place.experts * place.outputs) {
+    found = {place.expert * place.outputs + place.first_output, 1, 0, 1, 1};
+  } else if (count == place.experts) {
+    found.first = place.expert;
+  } else {
+    fits = count == 1;
+  }
+  if (!fits || !IsKnown(scales)) {
+    return DoNotFit(scales, std::to_string(place.experts) + " experts of " +
+                                std::to_string(place.outputs) + " outputs");
+  }
+  return Decode(codes, rows, cols, scales, found);
 }
 
 }  // namespace corpusd

@@ -53,7 +53,12 @@ class GgufSource final : public ModelSource {
   std::vector<TensorSize> TensorSizes() const override {
     std::vector<TensorSize> sizes;
     for (const GgufTensor& tensor : file_.tensors()) {
-      TensorSize size{1, tensor.bytes.size(), tensor.dims.size() >= 2,
+      TensorSize size{1,
+                      tensor.bytes.size(),
+                      tensor.type,
+                      static_cast<uint32_t>(tensor.dims.empty() ? 1 : tensor.dims[0]),
+                      RoleOf(tensor.name),
+                      tensor.dims.size() >= 2,
                       tensor.name == "token_embd.weight"};
       for (const uint64_t dim : tensor.dims) size.elements *= dim;
       sizes.push_back(size);
@@ -106,6 +111,12 @@ class GgufSource final : public ModelSource {
 };
 
 }  // namespace
+
+WeightRole RoleOf(std::string_view tensor) {
+  if (tensor.ends_with("ffn_gate_inp.weight")) return WeightRole::kRouter;
+  const bool table = tensor == "token_embd.weight" || tensor == "output.weight";
+  return table ? WeightRole::kTable : WeightRole::kProduct;
+}
 
 uint64_t CountParameters(const ModelSource& source) {
   uint64_t total = 0;

@@ -70,13 +70,13 @@ std::string LayerTensorName(std::string_view rest, const HfLayout& layout) {
   return llama4 ? std::string(FindName(kExpertNames, rest)) : "";
 }
 
-// Matrices of experts and vectors of it are not read.
+// Vectors of it are not read.
 constexpr std::string_view kFp8 = "F8_E4M3";
 
 Status RefuseFp8(const SafeTensor& tensor, const std::string& path) {
   if (tensor.dtype != kFp8) return OkStatus();
   return UnimplementedError(path + ": tensor '" + tensor.name +
-                            "' is F8_E4M3, which is read of plain matrices only");
+                            "' is F8_E4M3, which is read of matrices only");
 }
 
 bool WeightTypeOf(std::string_view dtype, WeightType* type) {
@@ -156,10 +156,15 @@ Result<const SafeTensor*> HfSource::Find(const std::string& tensor,
                                          const std::vector<uint64_t>& dims,
                                          WeightType* type) const {
   const std::string name = HfTensorName(tensor, config_.layout, prefix_);
-  const SafeTensor* const found = name.empty() ? nullptr : folder_->Find(name);
+  return FindNamed(name.empty() ? tensor : name, dims, type);
+}
+
+Result<const SafeTensor*> HfSource::FindNamed(const std::string& name,
+                                              const std::vector<uint64_t>& dims,
+                                              WeightType* type) const {
+  const SafeTensor* const found = folder_->Find(name);
   if (found == nullptr) {
-    return InvalidArgumentError(path() + ": tensor '" + (name.empty() ? tensor : name) +
-                                "' is missing");
+    return InvalidArgumentError(path() + ": tensor '" + name + "' is missing");
   }
   if (found->dims != dims) {
     return InvalidArgumentError(path() + ": tensor '" + name + "' is " + ShapeText(found->dims) +
@@ -174,14 +179,10 @@ Result<const SafeTensor*> HfSource::Find(const std::string& tensor,
   return found;
 }
 
-Result<std::vector<std::byte>> HfSource::Decoded(const SafeTensor& codes, uint32_t rows,
-                                                 uint32_t cols) const {
-  for (const char* const ending : {"_scale_inv", "_scale"}) {
+Result<const SafeTensor*> HfSource::ScalesOf(const SafeTensor& codes) const {
+  for (const char* const ending : {"_scale_inv", "_scale", ".weight_scale"}) {
     const SafeTensor* const scales = folder_->Find(codes.name + ending);
-    if (scales == nullptr) continue;
-    auto decoded = DecodeFp8(codes.bytes, rows, cols, *scales, config_.layout.fp8);
-    if (!decoded.ok()) return decoded.status().WithContext(path());
-    return decoded;
+    if (scales != nullptr) return scales;
   }
   return InvalidArgumentError(path() + ": tensor '" + codes.name + "' is F8_E4M3, but has no " +
                               "scales beside it ('" + codes.name + "_scale')");
@@ -192,19 +193,29 @@ std::vector<uint32_t> HfSource::RowsOfHead(const std::string& tensor) const {
   return RowsFromHalves(config_.model.head_dim, config_.model.rope.dimensions);
 }
 
-Result<SourceMatrix> HfSource::Matrix(const std::string& tensor, uint32_t rows,
-                                      uint32_t cols) const {
+Result<SourceMatrix> HfSource::MatrixNamed(const std::string& name, uint32_t rows,
+                                           uint32_t cols) const {
   SourceMatrix matrix;
   WeightSource& weight = matrix.weight;
-  ASSIGN_OR_RETURN(const SafeTensor* const found, Find(tensor, {rows, cols}, &weight.type));
+  ASSIGN_OR_RETURN(const SafeTensor* const found, FindNamed(name, {rows, cols}, &weight.type));
   weight.name = found->name;
   weight.rows = rows;
   weight.cols = cols;
   weight.bytes = found->bytes;
-  if (found->dtype == kFp8) {
-    ASSIGN_OR_RETURN(matrix.copy, Decoded(*found, rows, cols));
-    weight.bytes = matrix.copy;
-  }
+  if (found->dtype != kFp8) return matrix;
+  ASSIGN_OR_RETURN(const SafeTensor* const scales, ScalesOf(*found));
+  auto decoded = DecodeFp8(found->bytes, rows, cols, *scales, config_.layout.fp8);
+  if (!decoded.ok()) return decoded.status().WithContext(path());
+  matrix.copy = *std::move(decoded);
+  weight.bytes = matrix.copy;
+  return matrix;
+}
+
+Result<SourceMatrix> HfSource::Matrix(const std::string& tensor, uint32_t rows,
+                                      uint32_t cols) const {
+  const std::string name = HfTensorName(tensor, config_.layout, prefix_);
+  ASSIGN_OR_RETURN(SourceMatrix matrix, MatrixNamed(name.empty() ? tensor : name, rows, cols));
+  WeightSource& weight = matrix.weight;
   const std::vector<uint32_t> rows_of_head = RowsOfHead(tensor);
   if (rows_of_head.empty()) return matrix;
   matrix.copy = ReorderRows(weight.bytes, WeightRowBytes(weight.type, cols), rows_of_head);
@@ -217,19 +228,35 @@ Result<SourceMatrix> HfSource::ExpertMatrix(const std::string& tensor, uint32_t 
   // gate_up_proj is [experts, cols, gates then ups], down_proj [experts, cols, rows].
   const bool gate = tensor.find("ffn_gate_exps") != std::string::npos;
   const bool up = tensor.find("ffn_up_exps") != std::string::npos;
+  const std::string name = HfTensorName(tensor, config_.layout, prefix_);
+  if (folder_->Find(name) == nullptr) {
+    // Checkpoints made smaller after training have a plain matrix an expert.
+    const std::string own = name.substr(0, name.rfind('.') + 1) + std::to_string(expert) +
+                            (gate ? ".gate_proj.weight"
+                             : up ? ".up_proj.weight"
+                                  : ".down_proj.weight");
+    if (folder_->Find(own) != nullptr) return MatrixNamed(own, rows, cols);
+  }
   const uint64_t source_cols = uint64_t{rows} * (gate || up ? 2 : 1);
+  const uint64_t first_col = up ? rows : 0;
   SourceMatrix matrix;
   WeightSource& weight = matrix.weight;
   ASSIGN_OR_RETURN(const SafeTensor* const found,
                    Find(tensor, {experts, cols, source_cols}, &weight.type));
-  RETURN_IF_ERROR(RefuseFp8(*found, path()));
   weight.name = found->name + "[" + std::to_string(expert) + "]";
   weight.rows = rows;
   weight.cols = cols;
-  const size_t element_bytes = WeightRowBytes(weight.type, 1);
+  const size_t element_bytes = found->dtype == kFp8 ? 1 : WeightRowBytes(weight.type, 1);
   matrix.copy.resize(uint64_t{rows} * cols * element_bytes);
   Transpose(matrix.copy.data(), found->bytes.data() + expert * cols * source_cols * element_bytes,
-            rows, cols, source_cols, up ? rows : 0, element_bytes);
+            rows, cols, source_cols, first_col, element_bytes);
+  if (found->dtype == kFp8) {
+    ASSIGN_OR_RETURN(const SafeTensor* const scales, ScalesOf(*found));
+    auto decoded = DecodeFp8Expert(matrix.copy, rows, cols, *scales, config_.layout.fp8,
+                                   {expert, experts, first_col, source_cols});
+    if (!decoded.ok()) return decoded.status().WithContext(path());
+    matrix.copy = *std::move(decoded);
+  }
   weight.bytes = matrix.copy;
   return matrix;
 }
@@ -252,8 +279,20 @@ std::vector<TensorSize> HfSource::TensorSizes() const {
   const std::string embedding = prefix_ + "embed_tokens.weight";
   for (const auto& shard : folder_->shards()) {
     for (const SafeTensor& tensor : shard->tensors()) {
-      TensorSize size{1, tensor.bytes.size(), tensor.dims.size() >= 2, tensor.name == embedding};
+      TensorSize size;
+      size.elements = 1;
       for (const uint64_t dim : tensor.dims) size.elements *= dim;
+      size.bytes = tensor.bytes.size();
+      if (!WeightTypeOf(tensor.dtype, &size.type)) size.type = WeightType::kBf16;
+      // The matrices of all experts lie [experts, inputs, outputs].
+      if (tensor.dims.size() >= 2) size.cols = static_cast<uint32_t>(tensor.dims[1]);
+      size.matrix = tensor.dims.size() >= 2;
+      size.embedding = tensor.name == embedding;
+      if (size.embedding || tensor.name.ends_with("lm_head.weight")) {
+        size.role = WeightRole::kTable;
+      } else if (tensor.name.ends_with("router.weight")) {
+        size.role = WeightRole::kRouter;
+      }
       sizes.push_back(size);
     }
   }

@@ -43,9 +43,12 @@ class HfSource final : public ModelSource {
   HfSource() = default;
   Result<const SafeTensor*> Find(const std::string& tensor, const std::vector<uint64_t>& dims,
                                  WeightType* type) const;
-  // A matrix of 8-bit floats as bfloat16, by the scales beside it.
-  Result<std::vector<std::byte>> Decoded(const SafeTensor& codes, uint32_t rows,
-                                         uint32_t cols) const;
+  // The same by the folder's name.
+  Result<const SafeTensor*> FindNamed(const std::string& name, const std::vector<uint64_t>& dims,
+                                      WeightType* type) const;
+  // The matrix in the folder's order of rows; of 8-bit floats as bfloat16, by the scales beside it.
+  Result<SourceMatrix> MatrixNamed(const std::string& name, uint32_t rows, uint32_t cols) const;
+  Result<const SafeTensor*> ScalesOf(const SafeTensor& codes) const;
   // For each row of a head as RoPE wants them, the row of the file; empty if they are the same.
   std::vector<uint32_t> RowsOfHead(const std::string& tensor) const;
 

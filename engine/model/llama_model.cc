@@ -35,7 +35,7 @@ class LlamaModel final : public Model {
     parts_ = LayerPartsOf(config_);
   }
 
-  Status LoadWeights(const ModelSource& source) {
+  Status LoadWeights(const ModelSource& source, const LoadProgress& on_layer) {
     ASSIGN_OR_RETURN(embedding_, LoadMatrix(source, backend_, "token_embd.weight",
                                             config_.vocabulary, config_.hidden));
     if (source.Has("output.weight")) {
@@ -46,6 +46,7 @@ class LlamaModel final : public Model {
     for (uint32_t i = 0; i < config_.layers; ++i) {
       ASSIGN_OR_RETURN(auto layer, LoadLayer(source, backend_, i));
       layers_.push_back(std::move(layer));
+      if (on_layer) on_layer(i + 1, config_.layers);
     }
     return OkStatus();
   }
@@ -419,7 +420,8 @@ Result<std::unique_ptr<ForwardScratch>> ForwardScratch::Create(Backend& backend,
   return scratch;
 }
 
-Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend) {
+Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend,
+                                         const LoadProgress& on_layer) {
   const ModelConfig& config = source.config();
   RETURN_IF_ERROR(backend.Supports({config.q_heads, config.kv_heads, config.head_dim, 1}));
   if (!backend.host_addressable() && !config.IsPlain()) {
@@ -427,7 +429,7 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& bac
                               "' run on the CPU only: --device cpu");
   }
   auto model = std::make_unique<LlamaModel>(config, backend);
-  RETURN_IF_ERROR(model->LoadWeights(source));
+  RETURN_IF_ERROR(model->LoadWeights(source, on_layer));
   return model;
 }
 

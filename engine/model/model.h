@@ -86,9 +86,13 @@ class Model {
 class GgufFile;
 class ModelSource;
 
+// Told after each layer how many of them are loaded.
+using LoadProgress = std::function<void(uint32_t layers_done, uint32_t layers)>;
+
 // Loads the weights, layer by layer. kInvalidArgument for files whose tensors do not fit their own
-// metadata; the source need not outlive the model.
-Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend);
+// metadata; the source need not outlive the model. on_layer: may be empty.
+Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& backend,
+                                         const LoadProgress& on_layer = {});
 // The same of a GGUF file. kUnimplemented for an architecture that is not known.
 Result<std::unique_ptr<Model>> LoadLlamaModel(const GgufFile& file, Backend& backend);
 

@@ -26,9 +26,14 @@ struct SourceMatrix {
   std::vector<std::byte> copy;  // what weight.bytes shows, or empty
 };
 
+enum class WeightRole : uint8_t { kProduct, kTable, kRouter };  // kTable: of tokens, at either end
+
 struct TensorSize {
   uint64_t elements = 0;
   uint64_t bytes = 0;
+  WeightType type = WeightType::kF32;  // as Matrix gives it
+  uint32_t cols = 1;                   // of a matrix: inputs
+  WeightRole role = WeightRole::kProduct;
   bool matrix = false;     // a product's weights
   bool embedding = false;  // the table of tokens
 };
@@ -58,6 +63,9 @@ class ModelSource {
   // The token that texts begin with, if the model wants one.
   virtual std::optional<TokenId> StartToken() const = 0;
 };
+
+// Of a tensor by the graph's name.
+WeightRole RoleOf(std::string_view tensor);
 
 // Elements of all tensors.
 uint64_t CountParameters(const ModelSource& source);

@@ -134,6 +134,7 @@ Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& conte
   auto page = std::make_shared<SinkPage>();
   page->format = layout.own;
   page->tokens = static_cast<uint32_t>(first.size());
+  page->ids.assign(first.begin(), first.end());
   for (uint32_t part = 0; part < kv.parts(); ++part) {
     const auto source = kv.OwnBlocks(part).front().bytes;
     ASSIGN_OR_RETURN(auto bytes, context.backend.Allocate(source.size(), "exact first tokens"));

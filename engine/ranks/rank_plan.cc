@@ -2,9 +2,40 @@
 
 #include <algorithm>
 
+#include "engine/model/model_config.h"
 #include "engine/ranks/placement.h"
+#include "kernels/kv_format.h"
 
 namespace corpusd {
+
+RankWork WorkOf(const ModelConfig& config, const KvFormat& pages) {
+  RankWork work;
+  work.q_heads = config.q_heads;
+  work.kv_heads = config.kv_heads;
+  work.head_dim = config.head_dim;
+  const double hidden = config.hidden, query = double{1} * config.q_heads * config.head_dim;
+  const double key = double{1} * config.kv_heads * config.head_dim;
+  for (const LayerConfig& layer : config.layer_configs) {
+    if (layer.span == AttentionSpan::kAll) {
+      ++work.whole_layers;
+    } else {
+      ++work.chunk_layers;
+      work.chunk_tokens = layer.span_tokens * (layer.span == AttentionSpan::kWindow ? 2 : 1);
+    }
+    double weights = hidden * (2 * query + 2 * key) + 3 * hidden * layer.feed_forward;
+    if (layer.experts) {
+      weights += hidden * config.experts +
+                 3 * hidden * config.experts_used * double{1} * config.expert_feed_forward;
+    }
+    work.linear_flop_token += 2 * weights;
+  }
+  KvFormat layer = pages;
+  layer.layers = 1;
+  work.kv_bytes_token = static_cast<double>(layer.LayerBytes()) / kBlockTokens;
+  work.query_bytes_row = query * sizeof(float);
+  work.state_bytes_row = (query + 2.0 * config.q_heads) * sizeof(float);
+  return work;
+}
 
 RankTimes PlanSegment(const RankRates& rates, const RankWork& work, uint32_t ranks,
                       uint64_t new_tokens, uint64_t history) {
@@ -46,7 +77,8 @@ RankTimes PlanPrefill(const RankRates& rates, const RankWork& work, uint32_t ran
     all.linear_seconds += one.linear_seconds;
     all.waiting_seconds += one.waiting_seconds;
   }
-  all.efficiency = (all.attention_seconds + all.linear_seconds) / all.seconds;
+  const double computing = all.attention_seconds + all.linear_seconds;
+  all.efficiency = all.seconds > 0 ? computing / all.seconds : 1;
   return all;
 }
 

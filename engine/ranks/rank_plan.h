@@ -4,8 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace corpusd {
+
+struct KvFormat;     // kernels/kv_format.h
+struct ModelConfig;  // engine/model/model_config.h
 
 struct RankRates {
   double attention_flop_s = 0;  // of one device, many rows
@@ -13,6 +17,13 @@ struct RankRates {
   double link_bytes_s = 0;    // into and out of a device, each way
   double transfer_s = 20e-6;  // until the first byte of a transfer
 };
+
+// An H200's, bf16: tests/bench/results/2026-11-27-h200-x2-ranks.json has attention and link; matrix
+// products are taken at nine tenths of what one of 8192^3 reaches there.
+inline constexpr RankRates kMeasuredRates = {5.55e14, 7.0e14, 2.59e11};
+inline constexpr std::string_view kMeasuredDevice = "H200";
+// Rows of a rank in one segment of a plan.
+inline constexpr uint64_t kPlannedRankTokens = 16384;
 
 // What a token costs.
 struct RankWork {
@@ -26,6 +37,10 @@ struct RankWork {
   double state_bytes_row = 0;    // of a layer, what comes back for a row
   double PairFlop() const { return 4.0 * q_heads * head_dim; }  // of a query and a key
 };
+
+// Of a model with pages as this format holds them; queries and states travel in float32. Layers
+// that see a window count as those of a chunk of twice that, of which half is seen on average.
+RankWork WorkOf(const ModelConfig& config, const KvFormat& pages);
 
 struct RankTimes {
   double seconds = 0;

@@ -31,6 +31,9 @@ struct RankedPass {
   uint64_t first_token = 0;                   // of the new ones; begins a page
   uint64_t tokens = 0;                        // in all, after the pass
   uint32_t sink_tokens = 0;                   // of the page of exact first tokens, or none
+
+  // The rank that computes a new block, with all its layers; of alike rows the first, among all.
+  uint32_t ComputedBy(uint64_t block) const;
 };
 
 class RankedAttention {
@@ -44,6 +47,11 @@ class RankedAttention {
   // parts: the pieces of this rank, or all rows of a kAlike pass. Whatever has gone wrong with the
   // transport comes back; `out` says nothing then.
   Status Attend(MatrixView out, MatrixView q, std::span<const AttentionPart> parts);
+
+  // Before a layer that sees a window attends to the pages of this rank: brings what the begin of
+  // each dealt piece sees of rows before it, computed in this pass by whichever rank, to where the
+  // piece's pages are. parts: the pieces of this rank; those pages are the backend's to write.
+  Status ShareWindow(std::span<const AttentionPart> parts, uint32_t window_tokens);
 
   // New pages that were computed elsewhere and belong here, by block of the text; all layers have
   // come when the pass is over.
@@ -72,7 +80,6 @@ class RankedAttention {
   Nodes NodesOver(uint64_t pages) const;
   uint64_t PageCount() const;
   uint64_t EndOfRows(uint32_t rank) const { return pass_.pieces[rank].back().end(); }
-  uint32_t ComputedBy(uint64_t block) const;
   std::vector<uint64_t> PagesFor(uint32_t holder, uint32_t reader) const;
   void FindPages(std::span<const AttentionPart> parts, LayerPages* layer) const;
   Status DealNewPages(const AttentionInput& input, LayerPages* layer);

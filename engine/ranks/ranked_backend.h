@@ -1,24 +1,40 @@
 // engine/ranks/ranked_backend.h -- a rank's device as a Backend whose attention is over all ranks'
 // pages: a model loaded over it computes this rank's rows of a pass, or the rows that all ranks
 // have alike. Everything else is the local device's. What has gone wrong between ranks is said by
-// Synchronize, and so by Model::Forward. Not a scheduler: who computes what is in RankedPass. One
-// caller at a time, as of any Backend.
+// Synchronize, and so by Model::Forward. While it has joined no ranks, and outside of Begin and
+// End, it is the local device. Not a scheduler: who computes what is in RankedPass. One caller at a
+// time, as of any Backend.
 #pragma once
 
+#include "engine/model/model_config.h"
 #include "engine/ranks/ranked_attention.h"
 
 namespace corpusd {
 
+// How far the rows of a layer see beyond their own rank's.
+struct LayerReach {
+  bool whole = false;          // they see everything
+  uint32_t window_tokens = 0;  // of a window; 0: a chunk, which no other rank has a part of
+};
+std::vector<LayerReach> ReachOf(const ModelConfig& config);
+
 class RankedBackend final : public Backend {
  public:
-  // local must have NodeAttention, and outlive this as the transport must.
-  RankedBackend(Backend& local, Transport& transport)
-      : local_(local), attention_(local, transport) {}
+  // local must outlive this.
+  explicit RankedBackend(Backend& local) : local_(local) {}
+  RankedBackend(Backend& local, Transport& transport) : RankedBackend(local) { Join(transport); }
 
-  RankedAttention& attention() { return attention_; }
-  // Until End, layers that see everything attend together with the other ranks. local_layers: which
-  // layers see a chunk of their own rank's; every call of the model has all layers, in order.
-  void Begin(const RankedPass& pass, std::vector<bool> local_layers);
+  // The ranks of a job, in place of those before, whatever went wrong with them. REQUIRES: the
+  // local backend has NodeAttention; the transport outlives this, or another takes its place.
+  void Join(Transport& transport) {
+    End();
+    attention_ = std::make_unique<RankedAttention>(local_, transport);
+  }
+  // REQUIRES: ranks have been joined.
+  RankedAttention& attention() { return *attention_; }
+  // Until End, layers that see everything attend together with the other ranks, and those that see
+  // a window get what they see of others' rows. Every call of the model has all layers, in order.
+  void Begin(const RankedPass& pass, std::vector<LayerReach> layers);
   void End() { together_ = false; }
 
   std::string_view name() const override { return local_.name(); }
@@ -61,6 +77,11 @@ class RankedBackend final : public Backend {
   void AttentionEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) override;
   void AttentionOfParts(MatrixView out, MatrixView q,
                         std::span<const AttentionPart> parts) override;
+  // Of pages that are read in turn: those of this rank alone.
+  Status AttentionInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
+                           PagePieces& pieces) override {
+    return local_.AttentionInPieces(out, q, input, pieces);
+  }
   Status Synchronize() override {
     if (together_ && status_.ok()) status_ = attention_.Await();
     return status_.ok() ? local_.Synchronize() : status_;
@@ -83,13 +104,13 @@ class RankedBackend final : public Backend {
 
  private:
   Backend& local_;
-  RankedAttention attention_;
+  std::unique_ptr<RankedAttention> attention_;
   bool Together() const;  // of the call that comes
   void CountLayer();
-  std::vector<bool> local_layers_;
+  std::vector<LayerReach> layers_;
   uint32_t next_layer_ = 0;
   bool together_ = false;
-  Status status_;  // the first error between the ranks
+  Status status_;  // the first error between the ranks since Begin
 };
 
 }  // namespace corpusd

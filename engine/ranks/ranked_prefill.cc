@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/prefill/local_parts.h"
 #include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
@@ -15,14 +16,11 @@ Result<std::unique_ptr<RankedPrefill>> RankedPrefill::Create(const Model& model,
   RankedPrefillOptions rounded = options;
   uint32_t unit = kBlockTokens;
   for (const LayerConfig& layer : config.layer_configs) {
-    if (layer.span == AttentionSpan::kWindow) {
-      return UnimplementedError("layers that see a window are not computed by several ranks: '" +
-                                config.architecture + "' has them");
-    }
-    if (layer.span != AttentionSpan::kChunk) continue;
+    if (layer.span == AttentionSpan::kAll) continue;
     if (layout.parts == nullptr) {
-      return InvalidArgumentError("the layout of a model with chunks must keep its layers apart");
+      return InvalidArgumentError("a model's layers with chunks or windows must be kept apart");
     }
+    if (layer.span == AttentionSpan::kWindow) continue;
     if (layer.span_tokens % kBlockTokens != 0) {
       return UnimplementedError("chunks of " + std::to_string(layer.span_tokens) +
                                 " tokens are no multiple of a block's " +
@@ -76,43 +74,111 @@ RankedPass RankedPrefill::PassOver(uint64_t first, uint64_t end) const {
   return pass;
 }
 
-std::vector<bool> RankedPrefill::LocalLayers() const {
-  std::vector<bool> local;
-  for (const LayerConfig& layer : model_.config().layer_configs) {
-    local.push_back(layer.span != AttentionSpan::kAll);
+bool RankedPrefill::HasWindows() const {
+  if (layout_.parts == nullptr) return false;
+  const auto& parts = layout_.parts->parts;
+  return std::any_of(parts.begin(), parts.end(), [](const LayerPart& p) { return p.window; });
+}
+
+Status RankedPrefill::MakeHalo(const RankedPass& pass, const RowPiece& piece) {
+  for (uint32_t part = 1; part < layout_.part_count(); ++part) {
+    const LayerPart& layers = layout_.parts->parts[part];
+    if (!layers.window) continue;
+    const BlockRange seen = NeededBlocks(layers, piece.first_position);
+    uint64_t block = std::max(seen.first, pass.first_token / kBlockTokens);
+    for (; block < seen.end; ++block) {
+      const uint64_t bytes = StoredBytes(layout_.OfPart(layout_.blocks, part));
+      ASSIGN_OR_RETURN(auto page, backend_.Allocate(bytes, "KV page of another rank"));
+      Local(block)[part - 1] = page->data();
+      halo_.push_back({block, part, std::move(page)});
+    }
   }
-  return local;
+  return OkStatus();
+}
+
+Status RankedPrefill::KeepWindows(const RankedPass& pass) {
+  for (const HaloPage& halo : halo_) {
+    const std::byte*& here = Local(halo.block)[halo.part - 1];
+    if (here == halo.page->data()) here = nullptr;
+  }
+  halo_.clear();
+  std::map<std::pair<uint64_t, uint32_t>, std::unique_ptr<Buffer>> kept;
+  for (uint32_t part = 1; part < layout_.part_count(); ++part) {
+    const LayerPart& layers = layout_.parts->parts[part];
+    if (!layers.window) continue;
+    const BlockRange seen = NeededBlocks(layers, pass.tokens);
+    for (uint64_t block = seen.first; block < seen.end; ++block) {
+      auto& page = kept[{block, part}];
+      if (block * kBlockTokens < pass.first_token) {  // of a pass before, or of the history
+        page = std::move(windows_[{block, part}]);
+        continue;
+      }
+      const uint64_t bytes = StoredBytes(layout_.OfPart(layout_.blocks, part));
+      ASSIGN_OR_RETURN(page, backend_.Allocate(bytes, "KV page of a window"));
+      const auto computed = fresh_.find(block);
+      if (computed != fresh_.end()) {
+        RETURN_IF_ERROR(backend_.Copy(page->data(), computed->second[part].data(), bytes));
+      }
+      if (pass.rows != RankedPass::Rows::kAlike) {
+        RETURN_IF_ERROR(transport_.Broadcast(pass.ComputedBy(block), {page->data(), bytes}));
+      }
+      Local(block)[part - 1] = page->data();
+    }
+  }
+  windows_ = std::move(kept);
+  return OkStatus();
+}
+
+RankedPass RankedPrefill::NextPass(uint64_t first, uint64_t tokens) const {
+  // One rank computes a last run of few rows with their own arithmetic: so do several, all alike,
+  // and the begin of the chunk that the run may see.
+  const uint64_t last_run = tokens / kRunTokens * kRunTokens;
+  const uint64_t few = tokens - last_run;
+  const bool few_last = few > 0 && few <= backend_.few_rows();
+  const uint64_t dealt_end =
+      few_last ? last_run / options_.unit_tokens * options_.unit_tokens : tokens;
+  const bool alike = first >= dealt_end;
+  const uint64_t stop = !alike ? dealt_end : first < last_run ? last_run : tokens;
+  RankedPass pass =
+      PassOver(first, std::min(first + uint64_t{options_.rank_tokens} * transport_.size(), stop));
+  if (alike || pass.pieces.empty()) {
+    pass.tokens = std::min<uint64_t>(first + options_.rank_tokens, stop);
+    pass.pieces.clear();
+    pass.rows = RankedPass::Rows::kAlike;
+  }
+  return pass;
+}
+
+Result<uint64_t> RankedPrefill::RunNext(std::span<const TokenId> tokens, uint64_t first,
+                                        const std::function<Status(const KeptBlock&)>& kept) {
+  const RankedPass pass = NextPass(first, tokens.size());
+  const Status status = RunSegment(tokens, pass, kept);
+  backend_.End();
+  if (status.ok()) return pass.tokens;
+  transport_.Abort(status);
+  return status;
 }
 
 Status RankedPrefill::Run(std::span<const TokenId> tokens, uint64_t first,
                           const std::function<Status(const KeptBlock&)>& kept) {
   CHECK(first % kRunTokens == 0 && first % options_.unit_tokens == 0) << first;
-  // One rank computes a last run of few rows with their own arithmetic: so do several, all alike,
-  // and the begin of the chunk that the run may see.
-  const uint64_t last_run = tokens.size() / kRunTokens * kRunTokens;
-  const uint64_t few = tokens.size() - last_run;
-  const bool few_last = few > 0 && few <= backend_.few_rows();
-  const uint64_t dealt_end =
-      few_last ? last_run / options_.unit_tokens * options_.unit_tokens : uint64_t{tokens.size()};
-  const uint64_t segment = uint64_t{options_.rank_tokens} * transport_.size();
-  Status status;
-  while (status.ok() && first < tokens.size()) {
-    const bool alike = first >= dealt_end;
-    const uint64_t stop = !alike ? dealt_end : first < last_run ? last_run : tokens.size();
-    uint64_t end = std::min(first + segment, stop);
-    RankedPass pass = PassOver(first, end);
-    if (alike || pass.pieces.empty()) {
-      end = std::min<uint64_t>(first + options_.rank_tokens, stop);
-      pass.tokens = end;
-      pass.pieces.clear();
-      pass.rows = RankedPass::Rows::kAlike;
-    }
-    status = RunSegment(tokens, pass, kept);
-    first = end;
+  while (first < tokens.size()) {
+    ASSIGN_OR_RETURN(first, RunNext(tokens, first, kept));
   }
-  backend_.End();
-  if (!status.ok()) transport_.Abort(status);
-  return status;
+  return OkStatus();
+}
+
+void RankedPrefill::DropComputed() {
+  fresh_.clear();
+  dealt_.clear();
+  // What layers see of a chunk that goes on lies with what was computed.
+  if (layout_.parts != nullptr && end_ % options_.unit_tokens != 0) return;
+  computed_.clear();
+  // What windows still see is in pages of its own.
+  std::erase_if(local_, [&](const auto& local) {
+    const auto at = windows_.lower_bound({local.first, 0});
+    return at == windows_.end() || at->first.first != local.first;
+  });
 }
 
 Status RankedPrefill::RunSegment(std::span<const TokenId> tokens, const RankedPass& pass,
@@ -129,12 +195,13 @@ Status RankedPrefill::RunSegment(std::span<const TokenId> tokens, const RankedPa
   for (const RowPiece& piece : pieces) {
     const auto ids = tokens.subspan(piece.first_position, piece.rows);
     own.insert(own.end(), ids.begin(), ids.end());
+    if (pass.rows != RankedPass::Rows::kAlike) RETURN_IF_ERROR(MakeHalo(pass, piece));
     computed.push_back(SequenceOver(piece.first_position, /*own_blocks=*/true));
     rows.push_back({computed.back().get(), piece.rows});
   }
   ASSIGN_OR_RETURN(const auto scratch, ForwardScratch::Create(backend_, model_.config(),
                                                               static_cast<uint32_t>(own.size())));
-  backend_.Begin(pass, LocalLayers());
+  backend_.Begin(pass, ReachOf(model_.config()));
   RETURN_IF_ERROR(
       model_.ForwardPacked(own, rows, *scratch, [&] { return backend_.Synchronize().ok(); }));
   return GiveOut(pass, std::move(computed), pieces, kept);
@@ -144,6 +211,8 @@ Status RankedPrefill::GiveOut(const RankedPass& pass,
                               std::vector<std::shared_ptr<KvSequence>> computed,
                               const std::vector<RowPiece>& pieces,
                               const std::function<Status(const KeptBlock&)>& kept) {
+  end_ = pass.tokens;
+  fresh_.clear();
   std::map<uint64_t, KeptBlock> blocks;
   const auto at = [&](uint64_t block) -> KeptBlock& {
     KeptBlock& here = blocks[block];
@@ -157,7 +226,8 @@ Status RankedPrefill::GiveOut(const RankedPass& pass,
     for (uint32_t part = 0; part < computed[p]->parts(); ++part) {
       uint64_t block = pieces[p].first_position / kBlockTokens;
       for (const KvSequence::OwnBlock& own : computed[p]->OwnBlocks(part)) {
-        if (part > 0) local_[block].push_back(own.bytes.data());
+        if (part > 0) Local(block)[part - 1] = own.bytes.data();
+        fresh_[block].push_back(own.bytes);
         const bool given = part > 0 && pass.rows != RankedPass::Rows::kAlike;
         if (given || Keeps(block)) at(block).parts[part] = own.bytes;
         ++block;
@@ -169,6 +239,7 @@ Status RankedPrefill::GiveOut(const RankedPass& pass,
     dealt_.push_back(std::move(buffer));
   }
   computed_.insert(computed_.end(), computed.begin(), computed.end());
+  if (HasWindows()) RETURN_IF_ERROR(KeepWindows(pass));
   for (const auto& [block, held] : blocks) {
     CHECK(block >= pass.first_token / kBlockTokens && block * kBlockTokens < pass.tokens) << block;
     if (!held.parts[0].empty()) history_[block] = held.parts[0].data();

@@ -130,6 +130,10 @@ Result<Socket> ConnectTcp(const std::string& address, Deadline deadline) {
   return last;
 }
 
+bool AwaitBytes(const Socket& socket, Deadline deadline) {
+  return AwaitReady(socket.fd(), POLLIN, deadline);
+}
+
 Status SendBytes(const Socket& socket, std::span<const std::byte> bytes, Deadline deadline) {
   while (!bytes.empty()) {
     if (!AwaitReady(socket.fd(), POLLOUT, deadline)) {

@@ -46,6 +46,8 @@ Result<Socket> AcceptTcp(const Socket& listener, Deadline deadline);
 // address.
 Result<Socket> ConnectTcp(const std::string& address, Deadline deadline);
 
+// Whether something can be received, such as the other end's closing, by then.
+bool AwaitBytes(const Socket& socket, Deadline deadline);
 // All bytes, by the deadline; kUnavailable if the other end closes.
 Status SendBytes(const Socket& socket, std::span<const std::byte> bytes, Deadline deadline);
 Status ReceiveBytes(const Socket& socket, std::span<std::byte> bytes, Deadline deadline);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <numeric>
 
+#include "engine/ranks/leader_prefill.h"
 #include "engine/segment/segment_publisher.h"
 
 namespace corpusd {
@@ -123,7 +124,8 @@ class SegmentPrefill {
     const CorpusSegment* last = first + 1;
     if (first->first_block == 0) return {first, last};  // the others need it in the store
     const CorpusSegment* const end = all.data() + all.size();
-    const size_t blocks_max = PublishBlocks(task_.context.backend);
+    const size_t ranks = documents_ == nullptr ? 1 : documents_->ranks();
+    const size_t blocks_max = PublishBlocks(task_.context.backend) * ranks;
     while (last != end && last->first_block + last->blocks - next_ <= blocks_max &&
            StoredFrom(last->first_block) < last->blocks) {
       ++last;
@@ -140,9 +142,15 @@ class SegmentPrefill {
           std::make_unique<SegmentRunner>(task_.context, task_.text, task_.layout, preamble_.pages);
       preamble_held_ = preamble_.pages.size();
     }
+    if (task_.ranks != nullptr && documents_ == nullptr && preamble_held_ > 0) {
+      ASSIGN_OR_RETURN(documents_,
+                       LeaderDocuments::Begin(task_.ranks, task_.layout, record_, task_.text));
+    }
     SegmentBatch batch;
-    ASSIGN_OR_RETURN(batch.segments,
-                     runner_->Compute(NextSegments(), ComputePriority::kPrefill, task_.stop));
+    auto computed = documents_ == nullptr
+                        ? runner_->Compute(NextSegments(), ComputePriority::kPrefill, task_.stop)
+                        : documents_->Compute(NextSegments(), *runner_, task_.stop);
+    ASSIGN_OR_RETURN(batch.segments, std::move(computed));
     for (const ComputedSegment& segment : batch.segments) {
       batch.writes.insert(batch.writes.end(), segment.writes.begin(), segment.writes.end());
     }
@@ -164,9 +172,10 @@ class SegmentPrefill {
   std::vector<BlockPresence> presence_;
   SegmentLease preamble_;
   std::unique_ptr<SegmentRunner> runner_;
-  size_t preamble_held_ = 0;  // blocks of it that the runner knows
-  size_t next_ = 0;           // block that is not computed or adopted yet
-  size_t record_blocks_ = 0;  // durable, as far as was told
+  std::unique_ptr<LeaderDocuments> documents_;  // null: no other rank computes
+  size_t preamble_held_ = 0;                    // blocks of it that the runner knows
+  size_t next_ = 0;                             // block that is not computed or adopted yet
+  size_t record_blocks_ = 0;                    // durable, as far as was told
   PrefillProgress state_;
   SegmentPublisher publisher_;
 };

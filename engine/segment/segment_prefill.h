@@ -21,12 +21,15 @@ namespace corpusd {
 using DurableBlocks =
     std::function<Status(uint64_t first, std::span<const std::span<const std::byte>> payloads)>;
 
+class RankLeader;  // engine/ranks/rank_leader.h
+
 struct SegmentPrefillTask {
   const ComputeContext& context;
   BlockStore& store;
   const SegmentedText& text;
   const KvLayout& layout;  // with the sinks of its preamble
   const std::stop_token& stop;
+  std::shared_ptr<RankLeader> ranks = nullptr;  // to which segments are dealt; null: this one alone
 };
 
 // Brings `record`, whose stored chain is a prefix of the text's, to the whole chain; keeps it what

@@ -86,6 +86,22 @@ Status SegmentRunner::ComputeNextRuns(std::span<Work> works, ComputePriority pri
   return pack.Compute(context_, *scratch_, priority, stop);
 }
 
+BlockWrite SegmentRunner::WriteOf(uint64_t block, std::span<const std::byte> payload) const {
+  const BlockSpan span = text_.chain->block(block);
+  const auto ids = text_.tokens.subspan(span.first_token, span.tokens);
+  return {text_.digests[block], {ids.begin(), ids.end()}, payload, layout_.blocks.layers};
+}
+
+std::vector<BlockWrite> SegmentRunner::WritesOf(const CorpusSegment& segment,
+                                                const std::byte* blocks) const {
+  std::vector<BlockWrite> writes;
+  for (uint64_t i = 0; i < segment.blocks; ++i) {
+    const uint64_t bytes = layout_.blocks.BlockBytes();
+    writes.push_back(WriteOf(segment.first_block + i, {blocks + i * bytes, bytes}));
+  }
+  return writes;
+}
+
 ComputedSegment SegmentRunner::Finish(const CorpusSegment& segment,
                                       std::unique_ptr<KvSequence> kv) const {
   ComputedSegment computed;
@@ -94,11 +110,7 @@ ComputedSegment SegmentRunner::Finish(const CorpusSegment& segment,
   const size_t skipped = segment.context_tokens / kBlockTokens;
   CHECK(pages.size() == skipped + segment.blocks) << pages.size() << " pages";
   for (size_t i = skipped; i < pages.size(); ++i) {
-    const uint64_t block = segment.first_block + i - skipped;
-    const BlockSpan span = text_.chain->block(block);
-    const auto ids = text_.tokens.subspan(span.first_token, span.tokens);
-    computed.writes.push_back(
-        {text_.digests[block], {ids.begin(), ids.end()}, pages[i].bytes, layout_.blocks.layers});
+    computed.writes.push_back(WriteOf(segment.first_block + i - skipped, pages[i].bytes));
   }
   return computed;
 }

@@ -37,7 +37,8 @@ struct SegmentedText {
 // A segment's blocks, computed, in the backend's memory.
 struct ComputedSegment {
   std::unique_ptr<KvSequence> kv;
-  std::vector<BlockWrite> writes;  // all of the segment, in order; payloads are kv's
+  std::vector<BlockWrite> writes;    // all of the segment, in order; payloads are kv's, or
+  std::shared_ptr<const void> held;  // this one's, where another rank computed it
 };
 
 // Payloads that lie in a device's memory are copied to *stage, which grows to the largest call, and
@@ -50,6 +51,8 @@ class SegmentRunner {
   SegmentRunner(const ComputeContext& context, const SegmentedText& text, const KvLayout& layout,
                 std::span<const KvSequence::SharedPage> preamble);
 
+  // A segment's blocks where they lie behind each other; their payloads.
+  std::vector<BlockWrite> WritesOf(const CorpusSegment& segment, const std::byte* blocks) const;
   // In the order of the segments, all of whose pages are in memory together. kCancelled if stopped.
   Result<std::vector<ComputedSegment>> Compute(std::span<const CorpusSegment> segments,
                                                ComputePriority priority,
@@ -64,6 +67,7 @@ class SegmentRunner {
   Work Begin(const CorpusSegment& segment) const;
   Status ComputeNextRuns(std::span<Work> works, ComputePriority priority,
                          const std::stop_token& stop);
+  BlockWrite WriteOf(uint64_t block, std::span<const std::byte> payload) const;
   ComputedSegment Finish(const CorpusSegment& segment, std::unique_ptr<KvSequence> kv) const;
 
   const ComputeContext& context_;

@@ -46,7 +46,7 @@ Result<LoadedCorpora*> SegmentedCorpora::Loaded() {
 Status SegmentedCorpora::Prefill(CorpusRecord* record, const KvLayout& layout,
                                  std::span<const TokenId> tokens,
                                  const std::function<void(const PrefillProgress&)>& progress,
-                                 const std::stop_token& stop) {
+                                 const std::stop_token& stop, std::shared_ptr<RankLeader> ranks) {
   RETURN_IF_ERROR(CheckSegmented(*record, kBlockTokens));
   ASSIGN_OR_RETURN(LoadedCorpora* const loaded, Loaded());
   const auto corpus =
@@ -70,8 +70,8 @@ Status SegmentedCorpora::Prefill(CorpusRecord* record, const KvLayout& layout,
     CHECK(first == builder.blocks()) << first;
     return builder.Add(payloads);
   };
-  RETURN_IF_ERROR(
-      PrefillSegments({context_, store_, corpus->text(), layout, stop}, record, progress, add));
+  RETURN_IF_ERROR(PrefillSegments(
+      {context_, store_, corpus->text(), layout, stop, std::move(ranks)}, record, progress, add));
   corpus->index = builder.Take();
   loaded->Keep(corpus);
   return OkStatus();

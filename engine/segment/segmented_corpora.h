@@ -38,10 +38,11 @@ class SegmentedCorpora {
                    const ChatTemplate& chat, DecodeBatcher& batcher, const EngineOptions& options,
                    FindHeads find_heads);
 
-  // Computes and publishes what is missing. layout: with the sinks of the preamble.
+  // Computes and publishes what is missing. layout: with the sinks of the preamble. ranks: to which
+  // the documents are dealt; null: there are none.
   Status Prefill(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
                  const std::function<void(const PrefillProgress&)>& progress,
-                 const std::stop_token& stop);
+                 const std::stop_token& stop, std::shared_ptr<RankLeader> ranks = nullptr);
   // Fills the report but for what is common to all answers.
   Result<GenerationReport> Answer(const SegmentRequest& request, QuestionReport* report);
   // Computes damaged and missing blocks again. RETURNS how many.

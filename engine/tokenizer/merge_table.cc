@@ -27,15 +27,17 @@ bool MergesAfter(const MergeScratch::Candidate& a, const MergeScratch::Candidate
 }  // namespace
 
 void MergeTable::Build(const std::array<TokenId, 256>& byte_ids, const std::vector<Merge>& merges,
-                       const std::vector<std::string_view>& merged_pieces) {
+                       const std::vector<std::string_view>& merged_pieces, bool one_rank) {
   CHECK(merges.size() <= kMergesMax && merges.size() == merged_pieces.size());
   byte_ids_ = byte_ids;
   const size_t slots = std::bit_ceil(std::max<size_t>(2 * merges.size(), 16));
   shift_ = 64 - static_cast<uint32_t>(std::countr_zero(slots));
   slots_.assign(slots, kEmptySlot);
   merged_ids_.reserve(merges.size());
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const Merge& merge = merges[rank];
+  size_t rank = 0;
+  for (size_t m = 0; m < merges.size(); ++m) {
+    const Merge& merge = merges[m];
+    if (!one_rank || m == 0 || merges[m - 1].merged != merge.merged) rank = m;
     merged_ids_.push_back(merge.merged);
     const uint64_t key = PairKey(merge.left, merge.right);
     size_t slot = key * kHashFactor >> shift_;
@@ -43,7 +45,7 @@ void MergeTable::Build(const std::array<TokenId, 256>& byte_ids, const std::vect
       slot = (slot + 1) & (slots - 1);
     }
     if (slots_[slot] == kEmptySlot) slots_[slot] = key << kRankBits | rank;
-    const std::string_view piece = merged_pieces[rank];
+    const std::string_view piece = merged_pieces[m];
     for (size_t i = 1; i < piece.size(); ++i) {
       joins_.set(size_t{static_cast<uint8_t>(piece[i - 1])} << 8 | static_cast<uint8_t>(piece[i]));
     }

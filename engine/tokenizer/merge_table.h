@@ -41,9 +41,10 @@ class MergeTable {
     TokenId left, right, merged;
   };
   // byte_ids: the token of each single byte, or kNoToken. merges: best rank first; of equal pairs
-  // the first counts. merged_pieces: the bytes of each merge's result. REQUIRES: the limits above.
+  // the first counts. merged_pieces: the bytes of each merge's result. one_rank: merges that follow
+  // one another and have one result have one rank. REQUIRES: the limits above.
   void Build(const std::array<TokenId, 256>& byte_ids, const std::vector<Merge>& merges,
-             const std::vector<std::string_view>& merged_pieces);
+             const std::vector<std::string_view>& merged_pieces, bool one_rank = false);
 
   // RETURNS the rank of merging the pair, or kNoRank.
   uint32_t Rank(TokenId left, TokenId right) const;

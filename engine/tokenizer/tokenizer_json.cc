@@ -1,11 +1,13 @@
 // tokenizer.json, as Hugging Face's tokenizers library writes it: the parts that BPE needs, over
 // bytes or over characters with byte fallback.
 #include <algorithm>
+#include <filesystem>
 
 #include "engine/model/checkpoint_folder.h"
 #include "engine/model/json_text.h"
 #include "engine/tokenizer/chat_layout.h"
 #include "engine/tokenizer/merge_table.h"
+#include "engine/tokenizer/rank_file.h"
 #include "engine/tokenizer/tokenizer_tables.h"
 #include "engine/tokenizer/word_rules.h"
 
@@ -262,8 +264,13 @@ class TokenizerJson {
 Result<TokenizerTables> ReadTokenizerFolder(const std::string& folder) {
   TokenizerTables tables;
   tables.where = folder + "/tokenizer.json";
-  ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(tables.where, kTokenizerBytesMax));
-  RETURN_IF_ERROR(TokenizerJson(json, &tables).Read());
+  std::error_code ignored;
+  if (!std::filesystem::exists(tables.where, ignored) && HasRankFile(folder)) {
+    RETURN_IF_ERROR(ReadRankFile(folder, &tables));
+  } else {
+    ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(tables.where, kTokenizerBytesMax));
+    RETURN_IF_ERROR(TokenizerJson(json, &tables).Read());
+  }
   ASSIGN_OR_RETURN(const ChatSource chat, ReadFolderChat(folder));
   tables.chat_template = chat.text;
   if (!chat.end_tokens.empty()) tables.end_token = chat.end_tokens.front();

@@ -4,7 +4,7 @@
 #include <array>
 #include <charconv>
 
-#include "engine/tokenizer/utf8_repair.h"
+#include "engine/tokenizer/byte_map.h"
 #include "store/base/sha256.h"
 
 namespace corpusd {
@@ -29,45 +29,6 @@ std::string WithSpaces(std::string_view text) {
   }
   return out;
 }
-
-// GPT-2's printable stand-ins for bytes: printable Latin-1 characters stand for themselves, the
-// others for the code points from U+0100 on, in order.
-class ByteMap {
- public:
-  ByteMap() {
-    bytes_.fill(-1);
-    uint32_t next = 0x100;
-    for (uint32_t byte = 0; byte < 256; ++byte) {
-      const bool printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
-      code_points_[byte] = printable ? byte : next++;
-      bytes_[code_points_[byte]] = static_cast<int>(byte);
-    }
-  }
-
-  std::string Text(uint8_t byte) const {
-    const uint32_t code_point = code_points_[byte];
-    if (code_point < 0x80) return {static_cast<char>(code_point)};
-    return {static_cast<char>(0xc0 | code_point >> 6),
-            static_cast<char>(0x80 | (code_point & 0x3f))};
-  }
-
-  // RETURNS false if text holds another character than the stand-ins.
-  bool Bytes(std::string_view text, std::string* bytes) const {
-    std::string repaired;
-    RepairUtf8(text, true, &repaired);
-    for (size_t at = 0; at < repaired.size();) {
-      const CodePoint point = DecodeAt(repaired, at);
-      if (point.value >= bytes_.size() || bytes_[point.value] < 0) return false;
-      bytes->push_back(static_cast<char>(bytes_[point.value]));
-      at += point.bytes;
-    }
-    return true;
-  }
-
- private:
-  std::array<uint32_t, 256> code_points_{};
-  std::array<int, 0x144> bytes_{};
-};
 
 void UpdateSized(Sha256* hash, std::string_view text) {
   const uint64_t size = text.size();
@@ -171,6 +132,27 @@ Status TokenizerLoader::ReadToken(TokenId id) {
   return OkStatus();
 }
 
+// Any two tokens that give a third, the third of the lowest id first, whichever two they are.
+void TokenizerLoader::PairsOfTokens(std::vector<MergeTable::Merge>* merges,
+                                    std::vector<std::string_view>* pieces) const {
+  const Tokenizer& t = *tokenizer_;
+  std::unordered_map<std::string_view, TokenId> by_bytes;
+  by_bytes.reserve(t.pieces_.size());
+  for (size_t id = 0; id < t.pieces_.size(); ++id) {
+    if (!t.special_[id]) by_bytes.emplace(t.pieces_[id], static_cast<TokenId>(id));
+  }
+  for (size_t id = 0; id < t.pieces_.size(); ++id) {
+    const std::string_view piece = t.pieces_[id];
+    for (size_t cut = 1; !t.special_[id] && cut < piece.size(); ++cut) {
+      const auto left = by_bytes.find(piece.substr(0, cut));
+      const auto right = by_bytes.find(piece.substr(cut));
+      if (left == by_bytes.end() || right == by_bytes.end()) continue;
+      merges->push_back({left->second, right->second, static_cast<TokenId>(id)});
+      pieces->push_back(piece);
+    }
+  }
+}
+
 Status TokenizerLoader::ReadMerges() {
   if (tables_.merges.size() > MergeTable::kMergesMax) {
     return Wrong("has " + std::to_string(tables_.merges.size()) + " merges, beyond " +
@@ -179,6 +161,12 @@ Status TokenizerLoader::ReadMerges() {
   const ByteMap map;
   std::vector<MergeTable::Merge> merges;
   std::vector<std::string_view> pieces;
+  if (tables_.merges_by_id) {
+    PairsOfTokens(&merges, &pieces);
+    if (merges.size() > MergeTable::kMergesMax) {
+      return Wrong("has " + std::to_string(merges.size()) + " pairs of tokens that give a token");
+    }
+  }
   merges.reserve(tables_.merges.size());
   pieces.reserve(tables_.merges.size());
   for (size_t rank = 0; rank < tables_.merges.size(); ++rank) {
@@ -206,7 +194,7 @@ Status TokenizerLoader::ReadMerges() {
     const auto found = ids_.find(map.Text(static_cast<uint8_t>(byte)));
     byte_ids[byte] = found == ids_.end() ? MergeTable::kNoToken : found->second;
   }
-  tokenizer_->merges_.Build(byte_ids, merges, pieces);
+  tokenizer_->merges_.Build(byte_ids, merges, pieces, tables_.merges_by_id);
   if (!tables_.whole_words) return OkStatus();
   for (size_t id = 0; id < tokenizer_->pieces_.size(); ++id) {
     if (tokenizer_->special_[id]) continue;
@@ -240,6 +228,7 @@ void TokenizerLoader::ComputeDigest() {
   UpdateSized(&hash, tokenizer_->end_token_ ? std::to_string(*tokenizer_->end_token_) : "");
   UpdateSized(&hash, tables_.chat_template);
   if (tables_.nfc) UpdateSized(&hash, "nfc");
+  if (tables_.merges_by_id) UpdateSized(&hash, "merges by id");
   if (tables_.model == TokenizerModel::kSentencePiece) {
     UpdateSized(&hash, "sentencepiece");
     hash.Update(std::as_bytes(std::span(tables_.scores)));

@@ -25,6 +25,8 @@ class TokenizerLoader {
   Status ReadPieces();
   Status AddScoredMerges(PieceTable::Parts* parts) const;
   Status AddRankedMerges(PieceTable::Parts* parts) const;
+  void PairsOfTokens(std::vector<MergeTable::Merge>* merges,
+                     std::vector<std::string_view>* pieces) const;
   Status ReadMerges();
   Status ReadEndToken();
   void ComputeDigest();

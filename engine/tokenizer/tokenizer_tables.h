@@ -31,8 +31,10 @@ struct TokenizerTables {
   std::vector<std::string> texts;   // by id; of kByteLevel, bytes as GPT-2's printable stand-ins
   std::vector<int64_t> kinds;       // by id, GGUF's token types
   std::vector<std::string> merges;  // "left right", best first
-  bool whole_words = false;         // a word that is a token is that token, whatever merges say
-  bool nfc = false;                 // texts are brought to Unicode's normal form C
+  // There are no merges but the ids: any two tokens that give a third, the lowest third first.
+  bool merges_by_id = false;
+  bool whole_words = false;  // a word that is a token is that token, whatever merges say
+  bool nfc = false;          // texts are brought to Unicode's normal form C
   std::optional<uint64_t> end_token;
   std::string chat_template;  // "": none
   // Of kSentencePiece: by id, the better are merged first. Empty: merges say it.
@@ -46,9 +48,10 @@ struct TokenizerTables {
 // The byte of SentencePiece's byte tokens: "<0x41>" is 0x41; none of other texts.
 std::optional<uint8_t> ByteOfToken(std::string_view text);
 
-// BPE, byte-level or SentencePiece's, of a folder's tokenizer.json, with the chat template and the
-// end token of the files beside it. kNotFound: there is no tokenizer.json. kUnimplemented: another
-// kind of tokenizer, or a step that is not known. kInvalidArgument: malformed.
+// BPE, byte-level or SentencePiece's, of a folder's tokenizer.json, or if there is none of its
+// tokenizer.model (rank_file.h), with the chat template and the end token of the files beside it.
+// kNotFound: there is neither. kUnimplemented: another kind of tokenizer, or a step that is not
+// known. kInvalidArgument: malformed.
 Result<TokenizerTables> ReadTokenizerFolder(const std::string& folder);
 
 }  // namespace corpusd

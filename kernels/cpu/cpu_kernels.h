@@ -47,7 +47,12 @@ struct PageTiles {
   uint32_t hidden = 0;  // slots at the start that no query sees
   KvCodec key_codec = KvCodec::kBf16;
   KvCodec value_codec = KvCodec::kBf16;
+  bool expanded = false;  // by expand_pages: bf16, in no basis, keys turned to the task's frame
 };
+
+// Calls of at most so many rows may use other arithmetic than those of more: a decode, or a batch
+// of them.
+inline constexpr uint32_t kFewRows = 16;
 
 // Attention of the query heads of one KV head, for some query rows.
 struct AttentionTask {
@@ -60,7 +65,10 @@ struct AttentionTask {
   uint32_t page_count = 0;
   const RopeTable* rope = nullptr;
   const KvBasis* basis = nullptr;  // of this KV head; null: the pages hold plain keys and values
-  const float* q = nullptr;        // [rows, q_heads * head_dim] of the whole call
+  // A position at or before all pages, the same for all rows that may share a text: where keys of
+  // expanded pages are turned to.
+  uint64_t frame = 0;
+  const float* q = nullptr;  // [rows, q_heads * head_dim] of the whole call
   uint32_t q_stride = 0;
   float* out = nullptr;
   uint32_t out_stride = 0;
@@ -71,6 +79,37 @@ struct AttentionTask {
   std::byte* scratch = nullptr;  // AttentionScratchBytes(shape), 64-byte aligned, one per thread
   uint32_t span_pages = kSpanPages;  // a multiple of kPartPages: merge_order.h
 };
+
+// Whether a task takes its pages out of their coordinates before it multiplies with them: what
+// costs many rows less than bringing each of them into those of every page. Of rows that see a
+// window, the first page, and with it a frame, would depend on their neighbours.
+inline bool ExpandsPages(const AttentionTask& task) noexcept {
+  return task.basis != nullptr && task.call_rows > kFewRows && task.shape.window == 0;
+}
+
+// Pages in the coordinates of a basis as bf16 tiles of plain keys and values.
+struct ExpandTask {
+  const PageTiles* pages = nullptr;
+  uint32_t page_count = 0;
+  uint32_t kv_head = 0;
+  uint32_t head_dim = 0;
+  const RopeTable* rope = nullptr;
+  const KvBasis* basis = nullptr;  // of this KV head
+  uint64_t frame = 0;              // at or before all pages: where keys are turned to
+  // Page i: keys at out + i * out_stride, values ExpandedTileBytes behind them.
+  std::byte* out = nullptr;
+  uint64_t out_stride = 0;
+  std::byte* scratch = nullptr;  // ExpandScratchBytes, 64-byte aligned, one per thread
+};
+constexpr uint64_t ExpandedTileBytes(uint32_t head_dim) noexcept {
+  return uint64_t{kBlockTokens} * head_dim * 2;
+}
+// Levels in bytes, in bf16 and multiplied; scales, means and what is added to each dim; two
+// matrices in two terms each.
+constexpr uint64_t ExpandScratchBytes(uint32_t head_dim) noexcept {
+  return uint64_t{kBlockTokens} * head_dim * 7 + (uint64_t{kBlockTokens} + 2 * head_dim) * 4 +
+         uint64_t{head_dim} * head_dim * 8;
+}
 
 // Query rows of one task: stacked with the heads that share a KV head they fill the tiles.
 constexpr uint32_t AttentionRowsMax(const AttentionShape& shape) noexcept {
@@ -85,18 +124,18 @@ constexpr uint32_t AttentionParts(uint32_t page_count) noexcept {
 constexpr uint64_t AttentionStateFloats(const AttentionShape& shape, uint32_t rows) noexcept {
   return uint64_t{rows} * (shape.q_heads / shape.kv_heads) * (shape.head_dim + 2);
 }
-// An expanded tile, an unpacked one, scales and means of two; a basis in 16 bits; queries
-// (turned, and in the basis), scores and weights of the stacked rows; a part's state and those of a
-// fold. The same for all tables.
+// An expanded tile, an unpacked one, scales and means of two; queries (turned, and in the basis),
+// scores and weights of the stacked rows; a part's state and those of a fold; a page out of its
+// coordinates. The same for all tables.
 constexpr uint64_t AttentionScratchBytes(const AttentionShape& shape) noexcept {
   const uint64_t group = shape.q_heads / shape.kv_heads;
   const uint64_t stacked = (AttentionRowsMax(shape) * group + 15) / 16 * 16;
   const uint64_t tile = uint64_t{kBlockTokens} * shape.head_dim * 5;
-  const uint64_t matrix = uint64_t{shape.head_dim} * shape.head_dim * 2;
   const uint64_t columns = (2 * uint64_t{kBlockTokens} + 2 * uint64_t{shape.head_dim}) * 4;
   const uint64_t states = (kMergeDepth - 1) * (uint64_t{shape.head_dim} + 2) * 4;
   const uint64_t row = (uint64_t{shape.head_dim} * 5 + 2 * uint64_t{kBlockTokens} + 6) * 4 + states;
-  return tile + matrix + columns + stacked * row + 1024;
+  const uint64_t page = ExpandScratchBytes(shape.head_dim) + 2 * ExpandedTileBytes(shape.head_dim);
+  return tile + columns + stacked * row + 1024 + page;
 }
 
 // One tile of a cq codec from rows.rows rows, slots 0 .. of it: the bytes that
@@ -128,6 +167,12 @@ struct CpuKernels {
   void (*attend)(const AttentionTask& task) noexcept = nullptr;
   // Part `part` into a state of AttentionStateFloats.
   void (*attend_part)(const AttentionTask& task, uint32_t part, float* state) noexcept = nullptr;
+  // into = into (+) parts [first, end) of the task, in order.
+  void (*attend_parts)(const AttentionTask& task, uint32_t first, uint32_t end,
+                       float* into) noexcept = nullptr;
+  // Pages as a task that ExpandsPages takes them; one that comes as it lies, the task expands by
+  // itself: the same bits.
+  void (*expand_pages)(const ExpandTask& task) noexcept = nullptr;
   // Merges the states of all parts, [AttentionParts][AttentionStateFloats], in the order of
   // merge_order.h, into out.
   void (*merge_parts)(const AttentionTask& task, const float* states) noexcept = nullptr;

@@ -7,6 +7,7 @@
 
 #include "kernels/reference/dequantize.h"
 #include "kernels/reference/kv_tile.h"
+#include "kernels/reference/quantize.h"
 
 namespace corpusd {
 namespace {
@@ -25,20 +26,6 @@ uint16_t HalfTimesMinusEight(uint16_t half) {
     magnitude = magnitude < 0x400u ? magnitude * 2 : magnitude + 0x400u;
   }
   return static_cast<uint16_t>(((half ^ 0x8000u) & 0x8000u) | magnitude);
-}
-
-// The nearest float16, ties to even; beyond its range the largest.
-uint16_t HalfFromFloat(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  constexpr uint32_t kSmallestNormal = 0x38800000u;  // 2^-14
-  if (magnitude < kSmallestNormal) {                 // multiples of 2^-24
-    const float steps = std::bit_cast<float>(magnitude) * 0x1p24f;
-    return sign | static_cast<uint16_t>(std::nearbyintf(steps));
-  }
-  const uint32_t rounded = (magnitude + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
-  return sign | static_cast<uint16_t>(std::min(rounded - (112u << 10), 0x7bffu));
 }
 
 // Place of a 4-bit code in a kQ4 panel: inputs 8c + 2n + h of an output share 32 bits, at bit 16h +

@@ -194,14 +194,6 @@ __device__ void TurnChunk(CodedFixed<Bits, Dim>* shared, const CodedPage (&pages
   __syncthreads();
 }
 
-// Four integers of 16 bits as high and low signed bytes: each comes with 128 added.
-__device__ __forceinline__ void SplitBytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d,
-                                           uint32_t* high, uint32_t* low) {
-  const uint32_t x = PermuteBytes(a, b, 0x5140), y = PermuteBytes(c, d, 0x5140);
-  *high = PermuteBytes(x, y, 0x7632);
-  *low = PermuteBytes(x, y, 0x5410) ^ 0x80808080u;
-}
-
 // 32 coordinates of one page and head, two of each eight in this lane, become its terms and their
 // sum. by_means: their product with the block's means, in the lane that `keeps` it.
 template <int Bits, int Dim>

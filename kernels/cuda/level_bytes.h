@@ -181,4 +181,12 @@ CORPUSD_HOST_DEVICE void ValueHalves(const LevelTable<Bits>& table, const uint32
   }
 }
 
+// Four integers of 16 bits as high and low signed bytes: each comes with 128 added.
+CORPUSD_HOST_DEVICE void SplitBytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t* high,
+                                    uint32_t* low) {
+  const uint32_t x = PermuteBytes(a, b, 0x5140), y = PermuteBytes(c, d, 0x5140);
+  *high = PermuteBytes(x, y, 0x7632);
+  *low = PermuteBytes(x, y, 0x5410) ^ 0x80808080u;
+}
+
 }  // namespace corpusd::cuda

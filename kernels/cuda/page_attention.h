@@ -100,5 +100,7 @@ int AttendPages(const PageAttention& call, CUstream_st* stream);
 // one width, and over all others.
 int AttendCodedParts(const PageAttention& call, CUstream_st* stream);
 int AttendLongParts(const PageAttention& call, CUstream_st* stream);
+// The same as AttendCodedParts, for layers without positions.
+int AttendStillParts(const PageAttention& call, CUstream_st* stream);
 
 }  // namespace corpusd::cuda

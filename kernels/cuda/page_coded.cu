@@ -418,6 +418,7 @@ int LaunchWidths(const PageAttention& call, CUstream_st* stream) {
 
 int AttendCodedParts(const PageAttention& call, CUstream_st* stream) {
   if ((call.kinds >> kOtherPages) > 1 && call.basis.arrays == nullptr) return cudaErrorInvalidValue;
+  if (call.rope.cos_sin == nullptr) return AttendStillParts(call, stream);
   if (call.head_dim == 64) return LaunchWidths<64>(call, stream);
   if (call.head_dim == 128) return LaunchWidths<128>(call, stream);
   return cudaErrorInvalidValue;

@@ -1,251 +1,319 @@
-// AttendExpanded: tiles of 64 queries x 64 keys, four warps of 16 queries; keys and values in two
-// stages of shared memory.
+// AttendExpanded: a block takes stacks of 128 (row, head) pairs of one tile and KV head. One warp
+// brings expanded pages, keys and values apart, into rings of shared memory by bulk copies, each
+// with a message that says what of it is visible. Two warpgroups of 64 pairs each multiply: scores
+// of a page and the values of the one before are under way together, and while one of the groups
+// weighs its scores the tensor core works for the other.
+//
+// 384 threads, 168 registers each at the start (224 for those that compute), 80 or 160 KB of shared
+// memory: one block a multiprocessor.
 #include "kernels/cuda/prefill_attention.h"
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/page_fragment.cuh"
-#include "kernels/cuda/ptx/async_copy.cuh"
-#include "kernels/cuda/ptx/tensor_core.cuh"
+#include <algorithm>
+
+#include "kernels/cuda/prefill_supply.cuh"
+#include "kernels/cuda/ptx/warpgroup.cuh"
 
 namespace corpusd::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-static_assert(16 * kWarps == kPrefillTileRows);
-constexpr int kKeys = 64;
-constexpr int kTilesOfPage = kTileTokens / kKeys;
+constexpr int kComputingWarps = kPrefillThreads / 32;
+constexpr int kBlockThreads = kPrefillThreads + 128;
 constexpr float kLog2E = 1.4426950408889634f;
+// Barriers of the block: a group's turn to multiply, a group's queries.
+constexpr int kTurn = 2, kQueries = 4;
 
+// A warpgroup that computes.
 template <int Dim>
-struct Stage {
-  uint16_t keys[kKeys][Dim + 8];  // rows 16 bytes apart in the banks
-  uint16_t values[kKeys][Dim + 8];
-};
+class Worker {
+ public:
+  using Shared = PrefillShared<Dim>;
+  __device__ __forceinline__ Worker(const PrefillAttention& call, Shared* shared, uint32_t parts)
+      : call_(call),
+        shared_(shared),
+        parts_(parts),
+        group_(__shfl_sync(~0u, static_cast<int>(threadIdx.x / 128) - 1, 0)) {}
 
-// The tiles of keys that some row of the block may see, in order.
-struct TileCursor {
-  uint32_t tile, end;
-  __device__ __forceinline__ void Find(const PrefillAttention& call, int64_t last_position) {
-    for (; tile < end; ++tile) {
-      const DevicePage& page = call.pages[tile / kTilesOfPage];
-      const int first = tile % kTilesOfPage * kKeys;
-      if (VisibleEnd(page, last_position) > first && page.hidden < first + kKeys) return;
+  __device__ __forceinline__ void Run() {
+    if (group_ == 1) ptx::PassBy<kPrefillThreads>(kTurn);  // the first turn is the other's
+    for (;;) {
+      const PrefillMessage message = Receive();
+      if (message.what == PrefillWhat::kDone) return;
+      ReleaseKeys();
+      const PrefillStack stack(call_, message.stack.tile, message.stack.kv_head,
+                               message.stack.first);
+      LoadQueries(stack);
+      Attend(stack, message.stack.part);
     }
   }
-};
 
-template <int Dim>
-__device__ __forceinline__ void FetchTile(Stage<Dim>* stage, const PrefillAttention& call,
-                                          uint32_t kv_head, uint32_t tile) {
-  const size_t first =
-      (static_cast<size_t>(kv_head) * call.page_count * kTilesOfPage + tile) * kKeys * Dim;
-  constexpr int kChunks = Dim / 8;
-#pragma unroll
-  for (int i = threadIdx.x; i < kKeys * kChunks; i += kWarps * 32) {
-    const int row = i / kChunks, column = i % kChunks * 8;
-    ptx::CopyAsync16(&stage->keys[row][column], call.keys + first + row * Dim + column, true);
-    ptx::CopyAsync16(&stage->values[row][column], call.values + first + row * Dim + column, true);
+ private:
+  __device__ __forceinline__ int thread() const { return static_cast<int>(threadIdx.x) - 128; }
+  // Of the stack; the thread's second row is the eighth behind it.
+  __device__ __forceinline__ int row() const { return thread() / 32 * 16 + thread() % 32 / 4; }
+  __device__ __forceinline__ PrefillMessage Receive() const {
+    ptx::WaitPhase(&shared_->keys_full[keys_.stage], keys_.parity);
+    return shared_->messages[keys_.stage];
   }
-  ptx::CommitCopies();
-}
+  __device__ __forceinline__ void ReleaseKeys() {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::Arrive(&shared_->keys_empty[keys_.stage]);
+    keys_.Next();
+  }
+  __device__ __forceinline__ void ReleaseValues() {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::Arrive(&shared_->values_empty[values_.stage]);
+    values_.Next();
+  }
 
-// One warp's 16 rows. Lane 4g + t has rows g, g + 8 and columns 2t, 2t + 1 of each 8.
-template <int Dim>
-struct RowState {
-  uint32_t query[Dim / 16][4];
-  float output[Dim / 8][4] = {};
-  float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-  int64_t position;  // of row g
+  __device__ __forceinline__ void LoadQueries(const PrefillStack& stack);
+  __device__ __forceinline__ void Attend(const PrefillStack& stack, uint32_t part);
+  __device__ __forceinline__ PrefillWhat AttendSpan(PrefillState<Dim>* state, const int (&rows)[2]);
+  __device__ __forceinline__ void Scores(float (&score)[64]) const;
+  __device__ __forceinline__ void AddValues(float (&output)[Dim / 2],
+                                            const uint32_t (&weight)[32]) const;
+  __device__ __forceinline__ void Hide(float (&score)[64], const PrefillMessage& message,
+                                       const int (&rows)[2]) const;
+  static __device__ __forceinline__ void Pack(uint32_t (&weight)[32], const float (&score)[64]) {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) weight[i] = PackBfloats(score[2 * i], score[2 * i + 1]);
+  }
 
-  // rows: what is left of the sequence's tile from the warp's first row on.
-  __device__ __forceinline__ void LoadQueries(const PrefillAttention& call, uint32_t first_row,
-                                              int rows, int64_t first_position, uint32_t head);
-  __device__ __forceinline__ void Attend(const Stage<Dim>& stage, const DevicePage& page,
-                                         int first_slot);
-  __device__ __forceinline__ void Store(const PrefillAttention& call, uint32_t first_row, int rows,
-                                        uint32_t head);
+  const PrefillAttention& call_;
+  Shared* const shared_;
+  const uint32_t parts_;
+  const int group_;
+  RingPlace<Shared::kStages> keys_, values_;
 };
 
+// The group's rows, scaled and turned to the common frame.
 template <int Dim>
-__device__ __forceinline__ void RowState<Dim>::LoadQueries(const PrefillAttention& call,
-                                                           uint32_t first_row, int rows,
-                                                           int64_t first_position, uint32_t head) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  const uint32_t turned = call.rope.cos_sin == nullptr ? 0 : 2 * call.rope.half_dim;
-  const float scale = call.scale * kLog2E;
-  position = first_position + g;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const uint32_t row = first_row + g + 8 * i;
-    const float* q = call.q.data + static_cast<size_t>(row) * call.q.stride + head * Dim;
-    const float* turn = call.rope.cos_sin + (position + 8 * i - call.frame) * turned;
-#pragma unroll
-    for (int f = 0; f < Dim / 16; ++f) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint32_t dim = 16 * f + 8 * half + 2 * t;
-        float x = 0, y = 0;
-        if (g + 8 * i < rows) {
-          x = q[dim] * scale;
-          y = q[dim + 1] * scale;
-          if (dim < turned) {
-            const float cosine = turn[dim], sine = turn[dim + 1], x0 = x;
-            x = x0 * cosine - y * sine;
-            y = y * cosine + x0 * sine;
-          }
-        }
-        query[f][2 * half + i] = PackBfloats(x, y);
+__device__ __forceinline__ void Worker<Dim>::LoadQueries(const PrefillStack& stack) {
+  constexpr int kLanes = Dim / 4;  // of a row
+  const int lane = thread() % 32, warp = thread() / 32 % 4, dim = lane % kLanes * 4;
+  const uint32_t turned = call_.rope.cos_sin == nullptr ? 0 : 2 * call_.rope.half_dim;
+  const float scale = call_.scale * kLog2E;
+  ptx::SyncAt<128>(kQueries + group_);  // the rows before have been multiplied
+#pragma unroll 4
+  for (int r = 16 * warp + lane / kLanes; r < 16 * warp + 16; r += 32 / kLanes) {
+    const uint32_t pair = stack.first + group_ * kPrefillGroupRows + r, row = pair / stack.heads;
+    float4 x = make_float4(0, 0, 0, 0);
+    if (row < stack.tile.rows) {
+      x = *reinterpret_cast<const float4*>(
+          call_.q.data + static_cast<size_t>(stack.tile.first_row + row) * call_.q.stride +
+          (stack.kv_head * stack.heads + pair % stack.heads) * Dim + dim);
+      x = make_float4(x.x * scale, x.y * scale, x.z * scale, x.w * scale);
+      const auto* turn = reinterpret_cast<const float2*>(
+          call_.rope.cos_sin + (stack.tile.first_position + row - call_.frame) * turned + dim);
+      if (dim < turned) {
+        const float2 by = turn[0];
+        const float x0 = x.x;
+        x.x = x0 * by.x - x.y * by.y;
+        x.y = x.y * by.x + x0 * by.y;
+      }
+      if (dim + 2 < turned) {
+        const float2 by = turn[1];
+        const float x0 = x.z;
+        x.z = x0 * by.x - x.w * by.y;
+        x.w = x.w * by.x + x0 * by.y;
       }
     }
+    *reinterpret_cast<uint2*>(shared_->queries[group_] + dim / 64 * kPrefillQueryBytes + r * 128 +
+                              ((dim % 64 / 8) ^ (r % 8)) * 16 + dim % 8 * 2) =
+        make_uint2(PackBfloats(x.x, x.y), PackBfloats(x.z, x.w));
+  }
+  ptx::FenceShared();
+  ptx::SyncAt<128>(kQueries + group_);
+}
+
+template <int Dim>
+__device__ __forceinline__ void Worker<Dim>::Scores(float (&score)[64]) const {
+  const uint64_t q = ptx::SharedOperand(ptx::SharedAddress(shared_->queries[group_]), 16);
+  const uint64_t k = ptx::SharedOperand(ptx::SharedAddress(shared_->keys[keys_.stage]), 16);
+#pragma unroll
+  for (int i = 0; i < Dim / 16; ++i) {
+    const uint64_t a = q + (i / 4 * kPrefillQueryBytes + i % 4 * 32) / 16;
+    const uint64_t b = k + (i / 4 * kPrefillChunkBytes + i % 4 * 32) / 16;
+    if (i == 0) {
+      ptx::MultiplyTransposed<false>(score, a, b);
+    } else {
+      ptx::MultiplyTransposed<true>(score, a, b);
+    }
   }
 }
 
 template <int Dim>
-__device__ __forceinline__ void RowState<Dim>::Attend(const Stage<Dim>& stage,
-                                                      const DevicePage& page, int first_slot) {
-  const int lane = threadIdx.x % 32, t = lane % 4;
-  float score[kKeys / 8][4] = {};
+__device__ __forceinline__ void Worker<Dim>::AddValues(float (&output)[Dim / 2],
+                                                       const uint32_t (&weight)[32]) const {
+  const uint64_t v =
+      ptx::SharedOperand(ptx::SharedAddress(shared_->values[values_.stage]), kPrefillChunkBytes);
 #pragma unroll
-  for (int n = 0; n < kKeys / 16; ++n) {
-#pragma unroll
-    for (int f = 0; f < Dim / 16; ++f) {
-      uint32_t b[4];
-      ptx::LoadMatrices(
-          b, ptx::SharedAddress(
-                 &stage.keys[16 * n + lane / 16 * 8 + lane % 8][16 * f + lane / 8 % 2 * 8]));
-      ptx::MmaBf16(score[2 * n], query[f], b[0], b[1]);
-      ptx::MmaBf16(score[2 * n + 1], query[f], b[2], b[3]);
-    }
+  for (int i = 0; i < kTileTokens / 16; ++i) {
+    ptx::MultiplyRegisters(output, &weight[4 * i], v + i * (16 * 128 / 16));
   }
-  // A history is seen whole: nothing to compare, slot by slot.
-  const int hidden = page.hidden - first_slot;
-  const bool whole = hidden <= 0 && VisibleEnd(page, position) >= first_slot + kKeys;
-  if (!__all_sync(~0u, whole)) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int visible = VisibleEnd(page, position + 8 * i) - first_slot;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const int slot = 8 * n + 2 * t + c;
-          if (slot >= visible || slot < hidden) score[n][2 * i + c] = -INFINITY;
-        }
-      }
-    }
-  }
+}
+
+// rows: of the tile.
+template <int Dim>
+__device__ __forceinline__ void Worker<Dim>::Hide(float (&score)[64], const PrefillMessage& message,
+                                                  const int (&rows)[2]) const {
+  const int t = threadIdx.x % 4, window = PrefillWindow(call_);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    float highest = top[i];
+    const int end = min(message.page.tokens, message.page.delta + rows[i]);
+    const int begin = max(message.page.hidden, message.page.delta + rows[i] - window);
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
-      highest = fmaxf(highest, fmaxf(score[n][2 * i], score[n][2 * i + 1]));
-    }
-    highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
-    highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
-    const float center = highest == -INFINITY ? 0.0f : highest;
-    const float factor = ptx::Exp2(top[i] - center);
-    top[i] = highest;
-    float mass = 0;
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
+    for (int n = 0; n < 16; ++n) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        float& x = score[n][2 * i + c];
-        x = ptx::Exp2(x - center);
-        mass += x;
+        const int slot = 8 * n + 2 * t + c;
+        if (slot < begin || slot >= end) score[4 * n + 2 * i + c] = -INFINITY;
       }
     }
-    sum[i] = fmaf(sum[i], factor, mass);
-#pragma unroll
-    for (int n = 0; n < Dim / 8; ++n) output[n][2 * i] *= factor, output[n][2 * i + 1] *= factor;
   }
-#pragma unroll
-  for (int k = 0; k < kKeys / 16; ++k) {
-    const uint32_t weight[4] = {PackBfloats(score[2 * k][0], score[2 * k][1]),
-                                PackBfloats(score[2 * k][2], score[2 * k][3]),
-                                PackBfloats(score[2 * k + 1][0], score[2 * k + 1][1]),
-                                PackBfloats(score[2 * k + 1][2], score[2 * k + 1][3])};
-#pragma unroll
-    for (int d = 0; d < Dim / 16; ++d) {
-      uint32_t b[4];
-      ptx::LoadMatricesTransposed(
-          b, ptx::SharedAddress(
-                 &stage.values[16 * k + lane / 8 % 2 * 8 + lane % 8][16 * d + lane / 16 * 8]));
-      ptx::MmaBf16(output[2 * d], weight, b[0], b[1]);
-      ptx::MmaBf16(output[2 * d + 1], weight, b[2], b[3]);
+}
+
+// RETURNS what ended the span.
+template <int Dim>
+__device__ __forceinline__ PrefillWhat Worker<Dim>::AttendSpan(PrefillState<Dim>* state,
+                                                               const int (&rows)[2]) {
+  float score[64];
+  uint32_t weight[32];
+  state->Clear();
+  PrefillMessage message = Receive();
+  if (message.what == PrefillWhat::kPage) {
+    ptx::FenceProducts();
+    Scores(score);
+    ptx::CommitProducts();
+    ptx::WaitProducts<0>();
+    ptx::KeepOrder(score);
+    ReleaseKeys();
+    if (!message.page.whole) Hide(score, message, rows);
+    state->Weigh(score);
+    Pack(weight, score);
+    message = Receive();
+    while (message.what == PrefillWhat::kPage) {
+      ptx::SyncAt<kPrefillThreads>(kTurn + group_);
+      ptx::KeepOrder(state->output);
+      ptx::FenceProducts();
+      Scores(score);
+      ptx::CommitProducts();
+      ptx::WaitPhase(&shared_->values_full[values_.stage], values_.parity);
+      ptx::FenceProducts();
+      AddValues(state->output, weight);
+      ptx::CommitProducts();
+      ptx::PassBy<kPrefillThreads>(kTurn + (group_ ^ 1));
+      ptx::WaitProducts<1>();
+      ptx::KeepOrder(score);
+      ReleaseKeys();
+      if (!message.page.whole) Hide(score, message, rows);
+      state->Weigh(score);
+      // The branch of this wait keeps the assembler from waiting for the values before it weighs.
+      ptx::KeepOrder(score);
+      message = Receive();
+      ptx::WaitProducts<0>();
+      ptx::KeepOrder(state->output);
+      ReleaseValues();
+      Pack(weight, score);
+      state->Rescale();
     }
+    ptx::WaitPhase(&shared_->values_full[values_.stage], values_.parity);
+    ptx::KeepOrder(state->output);
+    ptx::FenceProducts();
+    AddValues(state->output, weight);
+    ptx::CommitProducts();
+    ptx::WaitProducts<0>();
+    ptx::KeepOrder(state->output);
+    ReleaseValues();
+  }
+  ReleaseKeys();
+  return message.what;
+}
+
+template <int Dim>
+__device__ __forceinline__ void Worker<Dim>::Attend(const PrefillStack& stack, uint32_t part) {
+  PrefillState<Dim> state;
+  const int first = static_cast<int>(stack.first) + row(), heads = static_cast<int>(stack.heads);
+  const int rows[2] = {first / heads, (first + 8) / heads};
+  float* const own = call_.workspace + blockIdx.x * PrefillStateFloats(Dim);
+  for (bool begun = false;; begun = true) {
+    const PrefillWhat end = AttendSpan(&state, rows);
+    if (parts_ > 1) return state.Save(stack.State(call_, part, parts_, Dim), thread());
+    if (begun) state.FollowSaved(own, thread());
+    if (end == PrefillWhat::kStackEnd) return state.Write(call_, stack, row());
+    state.Save(own, thread());
   }
 }
 
 template <int Dim>
-__device__ __forceinline__ void RowState<Dim>::Store(const PrefillAttention& call,
-                                                     uint32_t first_row, int rows, uint32_t head) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    float total = sum[i];
-    total += __shfl_xor_sync(~0u, total, 1);
-    total += __shfl_xor_sync(~0u, total, 2);
-    const float inverse = total == 0 ? 0.0f : 1.0f / total;
-    const uint32_t row = first_row + g + 8 * i;
-    if (g + 8 * i >= rows) continue;
-    if (call.log_sums.data != nullptr && t == 0) {
-      call.log_sums.data[static_cast<size_t>(row) * call.log_sums.stride + head] =
-          total == 0 ? -INFINITY : top[i] + log2f(total);
-    }
-    float* out = call.out.data + static_cast<size_t>(row) * call.out.stride + head * Dim + 2 * t;
-#pragma unroll
-    for (int n = 0; n < Dim / 8; ++n) {
-      out[8 * n] = output[n][2 * i] * inverse;
-      out[8 * n + 1] = output[n][2 * i + 1] * inverse;
-    }
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    PrefillKernel(const __grid_constant__ PrefillAttention call, uint32_t parts) {
+  extern __shared__ __align__(1024) uint8_t memory[];
+  using Shared = PrefillShared<Dim>;
+  auto& shared = *reinterpret_cast<Shared*>(memory);
+  if (threadIdx.x < Shared::kStages) {
+    ptx::InitBarrier(&shared.keys_full[threadIdx.x], 1);
+    ptx::InitBarrier(&shared.keys_empty[threadIdx.x], kComputingWarps);
+    ptx::InitBarrier(&shared.values_full[threadIdx.x], 1);
+    ptx::InitBarrier(&shared.values_empty[threadIdx.x], kComputingWarps);
+    ptx::PublishBarriers();
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    ptx::LowerRegisters<56>();
+    if (threadIdx.x < 32) PrefillSupplier<Dim>(call, &shared, parts).Run();
+  } else {
+    ptx::RaiseRegisters<224>();
+    Worker<Dim>(call, &shared, parts).Run();
   }
 }
 
-// Block (query head, tile).
+// The spans of a stack, of which each has a state in memory. Block (stack of a tile, tile, KV
+// head).
 template <int Dim>
-__global__ void __launch_bounds__(kWarps * 32, Dim == 64 ? 4 : 2)
-    PrefillKernel(const __grid_constant__ PrefillAttention call) {
-  extern __shared__ __align__(16) uint8_t memory[];
-  auto* stages = reinterpret_cast<Stage<Dim>*>(memory);
-  const uint32_t head = blockIdx.x, kv_head = head / (call.q_heads / call.kv_heads);
-  const PrefillTile rows = call.tiles[blockIdx.y];
-  const int64_t last_position = rows.first_position + rows.rows - 1;
-  const int above = threadIdx.x / 32 * 16, left = static_cast<int>(rows.rows) - above;
-  RowState<Dim> state;
-  state.LoadQueries(call, rows.first_row + above, left, rows.first_position + above, head);
-  const uint32_t end = (rows.first_page + rows.pages) * kTilesOfPage;
-  TileCursor next{rows.first_page * kTilesOfPage, end};
-  next.Find(call, last_position);
-  if (next.tile < end) FetchTile<Dim>(&stages[0], call, kv_head, next.tile);
-  for (int turn = 0; next.tile < end; ++turn) {
-    const uint32_t tile = next.tile++;
-    next.Find(call, last_position);
-    ptx::WaitCopies<0>();
-    __syncthreads();
-    if (next.tile < end) FetchTile<Dim>(&stages[(turn + 1) % 2], call, kv_head, next.tile);
-    state.Attend(stages[turn % 2], call.pages[tile / kTilesOfPage], tile % kTilesOfPage * kKeys);
+__global__ void __launch_bounds__(kPrefillThreads)
+    PrefillMergeKernel(const __grid_constant__ PrefillAttention call, uint32_t parts) {
+  const PrefillStack stack(call, blockIdx.y, blockIdx.z, blockIdx.x * kPrefillStackRows);
+  if (stack.first >= stack.tile.rows * stack.heads) return;
+  const int thread = static_cast<int>(threadIdx.x), row = thread / 32 * 16 + thread % 32 / 4;
+  constexpr uint32_t kSpan = PrefillSpanPages(Dim);
+  PrefillState<Dim> state;
+  state.Read(stack.State(call, 0, parts, Dim), thread);
+  for (uint32_t part = 1; part * kSpan < stack.tile.pages; ++part) {
+    PrefillState<Dim> next;
+    next.Read(stack.State(call, part, parts, Dim), thread);
+    next.Follow(state);
+    state = next;
   }
-  state.Store(call, rows.first_row + above, left, head);
+  state.Write(call, stack, row);
 }
 
 template <int Dim>
 int Launch(const PrefillAttention& call, CUstream_st* stream) {
-  constexpr int kBytes = 2 * sizeof(Stage<Dim>);
+  constexpr int kBytes = sizeof(PrefillShared<Dim>);
   if (const cudaError_t error = cudaFuncSetAttribute(
           PrefillKernel<Dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
     return error;
   }
-  const dim3 grid(call.q_heads, call.tile_count);
-  PrefillKernel<Dim><<<grid, kWarps * 32, kBytes, stream>>>(call);
+  const uint32_t parts = PrefillParts(call.tile_count, call.pages_max, call.q_heads, Dim);
+  const uint32_t blocks = std::min(call.tile_count * call.q_heads * parts, kPrefillBlocks);
+  PrefillKernel<Dim><<<blocks, kBlockThreads, kBytes, stream>>>(call, parts);
+  if (parts > 1) {
+    const dim3 grid(call.q_heads / call.kv_heads, call.tile_count, call.kv_heads);
+    PrefillMergeKernel<Dim><<<grid, kPrefillThreads, 0, stream>>>(call, parts);
+  }
   return cudaGetLastError();
 }
 
 }  // namespace
 
 int AttendExpanded(const PrefillAttention& call, CUstream_st* stream) {
+  const auto aligned = [](const DeviceMatrix& matrix) {
+    return reinterpret_cast<uintptr_t>(matrix.data) % 16 == 0 && matrix.stride % 4 == 0;
+  };
+  if (!aligned(call.q) || !aligned(call.out)) return cudaErrorMisalignedAddress;
+  if (call.tile_count == 0) return cudaSuccess;
   if (call.head_dim == 64) return Launch<64>(call, stream);
   if (call.head_dim == 128) return Launch<128>(call, stream);
   return cudaErrorInvalidValue;

@@ -35,6 +35,15 @@ inline size_t ValueIndex(KvCodec codec, uint32_t head_dim, uint32_t token, uint3
   return (size_t{token / group} * head_dim + dim) * group + token % group;
 }
 
+// KvCoordinates::query_pairs of a query matrix.
+inline void QueryPairs(uint16_t* pairs, const float* query, uint32_t head_dim) noexcept {
+  for (size_t i = 0; i < head_dim; ++i) {
+    for (size_t j = 0; j < head_dim; ++j) {
+      pairs[(i / 2 * head_dim + j) * 2 + i % 2] = Bf16FromFloat(query[i * head_dim + j]);
+    }
+  }
+}
+
 // Encodes one head of one token into slot `token` of a tile; key is rotated by the slot unless rope
 // is null.
 void WriteKey(std::byte* tile, const KvFormat& format, uint32_t token, const float* key,

@@ -16,6 +16,7 @@
 
 #include "engine/backend/cpu_backend.h"
 #include "kernels/kv_basis.h"
+#include "kernels/reference/kv_tile.h"
 #include "tests/bench/cpu_ceilings.h"
 
 namespace corpusd {
@@ -60,11 +61,18 @@ T ValueOrExit(Result<T> result) {
 // Plain coordinates in the form of a basis: what it costs does not depend on its numbers.
 class PlainBasis {
  public:
-  PlainBasis() : square_(kDim * kDim), none_(kDim * kDim), zeros_(kDim), ones_(kDim, 1.0f) {
+  PlainBasis()
+      : square_(kDim * kDim),
+        none_(kDim * kDim),
+        zeros_(kDim),
+        ones_(kDim, 1.0f),
+        pairs_(kDim * kDim) {
     for (uint32_t i = 0; i < kDim; ++i) square_[i * kDim + i] = 1.0f;
+    QueryPairs(pairs_.data(), square_.data(), kDim);
     const KvCoordinates plain{.forward = square_.data(),
                               .inverse = square_.data(),
                               .query = square_.data(),
+                              .query_pairs = pairs_.data(),
                               .mean = zeros_.data(),
                               .mean_coordinates = zeros_.data(),
                               .feedback = none_.data(),
@@ -76,6 +84,7 @@ class PlainBasis {
  private:
   static constexpr uint32_t kDim = kShape.head_dim;
   std::vector<float> square_, none_, zeros_, ones_;
+  std::vector<uint16_t> pairs_;
   std::vector<KvBasis> heads_;
 };
 

@@ -41,8 +41,8 @@ struct Shape {
   uint32_t kv_heads, q_heads, head_dim;
 };
 
-void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, double copy_bandwidth,
-           const uint8_t* noise, uint64_t noise_bytes) {
+void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
+           double copy_bandwidth, const uint8_t* noise, uint64_t noise_bytes) {
   const int bits = codec == PageCodec::kBf16 ? 16 : static_cast<int>(codec);
   const auto dim = static_cast<int>(shape.head_dim);
   const uint32_t tile = bits == 16 ? 128 * dim * 2 : CodedTileBytes(bits, dim);
@@ -73,6 +73,11 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, double copy_ban
   call.pages_min = call.pages_max = pages;
   call.kinds = 1u << PageKindOf(codec, codec);
   if (bits != 16) call.basis.arrays = DeviceCopy(basis);
+  if (positions) {
+    std::vector<float> turns(size_t{tokens} * dim);
+    for (size_t i = 0; i < turns.size(); i += 2) turns[i] = 0.6f, turns[i + 1] = 0.8f;
+    call.rope = {DeviceCopy(turns), shape.head_dim / 2};
+  }
   const uint32_t cols = shape.q_heads * dim;
   call.q = {DeviceCopy(q), 1, cols, cols};
   call.out = {DeviceCopy(q), 1, cols, cols};
@@ -81,14 +86,16 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, double copy_ban
   const double ms = MedianMs(21, 3, [&] { Check(AttendPages(call, nullptr), "attend"); });
   const double rate = static_cast<double>(block) * pages / ms * 1e3;
   std::printf(
-      "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"tokens\": %u, \"bits\": %d, "
-      "\"ms\": %.4f, \"gb_per_s\": %.0f, \"share_of_copy\": %.3f}\n",
-      shape.kv_heads, shape.q_heads, shape.head_dim, tokens, bits, ms, rate / 1e9,
-      rate / copy_bandwidth);
+      "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"tokens\": %u, "
+      "\"positions\": %s, \"bits\": %d, \"ms\": %.4f, \"gb_per_s\": %.0f, \"share_of_copy\": "
+      "%.3f}\n",
+      shape.kv_heads, shape.q_heads, shape.head_dim, tokens, positions ? "true" : "false", bits, ms,
+      rate / 1e9, rate / copy_bandwidth);
   for (const void* memory :
        {static_cast<const void*>(call.pages), static_cast<const void*>(call.rows),
         static_cast<const void*>(call.basis.arrays), static_cast<const void*>(call.q.data),
-        static_cast<const void*>(call.out.data), static_cast<const void*>(call.workspace)}) {
+        static_cast<const void*>(call.out.data), static_cast<const void*>(call.workspace),
+        static_cast<const void*>(call.rope.cos_sin)}) {
     cudaFree(const_cast<void*>(memory));
   }
 }
@@ -118,7 +125,10 @@ int Run(bool smoke) {
       for (const PageCodec codec :
            {PageCodec::kBf16, PageCodec::kCq8, PageCodec::kCq4, PageCodec::kCq3, PageCodec::kCq2}) {
         if (smoke && tokens > 8192) continue;
-        Bench(shape, codec, tokens, bandwidth, noise, bytes);
+        for (const bool positions : {false, true}) {
+          if (positions && tokens != 1048576 && !smoke) continue;  // its table is large
+          Bench(shape, codec, tokens, positions, bandwidth, noise, bytes);
+        }
       }
     }
   }

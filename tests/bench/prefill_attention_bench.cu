@@ -4,6 +4,7 @@
 //   prefill_attention_bench [--smoke]     prints one JSON object a line
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -52,14 +53,17 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   const uint32_t pages = history / kTileTokens, block = 2 * shape.kv_heads * tile;
   Memory memory;
   std::mt19937 random(1);
-  std::vector<uint8_t> noise(size_t{pages} * block);
-  constexpr size_t kPattern = size_t{4} << 20;  // then again
-  for (size_t i = 0; i < noise.size(); ++i) {
-    noise[i] = i >= kPattern ? noise[i - kPattern]
-               : i % 2 == 0  ? random() & 255
-                             : 0x3C + (random() & 0x81);
+  std::vector<uint8_t> pattern(size_t{4} << 20);  // again and again
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    pattern[i] = i % 2 == 0 ? random() & 255 : 0x3C + (random() & 0x81);
   }
-  const uint8_t* const bytes = memory.Copy(noise);
+  const size_t size = size_t{pages} * block;
+  auto* const bytes = memory.Take<uint8_t>(size);
+  for (size_t at = 0; at < size; at += pattern.size()) {
+    Check(cudaMemcpy(bytes + at, pattern.data(), std::min(pattern.size(), size - at),
+                     cudaMemcpyHostToDevice),
+          "copy");
+  }
   std::vector<DevicePage> list(pages);
   for (uint32_t p = 0; p < pages; ++p) {
     list[p].bytes = bytes + size_t{p} * block;
@@ -87,7 +91,8 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   expand.values = expand.keys + side;
   std::vector<PrefillTile> tiles;
   for (uint32_t row = 0; row < rows; row += kPrefillTileRows) {
-    tiles.push_back({row, kPrefillTileRows, 0, pages, int64_t{history} + row});
+    tiles.push_back(
+        {row, std::min(kPrefillTileRows, rows - row), 0, pages, int64_t{history} + row});
   }
   PrefillAttention call;
   const uint32_t cols = shape.q_heads * dim;
@@ -99,6 +104,9 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   call.scale = 0.1f;
   call.tiles = memory.Copy(tiles);
   call.tile_count = static_cast<uint32_t>(tiles.size());
+  call.pages_max = pages;
+  call.workspace = memory.Take<float>(
+      1 + PrefillWorkspaceFloats(call.tile_count, pages, shape.q_heads, shape.head_dim));
   call.pages = expand.pages;
   call.page_count = pages;
   call.rope = expand.rope;

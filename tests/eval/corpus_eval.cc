@@ -88,6 +88,11 @@ void AddDevice(CLI::App* command, EvalArguments* a) {
                       "where calibrations of cq formats are kept");
   command->add_option("--calibration-text", a->session.calibration_text,
                       "a text to calibrate on; default: the bundled one");
+  command
+      ->add_option("--weights", a->session.weights,
+                   "as what matrices are kept that the files hold wider: auto (as they are), bf16, "
+                   "int8, int4")
+      ->check(CLI::IsMember({"auto", "bf16", "int8", "int4"}));
   command->add_option("--device", a->session.device, "cpu (default), auto, cuda:N");
   command->add_option("--isa", a->session.isa,
                       "auto, avx2, avx512, amx, or reference (plain loops, slow)");

@@ -161,6 +161,7 @@ Status WriteText(const std::string& path, const std::string& text) {
 EngineOptions EngineOptionsOf(const EvalArguments& a) {
   EngineOptions engine;
   engine.model_path = a.session.model_path;
+  engine.weights = a.session.weights;
   engine.device = a.session.device;
   engine.isa = a.session.isa;
   engine.threads = a.session.threads;

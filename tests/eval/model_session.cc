@@ -1,10 +1,13 @@
 #include "tests/eval/model_session.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 
 #include "engine/backend/device_backend.h"
 #include "engine/backend/reference_backend.h"
+#include "engine/model/quantized_source.h"
 #include "engine/prefill/prefill_runner.h"
 
 namespace corpusd {
@@ -17,11 +20,20 @@ void ShowCalibration(size_t done, size_t windows) {
                done == windows ? "\n" : "");
 }
 
+// Of models that take a while: others would be gone before it is read.
+void ShowLoading(uint32_t layers_done, uint32_t layers) {
+  if (isatty(STDERR_FILENO) == 0) return;
+  std::fprintf(stderr, "\rloading: layer %u of %u%s", layers_done, layers,
+               layers_done == layers ? "\r\033[K" : "");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptions& options) {
   auto session = std::make_unique<ModelSession>();
+  ASSIGN_OR_RETURN(const WeightMode weights, ParseWeightMode(options.weights));
   ASSIGN_OR_RETURN(session->source_, OpenModelSource(options.model_path));
+  session->source_ = WithWeights(std::move(session->source_), weights, options.threads);
   auto tokenizer = session->source_->LoadTokenizer();
   if (!tokenizer.ok() && options.needs_tokenizer) return tokenizer.status();
   if (tokenizer.ok()) session->tokenizer_ = *std::move(tokenizer);
@@ -31,7 +43,7 @@ Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptio
     ASSIGN_OR_RETURN(session->backend_,
                      MakeBackend(options.device, {options.threads, options.isa}));
   }
-  ASSIGN_OR_RETURN(session->model_, LoadModel(*session->source_, *session->backend_));
+  ASSIGN_OR_RETURN(session->model_, LoadModel(*session->source_, *session->backend_, ShowLoading));
   ASSIGN_OR_RETURN(
       session->scratch_,
       ForwardScratch::Create(*session->backend_, session->model_->config(), kRunTokens));

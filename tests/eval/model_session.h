@@ -19,6 +19,7 @@ namespace corpusd {
 
 struct ModelSessionOptions {
   std::string model_path;
+  std::string weights = "auto";  // as what matrices are kept that are stored wider
   std::string device = "cpu";
   std::string isa = "auto";  // or "reference": plain loops in double, the oracle
   unsigned threads = 0;

@@ -7,6 +7,7 @@
 
 #include "engine/backend/device_backend.h"
 #include "engine/backend/reference_backend.h"
+#include "kernels/cuda/prefill_attention.h"
 #include "kernels/reference/attention.h"
 #include "tests/unit/kernels/backend_fixture.h"
 #include "tests/unit/kernels/basis_fixture.h"
@@ -232,59 +233,142 @@ TEST_F(CudaAttentionTest, EveryCodecMatchesTheReference) {
   }
 }
 
+// A mixed scene's coded pages again and again, then its own pages.
+struct LongLists {
+  std::vector<KvPage> pages, own;
+  std::vector<KvPageList> lists;
+  uint64_t last_position;
+  LongLists(const Scene& scene, uint32_t count) : lists(scene.Lists()) {
+    for (uint32_t i = 0; i < count; ++i) {
+      KvPage page = lists[1].pages[i == 0 ? 0 : i % 5];
+      page.first_position = uint64_t{i} * kBlockTokens;
+      page.hidden = i % 7 == 3 ? 40 : page.hidden;
+      pages.push_back(page);
+    }
+    own.assign(lists[2].pages.begin(), lists[2].pages.end());
+    for (KvPage& page : own) page.first_position += (count - 5) * kBlockTokens;
+    lists[1].pages = pages;
+    lists[2].pages = own;
+    last_position = own.back().first_position + 69;
+  }
+};
+
+// Many rows over more pages than a span has, and over fewer. Very many rows: of the first, one
+// block takes all spans of its rows, else several do; of the second, blocks share stacks of rows.
+// All the same bits.
+TEST_F(CudaAttentionTest, ManyRowsOverSpansMatchTheReference) {
+  for (const AttentionShape& shape :
+       {AttentionShape{.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f},
+        AttentionShape{.q_heads = 10, .kv_heads = 2, .head_dim = 128, .scale = 0.09f}}) {
+    const uint32_t span = cuda::PrefillSpanPages(shape.head_dim), few = 33, many = 7800;
+    const TestRope rope((span + 8) * kBlockTokens, 32);
+    const TestBasis basis(shape.kv_heads, shape.head_dim, 11);
+    ASSERT_GT(cuda::PrefillParts(1, span + 5, shape.q_heads, shape.head_dim), 1u);
+    ASSERT_EQ(
+        cuda::PrefillParts(many / cuda::kPrefillTileRows, span + 5, shape.q_heads, shape.head_dim),
+        1u);
+    for (const auto& [codec, pages] : {std::pair{KvCodec::kBf16, span + 5},
+                                       {KvCodec::kCq4, span + 5},
+                                       {KvCodec::kBf16, span - 7},
+                                       {KvCodec::kInt8, span - 7},
+                                       {KvCodec::kCq8, span - 7},
+                                       {KvCodec::kCq4, span - 7},
+                                       {KvCodec::kCq3, span - 7},
+                                       {KvCodec::kCq2, span - 7}}) {
+      SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim) + ", " +
+                   std::to_string(pages) + " pages");
+      const bool coded = IsCoded(codec);
+      const Scene scene =
+          MixedScene(shape, codec, codec, rope.table(), coded ? basis.basis() : nullptr);
+      const LongLists longer(scene, pages);
+      const uint32_t cols = shape.q_heads * shape.head_dim;
+      const auto q = Shared(RandomFloats(size_t{many} * cols, 1.0f, 8));
+      const auto attend = [&](uint32_t rows) {
+        const auto out = Shared(std::vector<float>(size_t{rows} * cols, 7.0f));
+        MatrixView last = q->Matrix(many, cols);
+        last.data += size_t{many - rows} * cols;
+        last.rows = rows;
+        cuda_->Attention(out->Matrix(rows, cols), last,
+                         {.shape = shape,
+                          .first_position = longer.last_position + 1 - rows,
+                          .lists = longer.lists,
+                          .rope = scene.rope,
+                          .basis = scene.basis});
+        const Status status = cuda_->Synchronize();
+        EXPECT_TRUE(status.ok()) << status.ToString();
+        const float* data = out->Matrix(rows, cols).row(rows - few);
+        return std::vector<float>(data, data + size_t{few} * cols);
+      };
+      const std::vector<float> got = attend(few), among = attend(many);
+      EXPECT_EQ(std::memcmp(got.data(), among.data(), got.size() * sizeof(float)), 0);
+      std::vector<float> expected(cols);  // of the last row
+      std::vector<double> scratch((pages + 4) * kBlockTokens);
+      MatrixView last = q->Matrix(many, cols);
+      last.data += size_t{many - 1} * cols;
+      last.rows = 1;
+      ReferenceAttention({expected.data(), 1, cols, cols}, last,
+                         {.shape = shape,
+                          .first_position = longer.last_position,
+                          .lists = longer.lists,
+                          .rope = scene.rope,
+                          .basis = scene.basis},
+                         scratch);
+      const std::vector<float> row(got.end() - cols, got.end());
+      const double error = RelativeError(row, expected);
+      std::printf("relative error %.1e\n", error);
+      EXPECT_LT(error, 0.02);
+    }
+  }
+}
+
 // Rows of very many pages have a kernel of their own: sinks, eight pages again and again, own
 // pages.
-TEST_F(CudaAttentionTest, LongRowsMatchTheReference) {
+class CudaLongRowsTest : public CudaAttentionTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(CudaLongRowsTest, MatchTheReference) {
   constexpr uint32_t kPages = 1029;
-  const TestRope rope((kPages + 3) * kBlockTokens, 32);
+  const TestRope table((kPages + 3) * kBlockTokens, 32);
+  const RopeTable* const rope = GetParam() ? table.table() : nullptr;
   for (const AttentionShape& shape :
        {AttentionShape{.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f},
         AttentionShape{.q_heads = 10, .kv_heads = 2, .head_dim = 128, .scale = 0.09f}}) {
     const TestBasis basis(shape.kv_heads, shape.head_dim, 11);
     for (const KvCodec codec : kCodecs) {
       SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim));
-      const Scene some = MixedScene(shape, codec, codec, rope.table(), basis.basis());
-      std::vector<KvPageList> lists = some.Lists();
-      std::vector<KvPage> pages;
-      for (uint32_t i = 0; i < kPages; ++i) {
-        KvPage page = lists[1].pages[i == 0 ? 0 : i % 5];
-        page.first_position = uint64_t{i} * kBlockTokens;
-        page.hidden = i % 7 == 3 ? 40 : page.hidden;
-        pages.push_back(page);
-      }
-      lists[1].pages = pages;
-      std::vector<KvPage> own(lists[2].pages.begin(), lists[2].pages.end());
-      for (KvPage& page : own) page.first_position += (kPages - 5) * kBlockTokens;
-      lists[2].pages = own;
+      const Scene some = MixedScene(shape, codec, codec, rope, basis.basis());
+      const LongLists longer(some, kPages);
       const uint32_t cols = shape.q_heads * shape.head_dim;
       const AttentionInput input{.shape = shape,
-                                 .first_position = own.back().first_position + 69,
-                                 .lists = lists,
-                                 .rope = rope.table(),
+                                 .first_position = longer.last_position,
+                                 .lists = longer.lists,
+                                 .rope = rope,
                                  .basis = basis.basis()};
       std::vector<float> q = RandomFloats(cols, 1.0f, 8), expected(cols);
       std::vector<double> scratch((kPages + 4) * kBlockTokens);
       ReferenceAttention({expected.data(), 1, cols, cols}, {q.data(), 1, cols, cols},
                          {.shape = shape,
                           .first_position = input.first_position,
-                          .lists = lists,
+                          .lists = longer.lists,
                           .rope = input.rope,
                           .basis = input.basis},
                          scratch);
       const auto in = Shared(q), out = Shared(std::vector<float>(cols, 7.0f));
-      for (int again = 0; again < 2; ++again) {
+      std::vector<float> got[2];
+      for (std::vector<float>& each : got) {
         cuda_->Attention(out->Matrix(1, cols), in->Matrix(1, cols), input);
         ASSERT_TRUE(cuda_->Synchronize().ok());
         const float* data = out->Matrix(1, cols).data;
-        const std::vector<float> got(data, data + cols);
-        const double error = RelativeError(got, expected);
-        if (again == 0) std::printf("relative error %.1e\n", error);
-        // Single halves and integers of 16 bits over codes: far below the codes' own errors.
-        EXPECT_LT(error, codec == KvCodec::kBf16 ? 2e-4 : codec == KvCodec::kCq8 ? 6e-4 : 5e-3);
+        each.assign(data, data + cols);
       }
+      EXPECT_EQ(std::memcmp(got[0].data(), got[1].data(), cols * sizeof(float)), 0);
+      const double error = RelativeError(got[0], expected);
+      std::printf("relative error %.1e\n", error);
+      // Single halves and integers of 16 bits over codes: far below the codes' own errors.
+      EXPECT_LT(error, codec == KvCodec::kBf16 ? 2e-4 : codec == KvCodec::kCq8 ? 6e-4 : 5e-3);
     }
   }
 }
+INSTANTIATE_TEST_SUITE_P(Positions, CudaLongRowsTest, testing::Bool());
 
 // Questions that decode together: each its bits alone, whatever pages the others have.
 TEST_F(CudaAttentionTest, SequencesTogetherAreEachAsAlone) {

@@ -312,9 +312,15 @@ const cuda::PrefillTile* CudaBackend::SendTiles(std::span<const AttentionPart> p
   std::vector<cuda::PrefillTile> tiles;
   uint32_t row = 0, page = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
+    uint32_t visible = 0;  // pages that begin before the tile's end
     for (uint32_t done = 0; done < parts[i].rows; done += cuda::kPrefillTileRows) {
-      tiles.push_back({row + done, std::min(cuda::kPrefillTileRows, parts[i].rows - done), page,
-                       part_pages[i], static_cast<int64_t>(parts[i].input.first_position) + done});
+      const uint32_t rows = std::min(cuda::kPrefillTileRows, parts[i].rows - done);
+      const int64_t position = static_cast<int64_t>(parts[i].input.first_position) + done;
+      while (visible < part_pages[i] &&
+             pages_.page(page + visible).first_position < position + rows) {
+        ++visible;
+      }
+      tiles.push_back({row + done, rows, page, visible, position});
     }
     row += parts[i].rows;
     page += part_pages[i];
@@ -371,6 +377,14 @@ void CudaBackend::AttendMany(MatrixView out, MatrixView q, std::span<const Atten
   call.scale = shape.scale;
   call.tiles = tiles;
   call.tile_count = static_cast<uint32_t>(sent_tiles_.size());
+  for (const cuda::PrefillTile& tile : sent_tiles_) {
+    call.pages_max = std::max(call.pages_max, tile.pages);
+  }
+  const uint64_t floats =
+      cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max, shape.q_heads, shape.head_dim);
+  call.workspace = reinterpret_cast<float*>(
+      Grow(&workspace_, std::max<uint64_t>(1, floats) * sizeof(float), "attention"));
+  if (call.workspace == nullptr) return;
   call.pages = *pages;
   call.page_count = count;
   call.rope = *rope;

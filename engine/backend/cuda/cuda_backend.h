@@ -110,8 +110,9 @@ class CudaBackend final : public Backend, public NodeAttention {
   void AttendFewLeaves(float* states, MatrixView q, const AttentionInput& input,
                        const Leaves& leaves);
   bool ExpandLeaves(const AttentionInput& input, cuda::PrefillAttention* call);
-  void AttendManyLeaves(float* states, MatrixView q, const AttentionInput& input,
-                        const Leaves& leaves, cuda::PrefillAttention call);
+  void AttendManyLeaves(float* states, const cuda::NodeLayout& layout, MatrixView q,
+                        const AttentionInput& input, const Leaves& leaves,
+                        cuda::PrefillAttention call);
   // Puts a node together from the states of `parts`.
   void FoldNode(cuda::NodeMerge call, const AttentionShape& shape, MergeNode node, uint32_t spans,
                 std::span<const MergeNode> parts);

@@ -11,6 +11,7 @@ namespace {
 // States of leaves beside those of nodes: rows are taken together that have so many bytes of them.
 constexpr uint64_t kLeafBytes = uint64_t{2} << 30;
 constexpr uint32_t kRowsTogether = 8192;  // at least
+constexpr uint64_t kOutputAlignment = 16;
 
 cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
 
@@ -171,27 +172,39 @@ bool CudaBackend::ExpandLeaves(const AttentionInput& input, cuda::PrefillAttenti
   return true;
 }
 
-void CudaBackend::AttendManyLeaves(float* states, MatrixView q, const AttentionInput& input,
-                                   const Leaves& leaves, cuda::PrefillAttention call) {
+void CudaBackend::AttendManyLeaves(float* states, const cuda::NodeLayout& layout, MatrixView q,
+                                   const AttentionInput& input, const Leaves& leaves,
+                                   cuda::PrefillAttention call) {
   const auto count = static_cast<uint32_t>(leaves.nodes.size());
   std::vector<cuda::PrefillTile> tiles;
   uint32_t page = 0;
   for (uint32_t leaf = 0; leaf < count; ++leaf) {
     const size_t begin = tiles.size();
+    uint32_t visible = 0;  // pages that begin before the tile's end
     for (uint32_t done = 0; done < q.rows; done += cuda::kPrefillTileRows) {
-      tiles.push_back({done, std::min(cuda::kPrefillTileRows, q.rows - done), page,
-                       leaves.pages[leaf], static_cast<int64_t>(input.first_position) + done});
+      const uint32_t rows = std::min(cuda::kPrefillTileRows, q.rows - done);
+      const int64_t position = static_cast<int64_t>(input.first_position) + done;
+      while (visible < leaves.pages[leaf] &&
+             pages_.page(page + visible).first_position < position + rows) {
+        ++visible;
+      }
+      tiles.push_back({done, rows, page, visible, position});
     }
     std::reverse(tiles.begin() + static_cast<ptrdiff_t>(begin), tiles.end());
+    call.pages_max = std::max(call.pages_max, visible);
     page += leaves.pages[leaf];
   }
   sent_tiles_.clear();  // what tiles_ holds is another list now
   const auto* const sent = static_cast<const cuda::PrefillTile*>(
       Send(&tiles_, tiles.data(), tiles.size() * sizeof(cuda::PrefillTile)));
   if (sent == nullptr) return;
-  const cuda::NodeLayout layout = LayoutOf(input.shape, q.rows);
   call.q = View(q);
   call.tile_count = static_cast<uint32_t>(tiles.size()) / count;
+  const uint64_t floats =
+      cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max, call.q_heads, call.head_dim);
+  call.workspace = reinterpret_cast<float*>(
+      Grow(&workspace_, std::max<uint64_t>(1, floats) * sizeof(float), "attention"));
+  if (call.workspace == nullptr) return;
   for (uint32_t leaf = 0; leaf < count; ++leaf) {
     float* const state = states + leaf * layout.node_floats;
     call.tiles = sent + size_t{leaf} * call.tile_count;
@@ -238,10 +251,13 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   Leaves leaves;
   if (!Keep(AddLeaves(input, input.first_position + q.rows - 1, nodes, &leaves))) return failed_;
   const bool few = q.rows <= few_rows();
-  const bool folded = leaves.nodes.size() > nodes.size();
+  const cuda::NodeLayout whole = LayoutOf(shape, q.rows);
+  // Outputs of many rows are written 16 bytes at a time.
+  const bool aligned = reinterpret_cast<uintptr_t>(states.data()) % kOutputAlignment == 0 &&
+                       whole.node_floats * sizeof(float) % kOutputAlignment == 0;
+  const bool folded = leaves.nodes.size() > nodes.size() || !(few || aligned);
   cuda::PrefillAttention expanded;
   if (!few && !ExpandLeaves(input, &expanded)) return failed_;
-  const cuda::NodeLayout whole = LayoutOf(shape, q.rows);
   const uint64_t row_bytes = leaves.nodes.size() * NodeStateFloats(shape, 1) * sizeof(float);
   const uint32_t together =
       folded ? std::max(kRowsTogether, static_cast<uint32_t>(kLeafBytes / row_bytes)) : q.rows;
@@ -251,7 +267,8 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
     const uint32_t rows = left <= together + few_rows() ? left : together;
     AttentionInput piece = input;
     piece.first_position += first;
-    const cuda::NodeLayout layout = LayoutOf(shape, rows);
+    cuda::NodeLayout layout = LayoutOf(shape, rows);
+    if (folded && !few) layout.node_floats = (layout.node_floats + 3) / 4 * 4;
     float* target = states.data();
     if (folded) {
       target = reinterpret_cast<float*>(
@@ -261,7 +278,7 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
     if (few) {
       AttendFewLeaves(target, q, piece, leaves);
     } else {
-      AttendManyLeaves(target, q.Rows(first, rows), piece, leaves, expanded);
+      AttendManyLeaves(target, layout, q.Rows(first, rows), piece, leaves, expanded);
     }
     for (size_t i = 0; folded && i < nodes.size(); ++i) {
       float* const node = states.data() + i * whole.node_floats;

@@ -7,8 +7,12 @@ namespace {
 
 struct AmxPolicy {
   using Element = uint16_t;
+  using Expansion = TileExpansion;
   static constexpr uint32_t kTokenMultiple = kTileDepth;
   static constexpr bool kFetchesAhead = false;
+  static void BeginExpanded(const AttentionTask& task, const AttentionWork<uint16_t>& work) {
+    RotateRows<AmxPolicy>(task, task.frame, FirstInFrame(task), task.rows, work.queries);
+  }
   static void BeginPart(const AttentionTask& task, uint32_t first, uint32_t end,
                         const AttentionWork<uint16_t>& work) {
     AmxBeginPart(task, first, end, work);
@@ -19,9 +23,7 @@ struct AmxPolicy {
   }
   static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                      const AttentionWork<uint16_t>& work, SoftmaxState state) {
-    // Many rows: the codes are exact in bf16, and bf16 tiles take queries and weights as they are,
-    // without a second term.
-    if (task.basis != nullptr && IsCodedPage(page) && task.call_rows <= kInt16FewRows) {
+    if (task.basis != nullptr && IsCodedPage(page) && task.call_rows <= kFewRows) {
       return AttendCodedPage<AmxTerms>(task, page, next, work, state);
     }
     AttendPage<AmxPolicy>(task, page, next, work, state);
@@ -58,12 +60,16 @@ struct AmxPolicy {
 };
 
 void AmxAttend(const AttentionTask& task) noexcept {
-  const TileScope tiles;
+  const TileScope<> tiles;
   Attend<AmxPolicy>(task);
 }
 void AmxAttendPart(const AttentionTask& task, uint32_t part, float* state) noexcept {
-  const TileScope tiles;
+  const TileScope<> tiles;
   AttendPart<AmxPolicy>(task, part, state);
+}
+void AmxAttendParts(const AttentionTask& task, uint32_t first, uint32_t end, float* into) noexcept {
+  const TileScope<> tiles;
+  AttendParts<AmxPolicy>(task, first, end, into);
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ void AmxMapRows(const AttentionTask& task, uint32_t first, uint32_t count,
   }
   __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see TermTiles
   for (uint32_t i = 0; i < head_dim; i += 2 * kTileSide) {
-    const auto* column = reinterpret_cast<const std::byte*>(work.matrix + size_t{i} * 2);
+    const auto* column =
+        reinterpret_cast<const std::byte*>(task.basis->key.query_pairs + size_t{i} * 2);
     const TileFactors factors{.a = reinterpret_cast<const std::byte*>(rounded),
                               .a_stride = size_t{head_dim} * 2,
                               .b0 = column,
@@ -43,19 +44,11 @@ inline bool MapsWholePart(const AttentionTask& task, uint32_t first, uint32_t en
   return true;
 }
 
-// The basis in bf16, [head_dim / 2][head_dim][2], and the queries of a part of few rows.
+// The queries of a part of few rows.
 void AmxBeginPart(const AttentionTask& task, uint32_t first, uint32_t end,
                   const AttentionWork<uint16_t>& work) {
   if (task.basis == nullptr) return;
   const uint32_t head_dim = task.shape.head_dim;
-  const float* query = task.basis->key.query;
-  for (uint32_t k = 0; k < head_dim; k += 2) {
-    for (uint32_t j = 0; j < head_dim; j += kLanes) {
-      const float* even = query + size_t{k} * head_dim + j;
-      _mm512_storeu_si512(work.matrix + size_t{k} * head_dim + size_t{j} * 2,
-                          PairsOf(Load(even), Load(even + head_dim)));
-    }
-  }
   if (!MapsWholePart(task, first, end)) return;
   const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
   for (uint32_t i = first; i < end; ++i) {

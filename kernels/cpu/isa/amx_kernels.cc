@@ -15,6 +15,8 @@
 #include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
 #include "kernels/cpu/isa/attention_rows.h"
+// (whole pages)
+#include "kernels/cpu/isa/page_expand.h"
 // (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // int16 products of few rows
@@ -31,6 +33,10 @@
 #include "kernels/cpu/isa/bf16_attention.h"
 // on tiles
 #include "kernels/cpu/isa/amx_tiles.h"
+// (of few rows)
+#include "kernels/cpu/isa/amx_groups.h"
+// (over whole pages)
+#include "kernels/cpu/isa/amx_expand.h"
 // over coded pages
 #include "kernels/cpu/isa/coded_terms.h"
 // (their products)
@@ -48,13 +54,15 @@ extern const CpuKernels kAmxKernels = {
     .name = "amx",
     .row_multiple = 32,
     .panel_multiple = 2,
-    .few_rows = kInt16FewRows,
-    .prepared_bytes = Bf16PreparedBytes,
+    .few_rows = kFewRows,
+    .prepared_bytes = AmxPreparedBytes,
     .prepare_rows = Bf16PrepareRows,
     .matmul_scratch_bytes = AmxMatMulScratchBytes,
     .matmul = AmxMatMul,
     .attend = AmxAttend,
     .attend_part = AmxAttendPart,
+    .attend_parts = AmxAttendParts,
+    .expand_pages = AmxExpandPages,
     .merge_parts = MergeParts,
     .merge_state = MergeInto,
     .write_state = WriteState,

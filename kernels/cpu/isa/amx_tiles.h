@@ -1,7 +1,7 @@
 // kernels/cpu/isa/amx_tiles.h -- matrix product by AMX bf16 tiles of 16 x 16 outputs and 32 inputs.
 // Weights are dequantized in float32 and rounded to bf16; tiles run over the inputs in ascending
 // order, and a tile's rows never mix, so an output's bits do not depend on the cut. Products of few
-// rows, as a decode makes, would spend their time on rounding weights: they go to int16_groups.h.
+// rows, as a decode makes, would spend their time on rounding weights: amx_groups.h has them.
 // Included after bf16_attention.h by one translation unit.
 #pragma once
 
@@ -21,18 +21,21 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// Whole tiles; and, for groups of 32 inputs in bytes: sums in tiles 0 to 3, rows in 4 and 5, codes
+// in 6 and 7. Constant data, as no other would do: g++ 12's _tile_loadconfig names 8 of the 64
+// bytes that it reads, so stores to the others are dropped and every tile would have no rows.
+constexpr TileConfig kWholeTiles = {};
+constexpr TileConfig kByteTiles = {.row_bytes = {64, 64, 64, 64, 32, 32, 64, 64},
+                                   .rows = {16, 16, 16, 16, 16, 16, 8, 8}};
+
 // The tile registers of this thread, set up for as long as the object lives.
+template <const TileConfig& kConfig = kWholeTiles>
 class TileScope {
  public:
   TileScope() { _tile_loadconfig(&kConfig); }
   ~TileScope() { _tile_release(); }
   TileScope(const TileScope&) = delete;
   TileScope& operator=(const TileScope&) = delete;
-
- private:
-  // Constant data, as no other would do: g++ 12's _tile_loadconfig names 8 of the 64 bytes that it
-  // reads, so stores to the others are dropped and every tile would have no rows.
-  static constexpr TileConfig kConfig = {};
 };
 
 // Strides in bytes. b0, b1: [depth / 2][16][2] of two groups of 16 columns; b1 null: one group.
@@ -45,22 +48,14 @@ struct TileFactors {
   uint32_t depth;
 };
 
-// c[32][16 or 32] (+)= a * b, c row-major with c_stride floats.
-inline void FullTiles(const TileFactors& f, float* c, size_t c_stride, bool add) {
-  float* lower = c + kTileSide * c_stride;
-  const size_t c_bytes = c_stride * 4;
+inline void BeginTiles() {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  if (add) {
-    _tile_loadd(0, c, c_bytes);
-    _tile_loadd(2, lower, c_bytes);
-    if (f.b1 != nullptr) {
-      _tile_loadd(1, c + kTileSide, c_bytes);
-      _tile_loadd(3, lower + kTileSide, c_bytes);
-    }
-  }
+}
+// Tiles 0 .. 3 += a * b, 32 rows.
+inline void AddTiles(const TileFactors& f) {
   for (uint32_t k = 0; k < f.depth; k += kTileDepth) {
     const std::byte* a = f.a + size_t{k} * 2;
     _tile_loadd(4, a, f.a_stride);
@@ -74,12 +69,32 @@ inline void FullTiles(const TileFactors& f, float* c, size_t c_stride, bool add)
       _tile_dpbf16ps(3, 5, 7);
     }
   }
+}
+inline void EndTiles(float* c, size_t c_stride) {
+  float* lower = c + kTileSide * c_stride;
+  _tile_stored(0, c, c_stride * 4);
+  _tile_stored(2, lower, c_stride * 4);
+  _tile_stored(1, c + kTileSide, c_stride * 4);
+  _tile_stored(3, lower + kTileSide, c_stride * 4);
+}
+
+// c[32][16 or 32] (+)= a * b, c row-major with c_stride floats.
+inline void FullTiles(const TileFactors& f, float* c, size_t c_stride, bool add) {
+  float* lower = c + kTileSide * c_stride;
+  const size_t c_bytes = c_stride * 4;
+  BeginTiles();
+  if (add) {
+    _tile_loadd(0, c, c_bytes);
+    _tile_loadd(2, lower, c_bytes);
+    if (f.b1 != nullptr) {
+      _tile_loadd(1, c + kTileSide, c_bytes);
+      _tile_loadd(3, lower + kTileSide, c_bytes);
+    }
+  }
+  AddTiles(f);
+  if (f.b1 != nullptr) return EndTiles(c, c_stride);
   _tile_stored(0, c, c_bytes);
   _tile_stored(2, lower, c_bytes);
-  if (f.b1 != nullptr) {
-    _tile_stored(1, c + kTileSide, c_bytes);
-    _tile_stored(3, lower + kTileSide, c_bytes);
-  }
 }
 
 // The same for the upper 16 rows only.
@@ -163,9 +178,9 @@ inline void ExpandRounded(const PackedWeight& weight, uint32_t panel, uint32_t f
   }
 }
 
-void AmxMatMul(const MatMulTask& task) noexcept {
-  if (task.call_rows <= kInt16FewRows) return GroupMatMul(task);
-  const TileScope tiles;
+// More than kFewRows.
+void ManyRowsMatMul(const MatMulTask& task) {
+  const TileScope<> tiles;
   const PackedWeight& weight = task.weight;
   const uint32_t padded = PaddedCols(weight.cols);
   const size_t stride = PreparedStride(weight.cols);

@@ -5,10 +5,11 @@
 // unit.
 #pragma once
 
-// Policy: Element (of queries and weights), Attend(task, page, next, work, state) for one page, and
-// FloatMapping's two functions. Most take AttendPage for the former, which asks for
-// StoreElements(Element*, Lanes), kTokenMultiple (of keys taken), kFetchesAhead (Multiply asks for
-// the tile at `ahead` itself), and
+// Policy: Element (of queries and weights), Attend(task, page, next, work, state) for one page,
+// FloatMapping's two functions; of tasks that ExpandsPages, BeginExpanded(task, work), which makes
+// the queries of all their pages, and Expansion, how a page is expanded. Most take AttendPage for
+// the former, which asks for StoreElements(Element*, Lanes), kTokenMultiple (of keys taken),
+// kFetchesAhead (Multiply asks for the tile at `ahead` itself), and
 //   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add,
 //            ahead):
 //   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
@@ -59,7 +60,7 @@ void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTile
   const PageTile values =
       ResolveTile(value_bytes, page.value_codec, false, head_dim, view.padded, work.values);
   for (uint32_t s = first; s < first + view.stacked; ++s) {
-    const ScoreMap map = {keys.scales, task.basis == nullptr ? 0.0f : work.constants[s]};
+    const ScoreMap map = {keys.scales, InBasis(task) ? work.constants[s] : 0.0f};
     work.masses[s] = WeighRow<Policy>(
         work.scores + size_t{s} * kBlockTokens, work.weights + size_t{s} * kBlockTokens,
         view.SeenAt(s / group), view.padded, map, values, s, state, head_dim);
@@ -71,6 +72,7 @@ void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTile
   AddMeans(values.means, work.masses, first, view.stacked, state, head_dim);
 }
 
+// REQUIRES: BeginTask before.
 template <typename Policy>
 void AttendPartInto(const AttentionTask& task, uint32_t part,
                     const AttentionWork<typename Policy::Element>& work, SoftmaxState state) {
@@ -78,11 +80,22 @@ void AttendPartInto(const AttentionTask& task, uint32_t part,
   ClearState(state, task.rows * group, task.shape.head_dim);
   const uint32_t first = part * kPartPages;
   const uint32_t end = MinU32(first + kPartPages, task.page_count);
-  Policy::BeginPart(task, first, end, work);
+  const bool expands = ExpandsPages(task);
+  if (!expands) Policy::BeginPart(task, first, end, work);
   for (uint32_t i = first; i < end; ++i) {
+    const PageTiles& page = task.pages[i];
     const PageTiles* next = i + 1 < task.page_count ? &task.pages[i + 1] : nullptr;
-    Policy::Attend(task, task.pages[i], next, work, state);
+    if (!expands || page.expanded) {
+      Policy::Attend(task, page, next, work, state);
+    } else if (ViewOf(task, page, kLanes).stacked > 0) {
+      const PageTiles plain = ExpandHere<typename Policy::Expansion>(task, page, work);
+      Policy::Attend(task, plain, next, work, state);
+    }
   }
+}
+template <typename Policy, typename Work>
+inline void BeginTask(const AttentionTask& task, const Work& work) {
+  if (ExpandsPages(task)) Policy::BeginExpanded(task, work);
 }
 
 // rows[stacked, head_dim] of y become values: mean + y * inverse, through `from`; rows that have
@@ -111,7 +124,7 @@ void WriteAttention(const AttentionTask& task, const Work& work, SoftmaxState to
     const Lanes inverse = Broadcast(total.sum[s] == 0 ? 0.0f : 1.0f / total.sum[s]);
     for (uint32_t i = 0; i < head_dim; i += kLanes) Store(row + i, Mul(Load(row + i), inverse));
   }
-  if (task.basis != nullptr) {
+  if (InBasis(task)) {
     LeaveBasis(total.values, work.turned, total.sum, stacked, head_dim, task.basis->value);
   }
   for (uint32_t s = 0; s < stacked; ++s) {
@@ -156,6 +169,7 @@ void Attend(const AttentionTask& task) noexcept {
   const auto work = Carve<typename Policy::Element>(task);
   const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
   const SoftmaxState state = StateAt(work.part, stacked, task.shape.head_dim);
+  BeginTask<Policy>(task, work);
   const SoftmaxState total = FoldParts(task, work, [&](uint32_t part) {
     AttendPartInto<Policy>(task, part, work, state);
     return state;
@@ -166,8 +180,22 @@ void Attend(const AttentionTask& task) noexcept {
 template <typename Policy>
 void AttendPart(const AttentionTask& task, uint32_t part, float* memory) noexcept {
   const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
-  AttendPartInto<Policy>(task, part, Carve<typename Policy::Element>(task),
-                         StateAt(memory, stacked, task.shape.head_dim));
+  const auto work = Carve<typename Policy::Element>(task);
+  BeginTask<Policy>(task, work);
+  AttendPartInto<Policy>(task, part, work, StateAt(memory, stacked, task.shape.head_dim));
+}
+
+template <typename Policy>
+void AttendParts(const AttentionTask& task, uint32_t first, uint32_t end, float* into) noexcept {
+  const uint32_t head_dim = task.shape.head_dim;
+  const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  const auto work = Carve<typename Policy::Element>(task);
+  const SoftmaxState state = StateAt(work.part, stacked, head_dim);
+  BeginTask<Policy>(task, work);
+  for (uint32_t part = first; part < end; ++part) {
+    AttendPartInto<Policy>(task, part, work, state);
+    MergeState(StateAt(into, stacked, head_dim), state, stacked, head_dim);
+  }
 }
 
 void MergeParts(const AttentionTask& task, const float* states) noexcept {

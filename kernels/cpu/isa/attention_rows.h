@@ -74,8 +74,8 @@ struct AttentionWork {
   float* mapped;     // [stacked, head_dim]: and in its coordinates
   float* constants;  // [stacked]: added to the row's scores of the page
   float* masses;     // [stacked]: the row's sum of exponentials of the page
-  uint16_t* matrix;  // [head_dim, head_dim]: the basis as a policy wants it
   UnpackedTile keys, values;
+  std::byte* page;  // an expanded page, and what expanding takes
 };
 
 template <typename Element>
@@ -100,8 +100,7 @@ inline AttentionWork<Element> Carve(const AttentionTask& task) {
   work.mapped = work.turned + stacked * head_dim;
   work.constants = work.mapped + stacked * head_dim;
   work.masses = work.constants + stacked;
-  work.matrix = reinterpret_cast<uint16_t*>(work.masses + stacked);
-  next = work.masses + stacked + head_dim * head_dim / 2;
+  next = work.masses + stacked;
   for (UnpackedTile* tile : {&work.keys, &work.values}) {
     tile->scales = next;
     tile->means = next + kBlockTokens;
@@ -111,7 +110,16 @@ inline AttentionWork<Element> Carve(const AttentionTask& task) {
   work.keys.levels = reinterpret_cast<std::byte*>(next);
   work.values.levels = work.keys.levels;
   work.pending = reinterpret_cast<float*>(work.keys.levels + kBlockTokens * head_dim);
+  const size_t page =
+      reinterpret_cast<std::byte*>(work.pending + (kMergeDepth - 1) * stacked * (head_dim + 2)) -
+      task.scratch;
+  work.page = task.scratch + (page + 63) / 64 * 64;
   return work;
+}
+
+// Whether a task's pages are multiplied with in their coordinates.
+inline bool InBasis(const AttentionTask& task) {
+  return task.basis != nullptr && !ExpandsPages(task);
 }
 
 struct FloatRow {
@@ -300,19 +308,32 @@ inline PageView ViewOf(const AttentionTask& task, const PageTiles& page, uint32_
   return view;
 }
 
+// Rows [first, end) of a task's queries, turned to `position`.
 template <typename Policy>
-inline void RotateQueries(const AttentionTask& task, const PageTiles& page, const PageView& view,
-                          typename Policy::Element* queries) {
+inline void RotateRows(const AttentionTask& task, uint64_t position, uint32_t first, uint32_t end,
+                       typename Policy::Element* queries) {
   const uint32_t head_dim = task.shape.head_dim;
   const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
-  for (uint32_t row = view.skip; row < view.end; ++row) {
+  for (uint32_t row = first; row < end; ++row) {
     const float* q = task.q + size_t{task.first_row + row} * task.q_stride +
                      size_t{task.kv_head} * group * head_dim;
     for (uint32_t h = 0; h < group; ++h) {
       RotateQuery<Policy>(queries + size_t{row * group + h} * head_dim, q + h * head_dim, task,
-                          PositionOf(task, row) - page.first_position);
+                          PositionOf(task, row) - position);
     }
   }
+}
+template <typename Policy>
+inline void RotateQueries(const AttentionTask& task, const PageTiles& page, const PageView& view,
+                          typename Policy::Element* queries) {
+  RotateRows<Policy>(task, page.first_position, view.skip, view.end, queries);
+}
+// The first row that the task's frame is not behind: those before it see nothing.
+inline uint32_t FirstInFrame(const AttentionTask& task) {
+  const uint64_t position = PositionOf(task, 0);
+  if (position >= task.frame) return 0;
+  return static_cast<uint32_t>(task.frame - position < task.rows ? task.frame - position
+                                                                 : task.rows);
 }
 
 // q . mean of what the page's keys are relative to, q in their coordinates.
@@ -364,6 +385,7 @@ template <typename Policy>
 inline void PreparePageQueries(const AttentionTask& task, const PageTiles& page,
                                const PageView& view, const float* key_means,
                                const AttentionWork<typename Policy::Element>& work) {
+  if (ExpandsPages(task)) return;  // they are, in the frame of all pages
   if (task.basis == nullptr) return RotateQueries<Policy>(task, page, view, work.queries);
   MapQueries<Policy>(task, page, view, key_means, work);
   const size_t first = size_t{view.first} * task.shape.head_dim;

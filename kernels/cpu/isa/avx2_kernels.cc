@@ -15,6 +15,8 @@
 #include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
 #include "kernels/cpu/isa/attention_rows.h"
+// (whole pages)
+#include "kernels/cpu/isa/page_expand.h"
 // (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // and its policy
@@ -42,13 +44,15 @@ extern const CpuKernels kAvx2Kernels = {
     .name = "avx2",
     .row_multiple = kInt16TileRows,
     .panel_multiple = kInt16TilePanels,
-    .few_rows = kInt16FewRows,
+    .few_rows = kFewRows,
     .prepared_bytes = Int16PreparedBytes,
     .prepare_rows = Int16PrepareRows,
     .matmul_scratch_bytes = Int16MatMulScratchBytes,
     .matmul = Int16MatMul,
     .attend = Int16Attend,
     .attend_part = Int16AttendPart,
+    .attend_parts = Int16AttendParts,
+    .expand_pages = ExpandPages<FloatExpansion>,
     .merge_parts = MergeParts,
     .merge_state = MergeInto,
     .write_state = WriteState,

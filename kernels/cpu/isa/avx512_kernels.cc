@@ -15,6 +15,8 @@
 #include "kernels/cpu/isa/coded_unpack.h"
 // then the product, which attention uses
 #include "kernels/cpu/isa/attention_rows.h"
+// (whole pages)
+#include "kernels/cpu/isa/page_expand.h"
 // (pages of rows)
 #include "kernels/cpu/isa/attention_body.h"
 // and its policy
@@ -30,12 +32,15 @@ extern const CpuKernels kAvx512Kernels = {
     .name = "avx512",
     .row_multiple = kTileRows,
     .panel_multiple = 1,
+    .few_rows = kFewRows,
     .prepared_bytes = NoPreparedBytes,
     .prepare_rows = PrepareNothing,
     .matmul_scratch_bytes = FloatMatMulScratchBytes,
     .matmul = FloatMatMul,
     .attend = Attend<FloatPolicy>,
     .attend_part = AttendPart<FloatPolicy>,
+    .attend_parts = AttendParts<FloatPolicy>,
+    .expand_pages = ExpandPages<FloatExpansion>,
     .merge_parts = MergeParts,
     .merge_state = MergeInto,
     .write_state = WriteState,

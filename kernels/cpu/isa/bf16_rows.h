@@ -15,7 +15,7 @@ inline size_t PreparedStride(uint32_t cols) {
 }
 // Tiles of 16 rows may read (never use) up to 31 rows past the last.
 uint64_t Bf16PreparedBytes(uint32_t call_rows, uint32_t cols) noexcept {
-  if (call_rows <= kInt16FewRows) return PreparedGroupBytes(call_rows, cols);
+  if (call_rows <= kFewRows) return PreparedGroupBytes(call_rows, cols);
   return (uint64_t{call_rows} + 32) * PreparedStride(cols);
 }
 
@@ -46,7 +46,7 @@ inline __m512i BroadcastBf16Pair(const uint16_t* p) {
 
 void Bf16PrepareRows(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,
                      uint32_t call_rows, uint32_t first_row, uint32_t rows) noexcept {
-  if (call_rows <= kInt16FewRows) {
+  if (call_rows <= kFewRows) {
     return PrepareGroupRows(prepared, x, x_stride, cols, first_row, rows);
   }
   const size_t stride = PreparedStride(cols);

@@ -21,11 +21,6 @@ inline void StoreInts(void* p, IntLanes a) {
   _mm256_storeu_si256(target, a.lo);
   _mm256_storeu_si256(target + 1, a.hi);
 }
-inline IntLanes OrLeft(IntLanes a, IntLanes b, int shift) {
-  const __m128i count = _mm_cvtsi32_si128(shift);
-  return {_mm256_or_si256(a.lo, _mm256_sll_epi32(b.lo, count)),
-          _mm256_or_si256(a.hi, _mm256_sll_epi32(b.hi, count))};
-}
 inline IntLanes ShiftRightEach(IntLanes a, IntLanes counts) {
   return {_mm256_srlv_epi32(a.lo, counts.lo), _mm256_srlv_epi32(a.hi, counts.hi)};
 }
@@ -84,13 +79,62 @@ inline __m256 NearestOfEight(__m256 u, __m256i* code) {
       _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(down), u));
   return _mm256_or_ps(magnitude, _mm256_castsi256_ps(sign));
 }
-// The nearest level to u, and its code.
+// The nearest level to u, and a mark of it in the low byte: here the code itself.
 template <uint32_t kBits>
-inline Lanes NearestLevel(Lanes u, IntLanes* code) {
+inline Lanes NearestLevel(Lanes u, IntLanes* mark) {
   Lanes level;
-  level.lo = NearestOfEight<kBits>(u.lo, &code->lo);
-  level.hi = NearestOfEight<kBits>(u.hi, &code->hi);
+  level.lo = NearestOfEight<kBits>(u.lo, &mark->lo);
+  level.hi = NearestOfEight<kBits>(u.hi, &mark->hi);
   return level;
+}
+// packed | the low byte of `mark` in byte kByte.
+template <int kByte>
+inline IntLanes PutMark(IntLanes packed, IntLanes mark) {
+  return {_mm256_or_si256(packed.lo, _mm256_slli_epi32(mark.lo, 8 * kByte)),
+          _mm256_or_si256(packed.hi, _mm256_slli_epi32(mark.hi, 8 * kByte))};
+}
+// The codes of marks.
+template <uint32_t kBits>
+inline IntLanes CodesOfMarks(IntLanes marks) {
+  return marks;
+}
+
+// rows[r] lane c <-> rows[c] lane r, 8 x 8.
+inline void TransposeEight(__m256 (&rows)[8]) {
+  __m256 a[8];
+  __m256 b[8];
+#pragma GCC unroll 4
+  for (uint32_t i = 0; i < 8; i += 2) {
+    a[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    a[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (uint32_t i = 0; i < 8; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (uint32_t k = 0; k < 4; ++k) {
+    rows[k] = _mm256_permute2f128_ps(b[k], b[4 + k], 0x20);
+    rows[4 + k] = _mm256_permute2f128_ps(b[k], b[4 + k], 0x31);
+  }
+}
+// The same, 16 x 16.
+inline void TransposeLanes(Lanes (&rows)[16]) {
+  __m256 squares[4][8];
+  for (uint32_t i = 0; i < 8; ++i) {
+    squares[0][i] = rows[i].lo;
+    squares[1][i] = rows[8 + i].lo;
+    squares[2][i] = rows[i].hi;
+    squares[3][i] = rows[8 + i].hi;
+  }
+  for (auto& square : squares) TransposeEight(square);
+  for (uint32_t i = 0; i < 8; ++i) {
+    rows[i] = {squares[0][i], squares[1][i]};
+    rows[8 + i] = {squares[2][i], squares[3][i]};
+  }
 }
 
 // The low byte of each lane, in order. REQUIRES: lanes below 256.

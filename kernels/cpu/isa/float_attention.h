@@ -88,8 +88,12 @@ inline void FusedTail(uint32_t rows, const float* a, size_t a_stride, KvCodec co
 
 struct FloatPolicy : FloatMapping {
   using Element = float;
+  using Expansion = FloatExpansion;
   static constexpr uint32_t kTokenMultiple = kLanes;
   static constexpr bool kFetchesAhead = true;
+  static void BeginExpanded(const AttentionTask& task, const AttentionWork<float>& work) {
+    RotateRows<FloatPolicy>(task, task.frame, FirstInFrame(task), task.rows, work.queries);
+  }
   static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                      const AttentionWork<float>& work, SoftmaxState state) {
     AttendPage<FloatPolicy>(task, page, next, work, state);

@@ -167,18 +167,10 @@ inline float CodesOf(const float* values, uint32_t count, float norm, int16_t* c
   return norm * (1.0f / kRowNorm);
 }
 
-template <typename Policy>
-inline void PrepareQueries(const AttentionTask& task, const PageTiles& page, const PageView& view,
-                           const float* key_means, const AttentionWork<float>& floats,
-                           Int16Work& work) {
-  const uint32_t head_dim = task.shape.head_dim;
-  float* rows = task.basis == nullptr ? floats.queries : floats.mapped;
-  if (task.basis == nullptr) {
-    RotateQueries<FloatRow>(task, page, view, rows);
-  } else {
-    MapQueries<Policy>(task, page, view, key_means, floats);
-  }
-  for (uint32_t s = view.first; s < view.first + view.stacked; ++s) {
+// Stacked rows [first, end) of queries as codes.
+inline void QueryCodes(const float* rows, uint32_t first, uint32_t end, uint32_t head_dim,
+                       Int16Work& work) {
+  for (uint32_t s = first; s < end; ++s) {
     const float* row = rows + size_t{s} * head_dim;
     Lanes squares = Zero();
     for (uint32_t i = 0; i < head_dim; i += kLanes) {
@@ -187,6 +179,20 @@ inline void PrepareQueries(const AttentionTask& task, const PageTiles& page, con
     work.query_scales[s] = CodesOf(row, head_dim, __builtin_sqrtf(ReduceAdd(squares)),
                                    work.queries + size_t{s} * 2 * head_dim);
   }
+}
+
+template <typename Policy>
+inline void PrepareQueries(const AttentionTask& task, const PageTiles& page, const PageView& view,
+                           const float* key_means, const AttentionWork<float>& floats,
+                           Int16Work& work) {
+  if (ExpandsPages(task)) return;  // they are, in the frame of all pages
+  float* rows = task.basis == nullptr ? floats.queries : floats.mapped;
+  if (task.basis == nullptr) {
+    RotateQueries<FloatRow>(task, page, view, rows);
+  } else {
+    MapQueries<Policy>(task, page, view, key_means, floats);
+  }
+  QueryCodes(rows, view.first, view.first + view.stacked, task.shape.head_dim, work);
 }
 
 // One row's scores of a page into weights times the values' scales, as codes. RETURNS the sum of
@@ -217,6 +223,16 @@ inline float WeighInt16(float* scores, SeenKeys seen, uint32_t padded, float con
 // Weights that are all so small that their squares vanish weigh nothing: below 1e-15 of the sum.
 struct Int16Policy : FloatMapping {
   using Element = float;
+  using Expansion = FloatExpansion;
+
+  static void BeginExpanded(const AttentionTask& task, const AttentionWork<float>& floats) {
+    const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
+    const uint32_t first = FirstInFrame(task);
+    Int16Work work;
+    CarveInt16(task, floats, work);
+    RotateRows<FloatRow>(task, task.frame, first, task.rows, floats.queries);
+    QueryCodes(floats.queries, first * group, task.rows * group, task.shape.head_dim, work);
+  }
 
   static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                      const AttentionWork<float>& floats, SoftmaxState state) {
@@ -253,8 +269,8 @@ struct Int16Policy : FloatMapping {
     for (uint32_t s = view.first; s < view.first + view.stacked; ++s) {
       floats.masses[s] =
           WeighInt16(floats.scores + size_t{s} * kBlockTokens, view.SeenAt(s / group), view.padded,
-                     task.basis == nullptr ? 0.0f : floats.constants[s], values.means != nullptr, s,
-                     state, head_dim, work);
+                     InBasis(task) ? floats.constants[s] : 0.0f, values.means != nullptr, s, state,
+                     head_dim, work);
     }
     MultiplyPanels({.a = work.weights + size_t{view.first} * kBlockTokens,
                     .a_stride = kBlockTokens,
@@ -270,9 +286,9 @@ struct Int16Policy : FloatMapping {
   }
 };
 
-// A basis costs few rows the same as many: they take one arithmetic then.
+// With a basis few rows take exact products over pages as they lie.
 inline bool MultipliesFloats(const AttentionTask& task) {
-  return task.call_rows <= kInt16FewRows && task.basis == nullptr;
+  return task.call_rows <= kFewRows && task.basis == nullptr;
 }
 void Int16Attend(const AttentionTask& task) noexcept {
   if (MultipliesFloats(task)) return Attend<FloatPolicy>(task);
@@ -281,6 +297,11 @@ void Int16Attend(const AttentionTask& task) noexcept {
 void Int16AttendPart(const AttentionTask& task, uint32_t part, float* state) noexcept {
   if (MultipliesFloats(task)) return AttendPart<FloatPolicy>(task, part, state);
   AttendPart<Int16Policy>(task, part, state);
+}
+void Int16AttendParts(const AttentionTask& task, uint32_t first, uint32_t end,
+                      float* into) noexcept {
+  if (MultipliesFloats(task)) return AttendParts<FloatPolicy>(task, first, end, into);
+  AttendParts<Int16Policy>(task, first, end, into);
 }
 
 }  // namespace

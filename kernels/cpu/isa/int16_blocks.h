@@ -241,17 +241,17 @@ inline void BlockMatMul(const MatMulTask& task) {
 }
 
 uint64_t Int16PreparedBytes(uint32_t rows, uint32_t cols) noexcept {
-  return rows <= kInt16FewRows ? PreparedGroupBytes(rows, cols) : rows * BlockRowBytes(cols);
+  return rows <= kFewRows ? PreparedGroupBytes(rows, cols) : rows * BlockRowBytes(cols);
 }
 void Int16PrepareRows(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,
                       uint32_t call_rows, uint32_t first_row, uint32_t rows) noexcept {
-  if (call_rows <= kInt16FewRows) {
+  if (call_rows <= kFewRows) {
     return PrepareGroupRows(prepared, x, x_stride, cols, first_row, rows);
   }
   PrepareBlockRows(prepared, x, x_stride, cols, first_row, rows);
 }
 void Int16MatMul(const MatMulTask& task) noexcept {
-  if (task.call_rows <= kInt16FewRows) return GroupMatMul(task);
+  if (task.call_rows <= kFewRows) return GroupMatMul(task);
   BlockMatMul(task);
 }
 uint64_t Int16MatMulScratchBytes() noexcept {

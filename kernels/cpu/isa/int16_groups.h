@@ -10,8 +10,6 @@
 namespace corpusd {
 namespace {
 
-// Calls of up to so many rows come here: a decode, and a batch of them.
-constexpr uint32_t kInt16FewRows = 16;
 constexpr float kInt16Limit = 32767.0f;
 constexpr float kSmallestRow = 1e-30f;  // rows and weights below count as zeros
 

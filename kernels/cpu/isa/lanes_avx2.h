@@ -141,6 +141,18 @@ inline Lanes LoadHalf(const void* p) {
   const auto* v = static_cast<const __m128i*>(p);
   return {_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1))};
 }
+// Both rounded to bf16, ties to even, as pairs. REQUIRES: finite.
+inline IntLanes RoundPairsBf16(Lanes even, Lanes odd) {
+  const auto rounded = [](__m256 a) {
+    const __m256i bits = _mm256_castps_si256(a);
+    const __m256i last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), last);
+  };
+  const auto pairs = [&](__m256 a, __m256 b) {
+    return _mm256_blend_epi16(_mm256_srli_epi32(rounded(a), 16), rounded(b), 0xaa);
+  };
+  return {pairs(even.lo, odd.lo), pairs(even.hi, odd.hi)};
+}
 // Lanes 0 8 1 9 2 10 .. 7 15: the order in which coded tiles hold 16 dims or tokens.
 inline Lanes ToSlotOrder(Lanes v) {
   const __m256 a = _mm256_unpacklo_ps(v.lo, v.hi);

@@ -85,6 +85,15 @@ inline Lanes HighBf16ToFloat(IntLanes a) {
 inline Lanes LoadHalf(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }
+// Both rounded to bf16, ties to even, as pairs. REQUIRES: finite.
+inline IntLanes RoundPairsBf16(Lanes even, Lanes odd) {
+  const auto rounded = [](Lanes a) {
+    const __m512i bits = _mm512_castps_si512(a.v);
+    const __m512i last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    return _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), last);
+  };
+  return {_mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(rounded(even), 16), rounded(odd))};
+}
 // Lanes 0 8 1 9 2 10 .. 7 15: the order in which coded tiles hold 16 dims or tokens.
 inline Lanes ToSlotOrder(Lanes a) {
   const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);

@@ -159,7 +159,7 @@ struct VnniPolicy : Int16Policy {
 };
 
 inline bool MultipliesBytes(const AttentionTask& task) {
-  return task.call_rows <= kInt16FewRows && task.basis != nullptr;
+  return task.call_rows <= kFewRows && task.basis != nullptr;
 }
 void VnniAttend(const AttentionTask& task) noexcept {
   if (MultipliesBytes(task)) return Attend<VnniPolicy>(task);
@@ -168,6 +168,11 @@ void VnniAttend(const AttentionTask& task) noexcept {
 void VnniAttendPart(const AttentionTask& task, uint32_t part, float* state) noexcept {
   if (MultipliesBytes(task)) return AttendPart<VnniPolicy>(task, part, state);
   Int16AttendPart(task, part, state);
+}
+void VnniAttendParts(const AttentionTask& task, uint32_t first, uint32_t end,
+                     float* into) noexcept {
+  if (MultipliesBytes(task)) return AttendParts<VnniPolicy>(task, first, end, into);
+  Int16AttendParts(task, first, end, into);
 }
 
 }  // namespace

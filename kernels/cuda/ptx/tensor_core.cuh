@@ -37,6 +37,16 @@ __device__ __forceinline__ void MmaBytes(int (&c)[4], const uint32_t (&a)[4], ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The same with signed bytes in a too.
+__device__ __forceinline__ void MmaSignedBytes(int (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                               uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},"
+      "{%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 // Four 8 x 8 matrices of 16-bit numbers out of shared memory: lanes 8i .. 8i + 7 give the addresses
 // of the rows (16 bytes each) of matrix i; lane 4g + t gets columns 2t, 2t + 1 of row g of each.
 __device__ __forceinline__ void LoadMatrices(uint32_t (&to)[4], uint32_t shared_address) {

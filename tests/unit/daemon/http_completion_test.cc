@@ -238,6 +238,32 @@ TEST_F(HttpCompletionTest, WrongFieldsAreNamed) {
   EXPECT_EQ(Post(body).status, 200);
 }
 
+TEST_F(HttpCompletionTest, WhatIsNotOfferedIsRefusedOnlyWhereItAsksForSomething) {
+  const auto post = [&](const Json& more) {
+    Json body = Chat("q");
+    body.update(more);
+    return Post(body);
+  };
+  const Json tool = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
+  EXPECT_EQ(ErrorOf(post({{"tools", tool}}), 400)["param"], "tools");
+  EXPECT_EQ(ErrorOf(post({{"functions", tool}}), 400)["param"], "functions");
+  EXPECT_EQ(ErrorOf(post({{"logit_bias", {{"5", -100}}}}), 400)["param"], "logit_bias");
+  EXPECT_EQ(ErrorOf(post({{"response_format", {{"type", "json_object"}}}}), 400)["param"],
+            "response_format");
+  EXPECT_EQ(ErrorOf(post({{"echo", true}}), 400)["param"], "echo");
+  EXPECT_EQ(ErrorOf(post({{"suffix", "end"}}), 400)["param"], "suffix");
+  EXPECT_EQ(ErrorOf(post({{"best_of", 2}}), 400)["param"], "best_of");
+  EXPECT_EQ(post({{"tools", Json::array()},
+                  {"logit_bias", Json::object()},
+                  {"response_format", {{"type", "text"}}},
+                  {"echo", false},
+                  {"suffix", nullptr},
+                  {"best_of", 1}})
+                .status,
+            200);
+  EXPECT_EQ(post({{"tools", tool}, {"tool_choice", "none"}}).status, 200);
+}
+
 TEST_F(HttpCompletionTest, ErrorsHaveTheirStatus) {
   Json body = Chat("q");
   body["model"] = "gpt-4o";

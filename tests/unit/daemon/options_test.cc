@@ -78,10 +78,11 @@ TEST(Options, UnknownNamesGetTheNearest) {
 
 TEST(Options, WrongValuesNameKeyValueAndOrigin) {
   const std::vector<std::vector<std::string>> wrong = {
-      {"--host-bytes", "many"}, {"--threads", "-1"},          {"--socket-mode", "9"},
-      {"--log-format", "xml"},  {"--device", "gpu"},          {"--device-bytes", "1GiB"},
-      {"--http", "8040"},       {"--max-queries", "0"},       {"--max-frame-bytes", "1KiB"},
-      {"--grace", "soon"},      {"--max-frame-bytes", "2TiB"}};
+      {"--host-bytes", "many"}, {"--threads", "-1"},           {"--socket-mode", "9"},
+      {"--log-format", "xml"},  {"--device", "gpu"},           {"--device-bytes", "1GiB"},
+      {"--http", "8040"},       {"--max-queries", "0"},        {"--max-frame-bytes", "1KiB"},
+      {"--grace", "soon"},      {"--max-frame-bytes", "2TiB"}, {"--ranks", "0"},
+      {"--rank", "1"},          {"--rank-timeout", "0"}};
   for (const std::vector<std::string>& arguments : wrong) {
     std::vector<std::string> all = arguments;
     all.insert(all.end(), {"--model", "m"});
@@ -91,6 +92,24 @@ TEST(Options, WrongValuesNameKeyValueAndOrigin) {
     EXPECT_THAT(loaded.status().message(), HasSubstr("'" + arguments[1] + "'"));
     EXPECT_THAT(loaded.status().message(), HasSubstr("flag " + arguments[0]));
   }
+}
+
+TEST(Options, RanksAreDevicesThreadsOrProcesses) {
+  const auto devices = [](const std::vector<std::string>& arguments) {
+    std::vector<std::string> all = {"--model", "m"};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    const auto loaded = World().Load(all);
+    EXPECT_TRUE(loaded.ok()) << loaded.status().ToString();
+    return RankDevices(loaded->options);
+  };
+  using List = std::vector<std::string>;
+  EXPECT_EQ(devices({}), List{"auto"});
+  EXPECT_EQ(devices({"--device", "cuda:3"}), List{"cuda:3"});
+  EXPECT_EQ(devices({"--device", "cuda:0,1"}), (List{"cuda:0", "cuda:1"}));
+  EXPECT_EQ(devices({"--ranks", "3"}), (List{"cpu", "cpu", "cpu"}));
+  EXPECT_EQ(devices({"--rank-file", "f", "--rank", "2"}), List{"auto"});
+  EXPECT_FALSE(World().Load({"--model", "m", "--device", "cuda:0", "--ranks", "2"}).ok());
+  EXPECT_FALSE(World().Load({"--model", "m", "--rank-file", "f", "--ranks", "2"}).ok());
 }
 
 TEST(Options, ModelIsRequiredToRunOnly) {

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <random>
 
+#include "kernels/reference/kv_tile.h"
+
 namespace corpusd {
 namespace {
 
@@ -93,9 +95,13 @@ KvCoordinates TestBasis::Make(uint32_t n, uint32_t seed, float feedback) {
   for (uint32_t i = 0; i < n; ++i) {
     for (uint32_t j = 0; j < n; ++j) mean_coordinates[j] += mean[i] * forward[size_t{i} * n + j];
   }
+  const float* const rounded_query = Keep(Rounded(query));
+  std::vector<uint16_t>& pairs = pairs_.emplace_back(size_t{n} * n);
+  QueryPairs(pairs.data(), rounded_query, n);
   return {.forward = Keep(Rounded(forward)),
           .inverse = Keep(Rounded(inverse)),
-          .query = Keep(Rounded(query)),
+          .query = rounded_query,
+          .query_pairs = pairs.data(),
           .mean = Keep(Rounded(mean)),
           .mean_coordinates = Keep(Rounded(mean_coordinates)),
           .feedback = Keep(Rounded(pull)),

@@ -23,6 +23,7 @@ class TestBasis {
   const float* Keep(std::vector<float> values);
 
   std::vector<std::vector<float>> arrays_;
+  std::vector<std::vector<uint16_t>> pairs_;
   std::vector<KvBasis> bases_;
 };
 

@@ -154,7 +154,7 @@ TEST(IsaMatMul, CallsOfOneClassGiveTheSameBits) {
           const std::vector<float> row = RunRows(*kernels, product, accumulate, r, 1);
           few.insert(few.end(), row.begin(), row.end());
         }
-        for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 16u, 17u, 32u, 66u}) {
+        for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 9u, 16u, 17u, 32u, 66u}) {
           const std::vector<float>& expected = rows <= kernels->few_rows ? few : many;
           for (uint32_t first = 0; first + rows <= kRows; first += rows) {
             const std::vector<float> got = RunRows(*kernels, product, accumulate, first, rows);
@@ -182,7 +182,7 @@ TEST(IsaMatMul, FewRowsOfCodesGiveTheSameBitsInEveryTable) {
       product.x.row(rows - 1)[9] = -100.0f;
       std::vector<float> first;
       for (const CpuKernels* kernels : TestedKernels()) {
-        if (kernels->few_rows < rows) continue;
+        if (kernels->prepared_bytes(1, 768) == 0) continue;  // float32 products
         const std::vector<float> got = product.Run(*kernels, true);
         if (first.empty()) first = got;
         ASSERT_EQ(std::memcmp(got.data(), first.data(), first.size() * sizeof(float)), 0)

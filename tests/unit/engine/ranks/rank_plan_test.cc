@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <vector>
 
+#include "engine/model/model_config.h"
 #include "engine/ranks/placement.h"
+#include "kernels/kv_format.h"
 
 namespace corpusd {
 namespace {
@@ -132,6 +135,43 @@ TEST(RankPlanTest, TheFormulaIsWhatASimulationOfTheScheduleGives) {
           "planned_s_" + std::to_string(ranks) + "_" + std::to_string(static_cast<int>(link / 1e9)),
           std::to_string(plan.seconds) + " at " + std::to_string(plan.efficiency));
     }
+  }
+}
+
+// What `corpusctl plan --ranks 8,64` says of Scout's 10M tokens: from its shape, at measured rates.
+TEST(RankPlanTest, APlanOfAModelIsWhatASimulationGives) {
+  ModelConfig config;
+  config.hidden = 5120;
+  config.q_heads = 40;
+  config.kv_heads = 8;
+  config.head_dim = 128;
+  config.experts = 16;
+  config.experts_used = 1;
+  config.expert_feed_forward = 8192;
+  for (uint32_t i = 0; i < 48; ++i) {
+    LayerConfig layer;
+    layer.experts = true;
+    layer.feed_forward = 8192;
+    if (i % 4 != 3) layer.span = AttentionSpan::kChunk;
+    layer.span_tokens = i % 4 != 3 ? 8192 : 0;
+    config.layer_configs.push_back(layer);
+  }
+  const KvFormat pages{.layers = 48, .kv_heads = 8, .head_dim = 128};
+  const RankWork work = WorkOf(config, pages);
+  EXPECT_EQ(work.whole_layers, 12u);
+  EXPECT_EQ(work.chunk_layers, 36u);
+  EXPECT_EQ(work.chunk_tokens, 8192u);
+  EXPECT_NEAR(work.linear_flop_token, 2 * 15.1e9, 2e9);  // 17B, less the embeddings
+  EXPECT_EQ(work.kv_bytes_token, 4096);
+  for (const uint32_t ranks : {8u, 64u}) {
+    const uint64_t segment = kPlannedRankTokens * ranks;
+    const uint64_t tokens = segment * (10'000'000 / segment);
+    const RankTimes plan = PlanPrefill(kMeasuredRates, work, ranks, tokens, kPlannedRankTokens);
+    const double simulated =
+        SimulatePrefill(kMeasuredRates, work, ranks, tokens, kPlannedRankTokens);
+    EXPECT_NEAR(plan.seconds / simulated, 1, 0.03) << ranks << " ranks: " << plan.seconds;
+    std::printf("%u ranks, %llu tokens: planned %.0f s, simulated %.0f s, efficiency %.3f\n", ranks,
+                static_cast<unsigned long long>(tokens), plan.seconds, simulated, plan.efficiency);
   }
 }
 

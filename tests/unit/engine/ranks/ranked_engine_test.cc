@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <mutex>
+#include <thread>
 
 #include "engine/ranks/ranked_prefill.h"
 #include "tests/unit/engine/hybrid_fixture.h"
@@ -43,6 +44,17 @@ class RankedEngineTest : public HybridFixture {
     });
     return blocks;
   }
+
+  // Every stored block of a corpus, by digest.
+  std::map<Digest, std::vector<std::byte>> AllBytes(const CorpusRecord& record) {
+    std::map<Digest, std::vector<std::byte>> all;
+    for (const Digest& digest : AllDigests(record)) {
+      uint32_t sections = 0;
+      const Status read = store_->ReadBlock(digest, &all[digest], &sections);
+      EXPECT_TRUE(read.ok()) << read.ToString();
+    }
+    return all;
+  }
 };
 
 // Over a border of spans: more than 8192 tokens.
@@ -63,14 +75,19 @@ TEST_F(RankedEngineTest, BlocksAreThoseThatTheEngineStoresUnderTheirDigests) {
   }
 }
 
+struct Spans {
+  const char* family;
+  uint32_t span;  // of a chunk or a window
+  size_t tokens;
+};
+
 // Their layers see what their own rank has; the second text ends with a run of few rows within a
 // chunk, the first with a part of one.
-class RankedChunksTest : public RankedEngineTest,
-                         public ::testing::WithParamInterface<std::pair<uint32_t, size_t>> {};
+class RankedChunksTest : public RankedEngineTest, public ::testing::WithParamInterface<Spans> {};
 
-TEST_P(RankedChunksTest, LayersThatSeeAChunkNeedNothingOfOtherRanks) {
-  const auto [chunk, tokens] = GetParam();
-  Start({"llama4", chunk});
+TEST_P(RankedChunksTest, LayersThatSeeAChunkOrAWindowAreThoseOfOneRank) {
+  const auto [family, span, tokens] = GetParam();
+  Start({family, span});
   const auto ids = Ids(tokens, 5);
   const auto all = KeepAll(ids);
   const auto whole = all->OwnBlocks();
@@ -93,19 +110,51 @@ TEST_P(RankedChunksTest, LayersThatSeeAChunkNeedNothingOfOtherRanks) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Spans, RankedChunksTest,
-                         ::testing::Values(std::pair{256u, size_t{2900}},
-                                           std::pair{1024u, size_t{3 * 1024 + 512 + 9}}));
+                         ::testing::Values(Spans{"llama4", 256, 2900},
+                                           Spans{"llama4", 1024, 3 * 1024 + 512 + 9},
+                                           Spans{"gemma 3", 128, 2900}, Spans{"gemma 3", 200, 2567},
+                                           Spans{"gemma 3", 1000, 2900}));
 
-TEST_F(RankedEngineTest, LayersThatSeeAWindowAreRefused) {
-  Start({"gemma 3", 128});
-  RunRanks({TransportKind::kInProcess, 2}, [&](Transport& transport) {
-    const auto local = *MakeCpuBackend({1, "auto"});
-    RankedBackend backend(*local, transport);
-    const auto model = *LoadModel(*source_, backend);
-    const auto prefill = RankedPrefill::Create(*model, backend, transport, Layout(), {});
-    EXPECT_EQ(prefill.status().code(), StatusCode::kUnimplemented) << prefill.status().ToString();
-  });
+// An engine with ranks as threads: what is stored, parts included, and what follows it.
+class HybridRanksTest : public RankedEngineTest,
+                        public ::testing::WithParamInterface<HybridModel> {};
+
+TEST_P(HybridRanksTest, ACorpusOfSeveralRanksIsThatOfOne) {
+  context_tokens_ = 16384;
+  Start(GetParam());
+  const auto ids = Ids(8192 + 1500, 6), more = Ids(700, 7);
+  IngestIds("text", ids);
+  const CorpusRecord alone = *store_->GetCorpus("text");
+  const auto blocks = AllBytes(alone);
+  AppendIds("text", more);
+  const CorpusRecord longer = *store_->GetCorpus("text");
+  const auto longer_blocks = AllBytes(longer);
+  const auto answer = Ask("text");
+  ASSERT_TRUE(answer.ok()) << answer.status().ToString();
+  for (const uint32_t ranks : {2u, 3u}) {
+    SCOPED_TRACE(std::to_string(ranks) + " ranks");
+    store_options_.data_dir = folder_.File("ranks" + std::to_string(ranks));
+    options_.ranks.devices.assign(ranks, "cpu");
+    Restart();
+    while (engine_->ranks().groups == 0) std::this_thread::yield();
+    IngestIds("text", ids);
+    const CorpusRecord together = *store_->GetCorpus("text");
+    EXPECT_EQ(together.chain, alone.chain);
+    EXPECT_EQ(together.parts, alone.parts);
+    EXPECT_EQ(AllBytes(together), blocks);
+    EXPECT_GT(engine_->ranks().passes, 0u);
+    AppendIds("text", more);
+    EXPECT_EQ(AllBytes(*store_->GetCorpus("text")), longer_blocks);
+    const auto theirs = Ask("text");
+    ASSERT_TRUE(theirs.ok()) << theirs.status().ToString();
+    EXPECT_EQ(theirs->answer, answer->answer);
+    EXPECT_EQ(engine_->ranks().lost, 0u);
+  }
 }
+
+INSTANTIATE_TEST_SUITE_P(Spans, HybridRanksTest,
+                         ::testing::Values(HybridModel{"llama4", 1024}, HybridModel{"gemma 3", 512},
+                                           HybridModel{"mistral", 256}));
 
 }  // namespace
 }  // namespace corpusd

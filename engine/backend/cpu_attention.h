@@ -1,0 +1,69 @@
+// engine/backend/cpu_attention.h -- how the CPU backend cuts attention into tasks for its threads:
+// blocks of query rows and KV heads, parts of the pages where rows are few, pieces of working
+// copies where they are many. No result depends on the cut. Used by the CPU backend; one thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/backend/expanded_pages.h"
+#include "engine/backend/node_attention.h"
+
+namespace corpusd {
+
+class CpuAttention {
+ public:
+  CpuAttention(const CpuKernels& kernels, ThreadPool& pool, uint32_t span_pages)
+      : kernels_(kernels), pool_(pool), span_pages_(span_pages), expanded_(kernels, pool) {}
+
+  uint32_t span_pages() const { return span_pages_; }
+  // As Backend and NodeAttention say it.
+  void Attend(MatrixView out, MatrixView q, const AttentionInput& input);
+  void AttendEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows);
+  Status AttendInPieces(MatrixView out, MatrixView q, const AttentionInput& input,
+                        PagePieces& pieces);
+  void AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
+                   std::span<const MergeNode> nodes);
+  void MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
+                  std::span<const MergeNode> nodes);
+
+ private:
+  // How the rows of a call are cut: blocks of rows, one item a block and KV head.
+  struct Cut {
+    uint32_t blocks, block_rows, items;
+    uint64_t frame;  // of expanded pages
+    uint64_t scratch_bytes;
+    std::byte* scratch;
+  };
+  // States of the strands of merge_order.h, all items of a call in each.
+  struct Strands {
+    float* states;
+    uint64_t stride;
+  };
+  void ResolvePages(const AttentionInput& input, std::vector<PageTiles>* pages) const;
+  Cut CutRows(MatrixView out, MatrixView q, const AttentionInput& input);
+  AttentionTask TaskOf(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
+                       uint32_t item, unsigned thread) const;
+  float* SpreadParts(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
+                     std::span<const PageTiles> pages);
+  Strands BeginStrands(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
+                       size_t count);
+  void FoldPages(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
+                 std::span<const PageTiles> pages, uint32_t first_part, Strands strands);
+  void FoldExpanded(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
+                    uint32_t first_part, Strands strands);
+
+  const CpuKernels& kernels_;
+  ThreadPool& pool_;
+  uint32_t span_pages_;
+  ExpandedPages expanded_;
+  std::unique_ptr<HostBuffer> scratch_;
+  std::unique_ptr<HostBuffer> states_;
+  std::unique_ptr<HostBuffer> strands_;
+  std::vector<PageTiles> pages_;
+  std::vector<std::vector<PageTiles>> row_pages_;  // of AttendEach
+};
+
+}  // namespace corpusd

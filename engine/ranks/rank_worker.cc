@@ -1,0 +1,284 @@
+#include "engine/ranks/rank_worker.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "engine/backend/device_backend.h"
+#include "engine/backend/node_attention.h"
+#include "engine/model/quantized_source.h"
+#include "engine/ranks/worker_state.h"
+
+namespace corpusd {
+
+RankWorker::RankWorker() = default;
+RankWorker::~RankWorker() = default;
+
+Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& options) {
+  std::unique_ptr<RankWorker> worker(new RankWorker);
+  ASSIGN_OR_RETURN(const WeightMode weights, ParseWeightMode(options.weights));
+  ASSIGN_OR_RETURN(auto source, OpenModelSource(options.model_path));
+  source = WithWeights(std::move(source), weights, options.threads);
+  ASSIGN_OR_RETURN(worker->local_, MakeBackend(options.device, {options.threads, options.isa}));
+  if (NodeAttentionOf(*worker->local_) == nullptr || !worker->local_->host_addressable()) {
+    return UnimplementedError("'" + worker->backend() +
+                              "': the ranks of a daemon are CPUs in this version");
+  }
+  worker->backend_ = std::make_unique<RankedBackend>(*worker->local_);
+  ASSIGN_OR_RETURN(worker->model_, LoadModel(*source, *worker->backend_));
+  ASSIGN_OR_RETURN(worker->weights_, source->WeightsDigestHex(options.cache_dir));
+  worker->blocks_ =
+      options.store == nullptr ? BlocksInMemory(options.host_bytes) : BlocksOfStore(*options.store);
+  worker->shelf_ = options.shelf;
+  return worker;
+}
+
+Status RankWorker::Follow(RankChannels channels) {
+  {
+    const std::lock_guard lock(mutex_);
+    channels_ = std::move(channels);
+  }
+  backend_->Join(channels_.data());
+  Status status;
+  try {
+    while (status.ok()) status = FollowNext();
+  } catch (const std::exception& error) {  // out of memory: the root of this thread
+    status = InternalError(std::string("a rank's work failed: ") + error.what());
+  }
+  channels_.Abort(status);
+  documents_.clear();
+  prefills_.clear();
+  opened_.clear();
+  const std::lock_guard lock(mutex_);
+  channels_ = {};
+  return status;
+}
+
+void RankWorker::Abort(const Status& why) {
+  const std::lock_guard lock(mutex_);
+  if (channels_.control != nullptr) channels_.Abort(why);
+}
+
+Status RankWorker::FollowNext() {
+  RankHeader header;
+  RETURN_IF_ERROR(control().Receive(0, std::as_writable_bytes(std::span(&header, 1)))->Wait());
+  std::string body(header.bytes, '\0');
+  if (!body.empty()) {
+    RETURN_IF_ERROR(control().Receive(0, std::as_writable_bytes(std::span(body)))->Wait());
+  }
+  return Do(header.verb, body);
+}
+
+Status RankWorker::Do(RankVerb verb, std::string_view body) {
+  RankMessageReader message(body);
+  switch (verb) {
+    case RankVerb::kBeat:
+      return Beat();
+    case RankVerb::kCalibration:
+      return TakeCalibration(message);
+    case RankVerb::kOpen:
+      return Open(message);
+    case RankVerb::kFill:
+      return Fill(message);
+    case RankVerb::kLoad:
+      return Load(message);
+    case RankVerb::kFork:
+      return Fork(message);
+    case RankVerb::kClose:
+      return Close(message);
+    case RankVerb::kForward:
+      return Forward(message);
+    case RankVerb::kPrefill:
+      return BeginPrefill(message);
+    case RankVerb::kSegment:
+      return Segment(message);
+    case RankVerb::kDocuments:
+      return BeginDocuments(message);
+    case RankVerb::kWindows:
+      return Windows(message);
+  }
+  return InternalError("rank 0 said what is no verb");
+}
+
+Status RankWorker::Answer(const Status& status) {
+  const RankReply reply = RankReply::Of(status);
+  return Send(std::as_bytes(std::span(&reply, 1)));
+}
+
+Status RankWorker::Beat() {
+  const RankHoldings holdings = blocks_->holdings();
+  return Send(std::as_bytes(std::span(&holdings, 1)));
+}
+
+Status RankWorker::TakeCalibration(RankMessageReader& message) {
+  const std::string digest = message.Text();
+  const std::string bytes = message.Text();
+  RETURN_IF_ERROR(message.Finish());
+  if (calibrations_.contains(digest)) return OkStatus();
+  ASSIGN_OR_RETURN(calibrations_[digest],
+                   KvCalibration::Parse(std::as_bytes(std::span(bytes.data(), bytes.size()))));
+  return OkStatus();
+}
+
+Result<KvLayout> RankWorker::LayoutOf(const std::string& format, const std::string& calibration,
+                                      std::span<const TokenId> first) {
+  KvLayout layout;
+  ASSIGN_OR_RETURN(layout.blocks, model_->Format(format));
+  ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
+  layout.parts = model_->parts();
+  if (calibration.empty()) return layout;
+  const auto known = calibrations_.find(calibration);
+  if (known == calibrations_.end()) return InternalError("rank 0 told of no calibration");
+  layout.calibration = known->second.get();
+  if (first.empty()) return layout;
+  // Computed here: the same bits as at rank 0.
+  Digest key;
+  (void)Digest::FromHex(calibration, &key);
+  key = ExtendChain(key, first);
+  layout.sinks = sinks_.Find(key);
+  if (layout.sinks != nullptr) return layout;
+  ASSIGN_OR_RETURN(layout.sinks, ComputeSinks({*model_, *backend_, gate_}, first, layout,
+                                              ComputePriority::kPrefill, {}));
+  sinks_.Keep(key, layout.sinks);
+  return layout;
+}
+
+Result<RankWorker::Opened*> RankWorker::Find(uint64_t id) {
+  const auto found = opened_.find(id);
+  if (found != opened_.end()) return &found->second;
+  return InternalError("rank 0 named a sequence that is not open: " + std::to_string(id));
+}
+
+Status RankWorker::Open(RankMessageReader& message) {
+  const uint64_t id = message.Number();
+  const std::string format = message.Text();
+  const std::string calibration = message.Text();
+  const auto first = message.Array<TokenId>();
+  RankPages::Text text;
+  text.chain = message.Array<Digest>();
+  text.tokens = message.Number();
+  const bool all = message.Number() != 0;
+  RETURN_IF_ERROR(message.Finish());
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOf(format, calibration, first));
+  auto pages = std::make_shared<RankPages>(
+      layout, std::move(text), backend_->attention().placement(), control().rank(), all);
+  const auto refs = blocks_->Find(pages->WantedDigests());
+  if (refs.ok()) pages->Put(*refs);
+  RETURN_IF_ERROR(Answer(refs.status()));
+  const size_t wanted = pages->wanted().size();
+  std::vector<std::byte> lacking(wanted);
+  for (size_t i = 0; i < wanted; ++i) lacking[i] = std::byte{!pages->Has(i)};
+  opened_[id].pages = std::move(pages);
+  return lacking.empty() ? OkStatus() : Send(lacking);
+}
+
+BlockPlace RankWorker::PlaceOf(std::span<const Digest> chain, uint64_t block) const {
+  return {chain.front(), block};
+}
+
+Status RankWorker::Fill(RankMessageReader& message) {
+  ASSIGN_OR_RETURN(Opened* const opened, Find(message.Number()));
+  const auto indices = message.Array<uint64_t>();
+  RETURN_IF_ERROR(message.Finish());
+  RankPages& pages = *opened->pages;
+  Status kept;
+  for (const uint64_t index : indices) {
+    if (index >= pages.wanted().size()) return InternalError("rank 0 sent a block too many");
+    const WantedBlock& wanted = pages.wanted()[index];
+    const KvLayout& layout = pages.layout();
+    std::vector<std::byte> bytes(StoredBytes(layout.OfPart(layout.blocks, wanted.part)));
+    RETURN_IF_ERROR(control().Receive(0, bytes)->Wait());
+    if (!kept.ok()) continue;
+    auto ref = blocks_->Keep({wanted.digest, pages.TokensOf(wanted.block),
+                              PlaceOf(pages.text().chain, wanted.block), bytes});
+    kept = ref.status();
+    if (ref.ok()) pages.Put(index, *std::move(ref));
+  }
+  return Answer(kept);
+}
+
+Status RankWorker::Load(RankMessageReader& message) {
+  ASSIGN_OR_RETURN(Opened* const opened, Find(message.Number()));
+  const auto indices = message.Array<uint64_t>();
+  const auto extents = message.Array<uint64_t>();
+  const auto ordinals = message.Array<uint64_t>();
+  RETURN_IF_ERROR(message.Finish());
+  if (extents.size() != indices.size() || ordinals.size() != indices.size() || shelf_ == nullptr) {
+    return InternalError("rank 0 named blocks without their places");
+  }
+  RankPages& pages = *opened->pages;
+  std::vector<std::byte> loaded(indices.size());
+  Status kept;
+  for (size_t i = 0; i < indices.size() && kept.ok(); ++i) {
+    if (indices[i] >= pages.wanted().size()) return InternalError("rank 0 named a block too many");
+    const WantedBlock& wanted = pages.wanted()[indices[i]];
+    const KvFormat format = pages.layout().OfPart(pages.layout().blocks, wanted.part);
+    const uint32_t tokens = pages.TokensOf(wanted.block);
+    std::vector<std::byte> bytes(StoredBytes(format));
+    const BlockLocation location{extents[i], static_cast<uint32_t>(ordinals[i])};
+    if (!shelf_->Read(location, wanted.digest, tokens, StoredSections(format), bytes).ok()) {
+      continue;
+    }
+    auto ref =
+        blocks_->Keep({wanted.digest, tokens, PlaceOf(pages.text().chain, wanted.block), bytes});
+    kept = ref.status();
+    if (!ref.ok()) break;
+    pages.Put(indices[i], *std::move(ref));
+    loaded[i] = std::byte{1};
+  }
+  RETURN_IF_ERROR(Answer(kept));
+  return Send(loaded);
+}
+
+Status RankWorker::Fork(RankMessageReader& message) {
+  ASSIGN_OR_RETURN(Opened* const from, Find(message.Number()));
+  const uint64_t to = message.Number();
+  RETURN_IF_ERROR(message.Finish());
+  Opened fork{from->pages, nullptr};
+  if (from->kv != nullptr) {
+    ASSIGN_OR_RETURN(fork.kv, from->kv->Fork(*backend_));
+  }
+  opened_[to] = std::move(fork);
+  return OkStatus();
+}
+
+Status RankWorker::Close(RankMessageReader& message) {
+  const uint64_t id = message.Number();
+  RETURN_IF_ERROR(message.Finish());
+  documents_.erase(id);
+  if (const auto prefill = prefills_.find(id); prefill != prefills_.end()) {
+    prefills_.erase(prefill);
+  }
+  opened_.erase(id);
+  return OkStatus();
+}
+
+Status RankWorker::Forward(RankMessageReader& message) {
+  const bool each = message.Number() != 0;
+  const auto ids = message.Array<uint64_t>();
+  const auto rows = message.Array<uint64_t>();
+  const auto tokens = message.Array<TokenId>();
+  RETURN_IF_ERROR(message.Finish());
+  if (rows.size() != ids.size() || ids.empty()) return InternalError("rows without a sequence");
+  std::vector<SequenceRows> sequences;
+  std::vector<KvSequence*> kvs;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ASSIGN_OR_RETURN(Opened* const opened, Find(ids[i]));
+    if (opened->kv == nullptr) opened->kv = opened->pages->Sequence();
+    sequences.push_back({opened->kv.get(), static_cast<uint32_t>(rows[i])});
+    kvs.push_back(opened->kv.get());
+  }
+  if (scratch_ == nullptr || scratch_->rows() < tokens.size()) {
+    scratch_.reset();
+    ASSIGN_OR_RETURN(scratch_, ForwardScratch::Create(*backend_, model_->config(),
+                                                      static_cast<uint32_t>(tokens.size())));
+  }
+  backend_->Begin({}, ReachOf(model_->config()));
+  const auto go_on = [] { return true; };
+  const Status status = each ? model_->ForwardEach(tokens, kvs, *scratch_, go_on)
+                             : model_->ForwardPacked(tokens, sequences, *scratch_, go_on);
+  backend_->End();
+  return status;
+}
+
+}  // namespace corpusd

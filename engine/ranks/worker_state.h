@@ -1,0 +1,40 @@
+// engine/ranks/worker_state.h -- what a RankWorker keeps of the prefills that rank 0 has begun: an
+// exact corpus whose rows are dealt, the text of a segmented one. Internal to RankWorker; its
+// thread's.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/ranks/rank_worker.h"
+
+namespace corpusd {
+
+// An exact corpus that is computed together.
+struct RankWorker::Prefilled {
+  std::shared_ptr<RankPages> history;
+  bool shelved = false;  // this rank stores what it keeps
+  std::vector<TokenId> tokens;
+  std::vector<Digest> chain;
+  std::unique_ptr<RankedPrefill> prefill;
+  struct Kept {
+    uint64_t block = 0;
+    uint32_t tokens = 0;
+    std::span<const std::byte> bytes;  // where it was computed or dealt to
+  };
+  std::vector<Kept> fresh;  // of the last segment, not leased yet
+  std::vector<BlockRef> leases;
+};
+
+// The text of a segmented corpus.
+struct RankWorker::Documents {
+  std::vector<TokenId> tokens;
+  std::unique_ptr<CorpusChain> chain;
+  std::vector<Digest> digests;  // zeros: blocks are named by rank 0
+  std::vector<KvSequence::SharedPage> preamble;
+  SegmentedText text;
+  std::unique_ptr<ComputeContext> context;
+  std::unique_ptr<SegmentRunner> runner;
+};
+
+}  // namespace corpusd

@@ -1,0 +1,50 @@
+// store/block_shelf.h -- extents of a block store that lie elsewhere than in its own folder, such
+// as in the data folder of another host: who writes them there, and how they are read and dropped.
+// The catalogue names them as its own, under the shelf's number. A shelf that is not attached is
+// away: its blocks are neither damaged nor lost. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "store/base/result.h"
+#include "store/block_header.h"
+#include "store/block_place.h"
+#include "store/prefix_hash.h"
+
+namespace corpusd {
+
+inline constexpr uint32_t kShelvesMax = 255;
+// An extent's number in the catalogue: that of the shelf, from 1 on (0: the folder's own), then its
+// number there, of 56 bits.
+constexpr uint32_t ShelfOf(uint64_t extent) { return static_cast<uint32_t>(extent >> 56); }
+constexpr uint64_t OnShelf(uint32_t shelf, uint64_t extent) {
+  return extent | uint64_t{shelf} << 56;
+}
+constexpr uint64_t WithoutShelf(uint64_t extent) { return extent << 8 >> 8; }
+
+class BlockShelf {
+ public:
+  virtual ~BlockShelf() = default;
+  // As PayloadStore::ReadSections, in the shelf's own numbers. kUnavailable: it has gone.
+  virtual Status ReadSections(const BlockLocation& location, const Digest& digest, uint32_t tokens,
+                              uint32_t sections, SectionRange range,
+                              std::span<std::byte> payload) = 0;
+  // Gives their space back when it can. Does not wait.
+  virtual void Drop(std::span<const uint64_t> extents) = 0;
+};
+
+// A block that was written to a shelf before the catalogue names it.
+struct ShelvedBlock {
+  uint32_t shelf = 0;
+  uint64_t epoch = 0;      // of the shelf when it was written: what is older was swept away
+  BlockLocation location;  // in the shelf's own numbers
+  uint64_t extent_bytes = 0;
+  uint64_t payload_bytes = 0;
+};
+
+}  // namespace corpusd

@@ -1,0 +1,181 @@
+"""Several ranks: threads of the daemon, and processes over TCP; the answers of one, and what is
+lost with a rank that is killed."""
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from harness import Daemon, IntegrationTest, PATIENCE, program, prose
+
+# More tokens than lie with one rank (8192).
+WORDS = 1900
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class RanksTest(IntegrationTest):
+    def setUp(self):
+        super().setUp()
+        self.make_model(self.model, context=32768)
+        self.workers = {}
+
+    def tearDown(self):
+        for worker in self.workers.values():
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+        super().tearDown()
+
+    def rank_file(self, ranks):
+        lines = [f"127.0.0.1:{port}" for port in free_ports(ranks)]
+        return self.write("ranks", "# a rank a line\n" + "\n".join(lines) + "\n")
+
+    def start_worker(self, rank_file, rank):
+        folder = tempfile.mkdtemp(dir=self.folder)
+        with open(os.path.join(folder, "log"), "ab") as log:
+            self.workers[rank] = subprocess.Popen(
+                [program("corpusd"), f"--rank-file={rank_file}", f"--rank={rank}",
+                 f"--model={self.model}", "--threads=1", f"--data-dir={folder}/data"],
+                stdout=log, stderr=log)
+
+    def followers(self, daemon):
+        run = daemon.ctl("doctor", "-o", "json")
+        checks = [c for c in run.json()["checks"] if c["name"] == "ranks"]
+        return sum("follows" in c["text"] for c in checks)
+
+    def await_followers(self, daemon, count):
+        self.wait_for(f"{count} followers", lambda: self.followers(daemon) == count, 60)
+        self.assertEqual(self.followers(daemon), count)
+
+    def group(self, ranks):
+        """A daemon with so many ranks that are processes."""
+        rank_file = self.rank_file(ranks)
+        for rank in range(1, ranks):
+            self.start_worker(rank_file, rank)
+        daemon = self.daemon(rank_file=rank_file)
+        self.await_followers(daemon, ranks - 1)
+        return daemon, rank_file
+
+    def test_threads_and_processes_answer_as_one(self):
+        alone = self.daemon()
+        self.ingest(alone, "text", prose(1, WORDS))
+        expected = self.ask(alone, "text")
+        self.assertGreater(self.show(alone, "text")["tokens"], 9216)
+        threads = self.daemon(ranks=3)
+        self.await_followers(threads, 2)
+        processes, _ = self.group(3)
+        for daemon in (threads, processes):
+            self.ingest(daemon, "text", prose(1, WORDS))
+            for _ in range(2):
+                report = self.ask(daemon, "text")
+                self.assertEqual(report["answer"], expected["answer"])
+                self.assertEqual(report["usage"]["recomputed_tokens"], 0)
+            self.assertEqual(daemon.ctl("verify", "text").code, 0)
+            self.assertEqual(self.show(daemon, "text")["root"], self.show(alone, "text")["root"])
+        tiers = {t["name"]: t for t in processes.ctl("df", "-o", "json").json()["tiers"]}
+        self.assertGreater(tiers["host@1"]["used_bytes"] + tiers["host@2"]["used_bytes"], 0)
+        # One daemon alone goes on with what three made.
+        self.assertEqual(processes.stop(), 0)
+        del processes.options["rank_file"]
+        processes.start()
+        report = self.ask(processes, "text")
+        self.assertEqual(report["answer"], expected["answer"])
+        self.assertEqual(report["usage"]["recomputed_tokens"], 0)
+
+    def test_a_killed_rank_ends_what_it_was_part_of_and_nothing_else(self):
+        alone = self.daemon()
+        self.ingest(alone, "text", prose(1, WORDS))
+        expected = self.ask(alone, "text")["answer"]
+        daemon, rank_file = self.group(3)
+        path = self.write("text.txt", prose(1, WORDS))
+        client = daemon.popen("ingest", "text", path, "-q")
+        self.wait_for("a first block", lambda: daemon.ctl("show", "text").code == 0 and
+                      self.show(daemon, "text")["blocks"] > 0)
+        self.workers[1].send_signal(signal.SIGKILL)
+        _, error = client.communicate(timeout=120 * PATIENCE)
+        durable = self.show(daemon, "text")["blocks"]
+        if client.returncode != 0:  # else it was quicker than the kill
+            self.assertIn("rank 1 of 3", error.decode())
+            self.assertGreater(durable, 0)
+        # The others go on from what is durable.
+        self.wait_for("the corpus", lambda: self.show(daemon, "text")["state"] == "ready", 120)
+        self.assertEqual(self.ask(daemon, "text")["answer"], expected)
+        self.assertEqual(daemon.ctl("verify", "text").code, 0)
+        # It comes back, and a question that it is part of ends with it.
+        self.start_worker(rank_file, 1)
+        self.await_followers(daemon, 2)
+        asking = daemon.popen("ask", "text", "why?", "--max-tokens", "3000")
+        self.assertTrue(asking.stdout.read(1))
+        self.workers[1].send_signal(signal.SIGKILL)
+        _, error = asking.communicate(timeout=120 * PATIENCE)
+        self.assertEqual(asking.returncode, 5, error)
+        self.assertIn("rank 1 of 3", error.decode())
+        self.assertEqual(self.ask(daemon, "text")["answer"], expected)
+
+    def test_blocks_of_a_rank_lie_on_its_own_disk(self):
+        alone = self.daemon()
+        self.ingest(alone, "text", prose(3, WORDS))
+        expected = self.ask(alone, "text")["answer"]
+        daemon, rank_file = self.group(2)
+        self.wait_for("the disk", lambda: "disk@1" in daemon.ctl("df").out)
+        self.ingest(daemon, "text", prose(3, WORDS))
+        tiers = {t["name"]: t for t in daemon.ctl("df", "-o", "json").json()["tiers"]}
+        stored = self.show(daemon, "text")["bytes"]["stored"]
+        self.assertGreater(tiers["disk@1"]["used_bytes"], stored / 4)
+        self.assertLess(tiers["disk"]["used_bytes"], tiers["disk@1"]["used_bytes"] + stored)
+        # Both begin anew: rank 1 reads its own blocks from its own disk.
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        self.await_followers(daemon, 1)
+        self.wait_for("the disk", lambda: "disk@1" in daemon.ctl("df").out)
+        self.assertEqual(self.ask(daemon, "text")["answer"], expected)
+        self.assertEqual(daemon.ctl("verify", "text").code, 0)
+        # Away: unavailable, not damaged; asked for, it is computed again.
+        self.workers[1].kill()
+        self.workers[1].wait()
+        self.wait_for("the loss", lambda: self.followers(daemon) == 0)
+        self.assertEqual(daemon.ctl("evict", "text", "--from", "host").code, 0)
+        run = daemon.ctl("ask", "text", "why?", "--max-tokens", "12")
+        self.assertEqual(run.code, 5, run.err)
+        self.assertIn("rank 1", run.err)
+        run = daemon.ctl("verify", "text", "-o", "json")
+        self.assertIn("missing", run.out)
+        self.assertEqual(daemon.ctl("verify", "text", "--repair", timeout=240).code, 0)
+        self.assertEqual(self.ask(daemon, "text")["answer"], expected)
+        self.assertEqual(daemon.ctl("verify", "text").code, 0)
+
+    def test_documents_are_dealt(self):
+        paths = [self.write(f"d{i}.txt", prose(i, 60 + 90 * i)) for i in range(6)]
+        answers = []
+        for options in ({}, {"ranks": 2}):
+            daemon = self.daemon(**options)
+            if options:
+                self.await_followers(daemon, 1)
+            run = daemon.ctl("ingest", "docs", *paths, "--mode", "segmented", "-q")
+            self.assertEqual(run.code, 0, run.err)
+            answers.append(self.ask(daemon, "docs")["answer"])
+            self.assertEqual(daemon.ctl("verify", "docs").code, 0)
+        self.assertEqual(answers[0], answers[1])
+
+    def test_what_is_no_rank_is_refused(self):
+        rank_file = self.rank_file(2)
+        for options, text in (({"rank_file": rank_file, "ranks": 2}, "one rank a process"),
+                              ({"rank": 1}, "give rank_file"),
+                              ({"rank_file": self.write("bad", "nowhere\nhost:1\n")}, "line 1")):
+            daemon = Daemon(tempfile.mkdtemp(dir=self.folder), self.model, **options)
+            daemon.start(expect_ready=False)
+            self.assertNotEqual(daemon.process.wait(timeout=60 * PATIENCE), 0)
+            self.assertIn(text, daemon.log_text())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
