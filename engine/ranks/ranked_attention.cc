@@ -210,6 +210,7 @@ Status RankedAttention::ShareWindow(std::span<const AttentionPart> parts, uint32
     CHECK(false) << "nothing was computed here at " << position;
     return std::span<std::byte>();
   };
+  RETURN_IF_ERROR(local_.Synchronize());  // pages that were just written
   std::vector<TransferPtr> transfers;
   for (uint32_t reader = 0; reader < placement_.ranks; ++reader) {
     for (size_t i = 0; i < pass_.pieces[reader].size(); ++i) {

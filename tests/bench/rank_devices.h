@@ -56,6 +56,10 @@ struct DeviceText {
   }
 };
 
+inline std::vector<LayerReach> WholeLayers(uint32_t count) {
+  return std::vector<LayerReach>(count, LayerReach{true, 0});
+}
+
 inline KvFormat Bf16Pages(uint32_t layers) {
   KvFormat format;
   format.layers = layers;

@@ -87,7 +87,7 @@ class DealtRows {
     for (size_t i = 0; i < lists.size(); ++i) {
       parts.push_back({InputOf({&lists[i], 1}, own_[i].first_position), own_[i].rows});
     }
-    ranked_.Begin(pass_, {false});
+    ranked_.Begin(pass_, WholeLayers(1));
     ranked_.AttentionOfParts(rows_.out, rows_.q, parts);
   }
   // Into the place that the rows have among those of all ranks; of one rank after the other.
@@ -150,7 +150,7 @@ std::vector<float> AttendTogether(RankDevices& devices, const std::vector<Device
           texts[r].Seen(tokens, [&](uint64_t p) { return placement.RankOfPage(p) == r; });
       const KvPageList own{&texts[r].format, seen};
       const Rows same(devices.backend(r), count, kQuerySeed + first);
-      devices.ranked(r).Begin({}, {false});
+      devices.ranked(r).Begin({}, WholeLayers(1));
       devices.ranked(r).Attention(same.out, same.q, InputOf({&own, 1}, first));
       Require(devices.ranked(r).Synchronize());
       if (r == 1) all = same.ReadOut(devices.backend(r));
@@ -353,8 +353,7 @@ void Decode(RankDevices& devices, uint64_t tokens, uint32_t layers, int steps) {
       backend.AttentionEach(rows[r]->out, rows[r]->q, {&input, 1});
     }
   };
-  const std::vector<bool> nothing_local(layers, false);
-  devices.Each([&](uint32_t r) { devices.ranked(r).Begin({}, nothing_local); });
+  devices.Each([&](uint32_t r) { devices.ranked(r).Begin({}, WholeLayers(layers)); });
   const auto states =
       Require(devices.backend(0).Allocate(NodeStateFloats(kScout, 1) * 4, "states"));
   std::vector<double> one, nodes, two, exchange;
