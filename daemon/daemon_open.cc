@@ -1,3 +1,4 @@
+#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
@@ -22,6 +23,17 @@ void LogWriteState(const WriteState& state) {
     Log(LogLevel::kInfo, "store_writable", {});
   }
 }
+
+// A line every few seconds says that a large model is on its way.
+struct LoadLogger {
+  std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
+  void operator()(uint32_t layers_done, uint32_t layers) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last < std::chrono::seconds(5)) return;
+    last = now;
+    Log(LogLevel::kInfo, "model_loading", {{"layers_done", layers_done}, {"layers", layers}});
+  }
+};
 
 void LogCalibration(size_t done, size_t windows) {
   // Four lines a calibration say that it goes on.
@@ -79,6 +91,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
   EngineOptions engine_options;
   engine_options.model_path = options.model_path;
+  engine_options.weights = options.weights;
+  engine_options.on_layer_loaded = LoadLogger();
   engine_options.device = devices.front();
   if (devices.size() > 1) engine_options.ranks.devices = devices;
   engine_options.ranks.addresses = addresses;
@@ -107,6 +121,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
       {{"model", model.name},
        {"path", options.model_path},
        {"digest", model.digest},
+       {"weights", options.weights},
        {"backend", model.backend},
        {"context_tokens", model.context_tokens}});
   return Start(options, std::move(store), std::move(engine), SystemNowMs, std::move(metrics));

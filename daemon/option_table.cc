@@ -45,6 +45,8 @@ std::vector<OptionSpec> OptionsWithoutSection() {
        "folders that POST /v1/corpora may read sources from; none: texts come in the request"},
       {"model", "FILE.gguf|FOLDER", "",
        "the model: a GGUF file, or a folder with config.json and safetensors; required"},
+      {"weights", "auto|bf16|int8|int4", "auto",
+       "as what matrices are kept that the files hold wider; auto: as the files have them"},
       {"device", "auto|cpu|cuda:N,..", "auto",
        "where the model runs; auto: the first CUDA device, if there is one; cuda:0,1: a rank on "
        "each"},

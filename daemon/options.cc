@@ -315,6 +315,7 @@ Options BuildOptions(const OptionValues& values, Problems* problems) {
     reader.Refuse("device", "must be one of: auto, cpu, cuda:N, cuda:N,M");
   }
   ReadRankOptions(reader, &options);
+  options.weights = reader.OneOf("weights", {"auto", "bf16", "int8", "int4"});
   options.isa = reader.OneOf("isa", {"auto", "avx2", "avx512", "amx"});
   options.kv_format = reader.Text("kv_format");
   options.calibration_text = reader.Text("calibration_text");

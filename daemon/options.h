@@ -44,6 +44,7 @@ struct Options {
   std::chrono::milliseconds http_idle_timeout{75000};
   std::vector<std::string> http_source_roots;  // absolute; none: no sources by path
   std::string model_path;
+  std::string weights;    // "auto", "bf16", "int8", "int4"
   std::string device;     // "auto", "cpu", "cuda:N", "cuda:N,M"
   unsigned ranks = 1;     // in this process, on CPUs
   std::string rank_file;  // "": none are processes

@@ -23,6 +23,7 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
   worker.model_path = options.model_path;
   worker.device = options.device == "auto" ? "cpu" : options.device;
   worker.isa = options.isa;
+  worker.weights = options.weights;
   worker.threads = options.threads;
   worker.host_bytes = options.host_bytes;
   std::unique_ptr<RankProcess> process(new RankProcess);

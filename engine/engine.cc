@@ -75,60 +75,27 @@ Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
   return status;
 }
 
-size_t LlamaEngine::LeasedBlocksMax(const KvLayout& layout, size_t blocks) const {
-  constexpr uint64_t kPage = 4096;
-  if (!backend_->host_addressable() || SectionSourceOf(store_) == nullptr) return SIZE_MAX;
-  const uint64_t block_bytes =
-      (StoredBytes(layout.OfPart(layout.blocks, 0)) + kPage - 1) / kPage * kPage;
-  for (const TierUsage& tier : store_->Usage()) {
-    if (tier.name != "host") continue;
-    if (blocks <= tier.capacity_bytes / 8 * 7 / block_bytes) return SIZE_MAX;
-    // With the sinks' page, whole parts of attention.
-    const size_t sinks = layout.sinks == nullptr ? 0 : 1;
-    const uint64_t fit = tier.capacity_bytes / 2 / block_bytes + sinks;
-    return std::max<uint64_t>(fit / kPartPages * kPartPages, sinks * kPartPages) - sinks;
-  }
-  return SIZE_MAX;
-}
-
 Result<std::shared_ptr<KvSequence>> LlamaEngine::SequenceOfHistory(const CorpusRecord& record,
                                                                    const KvLayout& layout,
                                                                    std::span<const TokenId> tokens,
                                                                    const std::stop_token& stop,
-                                                                   PrefillHistory* history) {
+                                                                   HistoryInTurn* history) {
   LeasedCorpus& leased = history->leased;
   if (record.chain.size() <= history->leased_max) {
     // The leases of the runs before stay: only what the last run added is fetched.
     RETURN_IF_ERROR(ExtendLease(context(), *store_, record, layout, tokens,
                                 ComputePriority::kPrefill, stop, &leased));
     PlaceOnDevice(context(), *store_, record.chain, leased.refs, stop, &leased.placed);
+    RETURN_IF_ERROR(leased.local.Place(*backend_));
     return std::shared_ptr<KvSequence>(
         SequenceOver(leased.refs, layout.OfBlocks(), leased.placed, &leased.local));
   }
-  return SequenceInTurn(record, layout.OfBlocks(), history);
-}
-
-Result<std::shared_ptr<KvSequence>> LlamaEngine::SequenceInTurn(const CorpusRecord& record,
-                                                                const KvLayout& layout,
-                                                                PrefillHistory* history) {
-  LeasedCorpus& leased = history->leased;
-  const size_t first = history->leased_max;
-  RETURN_IF_ERROR(LeaseBeginning(*store_, record, layout, first, &leased));
-  std::shared_ptr<KvSequence> kv = SequenceOver(leased.refs, layout, {}, &leased.local);
-  ASSIGN_OR_RETURN(history->reader,
-                   SectionSourceOf(store_)->ReadInTurn(std::span(record.chain).subspan(first)));
-  for (size_t i = first; i < record.chain.size(); ++i) {
-    const uint64_t behind = record.durable_tokens - i * kBlockTokens;
-    kv->AddShared({nullptr, static_cast<uint32_t>(std::min<uint64_t>(behind, kBlockTokens)), 0,
-                   leased.local.Of(i, layout.part_count())});
-  }
-  kv->ReadInTurn({history->reader.get(), first, record.chain.size() - first});
-  return kv;
+  return SequenceInTurn(*store_, record, layout.OfBlocks(), history);
 }
 
 Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
                                std::span<const TokenId> tokens, std::span<const Digest> chain,
-                               size_t known_blocks, PrefillHistory* history,
+                               size_t known_blocks, HistoryInTurn* history,
                                PrefillProgress* progress, const std::stop_token& stop) {
   const size_t first_block = record->chain.size();
   const size_t last_block =
@@ -162,6 +129,7 @@ Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
   ASSIGN_OR_RETURN(*record, store_->Publish(grown, writes));
   if (layout.parts != nullptr) history->leased.local.Keep(kv, first_block);
   for (const BlockWrite& write : writes) progress->written_bytes += write.payload.size();
+  if (history->reader != nullptr) progress->history = history->reader->reads();
   return OkStatus();
 }
 
@@ -259,8 +227,9 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
     RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
   }
   RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
-  PrefillHistory history;
-  history.leased_max = LeasedBlocksMax(*layout, chain.size());
+  HistoryInTurn history;
+  history.leased_max = LeasedBlocksMax(*backend_, *store_, *layout, chain.size());
+  int mends = 0;
   PrefillProgress state;
   if (layout->parts != nullptr) {
     RETURN_IF_ERROR(GoToRestorePoint(*layout, tokens, chain, known_blocks, record, &state));
@@ -282,6 +251,13 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
         PrefillRun(record, *layout, tokens, chain, known_blocks, &history, &state, stop);
     if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
       ASSIGN_OR_RETURN(*record, store_->GetCorpus(record->name));
+      continue;
+    }
+    if (IsDamage(status) && history.reader != nullptr && mends++ < kMendsMax) {
+      // What is leased was mended on the way; what is read in turn is mended now.
+      history.leased = {};
+      history.reader.reset();
+      RETURN_IF_ERROR(Mend(*record, *layout, stop).status());
       continue;
     }
     RETURN_IF_ERROR(status);
@@ -322,7 +298,20 @@ Result<uint64_t> LlamaEngine::Repair(std::string_view name) {
   ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(name));
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfChain(record, tokens));
   if (IsSegmented(record)) return segmented_->Repair(record, layout, tokens);
-  return RepairInPieces(context(), *store_, record, layout, tokens, /*stop=*/{});
+  ASSIGN_OR_RETURN(const RepairCounts counts,
+                   RepairInPieces(context(), *store_, record, layout, tokens, /*stop=*/{}));
+  return counts.blocks;
+}
+
+Result<uint64_t> LlamaEngine::Mend(const CorpusRecord& record, const KvLayout& layout,
+                                   const std::stop_token& stop) {
+  // Where one block is damaged others may be: all are known before the first is mended.
+  const auto go_on = [&](uint64_t, uint64_t) { return !stop.stop_requested(); };
+  RETURN_IF_ERROR(store_->Verify(record.name, go_on).status());
+  ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
+  ASSIGN_OR_RETURN(const RepairCounts counts,
+                   RepairInPieces(context(), *store_, record, layout, tokens, stop));
+  return counts.recomputed_tokens;
 }
 
 Result<CorpusShape> LlamaEngine::ShapeOf(std::string_view kv_format, const SegmentRule& rule,

@@ -24,6 +24,7 @@
 #include "store/base/result.h"
 #include "store/block_store.h"
 #include "store/corpus_shape.h"
+#include "store/section_reader.h"
 
 namespace corpusd {
 
@@ -120,6 +121,7 @@ struct PrefillProgress {
   uint64_t total_tokens = 0;
   uint64_t reused_tokens = 0;  // found in the store instead of computed
   uint64_t written_bytes = 0;
+  SectionReads history;  // of the part that the host tier does not hold
 };
 
 inline constexpr uint32_t kAnswerTokensDefault = 128;

@@ -83,8 +83,17 @@ Result<GenerationReport> LlamaEngine::AnswerOnDevice(const Question& question,
   std::vector<DeviceRef> placed = store_->OnDevice(record.chain);
   const auto there = [](const DeviceRef& ref) { return ref.held != nullptr; };
   if (std::all_of(placed.begin(), placed.end(), there)) {
-    for (const DeviceRef& ref : placed) report->device_bytes += ref.bytes;
-    return AnswerOver(question, *SequenceOnDevice(placed, question.layout), report);
+    LocalPages local;
+    FetchStats stats;
+    ASSIGN_OR_RETURN(const bool seen, local.Fetch(*store_, question.layout, record.chain,
+                                                  record.durable_tokens, &stats));
+    if (seen) {
+      RETURN_IF_ERROR(local.Place(*backend_));
+      for (const DeviceRef& ref : placed) report->device_bytes += ref.bytes;
+      report->host_bytes = stats.host_bytes;
+      report->disk_bytes = stats.disk_bytes;
+      return AnswerOver(question, *SequenceOnDevice(placed, question.layout, local), report);
+    }
   }
   ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
   Result<LeasedCorpus> whole = LeaseWhole(context(), *store_, record, question.layout, tokens,
@@ -100,22 +109,44 @@ Result<GenerationReport> LlamaEngine::AnswerOnDevice(const Question& question,
   report->load_ms = SecondsSince(question.start) * 1e3;
   report->host_bytes = leased.stats.host_bytes;
   report->disk_bytes = leased.stats.disk_bytes;
-  const auto kv = SequenceOver(leased.refs, question.layout, leased.placed);
+  RETURN_IF_ERROR(leased.local.Place(*backend_));
+  const auto kv = SequenceOver(leased.refs, question.layout, leased.placed, &leased.local);
   return AnswerOver(question, *kv, report);
 }
 
 Result<GenerationReport> LlamaEngine::AnswerInTurn(const Question& question,
                                                    QuestionReport* report) {
   const CorpusRecord& record = question.record;
-  PrefillHistory history;
-  history.leased_max = LeasedBlocksMax(question.layout, record.chain.size());
-  ASSIGN_OR_RETURN(const auto kv, SequenceInTurn(record, question.layout, &history));
+  const size_t leased_max =
+      LeasedBlocksMax(*backend_, *store_, question.layout, record.chain.size());
+  bool told = false;
+  const AnswerSink sink = [&](const AnswerDelta& delta) {
+    told = true;
+    return question.sink(delta);
+  };
+  const Question observed = {record, question.layout, question.generation,
+                             sink,   question.stop,   question.start};
   report->cached_tokens = record.tokens;
-  report->load_ms = SecondsSince(question.start) * 1e3;
-  auto generated = AnswerOver(question, *kv, report);
-  report->host_bytes = history.leased.stats.host_bytes;
-  report->disk_bytes = history.leased.stats.disk_bytes + history.reader->bytes();
-  return generated;
+  for (int attempt = 0;; ++attempt) {
+    HistoryInTurn history;
+    history.leased_max = leased_max;
+    Result<GenerationReport> generated = InternalError("not answered");
+    auto kv = SequenceInTurn(*store_, record, question.layout, &history);
+    report->load_ms = SecondsSince(question.start) * 1e3;
+    if (kv.ok()) {
+      generated = AnswerOver(observed, **kv, report);
+    } else {
+      generated = kv.status();
+    }
+    report->host_bytes += history.leased.stats.host_bytes;
+    report->disk_bytes += history.leased.stats.disk_bytes;
+    if (history.reader != nullptr) report->disk_bytes += history.reader->reads().bytes;
+    // What has been told is not taken back.
+    if (!IsDamage(generated.status()) || told || attempt == kMendsMax) return generated;
+    ASSIGN_OR_RETURN(const uint64_t recomputed, Mend(record, question.layout, question.stop));
+    report->recomputed_tokens += recomputed;
+    report->cached_tokens = record.tokens - std::min(record.tokens, report->recomputed_tokens);
+  }
 }
 
 Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
@@ -127,7 +158,9 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     auto answered = AnswerOverRanks(leader, question, report);
     if (answered) return *std::move(answered);
   }
-  if (blocks > LeasedBlocksMax(question.layout, blocks)) return AnswerInTurn(question, report);
+  if (blocks > LeasedBlocksMax(*backend_, *store_, question.layout, blocks)) {
+    return AnswerInTurn(question, report);
+  }
   FetchStats stats;
   report->cached_tokens = record.tokens;
   Result<GenerationReport> generated = CorruptionError("a block is damaged or missing");
@@ -142,8 +175,7 @@ Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
     // All is there, or the answer failed or was cancelled: only the counts are of interest.
     (void)arriving.Finish(&stats);
   }
-  const StatusCode code = generated.status().code();
-  if (code == StatusCode::kCorruption || code == StatusCode::kNotFound) {
+  if (IsDamage(generated.status())) {
     ASSIGN_OR_RETURN(const auto tokens, store_->CorpusTokens(record.name));
     Result<LeasedCorpus> mended = LeaseWhole(context(), *store_, record, question.layout, tokens,
                                              ComputePriority::kQuestion, question.stop);

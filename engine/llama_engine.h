@@ -20,6 +20,7 @@
 #include "engine/identity.h"
 #include "engine/model/model_source.h"
 #include "engine/prefill/block_repair.h"
+#include "engine/prefill/history_in_turn.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
 #include "engine/ranks/leader_prefill.h"
@@ -40,6 +41,13 @@ inline constexpr uint64_t kSegmentedTokensMax = uint64_t{16} << 20;
 
 // How long a corpus is kept after an update took its place.
 inline constexpr int64_t kPreviousKeptMs = int64_t{24} * 3600 * 1000;
+
+// How often what a computation reads in turn is mended before it fails.
+inline constexpr int kMendsMax = 2;
+// A stored block is damaged, or has gone.
+inline bool IsDamage(const Status& status) {
+  return status.code() == StatusCode::kCorruption || status.code() == StatusCode::kNotFound;
+}
 
 inline bool IsSegmented(const CorpusRecord& record) { return record.segments.window_tokens != 0; }
 // Those that all chains of the corpus begin with, as far as its first block.
@@ -94,12 +102,6 @@ class LlamaEngine final : public Engine {
   }
 
  private:
-  // What a run of a prefill reads; kept from one to the next.
-  struct PrefillHistory {
-    LeasedCorpus leased;
-    size_t leased_max = 0;                  // blocks
-    std::unique_ptr<SectionReader> reader;  // of those behind them
-  };
   // The model and where it runs, and the other ranks, if there are to be any (engine_ranks.cc).
   Status OpenModel();
   Status OpenRanks();
@@ -173,21 +175,14 @@ class LlamaEngine final : public Engine {
   Status FinishPrefill(CorpusRecord record);
   // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
   Status PrefillRun(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
-                    std::span<const Digest> chain, size_t known_blocks, PrefillHistory* history,
+                    std::span<const Digest> chain, size_t known_blocks, HistoryInTurn* history,
                     PrefillProgress* progress, const std::stop_token& stop);
-  // How many of a corpus's blocks are leased: all if seven eighths of the host tier hold them, else
-  // what half of it holds. What is behind them is read in turn.
-  size_t LeasedBlocksMax(const KvLayout& layout, size_t blocks) const;
   // A sequence over all blocks of the record, for a run behind them.
   Result<std::shared_ptr<KvSequence>> SequenceOfHistory(const CorpusRecord& record,
                                                         const KvLayout& layout,
                                                         std::span<const TokenId> tokens,
                                                         const std::stop_token& stop,
-                                                        PrefillHistory* history);
-  // The same where more blocks are read in turn than are leased; own pages as `layout` says.
-  Result<std::shared_ptr<KvSequence>> SequenceInTurn(const CorpusRecord& record,
-                                                     const KvLayout& layout,
-                                                     PrefillHistory* history);
+                                                        HistoryInTurn* history);
   // Notes what the format costs on a sample of the corpus, once a corpus and only if it costs
   // anything.
   Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
@@ -231,6 +226,9 @@ class LlamaEngine final : public Engine {
   Result<GenerationReport> AnswerInTurn(const Question& question, QuestionReport* report);
   // All blocks of the corpus, repaired where need be.
   Result<LeasedCorpus> LeaseCorpus(const CorpusRecord& record);
+  // Looks for what is broken of a corpus and computes it again. RETURNS the tokens that it took.
+  Result<uint64_t> Mend(const CorpusRecord& record, const KvLayout& layout,
+                        const std::stop_token& stop);
   Result<std::unique_ptr<KvSequence>> Recompute(std::span<const TokenId> tokens,
                                                 const KvLayout& layout,
                                                 const std::stop_token& stop);

@@ -74,11 +74,11 @@ class LlamaModel final : public Model {
   Status Forward(std::span<const TokenId> tokens, KvSequence& kv, ForwardScratch& scratch,
                  const std::function<bool()>& between_layers) const override {
     const SequenceRows all{&kv, static_cast<uint32_t>(tokens.size())};
-    return ForwardPacked(tokens, {&all, 1}, scratch, between_layers);
+    return ForwardPacked(tokens, {&all, 1}, scratch, ForwardGoal::kHidden, between_layers);
   }
 
   Status ForwardPacked(std::span<const TokenId> tokens, std::span<const SequenceRows> sequences,
-                       ForwardScratch& scratch,
+                       ForwardScratch& scratch, ForwardGoal goal,
                        const std::function<bool()>& between_layers) const override {
     const auto n = static_cast<uint32_t>(tokens.size());
     std::vector<PackedPart> parts;
@@ -103,11 +103,13 @@ class LlamaModel final : public Model {
       for (const PackedPart& part : parts) RETURN_IF_ERROR(part.kv.WaitLayer(layer));
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
       ScaleQueries(layer, qkv, [&](uint32_t r) { return positions[r]; });
-      const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
       for (const PackedPart& part : parts) WritePart(layer, qkv, part);
-      RETURN_IF_ERROR(AttendRows(layer, qkv, attention, parts, &inputs));
-      OutputPart(layers_[layer], x, attention, scratch);
-      FeedForwardPart(layer, x, scratch);
+      if (goal == ForwardGoal::kHidden || layer + 1 < config_.layers) {
+        const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
+        RETURN_IF_ERROR(AttendRows(layer, qkv, attention, parts, &inputs));
+        OutputPart(layers_[layer], x, attention, scratch);
+        FeedForwardPart(layer, x, scratch);
+      }
       if (!between_layers()) return Stopped();
     }
     return backend_.Synchronize();
@@ -134,6 +136,7 @@ class LlamaModel final : public Model {
         RETURN_IF_ERROR(kv.WaitLayer(layer));
         WriteKv(layer, kv, kv.TargetOfLast(kv.place(layer).part), qkv.Rows(r, 1));
         inputs[r] = InputOf(layer, kv, kv.tokens() - 1);
+        if (IsReadInTurn(layer, kv)) continue;  // all of its pages
         inputs[r].lists = RunsOf(layer, kv, kv.tokens() - 1, 1, &runs[r]).front().pages.lists();
       }
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
@@ -424,10 +427,6 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelSource& source, Backend& bac
                                          const LoadProgress& on_layer) {
   const ModelConfig& config = source.config();
   RETURN_IF_ERROR(backend.Supports({config.q_heads, config.kv_heads, config.head_dim, 1}));
-  if (!backend.host_addressable() && !config.IsPlain()) {
-    return UnimplementedError("models of '" + config.architecture +
-                              "' run on the CPU only: --device cpu");
-  }
   auto model = std::make_unique<LlamaModel>(config, backend);
   RETURN_IF_ERROR(model->LoadWeights(source, on_layer));
   return model;

@@ -45,6 +45,10 @@ struct SequenceRows {
   uint32_t rows = 0;
 };
 
+// What a computation is for: its last hidden states, or its keys and values alone, for which the
+// last layer need not attend to anything.
+enum class ForwardGoal : uint8_t { kHidden, kKeysAndValues };
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -63,10 +67,12 @@ class Model {
   virtual Status Forward(std::span<const TokenId> tokens, KvSequence& kv, ForwardScratch& scratch,
                          const std::function<bool()>& between_layers) const = 0;
   // The same for the next tokens of several sequences, packed one behind the other: what Forward of
-  // each alone computes, bit for bit. REQUIRES: as many rows as tokens; sequences all different;
+  // each alone computes, bit for bit; scratch.hidden only if it is the goal. REQUIRES: as many rows
+  // as tokens; sequences all different;
   // each of more than Backend::few_rows() rows, unless there is only one.
   virtual Status ForwardPacked(std::span<const TokenId> tokens,
                                std::span<const SequenceRows> sequences, ForwardScratch& scratch,
+                               ForwardGoal goal,
                                const std::function<bool()>& between_layers) const = 0;
   // The same for one token of each of several sequences, in one pass over the weights and over the
   // pages that they share: what Forward of each alone computes, bit for bit. All layers of shared

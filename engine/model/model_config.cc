@@ -93,8 +93,9 @@ uint32_t ModelConfig::RopePositions() const {
   for (const LayerConfig& layer : layer_configs) {
     if (!layer.rope) continue;
     if (layer.span == AttentionSpan::kAll) return context_tokens;
-    // A page that holds a visible token begins less than a block before the span.
-    positions = std::max(positions, uint64_t{layer.span_tokens} + kBlockTokens);
+    // A page that holds a visible token begins less than a block before the span; a device turns up
+    // to so many neighbouring rows from one page.
+    positions = std::max(positions, uint64_t{layer.span_tokens} + 2 * kBlockTokens);
   }
   return static_cast<uint32_t>(std::min<uint64_t>(positions, context_tokens));
 }

@@ -70,11 +70,12 @@ struct ModelConfig {
   float embedding_scale = 1;  // multiplies embeddings
   double query_scalar = 0;    // attention is scaled by its -1/2 power; 0: by head_dim's
 
-  // Whether the graph is the llama family's own: it asks for no operation of Backend that has a
-  // default implementation, and for no window.
+  // Whether the graph is the llama family's own: all layers see everything, and there is nothing in
+  // them but norms, attention and SwiGLU.
   bool IsPlain() const;
   uint32_t FeedForwardMax() const;  // over all layers and experts
-  // Rows of a table of rotations that all layers can make do with.
+  // Rows of a table of rotations that all layers can make do with, if neighbouring rows that are
+  // turned from one page are no more than a block.
   uint32_t RopePositions() const;
   // The same on every host; part of every chain root.
   std::string Canonical() const;

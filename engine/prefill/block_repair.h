@@ -32,13 +32,17 @@ Status ExtendLease(const ComputeContext& context, BlockStore& store, const Corpu
 // seen from the record's end on. kCorruption: something is damaged or missing.
 Status LeaseBeginning(BlockStore& store, const CorpusRecord& record, const KvLayout& layout,
                       size_t blocks, LeasedCorpus* leased);
-// Computes the blocks that are known to be damaged or missing again, run by run. Leases no more
-// than what lies before the last of them, and nothing behind it. RETURNS how many.
-// kResourceExhausted: the history of a broken run does not fit the host tier; those before it are
-// repaired.
-Result<uint64_t> RepairInPieces(const ComputeContext& context, BlockStore& store,
-                                const CorpusRecord& record, const KvLayout& layout,
-                                std::span<const TokenId> tokens, const std::stop_token& stop);
+struct RepairCounts {
+  uint64_t blocks = 0;  // written back
+  uint64_t recomputed_tokens = 0;
+};
+// Computes the blocks that are known to be damaged or missing again, run by run, each over what
+// lies before it: leased as far as it fits, the rest read in turn, where the backend can.
+// kResourceExhausted: it cannot, and the history of a broken run does not fit the host tier; those
+// before it are repaired.
+Result<RepairCounts> RepairInPieces(const ComputeContext& context, BlockStore& store,
+                                    const CorpusRecord& record, const KvLayout& layout,
+                                    std::span<const TokenId> tokens, const std::stop_token& stop);
 // Leases every block of the record, repairing on the way.
 Result<LeasedCorpus> LeaseWhole(const ComputeContext& context, BlockStore& store,
                                 const CorpusRecord& record, const KvLayout& layout,

@@ -171,17 +171,31 @@ Result<bool> LocalPages::Fetch(BlockStore& store, const KvLayout& layout,
     ASSIGN_OR_RETURN(const auto refs, store.Fetch(wanted, stats));
     for (size_t i = 0; i < refs.size(); ++i) {
       whole = whole && refs[i].valid();
-      if (refs[i].valid()) pages_[{part, blocks[i]}] = {refs[i], nullptr, refs[i].bytes().data()};
+      if (refs[i].valid()) {
+        pages_[{part, blocks[i]}] = {refs[i], nullptr, nullptr, refs[i].bytes().data()};
+      }
     }
   }
   return whole;
+}
+
+Status LocalPages::Place(Backend& backend) {
+  if (backend.host_addressable()) return OkStatus();
+  for (auto& [place, page] : pages_) {
+    if (!page.leased.valid() || page.placed != nullptr) continue;
+    const auto bytes = page.leased.bytes();
+    ASSIGN_OR_RETURN(page.placed, backend.Allocate(bytes.size(), "pages that few tokens see"));
+    RETURN_IF_ERROR(backend.Copy(page.placed->data(), bytes.data(), bytes.size()));
+    page.bytes = page.placed->data();
+  }
+  return OkStatus();
 }
 
 void LocalPages::Keep(std::shared_ptr<const KvSequence> computed, uint64_t first_block) {
   for (uint32_t part = 1; part < computed->parts(); ++part) {
     uint64_t block = first_block;
     for (const KvSequence::OwnBlock& own : computed->OwnBlocks(part)) {
-      pages_[{part, block++}] = {{}, computed, own.bytes.data()};
+      pages_[{part, block++}] = {{}, computed, nullptr, own.bytes.data()};
     }
   }
 }

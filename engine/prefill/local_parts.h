@@ -65,6 +65,8 @@ class LocalPages {
   // false if some of it is damaged or not stored.
   Result<bool> Fetch(BlockStore& store, const KvLayout& layout, std::span<const Digest> chain,
                      uint64_t position, FetchStats* stats);
+  // If the backend does not read host memory: copies leased pages to its own, once for all passes.
+  Status Place(Backend& backend);
   // Keeps the own pages of a sequence, which begin with this block.
   void Keep(std::shared_ptr<const KvSequence> computed, uint64_t first_block);
   // Of a block, for KvSequence::SharedPage; null: not here.
@@ -74,6 +76,7 @@ class LocalPages {
   struct Page {
     BlockRef leased;
     std::shared_ptr<const KvSequence> computed;
+    std::shared_ptr<Buffer> placed;
     const std::byte* bytes = nullptr;
   };
   std::map<std::pair<uint32_t, uint64_t>, Page> pages_;  // by part, then block

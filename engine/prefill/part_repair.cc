@@ -4,6 +4,8 @@
 #include <optional>
 #include <set>
 
+#include "engine/prefill/history_in_turn.h"
+
 namespace corpusd {
 namespace {
 
@@ -32,7 +34,9 @@ class Replay {
         record_(record),
         layout_(layout),
         tokens_(tokens),
-        position_(point) {}
+        position_(point) {
+    history_.leased_max = LeasedBlocksMax(context.backend, store, layout, record.chain.size());
+  }
 
   uint64_t position() const { return position_; }
 
@@ -44,24 +48,34 @@ class Replay {
   }
 
  private:
-  Status LeaseHistory() {
+  // A sequence over what lies before position_.
+  Result<std::shared_ptr<KvSequence>> SequenceBefore() {
+    const size_t blocks = position_ / kBlockTokens;
+    if (blocks > history_.leased_max) {
+      CorpusRecord before = record_;
+      before.chain.resize(blocks);
+      before.durable_tokens = position_;
+      return SequenceInTurn(store_, before, layout_.OfBlocks(), &history_);
+    }
+    LeasedCorpus& leased = history_.leased;
     FetchStats stats;
-    RETURN_IF_ERROR(LeaseBlocks(store_, std::span(record_.chain).first(position_ / kBlockTokens),
-                                &history_.refs, &stats));
+    RETURN_IF_ERROR(
+        LeaseBlocks(store_, std::span(record_.chain).first(blocks), &leased.refs, &stats));
     const bool whole = stats.damaged.empty() && stats.missing.empty();
     ASSIGN_OR_RETURN(const bool seen,
-                     history_.local.Fetch(store_, layout_, record_.chain, position_, &stats));
-    if (whole && seen) return OkStatus();
+                     leased.local.Fetch(store_, layout_, record_.chain, position_, &stats));
+    if (whole && seen) {
+      return std::shared_ptr<KvSequence>(
+          SequenceOver(leased.refs, layout_.OfBlocks(), {}, &leased.local));
+    }
     return CorruptionError("corpus '" + record_.name + "': what lies before token " +
                            std::to_string(position_) + " is damaged again");
   }
 
   Status Run(ComputePriority priority, const std::stop_token& stop, LeasedCorpus* counts) {
-    RETURN_IF_ERROR(LeaseHistory());
+    ASSIGN_OR_RETURN(const auto kv, SequenceBefore());
     const auto run_tokens = tokens_.subspan(
         position_, std::min<uint64_t>(kRunTokens, record_.durable_tokens - position_));
-    const std::shared_ptr<KvSequence> kv =
-        SequenceOver(history_.refs, layout_.OfBlocks(), {}, &history_.local);
     ASSIGN_OR_RETURN(const auto scratch,
                      ForwardScratch::Create(context_.backend, context_.model.config(),
                                             static_cast<uint32_t>(run_tokens.size())));
@@ -71,7 +85,7 @@ class Replay {
     ASSIGN_OR_RETURN(const auto writes,
                      BlockWrites(context_.backend, *kv, record_.chain, tokens_, first_block));
     RETURN_IF_ERROR(Mend(writes, first_block, counts));
-    history_.local.Keep(kv, first_block);
+    history_.leased.local.Keep(kv, first_block);
     position_ += run_tokens.size();
     return OkStatus();
   }
@@ -104,7 +118,7 @@ class Replay {
   const KvLayout& layout_;
   const std::span<const TokenId> tokens_;
   uint64_t position_;
-  LeasedCorpus history_;  // before position_
+  HistoryInTurn history_;  // before position_
 };
 
 // The runs that hold something broken.

@@ -32,11 +32,14 @@ std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const K
 }
 
 std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,
-                                             const KvLayout& layout) {
+                                             const KvLayout& layout, const LocalPages& local) {
   auto kv = std::make_unique<KvSequence>(layout);
-  for (const DeviceRef& ref : placed) {
-    CHECK(ref.held != nullptr && ref.bytes == layout.blocks.BlockBytes()) << "block on the device";
-    kv->AddShared(DeviceAddress(ref), ref.tokens);
+  const uint64_t block_bytes = StoredBytes(layout.OfPart(layout.blocks, 0));
+  for (size_t i = 0; i < placed.size(); ++i) {
+    const DeviceRef& ref = placed[i];
+    CHECK(ref.held != nullptr && ref.bytes == block_bytes) << "block on the device";
+    const auto others = local.Of(i, layout.part_count());
+    kv->AddShared({DeviceAddress(ref), ref.tokens, 0, others});
   }
   return kv;
 }
@@ -160,7 +163,7 @@ Status ComputePacked(const ComputeContext& context, std::span<const TokenId> tok
                      std::span<const SequenceRows> sequences, ForwardScratch& scratch,
                      ComputePriority priority, const std::stop_token& stop) {
   ComputeGate::Turn turn(context.gate, priority);
-  return context.model.ForwardPacked(tokens, sequences, scratch, [&] {
+  return context.model.ForwardPacked(tokens, sequences, scratch, ForwardGoal::kKeysAndValues, [&] {
     turn.Offer();
     return !stop.stop_requested();
   });

@@ -40,7 +40,7 @@ std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const K
 
 // The same over blocks that are all on the device.
 std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,
-                                             const KvLayout& layout);
+                                             const KvLayout& layout, const LocalPages& local);
 
 // If the backend does not read host memory: copies blocks refs[placed->size() ..] of the chain to
 // the store's device tier, as far as it takes them, and leases them there. What it does not take is
@@ -83,8 +83,8 @@ Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& conte
                                                      ComputePriority priority,
                                                      const std::stop_token& stop);
 
-// Computes the run of tokens that follows `kv` (at most kRunTokens). Offers the turn between
-// layers. kCancelled if stopped.
+// Computes keys and values of the run of tokens that follows `kv` (at most kRunTokens). Offers the
+// turn between layers. kCancelled if stopped.
 Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_tokens,
                   KvSequence& kv, ForwardScratch& scratch, ComputePriority priority,
                   const std::stop_token& stop);

@@ -19,8 +19,13 @@ class Pass {
     KvSequence kv(layout.OfBlocks());
     ASSIGN_OR_RETURN(pass->scratch_, ForwardScratch::Create(context.backend, context.model.config(),
                                                             static_cast<uint32_t>(tokens.size())));
-    RETURN_IF_ERROR(
-        ComputeRun(context, tokens, kv, *pass->scratch_, ComputePriority::kPrefill, stop));
+    {
+      ComputeGate::Turn turn(context.gate, ComputePriority::kPrefill);
+      RETURN_IF_ERROR(context.model.Forward(tokens, kv, *pass->scratch_, [&] {
+        turn.Offer();
+        return !stop.stop_requested();
+      }));
+    }
     ASSIGN_OR_RETURN(
         pass->logits_,
         context.backend.AllocateShared(

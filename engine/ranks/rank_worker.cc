@@ -275,8 +275,9 @@ Status RankWorker::Forward(RankMessageReader& message) {
   }
   backend_->Begin({}, ReachOf(model_->config()));
   const auto go_on = [] { return true; };
-  const Status status = each ? model_->ForwardEach(tokens, kvs, *scratch_, go_on)
-                             : model_->ForwardPacked(tokens, sequences, *scratch_, go_on);
+  const Status status =
+      each ? model_->ForwardEach(tokens, kvs, *scratch_, go_on)
+           : model_->ForwardPacked(tokens, sequences, *scratch_, ForwardGoal::kHidden, go_on);
   backend_->End();
   return status;
 }

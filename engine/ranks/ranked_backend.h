@@ -83,9 +83,8 @@ class RankedBackend final : public Backend {
     return local_.AttentionInPieces(out, q, input, pieces);
   }
   Status Synchronize() override {
-    if (!together_) return local_.Synchronize();
-    if (status_.ok()) status_ = attention_->Await();
-    return status_.ok() ? local_.Synchronize() : status_;
+    if (together_ && status_.ok()) status_ = attention_->Await();
+    return together_ && !status_.ok() ? status_ : local_.Synchronize();
   }
   void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override {
     local_.HeadNorm(x, head_dim, gain, epsilon);

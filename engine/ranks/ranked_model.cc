@@ -22,13 +22,14 @@ class RankedModel final : public Model {
     });
   }
   Status ForwardPacked(std::span<const TokenId> tokens, std::span<const SequenceRows> sequences,
-                       ForwardScratch& scratch,
+                       ForwardScratch& scratch, ForwardGoal goal,
                        const std::function<bool()>& between_layers) const override {
     if (sequences.front().kv->twin() == nullptr) {
-      return local_->ForwardPacked(tokens, sequences, scratch, between_layers);
+      return local_->ForwardPacked(tokens, sequences, scratch, goal, between_layers);
     }
+    // The others are not told of a goal.
     return Together(false, tokens, sequences, between_layers, [&](const auto& between) {
-      return local_->ForwardPacked(tokens, sequences, scratch, between);
+      return local_->ForwardPacked(tokens, sequences, scratch, ForwardGoal::kHidden, between);
     });
   }
   Status ForwardEach(std::span<const TokenId> tokens, std::span<KvSequence* const> sequences,

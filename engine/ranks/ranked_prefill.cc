@@ -202,8 +202,9 @@ Status RankedPrefill::RunSegment(std::span<const TokenId> tokens, const RankedPa
   ASSIGN_OR_RETURN(const auto scratch, ForwardScratch::Create(backend_, model_.config(),
                                                               static_cast<uint32_t>(own.size())));
   backend_.Begin(pass, ReachOf(model_.config()));
-  RETURN_IF_ERROR(
-      model_.ForwardPacked(own, rows, *scratch, [&] { return backend_.Synchronize().ok(); }));
+  // The last layer's attention, too: it deals out that layer's blocks.
+  RETURN_IF_ERROR(model_.ForwardPacked(own, rows, *scratch, ForwardGoal::kHidden,
+                                       [&] { return backend_.Synchronize().ok(); }));
   return GiveOut(pass, std::move(computed), pieces, kept);
 }
 

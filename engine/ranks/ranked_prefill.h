@@ -53,6 +53,7 @@ class RankedPrefill {
   // The same for a part of layers that see a window, of the last blocks that it still sees; by all.
   void AddWindow(uint64_t block, uint32_t part, const std::byte* bytes) {
     Local(block)[part - 1] = bytes;
+    windows_[{block, part}] = nullptr;
   }
 
   // Computes tokens [first, tokens.size()) and gives out each block this rank keeps once it is

@@ -35,6 +35,7 @@ Status RankWorker::BeginPrefill(RankMessageReader& message) {
 // What this rank gave out before is leased where it is kept, and need not stay where it was
 // computed.
 Status RankWorker::Settle(Prefilled& prefill) {
+  if (prefill.fresh.empty()) return OkStatus();
   std::vector<Digest> digests;
   for (const Prefilled::Kept& kept : prefill.fresh) digests.push_back(prefill.chain[kept.block]);
   ASSIGN_OR_RETURN(auto refs, blocks_->Find(digests));

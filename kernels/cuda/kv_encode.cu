@@ -19,7 +19,8 @@ struct Tile {
   bool is_key;
   PageCodec codec;
   __device__ Tile(const EncodeCall& call, uint32_t z)
-      : target(call.targets[z / 2 / call.kv_heads]),
+      : target(call.placed != nullptr ? call.placed[z / 2 / call.kv_heads]
+                                      : call.targets[z / 2 / call.kv_heads]),
         head(z / 2 % call.kv_heads),
         is_key(z % 2 == 0),
         codec(z % 2 == 0 ? call.key_codec : call.value_codec) {}
@@ -277,9 +278,7 @@ bool IsCodedPage(PageCodec codec) { return static_cast<int>(codec) <= 8; }
 
 int EncodePages(const EncodeCall& call, CUstream_st* stream) {
   const uint32_t tiles = 2 * call.kv_heads * call.count;
-  uint32_t rows = 0;
-  for (int i = 0; i < call.count; ++i)
-    rows = rows < call.targets[i].rows ? call.targets[i].rows : rows;
+  const uint32_t rows = call.rows_max;
   if (call.basis.arrays == nullptr) {
     PlainKernel<<<dim3(rows, tiles), call.head_dim, 0, stream>>>(call);
     return cudaGetLastError();

@@ -22,10 +22,14 @@ struct EncodeTarget {
 
 struct EncodeCall {
   EncodeTarget targets[kEncodeTargetsMax];
+  const EncodeTarget* placed = nullptr;  // on the device, instead of `targets`
+  uint32_t rows_max = 0;                 // of a target
+  uint32_t unused = 0;                   // no padding, as in DeviceMatrix
   int count = 0;
   uint32_t stride = 0;
   uint32_t kv_heads = 0, head_dim = 0;  // head_dim: 64, 128, 256; plain pages: a multiple of 16
   PageCodec key_codec = PageCodec::kBf16, value_codec = PageCodec::kBf16;
+  uint8_t unused_too[6] = {};
   uint64_t layer_offset = 0;  // of the layer's K tiles in a page
   uint32_t key_tile_bytes = 0, value_tile_bytes = 0;
   DeviceRope rope;           // turns keys by their slot

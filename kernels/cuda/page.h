@@ -15,12 +15,14 @@ struct DeviceMatrix {
   float* data = nullptr;
   uint32_t rows = 0, cols = 0;
   uint32_t stride = 0;
+  uint32_t unused = 0;  // no padding: calls are compared byte by byte
 };
 
 // cos and sin of delta * frequency: row delta holds half_dim pairs, as RopeTable.
 struct DeviceRope {
   const float* cos_sin = nullptr;  // null: nothing turns
   uint32_t half_dim = 0;
+  uint32_t unused = 0;
 };
 
 // How a tile is coded: the bits of a code for the cq formats.

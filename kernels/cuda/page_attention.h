@@ -69,10 +69,12 @@ struct PageAttention {
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;  // head_dim: 64, 128
   float scale = 0;
   uint32_t layer = 0;
+  uint32_t unused = 0;                    // no padding, as in DeviceMatrix
   const DevicePage* pages = nullptr;      // on the device
   const AttentionRow* rows = nullptr;     // on the device, [q.rows]
   uint32_t pages_min = 0, pages_max = 0;  // of a row
   uint32_t kinds = 0;                     // bit i: there may be pages of kind i
+  uint32_t unused_too = 0;
   DeviceRope rope;
   DeviceBasis basis;           // coded pages have one
   float* workspace = nullptr;  // PageAttentionFloats

@@ -329,7 +329,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksTogether)
 
 // Plain pages. Block (page, KV head, keys or values).
 template <int Dim>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 6)
     ExpandPlainKernel(const __grid_constant__ ExpandCall call) {
   if (blockIdx.z == 0) {
     ExpandPlainSide<Dim, true>(call);

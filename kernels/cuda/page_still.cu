@@ -49,6 +49,8 @@ class StillWorker {
   __device__ __forceinline__ int first_group() const {
     return warp_ % (kStillWarps / kTeams) * kCount;
   }
+  // What the block's begin left for all pages.
+  __device__ __forceinline__ void ReadFixed();
   __device__ __forceinline__ void ReadWords(Words& words, const uint8_t* tile) const;
   __device__ __forceinline__ void Scores(float (&score)[kCount][4], const Words& words,
                                          const uint8_t* tile, float2 constant) const;
@@ -272,16 +274,22 @@ __device__ __forceinline__ void StillWorker<Bits, Dim>::AddMeans(
   extra_[0] = extra_[1] = extra_[2] = extra_[3] = 0;
 }
 
-// The keys of a page and the values of the one before are one stretch of code without a branch: so
-// their instructions fill each other's gaps. The page behind the last has nothing to see.
 template <int Bits, int Dim>
-__device__ __forceinline__ void StillWorker<Bits, Dim>::Run() {
-  auto& fixed = shared_->fixed;
+__device__ __forceinline__ void StillWorker<Bits, Dim>::ReadFixed() {
+  const auto& fixed = shared_->fixed;
   table_ = fixed.table[lane_ % 2];
   key_table_ = fixed.key_table[lane_ % 2];
   const auto offset = *reinterpret_cast<const int2*>(&fixed.offsets[2 * t_]);
   offsets_[0] = -offset.x, offsets_[1] = -offset.y;
   scale_base_ = kScaleBase + fixed.unit_bits;
+}
+
+// The keys of a page and the values of the one before are one stretch of code without a branch: so
+// their instructions fill each other's gaps. The page behind the last has nothing to see.
+template <int Bits, int Dim>
+__device__ __forceinline__ void StillWorker<Bits, Dim>::Run() {
+  auto& fixed = shared_->fixed;
+  ReadFixed();
   const uint32_t pages = (fixed.part.end - fixed.part.first + kChunk - 1) / kChunk * kChunk;
   constexpr uint32_t kAhead = Shared::kAhead, kLead = Shared::kLead, kTurns = Shared::kTurns;
 #pragma unroll 1

@@ -86,10 +86,10 @@ struct PrefillAttention {
   int64_t frame = 0;  // as in ExpandCall
   const uint16_t* keys = nullptr;
   const uint16_t* values = nullptr;
+  float* workspace = nullptr;  // PrefillWorkspaceFloats
   // [q.rows, q_heads]: the base-2 logarithm of each sum of weights, -infinity where nothing is
   // seen; data null: not wanted.
   DeviceMatrix log_sums;
-  float* workspace = nullptr;  // PrefillWorkspaceFloats
 };
 int AttendExpanded(const PrefillAttention& call, CUstream_st* stream);
 

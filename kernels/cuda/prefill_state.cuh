@@ -183,15 +183,13 @@ __device__ __forceinline__ void PrefillState<Dim>::Write(const PrefillAttention&
     const float inverse = total == 0 ? 0.0f : 1.0f / total;
     const uint32_t pair = stack.first + row + 8 * i;
     if (pair >= stack.tile.rows * stack.heads) continue;
+    const size_t tile_row = stack.tile.first_row + pair / stack.heads;
+    const uint32_t head = stack.kv_head * stack.heads + pair % stack.heads;
     if (call.log_sums.data != nullptr && t == 0) {
-      call.log_sums.data[static_cast<size_t>(stack.tile.first_row + pair / stack.heads) *
-                             call.log_sums.stride +
-                         stack.kv_head * stack.heads + pair % stack.heads] =
+      call.log_sums.data[tile_row * call.log_sums.stride + head] =
           total == 0 ? -INFINITY : reference[i] + log2f(total);
     }
-    float* out = call.out.data +
-                 static_cast<size_t>(stack.tile.first_row + pair / stack.heads) * call.out.stride +
-                 (stack.kv_head * stack.heads + pair % stack.heads) * Dim + 2 * t;
+    float* out = call.out.data + tile_row * call.out.stride + head * Dim + 2 * t;
 #pragma unroll
     for (int n = 0; n < Dim / 8; ++n) {
       *reinterpret_cast<float2*>(out + 8 * n) =

@@ -22,12 +22,15 @@ void AddReplayCommands(CLI::App& app, Status* status);  // replay
 void AddDiskTierCommand(CLI::App& app, Status* status);
 void AddHostTierCommand(CLI::App& app, Status* status);
 void AddChainCommand(CLI::App& app, Status* status);
+void AddGrowthCommand(CLI::App& app, Status* status);
 void AddIndexScanCommand(CLI::App& app, Status* status);
 void AddSegmentedCommand(CLI::App& app, Status* status);
+void AddScoutCommand(CLI::App& app, Status* status);
+void AddPlanCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
-    AddModelCommands, AddReplayCommands,   AddDiskTierCommand,  AddHostTierCommand,
-    AddChainCommand,  AddIndexScanCommand, AddSegmentedCommand,
+    AddModelCommands, AddReplayCommands,   AddDiskTierCommand,  AddHostTierCommand, AddChainCommand,
+    AddGrowthCommand, AddIndexScanCommand, AddSegmentedCommand, AddScoutCommand,    AddPlanCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.

@@ -1,9 +1,10 @@
 corpusd_program(corpus-bench
   FILES bench_command.cc corpus_bench.cc cpu_ceilings.cc model_bench.cc replay_bench.cc
         replay_cache.cc replay_trace.cc
-        chain_bench.cc disk_tier_bench.cc host_tier_bench.cc index_scan_bench.cc raw_disk.cc
-        rocks_layouts.cc segmented_bench.cc store_layouts.cc
-  DEPS corpusd_model_session corpusd_test_support)
+        chain_bench.cc disk_tier_bench.cc growth_bench.cc host_tier_bench.cc index_scan_bench.cc
+        model_plan.cc plan_bench.cc random_model.cc raw_disk.cc rocks_layouts.cc scout_bench.cc
+        segmented_bench.cc store_layouts.cc
+  DEPS corpusd_model_session corpusd_recall corpusd_test_support)
 if(CORPUSD_TESTS)
   add_test(NAME corpus_bench_smoke
            COMMAND sh -c "$<TARGET_FILE:make_tiny_model> smoke.gguf --context 2048 && \
@@ -14,6 +15,10 @@ $<TARGET_FILE:corpus-bench> prefill --smoke --model smoke.gguf -o json"
 $<TARGET_FILE:corpus-bench> segmented --smoke --model smoke-segmented.gguf -o json"
            WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
   set_tests_properties(segmented_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
+  add_test(NAME growth_bench_smoke
+           COMMAND corpus-bench growth --smoke -o json
+                   --model ${CMAKE_SOURCE_DIR}/tests/eval/needle)
+  set_tests_properties(growth_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
   # To a million tokens; the headers of the C and C++ libraries are text enough.
   add_test(NAME segmented_bench_flat
            COMMAND sh -c "$<TARGET_FILE:make_tiny_model> flat.gguf --context 2048 && \
@@ -21,7 +26,11 @@ $<TARGET_FILE:corpus-bench> segmented --model flat.gguf --text /usr/include --kv
 --tokens 10000,100000,1000000 --flat-within 1.5 -o json"
            WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
   set_tests_properties(segmented_bench_flat PROPERTIES LABELS slow TIMEOUT 1200)
-  foreach(bench disk-tier host-tier chain index-scan)
+  add_test(NAME plan_bench_smoke
+           COMMAND corpus-bench plan --smoke -o json
+                   --config ${CMAKE_SOURCE_DIR}/tests/golden/llama4_scout.json)
+  set_tests_properties(plan_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
+  foreach(bench disk-tier host-tier chain index-scan scout)
     add_test(NAME ${bench}_bench_smoke COMMAND corpus-bench ${bench} --smoke -o json)
     set_tests_properties(${bench}_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
   endforeach()

@@ -205,6 +205,12 @@ double BenchSeconds(bool processor_time) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+double MacsCeiling(const CpuCeilings& ceilings, std::string_view backend) {
+  if (!backend.starts_with("cpu-")) return 0;
+  if (backend == "cpu-amx") return ceilings.amx_bf16_gmacs;
+  return backend == "cpu-avx512" ? ceilings.fp32_gmacs : ceilings.int16_gmacs;
+}
+
 CpuCeilings MeasureCpuCeilings(unsigned threads, bool processor_time) {
   const CpuFeatures features = DetectCpuFeatures();
   ThreadPool pool(threads);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace corpusd {
 
@@ -18,6 +19,10 @@ struct CpuCeilings {
 // Seconds by the wall clock, or of processor time: on a machine that others use, one thread's
 // processor time says what a quiet machine's clock would.
 double BenchSeconds(bool processor_time);
+
+// Of the arithmetic that a backend's products of many rows use, such as "cpu-amx"; 0: none of
+// these.
+double MacsCeiling(const CpuCeilings& ceilings, std::string_view backend);
 
 CpuCeilings MeasureCpuCeilings(unsigned threads, bool processor_time);
 

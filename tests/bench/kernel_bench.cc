@@ -15,9 +15,9 @@
 #include <vector>
 
 #include "engine/backend/cpu_backend.h"
-#include "kernels/kv_basis.h"
 #include "kernels/reference/kv_tile.h"
 #include "tests/bench/cpu_ceilings.h"
+#include "tests/bench/plain_basis.h"
 
 namespace corpusd {
 namespace {
@@ -58,36 +58,6 @@ T ValueOrExit(Result<T> result) {
   return std::move(*result);
 }
 
-// Plain coordinates in the form of a basis: what it costs does not depend on its numbers.
-class PlainBasis {
- public:
-  PlainBasis()
-      : square_(kDim * kDim),
-        none_(kDim * kDim),
-        zeros_(kDim),
-        ones_(kDim, 1.0f),
-        pairs_(kDim * kDim) {
-    for (uint32_t i = 0; i < kDim; ++i) square_[i * kDim + i] = 1.0f;
-    QueryPairs(pairs_.data(), square_.data(), kDim);
-    const KvCoordinates plain{.forward = square_.data(),
-                              .inverse = square_.data(),
-                              .query = square_.data(),
-                              .query_pairs = pairs_.data(),
-                              .mean = zeros_.data(),
-                              .mean_coordinates = zeros_.data(),
-                              .feedback = none_.data(),
-                              .weight = ones_.data()};
-    heads_.assign(kShape.kv_heads, {plain, plain});
-  }
-  const KvBasis* heads() const { return heads_.data(); }
-
- private:
-  static constexpr uint32_t kDim = kShape.head_dim;
-  std::vector<float> square_, none_, zeros_, ones_;
-  std::vector<uint16_t> pairs_;
-  std::vector<KvBasis> heads_;
-};
-
 // Seconds of the best of several runs.
 template <typename Body>
 double BestSeconds(const Options& options, const Body& body) {
@@ -124,7 +94,7 @@ class Bench {
   Options options_;
   std::unique_ptr<Backend> backend_;
   std::vector<float> values_;
-  PlainBasis basis_;
+  PlainBasis basis_{kShape.head_dim, kShape.kv_heads};
   double macs_ceiling_ = 0;
   CpuCeilings ceilings_;
   double prefill_seconds_ = 0;  // of one layer stack, kPrefillRows tokens
@@ -253,9 +223,7 @@ Json Bench::RunEncode(KvCodec codec) {
 Json Bench::Run() {
   ceilings_ = MeasureCpuCeilings(options_.threads, options_.processor_time);
   const std::string name(backend_->name());
-  macs_ceiling_ = name == "cpu-amx"      ? ceilings_.amx_bf16_gmacs
-                  : name == "cpu-avx512" ? ceilings_.fp32_gmacs
-                                         : ceilings_.int16_gmacs;
+  macs_ceiling_ = MacsCeiling(ceilings_, name);
   Json json = {{"backend", name},
                {"ceilings",
                 {{"fp32_gmacs", ceilings_.fp32_gmacs},

@@ -270,6 +270,10 @@ void AddOptions(CLI::App* command, Arguments* a) {
   command->add_option("--kv-format", a->kv_format, "bf16 (default), int8, cq8, cq4, cq4k3v, ...");
   command->add_option("--calibration-dir", a->session.calibration_dir,
                       "where calibrations of cq formats are kept");
+  command
+      ->add_option("--weights", a->session.weights,
+                   "as what wider matrices are kept: auto (as they are), bf16, int8, int4")
+      ->check(CLI::IsMember({"auto", "bf16", "int8", "int4"}));
   command->add_option("--device", a->session.device, "cpu (default), auto, cuda:N");
   command->add_option("--isa", a->session.isa, "auto, avx2, avx512, amx");
   command->add_option("--threads", a->session.threads, "0: all");

@@ -46,6 +46,19 @@ struct Shape {
   uint32_t kv_heads, q_heads, head_dim;
 };
 
+// Codes, and small numbers where they are read as bfloat16: one pattern again and again.
+void FillWithNoise(uint8_t* bytes, size_t size, std::mt19937* random) {
+  std::vector<uint8_t> pattern(size_t{4} << 20);
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    pattern[i] = i % 2 == 0 ? (*random)() & 255 : 0x3C + ((*random)() & 0x81);
+  }
+  for (size_t at = 0; at < size; at += pattern.size()) {
+    Check(cudaMemcpy(bytes + at, pattern.data(), std::min(pattern.size(), size - at),
+                     cudaMemcpyHostToDevice),
+          "copy");
+  }
+}
+
 void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history) {
   const int bits = codec == PageCodec::kBf16 ? 16 : static_cast<int>(codec);
   const auto dim = static_cast<int>(shape.head_dim);
@@ -53,17 +66,8 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   const uint32_t pages = history / kTileTokens, block = 2 * shape.kv_heads * tile;
   Memory memory;
   std::mt19937 random(1);
-  std::vector<uint8_t> pattern(size_t{4} << 20);  // again and again
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    pattern[i] = i % 2 == 0 ? random() & 255 : 0x3C + (random() & 0x81);
-  }
-  const size_t size = size_t{pages} * block;
-  auto* const bytes = memory.Take<uint8_t>(size);
-  for (size_t at = 0; at < size; at += pattern.size()) {
-    Check(cudaMemcpy(bytes + at, pattern.data(), std::min(pattern.size(), size - at),
-                     cudaMemcpyHostToDevice),
-          "copy");
-  }
+  auto* const bytes = memory.Take<uint8_t>(size_t{pages} * block);
+  FillWithNoise(bytes, size_t{pages} * block, &random);
   std::vector<DevicePage> list(pages);
   for (uint32_t p = 0; p < pages; ++p) {
     list[p].bytes = bytes + size_t{p} * block;

@@ -6,7 +6,9 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "engine/backend/device_backend.h"
 #include "store/base/units.h"
+#include "store/cuda/cuda_device_memory.h"
 #include "tests/eval/eval_command.h"
 #include "tests/eval/recall_plot.h"
 #include "tests/eval/stored_answerer.h"
@@ -159,6 +161,11 @@ Result<Answering> OpenAnswering(const EvalArguments& a) {
       a.long_recall.work_dir.empty() ? UserCacheFolder() + "/eval" : a.long_recall.work_dir;
   ASSIGN_OR_RETURN(options.host_bytes, ParseBytes(a.long_recall.host_bytes));
   ASSIGN_OR_RETURN(options.disk_bytes, ParseBytes(a.long_recall.disk_bytes));
+  ASSIGN_OR_RETURN(const std::optional<int> cuda, ResolveDevice(a.session.device));
+  if (cuda.has_value()) {
+    ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(a.long_recall.device_bytes));
+    ASSIGN_OR_RETURN(options.device, MakeCudaDeviceMemory(*cuda, bytes, &options.device_bytes));
+  }
   ASSIGN_OR_RETURN(auto stored, MakeStoredAnswerer(options));
   answering.backend = stored->backend();
   answering.stored = stored.get();

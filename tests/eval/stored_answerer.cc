@@ -55,6 +55,8 @@ class EngineAnswerer final : public StoredAnswerer {
     store.data_dir = options_.work_dir;
     store.host_bytes = options_.host_bytes;
     store.disk_bytes = options_.disk_bytes;
+    store.device = options_.device;
+    store.device_bytes = options_.device_bytes;
     std::error_code error;
     fs::create_directories(store.data_dir, error);
     ASSIGN_OR_RETURN(store_, BlockStore::Open(store));

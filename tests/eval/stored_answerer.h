@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/engine.h"
+#include "store/device_memory.h"
 #include "tests/eval/recall.h"
 
 namespace corpusd {
@@ -14,7 +15,8 @@ namespace corpusd {
 struct StoredAnswererOptions {
   EngineOptions engine;
   std::string work_dir;  // of the store, which is emptied text by text
-  uint64_t host_bytes = 0, disk_bytes = 0;
+  uint64_t host_bytes = 0, disk_bytes = 0, device_bytes = 0;
+  std::shared_ptr<DeviceMemory> device;  // of the store, if the engine has one
 };
 
 // What a run of it cost so far.

@@ -2,12 +2,13 @@
 """Makes families.jsonl: tiny random models of each family that Hugging Face folders are read for,
 and what transformers computes with them in float32 (eager attention), one model a line.
 
-  V/bin/python tests/golden/make_families.py [--every] [FILE]
+  V/bin/python tests/golden/make_families.py [--every] [--device] [FILE]
 
 Weights are not kept: each number is a hash of the tensor's name and its place (see numbers()),
 which the test writes into a folder again. Of each position 8 logits are kept, of long texts 4,
 spread over the vocabulary; --every keeps all of them, for a run by hand (CORPUSD_FAMILIES=FILE in
-the test's environment).
+the test's environment). --device makes families_device.jsonl: the same with heads of 64 numbers and
+matrices of multiples of 32 inputs, which CUDA kernels take.
 
 Run by hand, with a Python that has torch and transformers:
   python3 -m venv V && V/bin/pip install torch transformers numpy
@@ -55,7 +56,7 @@ def spread_of(name, gain_offset):
         return 1.0, 0.0
     if name.endswith(".bias"):
         return 0.5, 0.0
-    return 0.5, 0.0
+    return (0.25 if DEVICE else 0.5), 0.0  # sums of more numbers
 
 
 def fill(model, seed, gain_offset):
@@ -94,7 +95,7 @@ def case(name, model_class, config, tokens, every, dtype="F32", shards=1, wrappe
     ids = [int(v) for v in (numbers(name + " ids", seed, tokens, 128, 128)).astype(int)
            % config.vocab_size]
     with torch.no_grad():
-        logits = model(torch.tensor([ids])).logits[0].numpy()
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
     rows = []
     for position, row in enumerate(logits):
         if every:
@@ -113,8 +114,11 @@ def case(name, model_class, config, tokens, every, dtype="F32", shards=1, wrappe
             "seed": seed, "tensors": tensors, "ids": ids, "logits": rows}
 
 
-SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512}
+DEVICE = "--device" in sys.argv
+SMALL = {"vocab_size": 64, "hidden_size": 64 if DEVICE else 32, "num_hidden_layers": 4,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64 if DEVICE else 16,
+         "max_position_embeddings": 512}
+INNER, INNER_DENSE = (64, 96) if DEVICE else (24, 40)
 
 
 def rope(kind="default", theta=10000.0, **more):
@@ -128,8 +132,8 @@ def llama3(factor, low, high, original, theta=500000.0):
 
 def llama4_cases(every):
     def make(name, tokens, dtype="F32", shards=1, wrapper=None, **switches):
-        base = dict(SMALL, intermediate_size=24, intermediate_size_mlp=40, num_experts_per_tok=1,
-                    num_local_experts=4, attention_chunk_size=16, floor_scale=8, attn_scale=0.5,
+        base = dict(SMALL, intermediate_size=INNER, intermediate_size_mlp=INNER_DENSE,
+                    num_experts_per_tok=1, num_local_experts=4, attention_chunk_size=16, floor_scale=8, attn_scale=0.5,
                     rope_parameters=llama3(16.0, 1.0, 1.0, 64))
         config = transformers.Llama4TextConfig(**dict(base, **switches))
         return case("llama4 " + name, transformers.Llama4ForCausalLM, config, tokens, every, dtype,
@@ -148,7 +152,7 @@ def llama4_cases(every):
                attention_chunk_size=8192, rope_parameters=llama3(8.0, 1.0, 4.0, 128),
                num_hidden_layers=2, no_rope_layer_interval=2)
     yield make("dense, positions and full attention everywhere", 40, moe_layers=[],
-               no_rope_layers=[1, 1], num_hidden_layers=2, attention_chunk_size=None)
+               no_rope_layers=[1, 1], num_hidden_layers=2, attention_chunk_size=8192 if DEVICE else None)
     yield make("chunks as long as a block, over several blocks", 300, attention_chunk_size=128,
                num_hidden_layers=2, no_rope_layer_interval=2, moe_layers=[1], floor_scale=64)
     yield make("as published: bf16, beside a vision model", 35, dtype="BF16", shards=2,
@@ -157,7 +161,8 @@ def llama4_cases(every):
 
 def plain_cases(every):
     def make(name, model_class, config, tokens, dtype="F32", gain_offset=1.0, **switches):
-        base = dict(SMALL, num_hidden_layers=2, intermediate_size=40, rope_parameters=rope())
+        base = dict(SMALL, num_hidden_layers=2, intermediate_size=INNER_DENSE,
+                    rope_parameters=rope())
         return case(name, model_class, config(**dict(base, **switches)), tokens, every, dtype,
                     gain_offset=gain_offset)
 
@@ -181,9 +186,10 @@ def plain_cases(every):
 
 
 def main():
-    arguments = [a for a in sys.argv[1:] if a != "--every"]
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
     every = "--every" in sys.argv
-    path = arguments[0] if arguments else os.path.join(HERE, "families.jsonl")
+    path = arguments[0] if arguments else os.path.join(
+        HERE, "families_device.jsonl" if DEVICE else "families.jsonl")
     torch.set_num_threads(1)
     with open(path, "w", encoding="utf-8") as out:
         for record in itertools.chain(llama4_cases(every), plain_cases(every)):

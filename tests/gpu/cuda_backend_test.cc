@@ -370,6 +370,43 @@ TEST_P(CudaLongRowsTest, MatchTheReference) {
 }
 INSTANTIATE_TEST_SUITE_P(Positions, CudaLongRowsTest, testing::Bool());
 
+// Long rows without positions have a kernel of their own; a table that turns nothing leads to the
+// other.
+TEST_F(CudaAttentionTest, LongRowsWithoutPositionsAreThoseThatNothingTurns) {
+  constexpr uint32_t kPages = 1029;
+  std::vector<float> ones(size_t{kPages + 3} * kBlockTokens * 64);
+  for (size_t i = 0; i < ones.size(); i += 2) ones[i] = 1;
+  const RopeTable nothing{ones.data(), (kPages + 3) * kBlockTokens, 32};
+  for (const AttentionShape& shape :
+       {AttentionShape{.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f},
+        AttentionShape{.q_heads = 10, .kv_heads = 2, .head_dim = 128, .scale = 0.09f}}) {
+    const TestBasis basis(shape.kv_heads, shape.head_dim, 11);
+    for (const KvCodec codec : {KvCodec::kCq8, KvCodec::kCq4, KvCodec::kCq3, KvCodec::kCq2}) {
+      SCOPED_TRACE(std::string(KvCodecName(codec)) + ", " + std::to_string(shape.head_dim));
+      Scene scene = MixedScene(shape, codec, codec, nullptr, basis.basis());
+      const LongLists longer(scene, kPages);
+      const uint32_t cols = shape.q_heads * shape.head_dim;
+      const auto q = Shared(RandomFloats(cols, 1.0f, 8));
+      const auto attend = [&](const RopeTable* rope) {
+        const auto out = Shared(std::vector<float>(cols, 7.0f));
+        cuda_->Attention(out->Matrix(1, cols), q->Matrix(1, cols),
+                         {.shape = shape,
+                          .first_position = longer.last_position,
+                          .lists = longer.lists,
+                          .rope = rope,
+                          .basis = scene.basis});
+        const Status status = cuda_->Synchronize();
+        EXPECT_TRUE(status.ok()) << status.ToString();
+        const float* data = out->Matrix(1, cols).data;
+        return std::vector<float>(data, data + cols);
+      };
+      const double error = RelativeError(attend(nullptr), attend(&nothing));
+      std::printf("relative difference %.1e\n", error);
+      EXPECT_LT(error, codec == KvCodec::kCq8 ? 1e-3 : 5e-3);
+    }
+  }
+}
+
 // Questions that decode together: each its bits alone, whatever pages the others have.
 TEST_F(CudaAttentionTest, SequencesTogetherAreEachAsAlone) {
   const TestRope rope(4096, 32);

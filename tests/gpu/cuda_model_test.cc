@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 #include "engine/backend/device_backend.h"
 #include "engine/backend/reference_backend.h"
@@ -97,6 +98,22 @@ TEST_F(CudaModelTest, LogitsAreTheReferencesAndCutsDoNotChangeThem) {
     EXPECT_LT(RelativeError(whole, LogitsAfter(*exact, *reference, format, {300})), 0.15);
     EXPECT_LT(RelativeError(alone, LogitsAfter(*exact, *reference, format, {10 * few})), 0.15);
   }
+}
+
+// Steps that are launched as graphs, over a border of pages, are those that are launched one by
+// one.
+TEST_F(CudaModelTest, StepsAsGraphsComputeTheSame) {
+  const std::vector<size_t> steps(150, 1);
+  const auto model = Tiny(*cuda_, 64);
+  ASSERT_NE(model, nullptr);
+  const KvFormat format = *model->Format("bf16");
+  const std::vector<float> together = LogitsAfter(*model, *cuda_, format, steps);
+  setenv("CORPUSD_CUDA_GRAPHS", "0", 1);
+  const auto plain = *MakeCudaBackend(0, 0);
+  unsetenv("CORPUSD_CUDA_GRAPHS");
+  const auto same = Tiny(*plain, 64);
+  ASSERT_NE(same, nullptr);
+  EXPECT_EQ(LogitsAfter(*same, *plain, format, steps), together);
 }
 
 TEST_F(CudaModelTest, HeadsThatNoKernelTakesAreRefusedAtTheStart) {

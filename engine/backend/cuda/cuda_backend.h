@@ -1,13 +1,14 @@
 // engine/backend/cuda/cuda_backend.h -- one CUDA device as a Backend: one stream, on which every
-// call enqueues its kernels; bfloat16 weights, float32 activations; pages in any codec, read where
-// they lie. The first error of a launch or a copy is kept, and the next Synchronize returns it:
-// what was computed since is of no use. If the device still answers, what comes after begins
-// afresh; else every Synchronize fails, and who made the backend is told once. One caller at a time
-// (see backend.h).
+// call enqueues its kernels; weights in bfloat16 or codes of 8 and 4 bits, float32 activations;
+// pages in any codec, read where they lie. The first error of a launch or a copy is kept, and the
+// next Synchronize returns it: what was computed since is of no use. If the device still answers,
+// what comes after begins afresh; else every Synchronize fails, and who made the backend is told
+// once. One caller at a time (see backend.h).
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -18,16 +19,20 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/cuda/cuda_pool.h"
 #include "engine/backend/cuda/host_arrays.h"
+#include "engine/backend/cuda/launch_list.h"
 #include "engine/backend/cuda/page_table.h"
 #include "engine/backend/device_backend.h"
 #include "engine/backend/node_attention.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/expert_routing.h"
 #include "kernels/cuda/kv_encode.h"
 #include "kernels/cuda/node_states.h"
 #include "kernels/cuda/page_attention.h"
 #include "kernels/cuda/prefill_attention.h"
 
 namespace corpusd {
+
+inline cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
 
 class CudaBackend final : public Backend, public NodeAttention {
  public:
@@ -59,6 +64,12 @@ class CudaBackend final : public Backend, public NodeAttention {
   void AttentionOfParts(MatrixView out, MatrixView q,
                         std::span<const AttentionPart> parts) override;
   Status Synchronize() override;
+  void HeadNorm(MatrixView x, uint32_t head_dim, const float* gain, float epsilon) override;
+  void ScaleRows(MatrixView x, std::span<const float> factors) override;
+  void AddBias(MatrixView x, const float* bias) override;
+  void Add(MatrixView x, MatrixView y) override;
+  void GeGlu(MatrixView out, MatrixView gate_up) override;
+  void MixExperts(MatrixView out, const ExpertInput& input) override;
   void CopyMatrix(MatrixView target, MatrixView source) override;
 
   // Nodes narrower than this are put together from those of this width below them: so numbers of
@@ -73,18 +84,38 @@ class CudaBackend final : public Backend, public NodeAttention {
   void* stream() const override { return stream_; }
 
  private:
+  // Of one layer: the weights of all experts, [gate_up][down] on the device.
+  struct ExpertTable {
+    std::vector<cuda::DeviceWeight> views;  // what weights holds
+    std::unique_ptr<CudaBuffer> weights;
+    cuda::WeightKind gate_up_kind = cuda::WeightKind::kBf16;
+    cuda::WeightKind down_kind = cuda::WeightKind::kBf16;
+  };
+
   CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
               unsigned threads, DeviceLost on_lost, uint32_t node_width);
 
   // Before the work of a call: its thread's device, and the writes that wait for company.
   void Begin();
   void BeginOnDevice() const { cudaSetDevice(device_); }
+  // Launches Function(arguments..., stream), or adds it to the step that is under way. RETURNS
+  // whether there was no error.
+  template <auto Function, typename... Arguments>
+  bool Do(std::string_view what, const Arguments&... arguments) {
+    if (!recording_) return Launched(Function(arguments..., stream_), what);
+    if (!Launched(cudaSuccess, what)) return false;
+    launches_.Add<Function>(arguments...);
+    return true;
+  }
+  // Launches what was added; what follows is launched at once, until the next pass.
+  void StopRecording();
   // Keeps the first error. RETURNS whether there is none.
   bool Keep(Status status);
   bool Launched(int error, std::string_view what);
   // After an error: whether the device answers; then nothing is left of what failed.
   bool Recover();
   void FlushWrites();
+  void LaunchWrites();
   // Memory that grows to the largest call and stays.
   std::byte* Grow(std::unique_ptr<CudaBuffer>* buffer, uint64_t bytes, std::string_view purpose);
   // Copies small host data to the device, where it stays until the stream has passed the call.
@@ -95,8 +126,12 @@ class CudaBackend final : public Backend, public NodeAttention {
   // The pages of part i are the next part_pages[i] of pages_.
   void AttendMany(MatrixView out, MatrixView q, std::span<const AttentionPart> parts,
                   std::span<const uint32_t> part_pages);
+  void AttendWindow(MatrixView out, MatrixView q, const AttentionInput& input);
+  const ExpertTable* TableOf(std::span<const Expert> experts);
+  cuda::RoutedSlots SlotsFor(uint32_t slots, const ExpertInput& input, bool few);
+  // first_page: of pages_, the one that tiles count from.
   const cuda::PrefillTile* SendTiles(std::span<const AttentionPart> parts,
-                                     std::span<const uint32_t> part_pages);
+                                     std::span<const uint32_t> part_pages, uint32_t first_page);
   // cuda_nodes.cc. The nodes that are computed in one go, and how many pages each has: they follow
   // one another in pages_.
   struct Leaves {
@@ -132,9 +167,15 @@ class CudaBackend final : public Backend, public NodeAttention {
   Status failed_;
   // Neighbouring writes into pages of one layer are one launch.
   cuda::EncodeCall writes_;
-  std::unique_ptr<CudaBuffer> ids_, rows_, tiles_, workspace_, coordinates_, expanded_;
+  // Passes of few rows are steps of a decode: their kernels are launched together.
+  const bool graphs_;
+  bool recording_ = false;
+  LaunchList launches_;
+  ParameterSlots slots_;  // of one pass
+  std::unique_ptr<CudaBuffer> tiles_, workspace_, coordinates_, expanded_, pieces_;
   std::unique_ptr<CudaBuffer> leaf_states_, leaf_queries_;
-  std::vector<cuda::AttentionRow> sent_rows_;  // what rows_ holds
+  std::unique_ptr<CudaBuffer> routed_, slot_rows_;
+  std::map<const void*, ExpertTable> expert_tables_;
   std::vector<cuda::PrefillTile> sent_tiles_;  // what tiles_ holds
 };
 

@@ -13,8 +13,6 @@ constexpr uint64_t kLeafBytes = uint64_t{2} << 30;
 constexpr uint32_t kRowsTogether = 8192;  // at least
 constexpr uint64_t kOutputAlignment = 16;
 
-cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
-
 // Strand t's node of a width: what t folds to.
 uint32_t NodeOfStrand(uint32_t strand, uint32_t width) {
   for (uint32_t half = kStrands / 2; half >= width; half /= 2) {
@@ -188,10 +186,12 @@ void CudaBackend::AttendManyLeaves(float* states, const cuda::NodeLayout& layout
              pages_.page(page + visible).first_position < position + rows) {
         ++visible;
       }
-      tiles.push_back({done, rows, page, visible, position});
+      // At least one, of which nothing is seen: a row's state must be written.
+      const uint32_t pages = std::max(visible, std::min(leaves.pages[leaf], 1u));
+      tiles.push_back({done, rows, page, pages, position});
     }
     std::reverse(tiles.begin() + static_cast<ptrdiff_t>(begin), tiles.end());
-    call.pages_max = std::max(call.pages_max, visible);
+    call.pages_max = std::max(call.pages_max, std::max(visible, 1u));
     page += leaves.pages[leaf];
   }
   sent_tiles_.clear();  // what tiles_ holds is another list now
@@ -210,6 +210,17 @@ void CudaBackend::AttendManyLeaves(float* states, const cuda::NodeLayout& layout
     call.tiles = sent + size_t{leaf} * call.tile_count;
     call.out = {state, q.rows, q.cols, layout.output_stride};
     call.log_sums = LogSums(state, layout, q.rows, input.shape.q_heads);
+    if (leaves.pages[leaf] == 0) {  // a state of nothing
+      cuda::NodeMerge nothing;
+      nothing.out = call.out;
+      nothing.log_sums = call.log_sums;
+      nothing.states = state;
+      nothing.q_heads = call.q_heads;
+      nothing.kv_heads = call.kv_heads;
+      nothing.head_dim = call.head_dim;
+      if (!Launched(cuda::MergeNodeStates(nothing, stream_), "clear a state")) return;
+      continue;
+    }
     if (!Launched(cuda::AttendExpanded(call, stream_), "attend")) return;
   }
 }
@@ -246,6 +257,7 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
         q.cols == shape.q_heads * shape.head_dim)
       << states.size() << " floats for " << nodes.size() << " nodes";
   Begin();
+  StopRecording();  // transfers between devices do not wait for the end of a pass
   if (q.rows == 0 || nodes.empty() || !failed_.ok()) return failed_;
   pages_.Begin(input.layer);
   Leaves leaves;
@@ -301,6 +313,7 @@ Status CudaBackend::MergeNodes(MatrixView out, std::span<const float> states,
   CHECK(states.size() == nodes.size() * NodeStateFloats(shape, out.rows))
       << states.size() << " floats for " << nodes.size() << " nodes";
   Begin();
+  StopRecording();
   if (out.rows == 0 || !failed_.ok()) return failed_;
   cuda::NodeMerge merge;
   merge.states = states.data();

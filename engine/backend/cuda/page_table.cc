@@ -10,6 +10,14 @@
 
 namespace corpusd {
 
+namespace {
+
+// Lists of fewer pages are looked at anew; those of as many questions as decode together are kept.
+constexpr size_t kLongList = 256;
+constexpr size_t kKnownMax = 20;
+
+}  // namespace
+
 cuda::PageCodec CodecOf(KvCodec codec) {
   switch (codec) {
     case KvCodec::kBf16:
@@ -26,49 +34,100 @@ void PageTable::Begin(uint32_t layer) {
   kinds_ = 0;
   pages_.clear();
   host_pages_.clear();
-  known_.swap(next_known_);
-  next_known_.clear();
 }
 
-Result<bool> PageTable::Reachable(const std::byte* bytes) {
-  const size_t place = next_known_.size();
-  bool reachable = false;
-  if (place < known_.size() && known_[place].first == bytes) {
-    reachable = known_[place].second;
-  } else {
-    cudaPointerAttributes attributes{};
-    RETURN_IF_ERROR(CudaStatus(cudaPointerGetAttributes(&attributes, bytes), "look at a page"));
-    // Host memory that a store has pinned may be unpinned while a kernel reads it.
-    reachable = attributes.type == cudaMemoryTypeDevice || host_->Holds(bytes);
-  }
-  next_known_.emplace_back(bytes, reachable);
-  return reachable;
+void PageTable::BeginStep() {
+  tables_.Begin();
+  for (Known& known : known_) known.seen_in_step = false;
 }
 
-Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists) {
-  const size_t first = pages_.size();
-  for (const KvPageList& list : lists) {
-    const KvFormat& format = *list.format;
-    cuda::DevicePage page;
-    page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
-    page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
-    page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
-    page.key_codec = CodecOf(format.key_codec);
-    page.value_codec = CodecOf(format.value_codec);
-    if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
-    for (const KvPage& source : list.pages) {
-      page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
-      page.first_position = static_cast<int64_t>(source.first_position);
-      page.tokens = static_cast<uint16_t>(source.tokens);
-      page.hidden = static_cast<uint16_t>(source.hidden);
-      ASSIGN_OR_RETURN(const bool reachable, Reachable(source.bytes));
-      if (!reachable) {
-        host_pages_.push_back({pages_.size(), source.bytes + layer_ * format.LayerBytes()});
-      }
-      pages_.push_back(page);
+Result<bool> PageTable::Reachable(const std::byte* bytes) const {
+  if (device_->Holds(bytes) || host_->Holds(bytes)) return true;
+  cudaPointerAttributes attributes{};
+  RETURN_IF_ERROR(CudaStatus(cudaPointerGetAttributes(&attributes, bytes), "look at a page"));
+  // Host memory that a store has pinned may be unpinned while a kernel reads it.
+  return attributes.type == cudaMemoryTypeDevice;
+}
+
+PageTable::Known* PageTable::Find(const KvPageList& list, int64_t first_seen) {
+  const auto same = [](const KvPage& a, const KvPage& b) {
+    return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
+           a.hidden == b.hidden;
+  };
+  const auto found = std::ranges::find_if(known_, [&](const Known& known) {
+    const size_t count = known.sources.size();
+    if (!(known.format == *list.format) || known.first_seen != first_seen ||
+        count > list.pages.size() || !same(known.sources.front(), list.pages.front()) ||
+        !same(known.sources.back(), list.pages[count - 1])) {
+      return false;
     }
+    // In a step nothing changes but what ends a list.
+    if (known.seen_in_step && count == list.pages.size()) return true;
+    return std::ranges::equal(known.sources, list.pages.first(count), same);
+  });
+  if (found == known_.end()) return nullptr;
+  known_.splice(known_.begin(), known_, found);
+  return &known_.front();
+}
+
+Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
+  const KvFormat& format = *list.format;
+  cuda::DevicePage page;
+  page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
+  page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
+  page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
+  page.key_codec = CodecOf(format.key_codec);
+  page.value_codec = CodecOf(format.value_codec);
+  if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
+  const bool is_long = list.pages.size() >= kLongList;
+  Known* known = is_long ? Find(list, first_seen) : nullptr;
+  const size_t old = known == nullptr ? 0 : known->pages.size();
+  const size_t first = pages_.size(), first_host = host_pages_.size();
+  bool all_seen = true;
+  if (old > 0) pages_.insert(pages_.end(), known->pages.begin(), known->pages.end());
+  for (const KvPage& source : list.pages.subspan(old)) {
+    page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
+    page.first_position = static_cast<int64_t>(source.first_position);
+    page.tokens = static_cast<uint16_t>(source.tokens);
+    page.hidden = static_cast<uint16_t>(std::max<int64_t>(
+        source.hidden, std::min(first_seen - page.first_position, int64_t{source.tokens})));
+    // Of a page that is hidden no byte is read; it may not be there.
+    const bool seen = page.hidden < page.tokens;
+    all_seen = all_seen && seen;
+    if (!seen && seen_only) continue;
+    if (!seen) page.bytes = nullptr;
+    ASSIGN_OR_RETURN(const bool reachable, seen ? Reachable(source.bytes) : Result<bool>(true));
+    if (!reachable) {
+      host_pages_.push_back({pages_.size(), source.bytes + layer_ * format.LayerBytes()});
+    }
+    pages_.push_back(page);
   }
+  if (!is_long || !all_seen || host_pages_.size() > first_host) return OkStatus();
+  if (known == nullptr) {
+    if (known_.size() == kKnownMax) known_.pop_back();
+    known = &known_.emplace_front(Known{format, first_seen, {}, {}, false});
+  }
+  known->seen_in_step = true;
+  known->sources.insert(known->sources.end(), list.pages.begin() + static_cast<ptrdiff_t>(old),
+                        list.pages.end());
+  known->pages.insert(known->pages.end(), pages_.begin() + static_cast<ptrdiff_t>(first + old),
+                      pages_.end());
+  return OkStatus();
+}
+
+Result<uint32_t> PageTable::Add(std::span<const KvPageList> lists, int64_t first_seen,
+                                bool seen_only) {
+  const size_t first = pages_.size();
+  for (const KvPageList& list : lists) RETURN_IF_ERROR(AddList(list, first_seen, seen_only));
   return static_cast<uint32_t>(pages_.size() - first);
+}
+
+int64_t PageTable::first_seen() const {
+  int64_t first = INT64_MAX;
+  for (const cuda::DevicePage& page : pages_) {
+    if (page.hidden < page.tokens) first = std::min(first, page.first_position);
+  }
+  return first == INT64_MAX ? 0 : first;
 }
 
 // A piece that is given back may get an owner that does not wait for the stream.
@@ -100,23 +159,9 @@ Status PageTable::CopyHostPages() {
 
 Result<const cuda::DevicePage*> PageTable::Upload() {
   if (!host_pages_.empty()) RETURN_IF_ERROR(CopyHostPages());
-  const uint64_t bytes = pages_.size() * sizeof(cuda::DevicePage);
-  const auto address = [&] { return reinterpret_cast<const cuda::DevicePage*>(table_->data()); };
-  if (table_ != nullptr && pages_.size() == uploaded_.size() &&
-      std::memcmp(pages_.data(), uploaded_.data(), bytes) == 0) {
-    return address();
-  }
-  if (table_ == nullptr || table_->bytes() < bytes) {
-    RETURN_IF_ERROR(Await(table_.get()));
-    table_.reset();
-    ASSIGN_OR_RETURN(table_, CudaBuffer::Create(device_, bytes + bytes / 2 + 4096, "a page table"));
-  }
-  // From pageable memory: what is copied has been read when the call returns.
-  RETURN_IF_ERROR(CudaStatus(
-      cudaMemcpyAsync(table_->data(), pages_.data(), bytes, cudaMemcpyHostToDevice, stream_),
-      "copy a page table"));
-  uploaded_ = pages_;
-  return address();
+  ASSIGN_OR_RETURN(const std::byte* const table,
+                   tables_.Put(pages_.data(), pages_.size() * sizeof(cuda::DevicePage)));
+  return reinterpret_cast<const cuda::DevicePage*>(table);
 }
 
 }  // namespace corpusd

@@ -5,11 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "engine/backend/cuda/cuda_pool.h"
+#include "engine/backend/cuda/launch_list.h"
 #include "kernels/cuda/page.h"
 #include "kernels/shapes.h"
 #include "store/base/result.h"
@@ -23,38 +25,66 @@ cuda::PageCodec CodecOf(KvCodec codec);
 class PageTable {
  public:
   PageTable(std::shared_ptr<CudaPool> device, std::shared_ptr<CudaPool> host, CUstream_st* stream)
-      : device_(std::move(device)), host_(std::move(host)), stream_(stream) {}
+      : device_(std::move(device)),
+        host_(std::move(host)),
+        stream_(stream),
+        tables_(device_, stream) {}
 
   // Begins a call. REQUIRES: the stream has passed the calls before, or no page was copied in them.
   void Begin(uint32_t layer);
-  // Adds the pages of one sequence. RETURNS how many; they follow those added before.
-  Result<uint32_t> Add(std::span<const KvPageList> lists);
+  // Adds the pages of one sequence; tokens before first_seen are hidden. Pages that are hidden as a
+  // whole are not read, but keep their places; `seen_only`: they are left out. RETURNS how many
+  // were added; they follow those added before.
+  Result<uint32_t> Add(std::span<const KvPageList> lists, int64_t first_seen = 0,
+                       bool seen_only = false);
   const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
   size_t size() const { return pages_.size(); }
+  // Where the first page of which something is seen begins; 0 if there is none.
+  int64_t first_seen() const;
   // Bit i: there are pages of kind i (kernels/cuda/page_attention.h).
   uint32_t kinds() const { return kinds_; }
   // After an error: nothing of earlier calls is on the device.
-  void Forget() { uploaded_.clear(); }
+  void Forget() {
+    tables_.Forget();
+    known_.clear();
+  }
+  // Begins a step, as ParameterSlots.
+  void BeginStep();
+  // Whether some page must be copied for this call.
+  bool copies() const { return !host_pages_.empty(); }
   // RETURNS the list on the device.
   Result<const cuda::DevicePage*> Upload();
 
  private:
-  // Whether kernels read the page where it lies; remembers the pages of the call before.
-  Result<bool> Reachable(const std::byte* bytes);
+  // Pages of a long list as they were added last: a corpus's are the same for all layers and steps,
+  // and looking at every one of them takes longer than attending to it.
+  struct Known {
+    KvFormat format;
+    int64_t first_seen = 0;
+    std::vector<KvPage> sources;
+    std::vector<cuda::DevicePage> pages;
+    bool seen_in_step = false;
+  };
+  Status AddList(const KvPageList& list, int64_t first_seen, bool seen_only);
+  // A known list that this one begins with, none of whose pages is the host's or hidden; or null.
+  Known* Find(const KvPageList& list, int64_t first_seen);
+  // Whether kernels read the page where it lies.
+  Result<bool> Reachable(const std::byte* bytes) const;
   Status CopyHostPages();
   Status Await(const CudaBuffer* piece) const;
 
   const std::shared_ptr<CudaPool> device_, host_;
   CUstream_st* const stream_;
   uint32_t layer_ = 0, kinds_ = 0;
-  std::vector<cuda::DevicePage> pages_, uploaded_;
+  std::vector<cuda::DevicePage> pages_;
   struct HostPage {
     size_t index;
     const std::byte* layer;
   };
   std::vector<HostPage> host_pages_;
-  std::vector<std::pair<const std::byte*, bool>> known_, next_known_;  // in the order of Add
-  std::unique_ptr<CudaBuffer> table_, staged_;                         // on the device
+  std::list<Known> known_;              // the last ones, the last first
+  std::unique_ptr<CudaBuffer> staged_;  // on the device
+  ParameterSlots tables_;
 };
 
 }  // namespace corpusd

@@ -33,10 +33,10 @@ struct AmxPolicy {
   static void Multiply(uint32_t rows, const uint16_t* a, size_t a_stride, KvCodec codec,
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
                        std::byte* expanded, float* c, size_t c_stride, bool add,
-                       const std::byte* ahead) {
+                       const std::byte* ahead, uint32_t room) {
     if (depth % kTileDepth != 0) {  // head sizes such as 48: no whole tile
       return Bf16Policy::Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded,
-                                  c, c_stride, add, ahead);
+                                  c, c_stride, add, ahead, room);
     }
     const std::byte* b = tile;
     size_t b_cols = tile_cols;
@@ -54,7 +54,7 @@ struct AmxPolicy {
                                 .b1 = width > kTileSide ? column + kTileSide * 4 : nullptr,
                                 .b_stride = b_cols * 4,
                                 .depth = depth};
-      TileGemm(factors, rows, width, c + i, c_stride, add);
+      TileGemm(factors, rows, width, c + i, c_stride, add, room);
     }
   }
 };

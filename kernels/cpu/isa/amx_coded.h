@@ -29,7 +29,7 @@ void AmxMapRows(const AttentionTask& task, uint32_t first, uint32_t count,
                               .b_stride = size_t{head_dim} * 4,
                               .depth = head_dim};
     TileGemm(factors, count, 2 * kTileSide, work.mapped + size_t{first} * head_dim + i, head_dim,
-             false);
+             false, StackedRoom(task) - first);
   }
 }
 

@@ -141,15 +141,17 @@ void EdgeTiles(const TileFactors& f, uint32_t rows, uint32_t width, float* c, si
   }
 }
 
-// Any number of rows times one or two groups of columns, `width` of them wanted.
+// Any number of rows times one or two groups of columns, `width` of them wanted. room: rows that c
+// has and that may be overwritten with anything; at least `rows`.
 inline void TileGemm(TileFactors f, uint32_t rows, uint32_t width, float* c, size_t c_stride,
-                     bool add) {
+                     bool add, uint32_t room) {
   const bool whole = width % kTileSide == 0;
   for (uint32_t r = 0; r < rows; r += 2 * kTileSide) {
     const uint32_t count = MinU32(2 * kTileSide, rows - r);
-    if (whole && count == 2 * kTileSide) {
+    const uint32_t here = count <= kTileSide ? kTileSide : 2 * kTileSide;
+    if (whole && here == 2 * kTileSide && r + here <= room) {
       FullTiles(f, c, c_stride, add);
-    } else if (whole && count == kTileSide) {
+    } else if (whole && here == kTileSide && r + here <= room) {
       HalfTiles(f, c, c_stride, add);
     } else {
       EdgeTiles(f, count, width, c, c_stride, add);
@@ -203,7 +205,7 @@ void ManyRowsMatMul(const MatMulTask& task) {
                                 .depth = depth};
       TileGemm(factors, task.rows, width,
                task.out + size_t{task.first_row} * task.out_stride + size_t{p} * kLanes,
-               task.out_stride, task.accumulate || first > 0);
+               task.out_stride, task.accumulate || first > 0, task.rows);
     }
   }
 }

@@ -11,8 +11,9 @@
 // the former, which asks for StoreElements(Element*, Lanes), kTokenMultiple (of keys taken),
 // kFetchesAhead (Multiply asks for the tile at `ahead` itself), and
 //   Multiply(rows, a, a_stride, codec, tile, tile_cols, cols, depth, expanded, c, c_stride, add,
-//            ahead):
-//   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4.
+//            ahead, room):
+//   c[rows][cols] (+)= a[rows][depth] * tile, the tile being [depth / g][tile_cols][g], g = 2 or 4;
+//   rows of c up to `room` may be overwritten with anything.
 
 namespace corpusd {
 namespace {
@@ -53,7 +54,7 @@ void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTile
   Policy::Multiply(view.stacked, work.queries + size_t{first} * head_dim, head_dim, keys.codec,
                    keys.tile, kBlockTokens, view.padded, head_dim, work.expanded,
                    work.scores + size_t{first} * kBlockTokens, kBlockTokens, false,
-                   coded_keys ? keys.tile : value_bytes);
+                   coded_keys ? keys.tile : value_bytes, StackedRoom(task) - first);
   if ((coded_values || !Policy::kFetchesAhead) && next != nullptr) {
     FetchTile(next_keys, next->tokens, head_dim, next->key_codec);
   }
@@ -68,7 +69,7 @@ void AttendPage(const AttentionTask& task, const PageTiles& page, const PageTile
   Policy::Multiply(view.stacked, work.weights + size_t{first} * kBlockTokens, kBlockTokens,
                    values.codec, values.tile, head_dim, head_dim, view.padded, work.expanded,
                    state.values + size_t{first} * head_dim, head_dim, true,
-                   coded_values ? values.tile : next_keys);
+                   coded_values ? values.tile : next_keys, view.stacked);
   AddMeans(values.means, work.masses, first, view.stacked, state, head_dim);
 }
 
@@ -103,9 +104,8 @@ inline void BeginTask(const AttentionTask& task, const Work& work) {
 void LeaveBasis(float* rows, float* from, const float* sums, uint32_t stacked, uint32_t head_dim,
                 const KvCoordinates& basis) {
   __builtin_memcpy(from, rows, size_t{stacked} * head_dim * sizeof(float));
+  MatrixGemm(stacked, from, head_dim, basis.inverse, head_dim, rows, head_dim);
   for (uint32_t i = 0; i < head_dim; i += kLanes) {
-    FloatGemm(stacked, from, head_dim, basis.inverse + i, head_dim, rows + i, head_dim, false,
-              head_dim);
     const Lanes mean = Load(basis.mean + i);
     for (uint32_t s = 0; s < stacked; ++s) {
       float* row = rows + size_t{s} * head_dim + i;

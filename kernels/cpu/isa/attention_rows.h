@@ -78,11 +78,16 @@ struct AttentionWork {
   std::byte* page;  // an expanded page, and what expanding takes
 };
 
+// Rows that the arrays of queries and scores hold.
+inline uint32_t StackedRoom(const AttentionTask& task) {
+  const uint32_t group = task.shape.q_heads / task.shape.kv_heads;
+  return (AttentionRowsMax(task.shape) * group + 15) / 16 * 16;
+}
+
 template <typename Element>
 inline AttentionWork<Element> Carve(const AttentionTask& task) {
   const size_t head_dim = task.shape.head_dim;
-  const size_t group = task.shape.q_heads / task.shape.kv_heads;
-  const size_t stacked = (AttentionRowsMax(task.shape) * group + 15) / 16 * 16;
+  const size_t stacked = StackedRoom(task);
   AttentionWork<Element> work;
   work.expanded = task.scratch;
   auto* next = reinterpret_cast<float*>(task.scratch) + kBlockTokens * head_dim;
@@ -358,10 +363,8 @@ struct FloatMapping {
   static void MapRows(const AttentionTask& task, uint32_t first, uint32_t count, const Work& work) {
     const uint32_t head_dim = task.shape.head_dim;
     const size_t start = size_t{first} * head_dim;
-    for (uint32_t j = 0; j < head_dim; j += kLanes) {
-      FloatGemm(count, work.turned + start, head_dim, task.basis->key.query + j, head_dim,
-                work.mapped + start + j, head_dim, false, head_dim);
-    }
+    MatrixGemm(count, work.turned + start, head_dim, task.basis->key.query, head_dim,
+               work.mapped + start, head_dim);
   }
 };
 

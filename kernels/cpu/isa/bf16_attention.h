@@ -78,7 +78,7 @@ struct Bf16Policy : FloatMapping {
   static void Multiply(uint32_t rows, const uint16_t* a, size_t a_stride, KvCodec codec,
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
                        std::byte* expanded, float* c, size_t c_stride, bool add,
-                       const std::byte* /*ahead*/) {
+                       const std::byte* /*ahead*/, uint32_t /*room*/) {
     const std::byte* b = tile;
     size_t b_cols = tile_cols;
     if (codec == KvCodec::kInt8) {

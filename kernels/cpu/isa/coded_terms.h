@@ -17,11 +17,6 @@ constexpr float kSmallestTerm = 1e-30f;                // below, a row counts as
 inline bool IsCodedPage(const PageTiles& page) {
   return IsCoded(page.key_codec) && IsCoded(page.value_codec);
 }
-// Rows that the arrays of queries hold.
-inline size_t StackedRoom(const AttentionTask& task) {
-  const size_t group = task.shape.q_heads / task.shape.kv_heads;
-  return (AttentionRowsMax(task.shape) * group + 15) / 16 * 16;
-}
 
 // Arrays of a task, in the places that other queries and weights would take.
 struct TermWork {

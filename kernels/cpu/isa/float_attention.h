@@ -102,7 +102,7 @@ struct FloatPolicy : FloatMapping {
   static void Multiply(uint32_t rows, const float* a, size_t a_stride, KvCodec codec,
                        const std::byte* tile, uint32_t tile_cols, uint32_t cols, uint32_t depth,
                        std::byte* expanded, float* c, size_t c_stride, bool add,
-                       const std::byte* ahead) {
+                       const std::byte* ahead, uint32_t /*room*/) {
     if (rows <= kFusedRows) {
       return FusedTail<kFusedRows>(rows, a, a_stride, codec, tile, tile_cols, cols, depth, c,
                                    c_stride, add, ahead);

@@ -54,6 +54,50 @@ void FloatGemm(uint32_t rows, const float* a, size_t a_stride, const float* b, u
                           c_stride, add, b_stride);
 }
 
+// c[kRows][16 * kVectors] = a[kRows][depth] * b[depth][b_stride], outputs as chains of their own.
+template <uint32_t kRows, uint32_t kVectors>
+inline void WideTile(const float* a, size_t a_stride, const float* b, uint32_t depth, float* c,
+                     size_t c_stride, size_t b_stride) {
+  Lanes sums[kRows][kVectors];
+#pragma GCC unroll 4
+  for (uint32_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (uint32_t v = 0; v < kVectors; ++v) sums[r][v] = Zero();
+  }
+  for (uint32_t k = 0; k < depth; ++k) {
+    Lanes w[kVectors];
+#pragma GCC unroll 4
+    for (uint32_t v = 0; v < kVectors; ++v) w[v] = Load(b + k * b_stride + v * kLanes);
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < kRows; ++r) {
+      const Lanes x = BroadcastFrom(a + r * a_stride + k);
+#pragma GCC unroll 4
+      for (uint32_t v = 0; v < kVectors; ++v) sums[r][v] = Fma(x, w[v], sums[r][v]);
+    }
+  }
+#pragma GCC unroll 4
+  for (uint32_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (uint32_t v = 0; v < kVectors; ++v) Store(c + r * c_stride + v * kLanes, sums[r][v]);
+  }
+}
+
+// c[rows][cols] = a[rows][depth] * b[depth][cols], cols a multiple of 16. Two or three rows alone
+// would wait for each other's sums: they take more columns at once, for the same bits.
+inline void MatrixGemm(uint32_t rows, const float* a, size_t a_stride, const float* b,
+                       uint32_t depth, float* c, uint32_t cols) {
+  constexpr uint32_t kVectors = kTileRows > 12 ? 4 : 2;  // what the registers hold
+  uint32_t i = 0;
+  for (; rows <= 3 && i + kVectors * kLanes <= cols; i += kVectors * kLanes) {
+    if (rows == 3) WideTile<3, kVectors>(a, a_stride, b + i, depth, c + i, cols, cols);
+    if (rows == 2) WideTile<2, kVectors>(a, a_stride, b + i, depth, c + i, cols, cols);
+    if (rows == 1) WideTile<1, kVectors>(a, a_stride, b + i, depth, c + i, cols, cols);
+  }
+  for (; i < cols; i += kLanes) {
+    FloatGemm(rows, a, a_stride, b + i, depth, c + i, cols, false, cols);
+  }
+}
+
 // Calls emit(k, w) for the inputs [first, first + count) of a panel in order, w the 16 outputs'
 // weights. REQUIRES: first and count multiples of 32, or count reaching the last input.
 template <typename Emit>

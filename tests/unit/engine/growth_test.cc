@@ -7,7 +7,9 @@
 #include <fstream>
 #include <iostream>
 
+#include "engine/prefill/history_in_turn.h"
 #include "store/base/fault_point.h"
+#include "tests/support/corrupt_block.h"
 #include "tests/unit/engine/hybrid_fixture.h"
 
 namespace corpusd {
@@ -72,15 +74,125 @@ TEST_F(GrowthTest, ACorpusLargerThanMemoryGetsTheSameBytes) {
                     ->AppendCorpus("a", std::make_unique<GivenTokens>(std::vector<TokenId>(
                                             longer.begin() + 9000, longer.end())))
                     .ok());
-    ArmFault("payload.read", FaultKind::kIoError, /*after=*/40, /*times=*/1);
-    EXPECT_EQ(PrefillAll("a").code(), StatusCode::kIoError);
-    DisarmFaults();
+    // Of one layer that sees everything, the last, a prefill reads nothing.
+    const LayerParts& parts = *Layout().parts;
+    if (parts.parts.front().layers > 1 || parts.places.back().part != 0) {
+      ArmFault("payload.read", FaultKind::kIoError, /*after=*/4, /*times=*/1);
+      EXPECT_EQ(PrefillAll("a").code(), StatusCode::kIoError);
+      DisarmFaults();
+    }
     ASSERT_TRUE(PrefillAll("a").ok());
     SetHostBytes(uint64_t{256} << 20);
     const std::string grown = AllBytesOf("a");
     ASSERT_TRUE(store_->RemoveCorpus("a").ok());
     IngestIds("a", longer, c.format);
     EXPECT_TRUE(AllBytesOf("a") == grown);
+  }
+}
+
+TEST_F(GrowthTest, AppendsAfterRestartsAndBranchesAreExact) {
+  head_dim_ = 64;
+  Start({"llama4 as Scout", 1024});
+  SetHostBytes(2 << 20);
+  const auto ids = Ids(9700);
+  const auto branch = Ids(9000, /*seed=*/5, /*same=*/6900);  // leaves in the middle of a chunk
+  size_t end = 6001;
+  IngestIds("a", {ids.begin(), ids.begin() + 6001});
+  for (const size_t next : {6002u, 6144u, 7003u, 9700u}) {
+    Restart();
+    AppendIds("a", {ids.begin() + static_cast<ptrdiff_t>(end),
+                    ids.begin() + static_cast<ptrdiff_t>(next)});
+    end = next;
+    const auto answer = Ask("a");
+    ASSERT_TRUE(answer.ok()) << answer.status().ToString();
+  }
+  uint64_t reused = 0;
+  IngestIds("b", branch, "", &reused);
+  EXPECT_EQ(reused, 6144u);
+  const std::string bytes[] = {AllBytesOf("a"), AllBytesOf("b")};
+  const auto answer = Ask("a"), branch_answer = Ask("b");
+  ASSERT_TRUE(answer.ok() && branch_answer.ok());
+  ASSERT_TRUE(store_->RemoveCorpus("a").ok());
+  ASSERT_TRUE(store_->RemoveCorpus("b").ok());
+  SetHostBytes(uint64_t{256} << 20);
+  IngestIds("a", ids);
+  EXPECT_TRUE(AllBytesOf("a") == bytes[0]);
+  EXPECT_EQ(Ask("a")->answer, answer->answer);
+  ASSERT_TRUE(store_->RemoveCorpus("a").ok());
+  IngestIds("b", branch);
+  EXPECT_TRUE(AllBytesOf("b") == bytes[1]);
+  EXPECT_EQ(Ask("b")->answer, branch_answer->answer);
+}
+
+TEST_F(GrowthTest, DamageIsMendedOverAHistoryThatIsReadInTurn) {
+  head_dim_ = 64;
+  Start({"llama4 another pattern", 512});
+  const auto ids = Ids(9600);
+  SetHostBytes(3 << 20);
+  IngestIds("a", ids);
+  const std::string expected = AllBytesOf("a");
+  const auto expected_answer = Ask("a");
+  ASSERT_TRUE(expected_answer.ok());
+  ASSERT_TRUE(store_->RemoveCorpus("a").ok());
+  IngestIds("a", {ids.begin(), ids.begin() + 9000});
+  const auto damage = [&](uint64_t block) {
+    engine_.reset();
+    store_.reset();
+    ASSERT_TRUE(CorruptBlock(store_options_.data_dir, "a", block, /*payload_byte=*/7).ok());
+    Restart();
+  };
+  // A prefill finds it, then a question, then who looks for it.
+  damage(50);
+  AppendIds("a", {ids.begin() + 9000, ids.end()});
+  EXPECT_TRUE(AllBytesOf("a") == expected);
+  damage(1);
+  damage(45);
+  damage(61);
+  const auto answer = Ask("a");
+  ASSERT_TRUE(answer.ok()) << answer.status().ToString();
+  EXPECT_EQ(answer->answer, expected_answer->answer);
+  EXPECT_GT(answer->recomputed_tokens, 0u);
+  EXPECT_EQ(answer->cached_tokens + answer->recomputed_tokens, ids.size());
+  EXPECT_TRUE(AllBytesOf("a") == expected);
+  damage(33);
+  damage(70);
+  const auto verified = engine_->Verify("a", /*repair=*/true, [](auto, auto) { return true; });
+  ASSERT_TRUE(verified.ok()) << verified.status().ToString();
+  EXPECT_EQ(verified->repaired, 2u);
+  EXPECT_TRUE(AllBytesOf("a") == expected);
+}
+
+// What a prefill reads in turn: of every layer that attends, each block once a run; and each
+// block's place in the store is looked up once. The last layer of a prefill attends to nothing.
+TEST_F(GrowthTest, ARunReadsItsHistoryOnce) {
+  const std::vector<HybridModel> models = {{"llama4 as Scout", 512},
+                                           {"llama4 another pattern", 384}};
+  for (const HybridModel& model : models) {
+    SCOPED_TRACE(model.family);
+    store_options_.host_bytes = 1 << 20;
+    Start(model);
+    CorpusRequest request;
+    request.name = "a";
+    request.mode = "exact";
+    ASSERT_TRUE(engine_->CreateCorpus(request, std::make_unique<GivenTokens>(Ids(9000))).ok());
+    std::vector<PrefillProgress> runs;
+    ASSERT_TRUE(
+        engine_->Prefill("a", [&](const PrefillProgress& now) { runs.push_back(now); }, {}).ok());
+    const CorpusRecord record = *store_->GetCorpus("a");
+    const KvLayout layout = Layout();
+    const uint64_t layer_bytes = layout.blocks.LayerBytes();
+    const uint64_t stored_layers = record.block_bytes / layer_bytes;
+    const bool last_attends = layout.parts->places.back().part != 0;
+    const uint64_t leased = LeasedBlocksMax(*backend_, *store_, layout, record.chain.size());
+    uint64_t bytes = 0, blocks = 0;
+    for (size_t run = 0; run + 1 < runs.size(); ++run) {
+      blocks = runs[run].done_tokens / kBlockTokens;
+      if (blocks <= leased) continue;
+      bytes += (blocks - leased) * layer_bytes * (stored_layers - (last_attends ? 0 : 1));
+      EXPECT_EQ(runs[run + 1].history.bytes, bytes) << "after " << blocks << " blocks";
+    }
+    EXPECT_EQ(bytes > 0, last_attends || stored_layers > 1);
+    EXPECT_EQ(runs.back().history.entries, blocks - leased);
   }
 }
 

@@ -77,7 +77,7 @@ TEST(HfConfig, DefaultsOfLlama4) {
   }
   EXPECT_FALSE(c.IsPlain());
   // Rotations reach no further than a chunk, however long the context is.
-  EXPECT_EQ(c.RopePositions(), 8192U + 128U);
+  EXPECT_EQ(c.RopePositions(), 8192U + 256U);
 }
 
 // Each switch is part of the identity of what is stored.

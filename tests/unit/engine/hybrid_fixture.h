@@ -70,7 +70,7 @@ class HybridFixture : public EngineFixture {
 
   // The case with the tiny model's vocabulary, the span and the size of heads that is wanted.
   void WriteModel(const HybridModel& model) {
-    const auto cases = ReadFamilyCases(GoldenPath("families.jsonl"));
+    const auto cases = ReadFamilyCases(GoldenPath(families_));
     const auto found = std::find_if(cases.begin(), cases.end(), [&](const FamilyCase& c) {
       return c.name.starts_with(model.family);
     });
@@ -236,6 +236,7 @@ class HybridFixture : public EngineFixture {
     }
   }
 
+  const char* families_ = "families.jsonl";
   uint32_t head_dim_ = 16;
   uint32_t context_tokens_ = 16384;
   int models_ = 0;

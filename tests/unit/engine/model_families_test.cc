@@ -2,18 +2,14 @@
 // models with each switch varied (tests/golden/make_families.py).
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <iostream>
 
 #include "engine/backend/cpu_backend.h"
-#include "engine/model/model.h"
-#include "engine/model/model_source.h"
-#include "tests/support/hashed_checkpoint.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_paths.h"
 #include "tests/unit/engine/exact_kv_backend.h"
+#include "tests/unit/engine/family_logits.h"
 
 namespace corpusd {
 namespace {
@@ -23,65 +19,6 @@ std::vector<FamilyCase> Cases() {
   return ReadFamilyCases(path != nullptr ? path : GoldenPath("families.jsonl"));
 }
 
-struct Loaded {
-  std::unique_ptr<ModelSource> source;
-  std::unique_ptr<Model> model;
-};
-
-Loaded Load(const FamilyCase& family_case, const std::string& folder, Backend& backend) {
-  WriteCheckpoint(family_case, folder);
-  auto source = OpenModelSource(folder);
-  EXPECT_TRUE(source.ok()) << source.status().ToString();
-  if (!source.ok()) return {};
-  auto model = LoadModel(**source, backend);
-  EXPECT_TRUE(model.ok()) << model.status().ToString();
-  if (!model.ok()) return {};
-  return {*std::move(source), *std::move(model)};
-}
-
-// All logits [position][vocabulary], the prompt given in calls of `call_tokens`; 0: one call.
-std::vector<std::vector<float>> AllLogits(const Model& model, Backend& backend,
-                                          std::span<const TokenId> ids, size_t call_tokens) {
-  const ModelConfig& config = model.config();
-  const KvFormat format = *model.Format("bf16");
-  KvSequence kv(format, format);
-  const size_t step = call_tokens == 0 ? ids.size() : call_tokens;
-  const auto scratch = ForwardScratch::Create(backend, config, static_cast<uint32_t>(step));
-  const auto logits = backend.Allocate(uint64_t{config.vocabulary} * 4 * step, "logits");
-  std::vector<std::vector<float>> rows;
-  for (size_t first = 0; first < ids.size(); first += step) {
-    const auto call = ids.subspan(first, std::min(step, ids.size() - first));
-    const Status status = model.Forward(call, kv, **scratch, [] { return true; });
-    EXPECT_TRUE(status.ok()) << status.ToString();
-    const MatrixView view =
-        (*logits)->Matrix(static_cast<uint32_t>(call.size()), config.vocabulary);
-    EXPECT_TRUE(model.Logits(**scratch, 0, view).ok());
-    for (uint32_t r = 0; r < view.rows; ++r) {
-      rows.emplace_back(view.row(r), view.row(r) + view.cols);
-    }
-  }
-  return rows;
-}
-
-// The largest difference from the oracle, as a share of the larger of the logit and 1: logits of
-// these models have a spread of about 2.
-double LargestDifference(const FamilyCase& family_case,
-                         const std::vector<std::vector<float>>& rows) {
-  double largest = 0;
-  EXPECT_EQ(rows.size(), family_case.logits.size());
-  for (uint32_t position = 0; position < rows.size(); ++position) {
-    const std::vector<float>& expected = family_case.logits[position];
-    const auto kept = static_cast<uint32_t>(expected.size());
-    for (uint32_t i = 0; i < kept; ++i) {
-      const auto vocabulary = static_cast<uint32_t>(rows[position].size());
-      const double ours = rows[position][KeptLogit(position, i, kept, vocabulary)];
-      const double scale = std::max(1.0, std::abs(double{expected[i]}));
-      largest = std::max(largest, std::abs(ours - expected[i]) / scale);
-    }
-  }
-  return largest;
-}
-
 TEST(ModelFamilies, TheGraphAgreesWithTransformersInAnySplit) {
   for (const FamilyCase& family_case : Cases()) {
     SCOPED_TRACE(family_case.name);
@@ -89,21 +26,17 @@ TEST(ModelFamilies, TheGraphAgreesWithTransformersInAnySplit) {
     for (const size_t call_tokens : {0, 1, 7, 16, 33}) {
       const TempDir folder;
       ExactKvBackend backend;
-      const Loaded loaded = Load(family_case, folder.path(), backend);
+      const LoadedFamily loaded = LoadFamily(family_case, folder.path(), backend);
       if (loaded.model == nullptr) break;
-      const double difference = LargestDifference(
-          family_case, AllLogits(*loaded.model, backend, family_case.ids, call_tokens));
+      const double difference = Quantile(
+          LogitDifferences(family_case,
+                           AllLogits(*loaded.model, backend, family_case.ids, call_tokens)),
+          1);
       EXPECT_LT(difference, 2e-4) << "calls of " << call_tokens << " tokens";
       worst = std::max(worst, difference);
     }
     std::cout << "largest difference " << worst << ": " << family_case.name << "\n";
   }
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
 }
 
 // Keys and values rounded to bfloat16, as the store keeps them, move a logit by some hundredths,
@@ -114,24 +47,10 @@ TEST(ModelFamilies, TheFastPathFollowsTheGraph) {
     const TempDir folder;
     auto backend = MakeCpuBackend({2, "auto"});
     ASSERT_TRUE(backend.ok()) << backend.status().ToString();
-    const Loaded loaded = Load(family_case, folder.path(), **backend);
+    const LoadedFamily loaded = LoadFamily(family_case, folder.path(), **backend);
     ASSERT_NE(loaded.model, nullptr);
-    std::vector<double> differences;
     const auto rows = AllLogits(*loaded.model, **backend, family_case.ids, 0);
-    for (uint32_t position = 0; position < rows.size(); ++position) {
-      FamilyCase one;
-      one.logits = {family_case.logits[position]};
-      const auto vocabulary = static_cast<uint32_t>(rows[position].size());
-      std::vector<float> row(vocabulary);
-      const auto kept = static_cast<uint32_t>(one.logits[0].size());
-      // LargestDifference takes position 0: its logits stand where that position keeps them.
-      for (uint32_t i = 0; i < kept; ++i) {
-        row[KeptLogit(0, i, kept, vocabulary)] =
-            rows[position][KeptLogit(position, i, kept, vocabulary)];
-      }
-      differences.push_back(LargestDifference(one, {row}));
-    }
-    const double median = Median(differences);
+    const double median = Quantile(LogitDifferences(family_case, rows), 0.5);
     std::cout << "median difference " << median << ": " << family_case.name << "\n";
     EXPECT_LT(median, 0.2);
   }
@@ -144,7 +63,7 @@ TEST(ModelFamilies, SequencesTogetherComputeWhatEachComputesAlone) {
     const TempDir folder;
     auto backend = MakeCpuBackend({2, "auto"});
     ASSERT_TRUE(backend.ok());
-    const Loaded loaded = Load(family_case, folder.path(), **backend);
+    const LoadedFamily loaded = LoadFamily(family_case, folder.path(), **backend);
     ASSERT_NE(loaded.model, nullptr);
     const Model& model = *loaded.model;
     const ModelConfig& config = model.config();

@@ -47,6 +47,31 @@ TEST_F(SectionReaderTest, OneSlotIsUsedWhileTheOtherIsFilled) {
   EXPECT_EQ(store_->UsageOf(*store_->GetCorpus("a")).host_bytes, 0u);
 }
 
+TEST_F(SectionReaderTest, AReaderGrowsAsItsChainIsPublished) {
+  const TestCorpus corpus = MakeCorpus(1, 12);
+  auto record = *PublishTo(*Create("a", corpus), corpus, 5);
+  const auto opened =
+      SectionSourceOf(store_.get())->ReadInTurn(std::span(corpus.chain).subspan(1, 4));
+  ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+  SectionReader& reader = **opened;
+  const auto chain = std::span(corpus.chain);
+  EXPECT_EQ(reader.Append(chain.subspan(5, 1)).code(), StatusCode::kNotFound);
+  EXPECT_EQ(reader.blocks(), 4u);
+  record = *PublishTo(record, corpus, 9);
+  ASSERT_TRUE(reader.Append(chain.subspan(5, 4)).ok());
+  record = *PublishTo(record, corpus, 12);
+  ASSERT_TRUE(reader.Append(chain.subspan(9)).ok());
+  EXPECT_EQ(reader.blocks(), 11u);
+  EXPECT_EQ(reader.reads().entries, 11u) << "each block is looked up once";
+  reader.Begin(0, 3, 2, 1);
+  reader.Begin(1, 9, 2, 0);
+  ASSERT_TRUE(reader.Wait(0).ok());
+  ASSERT_TRUE(reader.Wait(1).ok());
+  ExpectSection(reader, 0, corpus, 4, 2, 1);
+  ExpectSection(reader, 1, corpus, 10, 2, 0);
+  EXPECT_EQ(reader.reads().bytes, 4 * kPart);
+}
+
 TEST_F(SectionReaderTest, DamageAndRemovalAreErrors) {
   const TestCorpus corpus = MakeCorpus(1, 6);
   Ingest("a", corpus);

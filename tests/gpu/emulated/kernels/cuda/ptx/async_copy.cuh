@@ -1,0 +1,64 @@
+// tests/gpu/emulated/kernels/cuda/ptx/async_copy.cuh -- stands in for the file of that name: copies
+// are done when they are asked for, barriers count arrivals and bytes. Ends the program at more
+// arrivals than a phase has, and at a copy that is not aligned.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+
+#include "tests/gpu/emulated/device.h"
+
+namespace corpusd::cuda::ptx {
+
+struct CountingBarrier {
+  int arrivals = 0, left = 0, phase = 0;
+  int64_t bytes = 0;
+
+  void Arrive(int64_t expected) {
+    Require(left > 0, "an arrival too many");
+    --left;
+    bytes += expected;
+    End();
+  }
+  void Receive(int64_t count) {
+    bytes -= count;
+    End();
+  }
+  static void Require(bool condition, const char* what) {
+    if (condition) return;
+    std::fprintf(stderr, "emulated device: %s\n", what);
+    std::abort();
+  }
+
+ private:
+  void End() {
+    if (left == 0 && bytes == 0) left = arrivals, phase ^= 1;
+  }
+};
+inline std::map<const uint64_t*, CountingBarrier> counting_barriers;
+
+inline uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(static_cast<const uint8_t*>(pointer) - emulated::block.shared);
+}
+inline void InitBarrier(uint64_t* barrier, int arrivals) {
+  counting_barriers[barrier] = {arrivals, arrivals};
+}
+inline void PublishBarriers() {}
+inline void Arrive(uint64_t* barrier) { counting_barriers.at(barrier).Arrive(0); }
+inline void ArriveExpecting(uint64_t* barrier, int bytes) {
+  counting_barriers.at(barrier).Arrive(bytes);
+}
+inline void WaitPhase(uint64_t* barrier, int parity) {
+  while (counting_barriers.at(barrier).phase == parity) emulated::Yield();
+}
+inline void CopyToShared(void* to, const void* from, int bytes, uint64_t* barrier) {
+  const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
+  CountingBarrier::Require(aligned(to) && aligned(from) && bytes % 16 == 0,
+                           "a copy is not aligned");
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+  counting_barriers.at(barrier).Receive(bytes);
+}
+inline void PrefetchL2(const void*) {}
+
+}  // namespace corpusd::cuda::ptx
