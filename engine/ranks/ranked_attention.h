@@ -85,6 +85,7 @@ class RankedAttention {
   Status DealNewPages(const AttentionInput& input, LayerPages* layer);
   std::vector<KvPageList> ListsOver(const LayerPages& layer, std::span<const KvPage> pages) const;
 
+  void CheckKept(const AttentionInput& input) const;
   Status AttendAlike(MatrixView out, MatrixView q, std::span<const AttentionPart> parts);
   Status AttendKeysTravel(MatrixView out, MatrixView q, std::span<const AttentionPart> parts,
                           const LayerPages& layer);

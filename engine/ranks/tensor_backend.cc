@@ -42,6 +42,10 @@ TensorBackend::TensorBackend(Backend& local, Transport& group, const TensorShare
 Result<std::unique_ptr<Weight>> TensorBackend::LoadWeight(std::span<const WeightSource> sources) {
   const WeightSource& first = sources.front();
   const TensorPart part = TensorShare::PartOf(first.name);
+  if (part == TensorPart::kExpert && !host_addressable()) {
+    return UnimplementedError("experts are shared by ranks on CPUs only, not on " +
+                              std::string(name()));
+  }
   if (part == TensorPart::kExpert && first.bytes.empty()) {
     return std::unique_ptr<Weight>(
         std::make_unique<SharedWeight>(part, nullptr, first.rows, first.cols));
@@ -108,7 +112,7 @@ void TensorBackend::JoinColumns(MatrixView m,
   for (uint32_t r = 0; r < ranks; ++r) {
     begins.push_back(begins.back() + uint64_t{m.rows} * columns_of(r).count * sizeof(float));
   }
-  if (m.rows == 1) {  // they lie as they travel
+  if (m.rows == 1 && host_addressable()) {  // they lie as they travel
     Exchange(reinterpret_cast<std::byte*>(m.data), begins);
     return;
   }

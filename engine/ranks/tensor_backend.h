@@ -46,6 +46,7 @@ class TensorBackend final : public Backend {
     return local_.CopyBeside(pieces);
   }
   bool host_addressable() const override { return local_.host_addressable(); }
+  // kUnimplemented: experts in memory that the host cannot address.
   Result<std::unique_ptr<Weight>> LoadWeight(std::span<const WeightSource> sources) override;
   void Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) override;
   void RmsNorm(MatrixView out, MatrixView x, const float* gain, float epsilon) override {

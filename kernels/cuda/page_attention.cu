@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
   };
   const float* states = call.State(blockIdx.y, blockIdx.x, 0);
   const int dim = threadIdx.x % Dim, team = threadIdx.x / Dim;
-  const bool in_basis = call.basis.arrays != nullptr;
+  const bool in_basis = call.basis.arrays != nullptr && call.log_sums.data == nullptr;
   const uint32_t kv_head = blockIdx.x / (call.q_heads / call.kv_heads);
   const float* basis = call.basis.arrays + (2 * kv_head + 1) * BasisSideFloats(Dim);
   float inverse[kOwn];  // asked for before it is needed
@@ -135,6 +135,10 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
     if (sum == 0) result = 0;
   }
   if (team > 0) return;
+  if (call.log_sums.data != nullptr && dim == 0) {
+    call.log_sums.data[static_cast<size_t>(blockIdx.y) * call.log_sums.stride + blockIdx.x] =
+        sum == 0 ? -INFINITY : top + log2f(sum);
+  }
   call.out.data[static_cast<size_t>(blockIdx.y) * call.out.stride + blockIdx.x * Dim + dim] =
       result;
 }

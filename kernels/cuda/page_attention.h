@@ -78,6 +78,9 @@ struct PageAttention {
   DeviceRope rope;
   DeviceBasis basis;           // coded pages have one
   float* workspace = nullptr;  // PageAttentionFloats
+  // [q.rows, q_heads]: the base-2 logarithm of each sum of weights, -infinity where nothing is
+  // seen; `out` is then left in the coordinates of the basis. data null: not wanted.
+  DeviceMatrix log_sums;
 
   CORPUSD_HOST_DEVICE uint32_t kv_blocks() const { return KvBlocks(q_heads, kv_heads); }
   CORPUSD_HOST_DEVICE uint32_t places() const { return PartPlaces(pages_max, kv_blocks()); }

@@ -23,7 +23,7 @@ constexpr size_t kStepPagesMax = 128;
 }  // namespace
 
 void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& input,
-                            std::span<const cuda::AttentionRow> rows) {
+                            std::span<const cuda::AttentionRow> rows, cuda::DeviceMatrix log_sums) {
   cuda::PageAttention call;
   // Of long histories and of pages that are copied first, the device has work enough.
   if (pages_.copies() || pages_.size() > kStepPagesMax) StopRecording();
@@ -43,6 +43,7 @@ void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& 
   call.workspace = reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
   if (call.workspace == nullptr) return;
   call.out = View(out);
+  call.log_sums = log_sums;
   call.q = View(q);
   call.q_heads = input.shape.q_heads;
   call.kv_heads = input.shape.kv_heads;

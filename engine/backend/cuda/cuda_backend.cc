@@ -31,7 +31,7 @@ Result<std::unique_ptr<Backend>> MakeCudaBackend(int index, unsigned threads, De
 }
 
 Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned threads,
-                                                     DeviceLost on_lost) {
+                                                     DeviceLost on_lost, uint32_t node_width) {
   if (device >= CudaDeviceCount()) {
     return FailedPreconditionError("cuda:" + std::to_string(device) + ": there is no such device");
   }
@@ -51,11 +51,11 @@ Result<std::unique_ptr<Backend>> CudaBackend::Create(int device, unsigned thread
   }
   const std::string name = "cuda:" + std::to_string(device) + " (" + properties.name + ")";
   return std::unique_ptr<Backend>(std::unique_ptr<CudaBackend>(
-      new CudaBackend(device, name, stream, beside, threads, std::move(on_lost))));
+      new CudaBackend(device, name, stream, beside, threads, std::move(on_lost), node_width)));
 }
 
 CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
-                         unsigned threads, DeviceLost on_lost)
+                         unsigned threads, DeviceLost on_lost, uint32_t node_width)
     : device_(device),
       name_(std::move(name)),
       stream_(stream),
@@ -71,6 +71,7 @@ CudaBackend::CudaBackend(int device, std::string name, cudaStream_t stream, cuda
               }),
       pages_(device_pool_, host_pool_, stream),
       on_lost_(std::move(on_lost)),
+      node_width_(node_width),
       graphs_(std::getenv("CORPUSD_CUDA_GRAPHS") == nullptr ||
               std::string_view(std::getenv("CORPUSD_CUDA_GRAPHS")) != "0"),
       launches_(stream),
@@ -291,6 +292,18 @@ void CudaBackend::FlushWrites() {
   }
   if (failed_.ok()) LaunchWrites();
   writes_.count = 0;
+}
+
+void CudaBackend::CopyMatrix(MatrixView target, MatrixView source) {
+  CHECK(target.rows == source.rows && target.cols == source.cols)
+      << target.rows << " x " << target.cols;
+  Begin();
+  StopRecording();
+  if (!failed_.ok() || source.rows == 0) return;
+  Launched(cudaMemcpy2DAsync(target.data, target.row_stride * sizeof(float), source.data,
+                             source.row_stride * sizeof(float), source.cols * sizeof(float),
+                             source.rows, cudaMemcpyDefault, stream_),
+           "copy rows");
 }
 
 Status CudaBackend::Synchronize() {

@@ -22,9 +22,11 @@
 #include "engine/backend/cuda/launch_list.h"
 #include "engine/backend/cuda/page_table.h"
 #include "engine/backend/device_backend.h"
+#include "engine/backend/node_attention.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/expert_routing.h"
 #include "kernels/cuda/kv_encode.h"
+#include "kernels/cuda/node_states.h"
 #include "kernels/cuda/page_attention.h"
 #include "kernels/cuda/prefill_attention.h"
 
@@ -32,9 +34,10 @@ namespace corpusd {
 
 inline cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, public NodeAttention {
  public:
-  static Result<std::unique_ptr<Backend>> Create(int device, unsigned threads, DeviceLost on_lost);
+  static Result<std::unique_ptr<Backend>> Create(int device, unsigned threads, DeviceLost on_lost,
+                                                 uint32_t node_width = kNodeWidth);
   ~CudaBackend() override;
 
   std::string_view name() const override { return name_; }
@@ -67,6 +70,18 @@ class CudaBackend final : public Backend {
   void Add(MatrixView x, MatrixView y) override;
   void GeGlu(MatrixView out, MatrixView gate_up) override;
   void MixExperts(MatrixView out, const ExpertInput& input) override;
+  void CopyMatrix(MatrixView target, MatrixView source) override;
+
+  // Nodes narrower than this are put together from those of this width below them: so numbers of
+  // ranks that are powers of two up to it give the same bits, one rank that computes the root
+  // included. Attention, which takes all pages in one go, gives others.
+  static constexpr uint32_t kNodeWidth = 8;
+  Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
+                     std::span<const MergeNode> nodes) override;
+  Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
+                    std::span<const MergeNode> nodes) override;
+  uint32_t span_pages() const override { return kSpanPages; }
+  void* stream() const override { return stream_; }
 
  private:
   // Of one layer: the weights of all experts, [gate_up][down] on the device.
@@ -78,7 +93,7 @@ class CudaBackend final : public Backend {
   };
 
   CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
-              unsigned threads, DeviceLost on_lost);
+              unsigned threads, DeviceLost on_lost, uint32_t node_width);
 
   // Before the work of a call: its thread's device, and the writes that wait for company.
   void Begin();
@@ -105,8 +120,9 @@ class CudaBackend final : public Backend {
   std::byte* Grow(std::unique_ptr<CudaBuffer>* buffer, uint64_t bytes, std::string_view purpose);
   // Copies small host data to the device, where it stays until the stream has passed the call.
   const void* Send(std::unique_ptr<CudaBuffer>* buffer, const void* data, uint64_t bytes);
+  // log_sums: as in PageAttention.
   void AttendFew(MatrixView out, MatrixView q, const AttentionInput& input,
-                 std::span<const cuda::AttentionRow> rows);
+                 std::span<const cuda::AttentionRow> rows, cuda::DeviceMatrix log_sums = {});
   // The pages of part i are the next part_pages[i] of pages_.
   void AttendMany(MatrixView out, MatrixView q, std::span<const AttentionPart> parts,
                   std::span<const uint32_t> part_pages);
@@ -116,6 +132,25 @@ class CudaBackend final : public Backend {
   // first_page: of pages_, the one that tiles count from.
   const cuda::PrefillTile* SendTiles(std::span<const AttentionPart> parts,
                                      std::span<const uint32_t> part_pages, uint32_t first_page);
+  // cuda_nodes.cc. The nodes that are computed in one go, and how many pages each has: they follow
+  // one another in pages_.
+  struct Leaves {
+    std::vector<MergeNode> nodes;
+    std::vector<uint32_t> pages;
+  };
+  Status AddLeaves(const AttentionInput& input, uint64_t last_position,
+                   std::span<const MergeNode> nodes, Leaves* leaves);
+  cuda::NodeLayout LayoutOf(const AttentionShape& shape, uint32_t rows) const;
+  // The states of all leaves, for rows of one call.
+  void AttendFewLeaves(float* states, MatrixView q, const AttentionInput& input,
+                       const Leaves& leaves);
+  bool ExpandLeaves(const AttentionInput& input, cuda::PrefillAttention* call);
+  void AttendManyLeaves(float* states, const cuda::NodeLayout& layout, MatrixView q,
+                        const AttentionInput& input, const Leaves& leaves,
+                        cuda::PrefillAttention call);
+  // Puts a node together from the states of `parts`.
+  void FoldNode(cuda::NodeMerge call, const AttentionShape& shape, MergeNode node, uint32_t spans,
+                std::span<const MergeNode> parts);
 
   const int device_;
   const std::string name_;
@@ -127,6 +162,7 @@ class CudaBackend final : public Backend {
   HostArrays arrays_;
   PageTable pages_;
   const DeviceLost on_lost_;
+  const uint32_t node_width_;
   bool lost_ = false;
   Status failed_;
   // Neighbouring writes into pages of one layer are one launch.
@@ -137,6 +173,7 @@ class CudaBackend final : public Backend {
   LaunchList launches_;
   ParameterSlots slots_;  // of one pass
   std::unique_ptr<CudaBuffer> tiles_, workspace_, coordinates_, expanded_, pieces_;
+  std::unique_ptr<CudaBuffer> leaf_states_, leaf_queries_;
   std::unique_ptr<CudaBuffer> routed_, slot_rows_;
   std::map<const void*, ExpertTable> expert_tables_;
   std::vector<cuda::PrefillTile> sent_tiles_;  // what tiles_ holds
