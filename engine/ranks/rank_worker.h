@@ -29,11 +29,11 @@ struct RankWorkerOptions {
   std::string device = "cpu";
   std::string isa = "auto";
   std::string weights = "auto";  // as EngineOptions has it, alike on all ranks
-  unsigned threads = 0;         // 0: all cores
-  std::string cache_dir;        // where the weights digest is remembered; "": nowhere
-  uint64_t host_bytes = 0;      // of blocks in memory; unless
-  BlockStore* store = nullptr;  // it shares rank 0's process and store
-  RankShelf* shelf = nullptr;   // its own disk; null: none. Must outlive it
+  unsigned threads = 0;          // 0: all cores
+  std::string cache_dir;         // where the weights digest is remembered; "": nowhere
+  uint64_t host_bytes = 0;       // of blocks in memory; unless
+  BlockStore* store = nullptr;   // it shares rank 0's process and store
+  RankShelf* shelf = nullptr;    // its own disk; null: none. Must outlive it
 };
 
 class RankWorker {
