@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "engine/backend/cpu_backend.h"
-#include "kernels/reference/kv_tile.h"
 #include "tests/bench/cpu_ceilings.h"
 #include "tests/bench/plain_basis.h"
 

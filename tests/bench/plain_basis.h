@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/kv_basis.h"
+#include "kernels/reference/kv_tile.h"
 
 namespace corpusd {
 

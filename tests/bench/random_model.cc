@@ -35,7 +35,7 @@ class RandomModel final : public ModelSource {
       std::memcpy(&pool_[i], &word, sizeof word);
     }
     // Rows of all matrices have the scale of the widest: the norms before them take the rest.
-    const double scale = 1 / std::sqrt(double{config_.hidden}) / kCodeDeviation;
+    const double scale = 1 / std::sqrt(static_cast<double>(config_.hidden)) / kCodeDeviation;
     for (size_t block = 0; block < kPoolBlocks + kPlaces; ++block) {
       const double d = scale * (0.5 + static_cast<double>(block * 40503 % 1024) / 1024);
       const uint16_t halves[2] = {HalfBits(d), HalfBits(-7.5 * d)};
