@@ -65,6 +65,18 @@ class RanksTest(IntegrationTest):
         self.await_followers(daemon, ranks - 1)
         return daemon, rank_file
 
+    @staticmethod
+    def used_by_others(daemon):
+        tiers = daemon.ctl("df", "-o", "json").json()["tiers"]
+        return sum(t["used_bytes"] for t in tiers if t["name"] in ("host@1", "host@2"))
+
+    def alone(self, daemon, option):
+        """Restarts the daemon without its ranks. RETURNS what it then answers."""
+        self.assertEqual(daemon.stop(), 0)
+        del daemon.options[option]
+        daemon.start()
+        return self.ask(daemon, "text")
+
     def test_threads_and_processes_answer_as_one(self):
         alone = self.daemon()
         self.ingest(alone, "text", prose(1, WORDS))
@@ -80,15 +92,19 @@ class RanksTest(IntegrationTest):
                 self.assertEqual(report["answer"], expected["answer"])
                 self.assertEqual(report["usage"]["recomputed_tokens"], 0)
             self.assertEqual(daemon.ctl("verify", "text").code, 0)
-        tiers = {t["name"]: t for t in processes.ctl("df", "-o", "json").json()["tiers"]}
-        self.assertGreater(tiers["host@1"]["used_bytes"] + tiers["host@2"]["used_bytes"], 0)
-        # One daemon alone goes on with what three made.
-        self.assertEqual(processes.stop(), 0)
-        del processes.options["rank_file"]
-        processes.start()
-        report = self.ask(processes, "text")
+        # The others say with their next beat what they hold.
+        self.wait_for("blocks with the others", lambda: self.used_by_others(processes) > 0)
+        # One daemon alone goes on with what three threads made: they had one store.
+        report = self.alone(threads, "ranks")
         self.assertEqual(report["answer"], expected["answer"])
         self.assertEqual(report["usage"]["recomputed_tokens"], 0)
+        # What lies with processes that no file names any more is computed again, once.
+        report = self.alone(processes, "rank_file")
+        self.assertEqual(report["answer"], expected["answer"])
+        self.assertGreater(report["usage"]["recomputed_tokens"], 0)
+        again = self.ask(processes, "text")
+        self.assertEqual(again["answer"], expected["answer"])
+        self.assertEqual(again["usage"]["recomputed_tokens"], 0)
 
     def test_a_killed_rank_ends_what_it_was_part_of_and_nothing_else(self):
         alone = self.daemon()
