@@ -1,7 +1,6 @@
 // corpus-bench growth: an exact corpus that is larger than the host tier, prefilled over its own
 // history from disk and asked; what a token costs, how much memory is in use and what is read, by
 // depth, beside the disk's own rate and the processor's peak.
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include "store/corpus_parts.h"
 #include "tests/bench/bench_command.h"
 #include "tests/bench/cpu_ceilings.h"
+#include "tests/bench/process_cost.h"
 #include "tests/bench/raw_disk.h"
 #include "tests/eval/model_session.h"
 #include "tests/eval/recall_statistics.h"
@@ -46,27 +46,6 @@ struct Arguments {
   bool smoke = false;
   std::string format = "table";
 };
-
-// Of the process, so that others on the machine do not count.
-double ProcessorSeconds() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-// The most memory that the process had resident since it was last asked, in MiB.
-double TakePeakMemory() {
-  std::ifstream status("/proc/self/status");
-  double mib = 0;
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) mib = std::stod(line.substr(6)) / 1024;
-  }
-  std::ofstream("/proc/self/clear_refs") << "5";  // begins anew
-  return mib;
-}
 
 // The cost of one stretch after the other, from what a prefill reports after every run.
 class Stretches {

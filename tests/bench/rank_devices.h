@@ -21,19 +21,9 @@
 #include "engine/ranks/nccl_transport.h"
 #include "engine/ranks/ranked_backend.h"
 #include "tests/bench/device_random.h"
+#include "tests/bench/require.h"
 
 namespace corpusd {
-
-inline void Require(const Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
-template <typename T>
-T Require(Result<T> result) {
-  Require(result.status());
-  return std::move(*result);
-}
 
 // Llama 4 Scout's, and how many of its layers see everything.
 inline const AttentionShape kScout{40, 8, 128, 1 / std::sqrt(128.0F)};

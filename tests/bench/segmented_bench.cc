@@ -1,7 +1,6 @@
 // corpus-bench segmented: what a token of a segmented corpus costs to prefill, whatever the corpus:
 // real files, cut into documents of one size or another, into a fresh store; beside the model
 // alone.
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "engine/engine.h"
 #include "store/corpus_chain.h"
 #include "tests/bench/bench_command.h"
+#include "tests/bench/process_cost.h"
 #include "tests/eval/model_session.h"
 #include "tests/support/read_file.h"
 #include "tests/support/temp_dir.h"
@@ -38,26 +38,6 @@ struct Arguments {
   bool smoke = false;
   std::string format = "table";
 };
-
-double ProcessorSeconds() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-// The most memory that the process had resident since it was last asked, in MiB.
-double TakePeakMemory() {
-  std::ifstream status("/proc/self/status");
-  double mib = 0;
-  for (std::string line; std::getline(status, line);) {
-    if (line.rfind("VmHWM:", 0) == 0) mib = std::stod(line.substr(6)) / 1024;
-  }
-  std::ofstream("/proc/self/clear_refs") << "5";  // begins anew
-  return mib;
-}
 
 // At most so many bytes and a file more.
 Result<std::vector<std::string>> ReadTexts(const std::string& path, uint64_t bytes_max) {

@@ -17,23 +17,13 @@
 #include "engine/ranks/tensor_backend.h"
 #include "engine/ranks/tensor_source.h"
 #include "kernels/weight_types.h"
+#include "tests/bench/require.h"
 
 namespace corpusd {
 namespace {
 
 using Json = nlohmann::json;
 constexpr uint32_t kFixedParts = 8;
-
-void Require(const Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
-template <typename T>
-T Require(Result<T> result) {
-  Require(result.status());
-  return std::move(*result);
-}
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
