@@ -34,7 +34,7 @@ const SharedWeight& Shared(const Weight& weight) {
 }  // namespace
 
 TensorBackend::TensorBackend(Backend& local, Transport& group, const TensorShare& share)
-    : local_(local), group_(group), share_(share) {
+    : ForwardingBackend(local), group_(group), share_(share) {
   CHECK(group.rank() == share.rank() && group.size() == share.ranks())
       << share.rank() << " of " << share.ranks();
 }
