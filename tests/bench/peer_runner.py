@@ -3,15 +3,20 @@
 
 Prefill and decode go through the peer's C API as its own llama-bench does: batches of 512, flash
 attention on, every weight touched once before timing. The tokens are real text, given as ids.
-Prints one JSON object: {"pp512": tokens per second, "tg64@8192": ..., ...}.
+Prints one JSON object: {"pp512": tokens per second, "tg64@8192": ..., ...}; with --chunk 256 also
+"pp256@7936" for depth 8192: the last 256 tokens before it. What stands before them comes from a
+state file of --states, which is made, some tokens a call, if it is not there.
 """
 
 import argparse
+import ctypes
 import json
+import os
 import sys
 import time
 
 BATCH_TOKENS = 512
+STATE_STEP_TOKENS = 1024  # kept so often: an interrupted run goes on from there
 GGML_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 
 
@@ -38,6 +43,18 @@ class LlamaCpp:
 
     def clear(self):
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+
+    def save(self, path, ids):
+        kept = (self.api.llama_token * len(ids))(*ids)
+        if not self.api.llama_state_save_file(self.context, path.encode(), kept, len(ids)):
+            sys.exit(f"llama.cpp could not write {path}")
+
+    def load(self, path, count):
+        kept, loaded = (self.api.llama_token * count)(), ctypes.c_size_t()
+        if not self.api.llama_state_load_file(self.context, path.encode(), kept, count,
+                                              ctypes.byref(loaded)):
+            sys.exit(f"llama.cpp could not read {path}")
+        return list(kept[:loaded.value])
 
 
 class IkLlamaCpp:
@@ -103,6 +120,27 @@ def timed_decode(peer, batch, ids, depth, count):
     return count / (time.perf_counter() - started)
 
 
+def fill(peer, batch, ids, depth, states):
+    """Brings the peer's cache to ids[:depth]; states: what names its files, or none."""
+    peer.clear()
+    done = 0
+    if states and hasattr(peer, "save"):
+        for done in sorted({*range(0, depth, STATE_STEP_TOKENS), depth}, reverse=True):
+            path = f"{states}-{done}.state"
+            if done and os.path.exists(path) and peer.load(path, done) == ids[:done]:
+                break
+        for begin in range(done, depth, STATE_STEP_TOKENS):
+            end = min(begin + STATE_STEP_TOKENS, depth)
+            decode(peer, batch, ids, begin, end - begin)
+            path = f"{states}-{end}.state"
+            peer.save(path + ".part", ids[:end])
+            os.replace(path + ".part", path)
+            if os.path.exists(f"{states}-{begin}.state"):
+                os.remove(f"{states}-{begin}.state")
+    elif depth:
+        decode(peer, batch, ids, 0, depth)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--peer", choices=("llama", "ik"), required=True)
@@ -114,6 +152,8 @@ def main():
     parser.add_argument("--prefill", type=int, nargs="*", default=[])
     parser.add_argument("--decode-depths", type=int, nargs="*", default=[])
     parser.add_argument("--decode-tokens", type=int, default=64)
+    parser.add_argument("--chunk", type=int, default=0)
+    parser.add_argument("--states", default="", help="folder and first part of the names of files")
     arguments = parser.parse_args()
 
     with open(arguments.ids, encoding="ascii") as file:
@@ -138,9 +178,12 @@ def main():
                 peer, batch, ids, count, arguments.decode_tokens)
     for depth in arguments.decode_depths:
         if depth not in arguments.prefill:
-            peer.clear()
-            if depth:
-                decode(peer, batch, ids, 0, depth)
+            chunk = min(arguments.chunk, depth)
+            fill(peer, batch, ids, depth - chunk, arguments.states)
+            if chunk:
+                started = time.perf_counter()
+                decode(peer, batch, ids, depth - chunk, chunk)
+                result[f"pp{chunk}@{depth - chunk}"] = chunk / (time.perf_counter() - started)
             result[f"tg{arguments.decode_tokens}@{depth}"] = timed_decode(
                 peer, batch, ids, depth, arguments.decode_tokens)
     json.dump(result, sys.stdout)

@@ -73,20 +73,25 @@ PageTable::Known* PageTable::Find(const KvPageList& list, int64_t first_seen) {
 Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
   const KvFormat& format = *list.format;
   cuda::DevicePage page;
-  page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
-  page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
-  page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
-  page.key_codec = CodecOf(format.key_codec);
-  page.value_codec = CodecOf(format.value_codec);
+  page.layer_bytes = static_cast<uint32_t>(format.LayerBytes(layer_));
+  page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes(layer_));
+  page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes(layer_));
+  const LayerCodecs codecs = format.CodecsOf(layer_);
+  page.key_codec = CodecOf(codecs.key);
+  page.value_codec = CodecOf(codecs.value);
+  const uint64_t offset = format.LayerOffset(layer_);
   if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
-  const bool is_long = list.pages.size() >= kLongList;
+  // A known list serves all layers: their codecs are the same.
+  const bool is_long = list.pages.size() >= kLongList && format.layer_codecs.empty();
   Known* known = is_long ? Find(list, first_seen) : nullptr;
   const size_t old = known == nullptr ? 0 : known->pages.size();
   const size_t first = pages_.size(), first_host = host_pages_.size();
   bool all_seen = true;
   if (old > 0) pages_.insert(pages_.end(), known->pages.begin(), known->pages.end());
   for (const KvPage& source : list.pages.subspan(old)) {
-    page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
+    // Kernels add as many of this layer's bytes as there are layers before it.
+    page.bytes = reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(source.bytes) +
+                                                  offset - uint64_t{layer_} * page.layer_bytes);
     page.first_position = static_cast<int64_t>(source.first_position);
     page.tokens = static_cast<uint16_t>(source.tokens);
     page.hidden = static_cast<uint16_t>(std::max<int64_t>(
@@ -98,7 +103,7 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_
     if (!seen) page.bytes = nullptr;
     ASSIGN_OR_RETURN(const bool reachable, seen ? Reachable(source.bytes) : Result<bool>(true));
     if (!reachable) {
-      host_pages_.push_back({pages_.size(), source.bytes + layer_ * format.LayerBytes()});
+      host_pages_.push_back({pages_.size(), source.bytes + offset});
     }
     pages_.push_back(page);
   }
