@@ -3,20 +3,18 @@
 
 Prefill and decode go through the peer's C API as its own llama-bench does: batches of 512, flash
 attention on, every weight touched once before timing. The tokens are real text, given as ids.
-Prints one JSON object: {"pp512": tokens per second, "tg64@8192": ..., ...}; with --chunk 256 also
-"pp256@7936" for depth 8192: the last 256 tokens before it. What stands before them comes from a
-state file of --states, which is made, some tokens a call, if it is not there.
+Prints one JSON object: {"pp512": tokens per second, "tg64@8192": ..., ...}. With --chunk 256 there
+is also "pp256@7936" for depth 8192, the last 256 tokens before it; llama.cpp's cache before those
+is filled 512 tokens at a time, each blind to the others, as its quantized caches take minutes for
+8K tokens otherwise. What is timed sees all of it.
 """
 
 import argparse
-import ctypes
 import json
-import os
 import sys
 import time
 
 BATCH_TOKENS = 512
-STATE_STEP_TOKENS = 1024  # kept so often: an interrupted run goes on from there
 GGML_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 
 
@@ -35,6 +33,7 @@ class LlamaCpp:
         params.n_ctx, params.n_batch, params.n_ubatch = context_tokens, BATCH_TOKENS, BATCH_TOKENS
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = GGML_TYPES[kv_type]
+        params.n_seq_max, params.kv_unified = 2, True  # one beside the other, for fill()
         if hasattr(params, "flash_attn_type"):
             params.flash_attn_type = 1
         else:
@@ -44,17 +43,13 @@ class LlamaCpp:
     def clear(self):
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
 
-    def save(self, path, ids):
-        kept = (self.api.llama_token * len(ids))(*ids)
-        if not self.api.llama_state_save_file(self.context, path.encode(), kept, len(ids)):
-            sys.exit(f"llama.cpp could not write {path}")
-
-    def load(self, path, count):
-        kept, loaded = (self.api.llama_token * count)(), ctypes.c_size_t()
-        if not self.api.llama_state_load_file(self.context, path.encode(), kept, count,
-                                              ctypes.byref(loaded)):
-            sys.exit(f"llama.cpp could not read {path}")
-        return list(kept[:loaded.value])
+    def fill(self, batch, ids, count):
+        """As if ids[:count] had been decoded, but that no batch has seen another."""
+        memory = self.api.llama_get_memory(self.context)
+        for start in range(0, count, BATCH_TOKENS):
+            decode(self, batch, ids, start, min(BATCH_TOKENS, count - start), sequence=1)
+            self.api.llama_memory_seq_cp(memory, 1, 0, -1, -1)
+            self.api.llama_memory_seq_rm(memory, 1, -1, -1)
 
 
 class IkLlamaCpp:
@@ -89,14 +84,14 @@ def _silent(kind):
     return callback
 
 
-def decode(peer, batch, ids, first, count):
+def decode(peer, batch, ids, first, count, sequence=0):
     """Feeds ids[first:first+count] at their positions; logits for the last token only."""
     for start in range(first, first + count, BATCH_TOKENS):
         chunk = ids[start:min(start + BATCH_TOKENS, first + count)]
         batch.n_tokens = len(chunk)
         for i, token in enumerate(chunk):
             batch.token[i], batch.pos[i] = token, start + i
-            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
             batch.logits[i] = 1 if i + 1 == len(chunk) else 0
         status = peer.api.llama_decode(peer.context, batch)
         if status != 0:
@@ -120,27 +115,6 @@ def timed_decode(peer, batch, ids, depth, count):
     return count / (time.perf_counter() - started)
 
 
-def fill(peer, batch, ids, depth, states):
-    """Brings the peer's cache to ids[:depth]; states: what names its files, or none."""
-    peer.clear()
-    done = 0
-    if states and hasattr(peer, "save"):
-        for done in sorted({*range(0, depth, STATE_STEP_TOKENS), depth}, reverse=True):
-            path = f"{states}-{done}.state"
-            if done and os.path.exists(path) and peer.load(path, done) == ids[:done]:
-                break
-        for begin in range(done, depth, STATE_STEP_TOKENS):
-            end = min(begin + STATE_STEP_TOKENS, depth)
-            decode(peer, batch, ids, begin, end - begin)
-            path = f"{states}-{end}.state"
-            peer.save(path + ".part", ids[:end])
-            os.replace(path + ".part", path)
-            if os.path.exists(f"{states}-{begin}.state"):
-                os.remove(f"{states}-{begin}.state")
-    elif depth:
-        decode(peer, batch, ids, 0, depth)
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--peer", choices=("llama", "ik"), required=True)
@@ -153,7 +127,6 @@ def main():
     parser.add_argument("--decode-depths", type=int, nargs="*", default=[])
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--chunk", type=int, default=0)
-    parser.add_argument("--states", default="", help="folder and first part of the names of files")
     arguments = parser.parse_args()
 
     with open(arguments.ids, encoding="ascii") as file:
@@ -179,7 +152,11 @@ def main():
     for depth in arguments.decode_depths:
         if depth not in arguments.prefill:
             chunk = min(arguments.chunk, depth)
-            fill(peer, batch, ids, depth - chunk, arguments.states)
+            peer.clear()
+            if chunk and hasattr(peer, "fill"):
+                peer.fill(batch, ids, depth - chunk)
+            elif depth > chunk:
+                decode(peer, batch, ids, 0, depth - chunk)
             if chunk:
                 started = time.perf_counter()
                 decode(peer, batch, ids, depth - chunk, chunk)
