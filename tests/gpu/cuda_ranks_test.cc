@@ -89,7 +89,28 @@ TEST_P(CudaRanksTest, ALongerOneIsTheSameHoweverOftenAndOneDeviceServesIt) {
   EXPECT_EQ(Answer("text"), answer);
 }
 
+// Of two texts as long as each other, the pages of other ranks look alike.
+TEST_P(CudaRanksTest, QuestionsOverTwoTextsShareAPass) {
+  Open(2, "two");
+  const std::vector<std::string> corpora = {"a", "b"};
+  std::vector<std::string> alone;
+  for (size_t i = 0; i < corpora.size(); ++i) {
+    Ingest(corpora[i], Prose(2000).replace(0, 6, i == 0 ? "word11" : "word22"), GetParam());
+    alone.push_back(Answer(corpora[i]));
+  }
+  ASSERT_EQ(store_->GetCorpus("a")->tokens, store_->GetCorpus("b")->tokens);
+  std::vector<std::string> together(8);
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < together.size(); ++i) {
+      threads.emplace_back([&, i] { together[i] = Answer(corpora[i % 2]); });
+    }
+  }
+  for (size_t i = 0; i < together.size(); ++i) EXPECT_EQ(together[i], alone[i % 2]) << i;
+}
+
 TEST_P(CudaRanksTest, ARankThatFailsIsNamedAndTheJobGoesOn) {
+  if (std::string(GetParam()) != "bf16") GTEST_SKIP() << "one format is enough";
   Open(2, "two");
   Ingest("text", Prose(2000), GetParam());
   const std::string bytes = BytesOf("text"), answer = Answer("text");

@@ -256,8 +256,13 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   cuda::PrefillAttention expanded;
   if (!few && !ExpandLeaves(input, &expanded)) return failed_;
   const uint64_t row_bytes = leaves.nodes.size() * NodeStateFloats(shape, 1) * sizeof(float);
-  const uint32_t together =
+  uint32_t together =
       folded ? std::max(kRowsTogether, static_cast<uint32_t>(kLeafBytes / row_bytes)) : q.rows;
+  if (const uint32_t pieces = (q.rows + together - 1) / together; pieces > 1) {  // alike, of tiles
+    const uint32_t rows = (q.rows + pieces - 1) / pieces;
+    together =
+        (rows + cuda::kPrefillTileRows - 1) / cuda::kPrefillTileRows * cuda::kPrefillTileRows;
+  }
   for (uint32_t first = 0; first < q.rows; first += together) {
     // A last piece of few rows would have their layout, and their arithmetic.
     const uint32_t left = q.rows - first;

@@ -44,7 +44,7 @@ void PageTable::Begin(uint32_t layer) {
 void PageTable::BeginStep() {
   tables_.Begin();
   for (Known& known : known_) known.seen_in_step = false;
-  for (Divided& divided : divided_) divided.seen_in_step = false;
+  for (Divided& divided : divided_) divided.seen_in_step.clear();
 }
 
 Result<bool> PageTable::Reachable(const std::byte* bytes) const {
@@ -87,13 +87,14 @@ cuda::DevicePage PageTable::PageOf(const KvFormat& format, const KvPage& source)
 }
 
 PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
+  // Ends say nothing: where they are another rank's, those of all texts look alike.
+  const KvPage* const where = list.pages.data();
   const auto found = std::ranges::find_if(divided_, [&](const Divided& divided) {
-    if (!(divided.format == *list.format) || divided.sources.size() != list.pages.size() ||
-        !Same(divided.sources.front(), list.pages.front()) ||
-        !Same(divided.sources.back(), list.pages.back())) {
+    if (!(divided.format == *list.format) || divided.sources.size() != list.pages.size()) {
       return false;
     }
-    if (steady && divided.seen_in_step) return true;
+    const auto& seen = divided.seen_in_step;
+    if (steady && std::ranges::find(seen, where) != seen.end()) return true;
     return std::ranges::equal(divided.sources, list.pages, Same);
   });
   if (found != divided_.end()) {
@@ -108,8 +109,11 @@ PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
       added.pages.back().bytes = nullptr;
     }
   }
-  divided_.front().seen_in_step = true;
-  return &divided_.front();
+  Divided& divided = divided_.front();
+  if (steady && std::ranges::find(divided.seen_in_step, where) == divided.seen_in_step.end()) {
+    divided.seen_in_step.push_back(where);
+  }
+  return &divided;
 }
 
 void PageTable::BeginPieces(std::span<const KvPageList> lists, bool steady) {

@@ -37,8 +37,8 @@ class PageTable {
   // were added; they follow those added before.
   Result<uint32_t> Add(std::span<const KvPageList> lists, int64_t first_seen = 0,
                        bool seen_only = false);
-  // Before AddPiece: the lists that pieces are of, which outlive the last one. steady: in a step,
-  // nothing of a long list changes that has its length and ends.
+  // Before AddPiece: the lists that pieces are of, which outlive the last one. steady: until the
+  // step ends, no other pages come to where those of these lists lie.
   void BeginPieces(std::span<const KvPageList> lists, bool steady);
   // Adds pages [first, first + count) of all lists, those that begin up to last_position. Others
   // are not looked at. RETURNS how many.
@@ -77,7 +77,7 @@ class PageTable {
     KvFormat format;
     std::vector<KvPage> sources;
     std::vector<cuda::DevicePage> pages;
-    bool seen_in_step = false;
+    std::vector<const KvPage*> seen_in_step;  // where such lists lay
   };
   static cuda::DevicePage PageOf(const KvFormat& format, const KvPage& source);
   Divided* Divide(const KvPageList& list, bool steady);
