@@ -10,14 +10,6 @@
 
 namespace corpusd {
 
-namespace {
-
-// Lists of fewer pages are looked at anew; those of as many questions as decode together are kept.
-constexpr size_t kLongList = 256;
-constexpr size_t kKnownMax = 20;
-
-}  // namespace
-
 cuda::PageCodec CodecOf(KvCodec codec) {
   switch (codec) {
     case KvCodec::kBf16:
@@ -38,7 +30,7 @@ void PageTable::Begin(uint32_t layer) {
 
 void PageTable::BeginStep() {
   tables_.Begin();
-  for (Known& known : known_) known.seen_in_step = false;
+  known_.BeginStep();
 }
 
 Result<bool> PageTable::Reachable(const std::byte* bytes) const {
@@ -47,27 +39,6 @@ Result<bool> PageTable::Reachable(const std::byte* bytes) const {
   RETURN_IF_ERROR(CudaStatus(cudaPointerGetAttributes(&attributes, bytes), "look at a page"));
   // Host memory that a store has pinned may be unpinned while a kernel reads it.
   return attributes.type == cudaMemoryTypeDevice;
-}
-
-PageTable::Known* PageTable::Find(const KvPageList& list, int64_t first_seen) {
-  const auto same = [](const KvPage& a, const KvPage& b) {
-    return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
-           a.hidden == b.hidden;
-  };
-  const auto found = std::ranges::find_if(known_, [&](const Known& known) {
-    const size_t count = known.sources.size();
-    if (!(known.format == *list.format) || known.first_seen != first_seen ||
-        count > list.pages.size() || !same(known.sources.front(), list.pages.front()) ||
-        !same(known.sources.back(), list.pages[count - 1])) {
-      return false;
-    }
-    // In a step nothing changes but what ends a list.
-    if (known.seen_in_step && count == list.pages.size()) return true;
-    return std::ranges::equal(known.sources, list.pages.first(count), same);
-  });
-  if (found == known_.end()) return nullptr;
-  known_.splice(known_.begin(), known_, found);
-  return &known_.front();
 }
 
 Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
@@ -79,12 +50,11 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_
   page.key_codec = CodecOf(format.key_codec);
   page.value_codec = CodecOf(format.value_codec);
   if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
-  const bool is_long = list.pages.size() >= kLongList;
-  Known* known = is_long ? Find(list, first_seen) : nullptr;
-  const size_t old = known == nullptr ? 0 : known->pages.size();
   const size_t first = pages_.size(), first_host = host_pages_.size();
   bool all_seen = true;
-  if (old > 0) pages_.insert(pages_.end(), known->pages.begin(), known->pages.end());
+  const auto known = known_.Find(list, first_seen);
+  const size_t old = known.size();
+  pages_.insert(pages_.end(), known.begin(), known.end());
   for (const KvPage& source : list.pages.subspan(old)) {
     page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
     page.first_position = static_cast<int64_t>(source.first_position);
@@ -102,16 +72,9 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_
     }
     pages_.push_back(page);
   }
-  if (!is_long || !all_seen || host_pages_.size() > first_host) return OkStatus();
-  if (known == nullptr) {
-    if (known_.size() == kKnownMax) known_.pop_back();
-    known = &known_.emplace_front(Known{format, first_seen, {}, {}, false});
+  if (all_seen && host_pages_.size() == first_host) {
+    known_.Keep(list, first_seen, std::span(pages_).subspan(first));
   }
-  known->seen_in_step = true;
-  known->sources.insert(known->sources.end(), list.pages.begin() + static_cast<ptrdiff_t>(old),
-                        list.pages.end());
-  known->pages.insert(known->pages.end(), pages_.begin() + static_cast<ptrdiff_t>(first + old),
-                      pages_.end());
   return OkStatus();
 }
 

@@ -5,12 +5,12 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "engine/backend/cuda/cuda_pool.h"
+#include "engine/backend/cuda/known_pages.h"
 #include "engine/backend/cuda/launch_list.h"
 #include "kernels/cuda/page.h"
 #include "kernels/shapes.h"
@@ -46,7 +46,7 @@ class PageTable {
   // After an error: nothing of earlier calls is on the device.
   void Forget() {
     tables_.Forget();
-    known_.clear();
+    known_.Clear();
   }
   // Begins a step, as ParameterSlots.
   void BeginStep();
@@ -56,18 +56,7 @@ class PageTable {
   Result<const cuda::DevicePage*> Upload();
 
  private:
-  // Pages of a long list as they were added last: a corpus's are the same for all layers and steps,
-  // and looking at every one of them takes longer than attending to it.
-  struct Known {
-    KvFormat format;
-    int64_t first_seen = 0;
-    std::vector<KvPage> sources;
-    std::vector<cuda::DevicePage> pages;
-    bool seen_in_step = false;
-  };
   Status AddList(const KvPageList& list, int64_t first_seen, bool seen_only);
-  // A known list that this one begins with, none of whose pages is the host's or hidden; or null.
-  Known* Find(const KvPageList& list, int64_t first_seen);
   // Whether kernels read the page where it lies.
   Result<bool> Reachable(const std::byte* bytes) const;
   Status CopyHostPages();
@@ -82,7 +71,7 @@ class PageTable {
     const std::byte* layer;
   };
   std::vector<HostPage> host_pages_;
-  std::list<Known> known_;              // the last ones, the last first
+  KnownPages known_;                    // lists of which no page is hidden or the host's
   std::unique_ptr<CudaBuffer> staged_;  // on the device
   ParameterSlots tables_;
 };
