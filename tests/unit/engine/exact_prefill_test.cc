@@ -60,6 +60,7 @@ class ExactPrefillTest : public HybridFixture {
     const auto chain = BuildChain(record->root, tokens, kBlockTokens);
     const KvLayout layout = Layout();
     PrefillProgress progress;
+    progress.done_tokens = record->durable_tokens;
     ExactPrefill calls(Context(), *store_, {layout, tokens, chain}, record, &progress);
     while (!calls.done()) {
       const uint64_t before = record->durable_tokens;
