@@ -26,6 +26,7 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
   worker.weights = options.weights;
   worker.threads = options.threads;
   worker.host_bytes = options.host_bytes;
+  worker.device_bytes = options.device_bytes;
   std::unique_ptr<RankProcess> process(new RankProcess);
   ASSIGN_OR_RETURN(process->shelf_, RankShelf::Open(options.data_dir, options.disk_bytes));
   worker.shelf = process->shelf_.get();

@@ -23,6 +23,7 @@ void AddTier(const char* tier, uint32_t rank, uint64_t used_bytes, uint64_t capa
 std::vector<TierUsage> AllTiers(const Services& services) {
   std::vector<TierUsage> tiers = services.store.Usage();
   for (const RankStatus& rank : services.engine.ranks().ranks) {
+    AddTier("device", rank.rank, rank.device_used_bytes, rank.device_capacity_bytes, &tiers);
     AddTier("host", rank.rank, rank.used_bytes, rank.capacity_bytes, &tiers);
     AddTier("disk", rank.rank, rank.disk_used_bytes, rank.disk_capacity_bytes, &tiers);
   }

@@ -181,7 +181,10 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
     RETURN_IF_ERROR(PrefillOverRanks(leader, {*layout, tokens, chain, known_blocks}, record, &state,
                                      progress, stop));
   }
-  return PrefillAlone({*layout, tokens, chain, known_blocks}, record, &state, progress, stop);
+  // Attention by ranks has an order of its own.
+  const bool run_by_run = ranks_ != nullptr;
+  return PrefillAlone({*layout, tokens, chain, known_blocks, run_by_run}, record, &state, progress,
+                      stop);
 }
 
 Status LlamaEngine::PrefillAlone(const ExactText& text, CorpusRecord* record,

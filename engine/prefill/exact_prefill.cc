@@ -51,7 +51,12 @@ uint64_t TokensOfCall(const ComputeContext& context, const KvLayout& layout, uin
 
 ExactPrefill::ExactPrefill(const ComputeContext& context, BlockStore& store, const ExactText& text,
                            CorpusRecord* record, PrefillProgress* progress)
-    : context_(context), store_(store), text_(text), record_(*record), progress_(*progress) {
+    : context_(context),
+      store_(store),
+      text_(text),
+      record_(*record),
+      progress_(*progress),
+      one_run_(text.run_by_run) {
   history_.leased_max = LeasedBlocksMax(context.backend, store, text.layout, text.chain.size());
 }
 

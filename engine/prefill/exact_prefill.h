@@ -24,6 +24,7 @@ struct ExactText {
   std::span<const TokenId> tokens;
   std::span<const Digest> chain;
   size_t known_blocks = 0;  // of the chain, from its root, that were stored at the beginning
+  bool run_by_run = false;  // no call of several runs
 };
 
 // How many tokens are computed in one call behind so many: a multiple of kRunTokens. More than one
@@ -79,7 +80,7 @@ class ExactPrefill {
   CorpusRecord& record_;
   PrefillProgress& progress_;
   HistoryInTurn history_;
-  bool one_run_ = false;  // several took more memory than there was
+  bool one_run_;  // a call; also once several took more memory than there was
   std::unique_ptr<ForwardScratch> scratch_;
   std::optional<Computed> computed_;             // on its way
   std::future<Result<CorpusRecord>> published_;  // destroyed first: it waits

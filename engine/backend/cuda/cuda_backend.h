@@ -139,7 +139,7 @@ class CudaBackend final : public Backend, public NodeAttention {
     std::vector<uint32_t> pages;
   };
   Status AddLeaves(const AttentionInput& input, uint64_t last_position,
-                   std::span<const MergeNode> nodes, Leaves* leaves);
+                   std::span<const MergeNode> nodes, bool steady, Leaves* leaves);
   cuda::NodeLayout LayoutOf(const AttentionShape& shape, uint32_t rows) const;
   // The states of all leaves, for rows of one call.
   void AttendFewLeaves(float* states, MatrixView q, const AttentionInput& input,
@@ -168,7 +168,7 @@ class CudaBackend final : public Backend, public NodeAttention {
   // Neighbouring writes into pages of one layer are one launch.
   cuda::EncodeCall writes_;
   // Passes of few rows are steps of a decode: their kernels are launched together.
-  const bool graphs_;
+  const uint64_t graph_pages_;  // steps over so many pages are launched together
   bool recording_ = false;
   LaunchList launches_;
   ParameterSlots slots_;  // of one pass

@@ -10,6 +10,18 @@
 
 namespace corpusd {
 
+namespace {
+
+// Divided lists: of as many questions as decode together.
+constexpr size_t kDividedMax = 20;
+
+bool Same(const KvPage& a, const KvPage& b) {
+  return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
+         a.hidden == b.hidden;
+}
+
+}  // namespace
+
 cuda::PageCodec CodecOf(KvCodec codec) {
   switch (codec) {
     case KvCodec::kBf16:
@@ -31,6 +43,7 @@ void PageTable::Begin(uint32_t layer) {
 void PageTable::BeginStep() {
   tables_.Begin();
   known_.BeginStep();
+  for (Divided& divided : divided_) divided.seen_in_step.clear();
 }
 
 Result<bool> PageTable::Reachable(const std::byte* bytes) const {
@@ -41,14 +54,97 @@ Result<bool> PageTable::Reachable(const std::byte* bytes) const {
   return attributes.type == cudaMemoryTypeDevice;
 }
 
-Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
-  const KvFormat& format = *list.format;
+cuda::DevicePage PageTable::PageOf(const KvFormat& format, const KvPage& source) {
   cuda::DevicePage page;
+  page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
   page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
   page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
   page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
   page.key_codec = CodecOf(format.key_codec);
   page.value_codec = CodecOf(format.value_codec);
+  page.first_position = static_cast<int64_t>(source.first_position);
+  page.tokens = static_cast<uint16_t>(source.tokens);
+  page.hidden = static_cast<uint16_t>(source.hidden);
+  return page;
+}
+
+PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
+  // Ends say nothing: where they are another rank's, those of all texts look alike.
+  const KvPage* const where = list.pages.data();
+  const auto found = std::ranges::find_if(divided_, [&](const Divided& divided) {
+    if (!(divided.format == *list.format) || divided.sources.size() != list.pages.size()) {
+      return false;
+    }
+    const auto& seen = divided.seen_in_step;
+    if (steady && std::ranges::find(seen, where) != seen.end()) return true;
+    return std::ranges::equal(divided.sources, list.pages, Same);
+  });
+  if (found != divided_.end()) {
+    divided_.splice(divided_.begin(), divided_, found);
+  } else {
+    if (divided_.size() == kDividedMax) divided_.pop_back();
+    Divided& added = divided_.emplace_front();
+    added.format = *list.format;
+    added.sources.assign(list.pages.begin(), list.pages.end());
+    for (const KvPage& source : list.pages) {
+      added.pages.push_back(PageOf(added.format, source));
+      added.pages.back().bytes = nullptr;
+    }
+  }
+  Divided& divided = divided_.front();
+  if (steady && std::ranges::find(divided.seen_in_step, where) == divided.seen_in_step.end()) {
+    divided.seen_in_step.push_back(where);
+  }
+  return &divided;
+}
+
+void PageTable::BeginPieces(std::span<const KvPageList> lists, bool steady) {
+  wholes_.clear();
+  for (const KvPageList& list : lists) {
+    const bool is_long = list.pages.size() >= KnownPages::kLongList;
+    wholes_.push_back({list, is_long ? Divide(list, steady) : nullptr});
+  }
+}
+
+Result<uint32_t> PageTable::AddPiece(uint64_t first, uint64_t count, uint64_t last_position) {
+  const size_t before = pages_.size();
+  for (const auto& [list, divided] : wholes_) {
+    const uint64_t skipped = std::min<uint64_t>(first, list.pages.size());
+    first -= skipped;
+    const uint64_t end = std::min<uint64_t>(skipped + count, list.pages.size());
+    count -= end - skipped;
+    for (uint64_t i = skipped; i < end; ++i) {
+      const KvPage& source = list.pages[i];
+      if (source.first_position > last_position) break;
+      if (divided != nullptr && divided->pages[i].bytes != nullptr) {
+        pages_.push_back(divided->pages[i]);
+        continue;
+      }
+      pages_.push_back(PageOf(*list.format, source));
+      if (source.hidden >= source.tokens) {  // no byte is read; it may not be there
+        pages_.back().bytes = nullptr;
+        continue;
+      }
+      ASSIGN_OR_RETURN(const bool reachable, Reachable(source.bytes));
+      if (!reachable) {
+        host_pages_.push_back(
+            {pages_.size() - 1, source.bytes + layer_ * list.format->LayerBytes()});
+      } else if (divided != nullptr) {
+        divided->pages[i].bytes = pages_.back().bytes;
+      }
+    }
+    if (pages_.size() > before && end > skipped) {
+      const cuda::DevicePage& page = pages_.back();
+      kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
+    }
+    if (count == 0) break;
+  }
+  return static_cast<uint32_t>(pages_.size() - before);
+}
+
+Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
+  const KvFormat& format = *list.format;
+  cuda::DevicePage page = PageOf(format, KvPage());
   if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
   const size_t first = pages_.size(), first_host = host_pages_.size();
   bool all_seen = true;

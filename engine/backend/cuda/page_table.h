@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <span>
 #include <vector>
@@ -37,6 +38,12 @@ class PageTable {
   // were added; they follow those added before.
   Result<uint32_t> Add(std::span<const KvPageList> lists, int64_t first_seen = 0,
                        bool seen_only = false);
+  // Before AddPiece: the lists that pieces are of, which outlive the last one. steady: until the
+  // step ends, no other pages come to where those of these lists lie.
+  void BeginPieces(std::span<const KvPageList> lists, bool steady);
+  // Adds pages [first, first + count) of all lists, those that begin up to last_position. Others
+  // are not looked at. RETURNS how many.
+  Result<uint32_t> AddPiece(uint64_t first, uint64_t count, uint64_t last_position);
   const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
   size_t size() const { return pages_.size(); }
   // Where the first page of which something is seen begins; 0 if there is none.
@@ -47,6 +54,7 @@ class PageTable {
   void Forget() {
     tables_.Forget();
     known_.Clear();
+    divided_.clear();
   }
   // Begins a step, as ParameterSlots.
   void BeginStep();
@@ -56,6 +64,15 @@ class PageTable {
   Result<const cuda::DevicePage*> Upload();
 
  private:
+  // A long list of which pieces are added; bytes null: a page that was not looked at.
+  struct Divided {
+    KvFormat format;
+    std::vector<KvPage> sources;
+    std::vector<cuda::DevicePage> pages;
+    std::vector<const KvPage*> seen_in_step;  // where such lists lay
+  };
+  static cuda::DevicePage PageOf(const KvFormat& format, const KvPage& source);
+  Divided* Divide(const KvPageList& list, bool steady);
   Status AddList(const KvPageList& list, int64_t first_seen, bool seen_only);
   // Whether kernels read the page where it lies.
   Result<bool> Reachable(const std::byte* bytes) const;
@@ -71,7 +88,13 @@ class PageTable {
     const std::byte* layer;
   };
   std::vector<HostPage> host_pages_;
-  KnownPages known_;                    // lists of which no page is hidden or the host's
+  KnownPages known_;            // lists of which no page is hidden or the host's
+  std::list<Divided> divided_;  // the last ones, the last first
+  struct WholeList {
+    KvPageList list;
+    Divided* divided = nullptr;  // null: it is short
+  };
+  std::vector<WholeList> wholes_;       // of AddPiece
   std::unique_ptr<CudaBuffer> staged_;  // on the device
   ParameterSlots tables_;
 };
