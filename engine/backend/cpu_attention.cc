@@ -58,16 +58,21 @@ void CpuAttention::ResolvePages(const AttentionInput& input, std::vector<PageTil
           format.kv_heads == input.shape.kv_heads)
         << format.Canonical();
     CHECK(input.basis != nullptr || !IsCoded(format)) << format.Canonical();
+    const LayerCodecs codecs = format.CodecsOf(input.layer);
+    const uint64_t keys = format.KeyTileOffset(input.layer, 0);
+    const uint64_t values = format.ValueTileOffset(input.layer, 0);
+    const uint64_t key_bytes = format.KeyTileBytes(input.layer);
+    const uint64_t value_bytes = format.ValueTileBytes(input.layer);
     for (const KvPage& page : list.pages) {
-      pages->push_back({.keys = page.bytes + format.KeyTileOffset(input.layer, 0),
-                        .values = page.bytes + format.ValueTileOffset(input.layer, 0),
-                        .key_stride = format.KeyTileBytes(),
-                        .value_stride = format.ValueTileBytes(),
+      pages->push_back({.keys = page.bytes + keys,
+                        .values = page.bytes + values,
+                        .key_stride = key_bytes,
+                        .value_stride = value_bytes,
                         .first_position = page.first_position,
                         .tokens = page.tokens,
                         .hidden = page.hidden,
-                        .key_codec = format.key_codec,
-                        .value_codec = format.value_codec});
+                        .key_codec = codecs.key,
+                        .value_codec = codecs.value});
     }
   }
 }

@@ -92,7 +92,7 @@ class CpuBackend : public Backend, public NodeAttention {
   }
 
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
-  void WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+  void WriteTile(const KvWriteTarget& target, uint32_t head, bool is_key, KvRows rows,
                  std::byte* scratch) const;
   const CpuKernels& kernels_;
   std::string name_;
@@ -199,16 +199,18 @@ void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVie
     if (target.basis != nullptr) {
       rows.coordinates = is_key ? &target.basis[head].key : &target.basis[head].value;
     }
-    std::byte* tile = target.block + (is_key ? format.KeyTileOffset(target.layer, head)
-                                             : format.ValueTileOffset(target.layer, head));
-    WriteTile(tile, format, is_key, rows, scratch + thread * scratch_bytes);
+    WriteTile(target, head, is_key, rows, scratch + thread * scratch_bytes);
   });
 }
 
 // Rows of one KV head into a tile.
-void CpuBackend::WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+void CpuBackend::WriteTile(const KvWriteTarget& target, uint32_t head, bool is_key, KvRows rows,
                            std::byte* scratch) const {
-  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+  const KvFormat& format = *target.format;
+  const LayerCodecs codecs = format.CodecsOf(target.layer);
+  const KvCodec codec = is_key ? codecs.key : codecs.value;
+  std::byte* tile = target.block + (is_key ? format.KeyTileOffset(target.layer, head)
+                                           : format.ValueTileOffset(target.layer, head));
   if (IsCoded(codec)) {
     return kernels_.encode_tile(
         {.tile = tile, .codec = codec, .is_key = is_key, .rows = rows, .scratch = scratch});

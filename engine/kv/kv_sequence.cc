@@ -18,6 +18,12 @@ KvSequence::KvSequence(const KvLayout& layout) : layout_(layout), parts_(layout.
   RebuildLists();
 }
 
+uint32_t KvSequence::SectionOf(uint32_t layer) const {
+  const LayerPlace at = place(layer);
+  if (layout_.blocks.layer_codecs.empty()) return at.index;
+  return layout_.OfPart(layout_.blocks, at.part).LastSectionOf(at.index);
+}
+
 uint32_t KvSequence::HiddenOfNext() const {
   return tokens_ == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
 }

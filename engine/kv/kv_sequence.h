@@ -56,17 +56,17 @@ class KvSequence {
   void AddShared(std::span<const SharedPage> pages);
   // The same for a page of another format, such as exact first tokens before a coded history.
   void AddShared(const KvFormat& format, const SharedPage& page);
-  // The part's shared pages are still on their way: section i of their blocks is its layer i. Null:
-  // all there.
+  // The part's shared pages are still on their way: their blocks' sections arrive in order, and
+  // hold its layers in order. Null: all there.
   void Follow(BlockPrefetch* arriving, uint32_t part = 0) { parts_[part].arriving = arriving; }
   // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
   bool HasLayer(uint32_t layer) const {
     BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
-    return arriving == nullptr || arriving->HasSection(place(layer).index);
+    return arriving == nullptr || arriving->HasSection(SectionOf(layer));
   }
   Status WaitLayer(uint32_t layer) const {
     BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
-    return arriving == nullptr ? OkStatus() : arriving->WaitSection(place(layer).index);
+    return arriving == nullptr ? OkStatus() : arriving->WaitSection(SectionOf(layer));
   }
   // Shared pages of part 0 that are not in memory: from this one on so many. Behind them come own
   // pages only. The reader reads their blocks.
@@ -136,6 +136,8 @@ class KvSequence {
   void RebuildLists();
   // Adds a shared page to all but the lists.
   void Append(const KvFormat& format, const SharedPage& page);
+  // Of a stored block, the last section that the layer's keys and values are in.
+  uint32_t SectionOf(uint32_t layer) const;
   // How many slots of a page that begins at the sequence's end are read from the sinks instead.
   uint32_t HiddenOfNext() const;
 

@@ -20,6 +20,11 @@ bool Same(const KvPage& a, const KvPage& b) {
          a.hidden == b.hidden;
 }
 
+// What is kept of a list serves all layers, so they must be alike.
+bool IsKept(const KvPageList& list) {
+  return list.pages.size() >= KnownPages::kLongList && list.format->layer_codecs.empty();
+}
+
 }  // namespace
 
 cuda::PageCodec CodecOf(KvCodec codec) {
@@ -54,14 +59,21 @@ Result<bool> PageTable::Reachable(const std::byte* bytes) const {
   return attributes.type == cudaMemoryTypeDevice;
 }
 
-cuda::DevicePage PageTable::PageOf(const KvFormat& format, const KvPage& source) {
+const uint8_t* PageTable::BytesOf(const KvFormat& format, const KvPage& source) const {
+  const uint64_t before = uint64_t{layer_} * format.LayerBytes(layer_);
+  return reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(source.bytes) +
+                                          format.LayerOffset(layer_) - before);
+}
+
+cuda::DevicePage PageTable::PageOf(const KvFormat& format, const KvPage& source) const {
   cuda::DevicePage page;
-  page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
-  page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
-  page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
-  page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
-  page.key_codec = CodecOf(format.key_codec);
-  page.value_codec = CodecOf(format.value_codec);
+  page.bytes = BytesOf(format, source);
+  page.layer_bytes = static_cast<uint32_t>(format.LayerBytes(layer_));
+  page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes(layer_));
+  page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes(layer_));
+  const LayerCodecs codecs = format.CodecsOf(layer_);
+  page.key_codec = CodecOf(codecs.key);
+  page.value_codec = CodecOf(codecs.value);
   page.first_position = static_cast<int64_t>(source.first_position);
   page.tokens = static_cast<uint16_t>(source.tokens);
   page.hidden = static_cast<uint16_t>(source.hidden);
@@ -101,7 +113,7 @@ PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
 void PageTable::BeginPieces(std::span<const KvPageList> lists, bool steady) {
   wholes_.clear();
   for (const KvPageList& list : lists) {
-    const bool is_long = list.pages.size() >= KnownPages::kLongList;
+    const bool is_long = IsKept(list);
     wholes_.push_back({list, is_long ? Divide(list, steady) : nullptr});
   }
 }
@@ -127,8 +139,7 @@ Result<uint32_t> PageTable::AddPiece(uint64_t first, uint64_t count, uint64_t la
       }
       ASSIGN_OR_RETURN(const bool reachable, Reachable(source.bytes));
       if (!reachable) {
-        host_pages_.push_back(
-            {pages_.size() - 1, source.bytes + layer_ * list.format->LayerBytes()});
+        host_pages_.push_back({pages_.size() - 1, source.bytes + list.format->LayerOffset(layer_)});
       } else if (divided != nullptr) {
         divided->pages[i].bytes = pages_.back().bytes;
       }
@@ -146,13 +157,15 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_
   const KvFormat& format = *list.format;
   cuda::DevicePage page = PageOf(format, KvPage());
   if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
+  const bool is_kept = IsKept(list);
   const size_t first = pages_.size(), first_host = host_pages_.size();
   bool all_seen = true;
-  const auto known = known_.Find(list, first_seen);
+  std::span<const cuda::DevicePage> known;
+  if (is_kept) known = known_.Find(list, first_seen);
   const size_t old = known.size();
   pages_.insert(pages_.end(), known.begin(), known.end());
   for (const KvPage& source : list.pages.subspan(old)) {
-    page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
+    page.bytes = BytesOf(format, source);
     page.first_position = static_cast<int64_t>(source.first_position);
     page.tokens = static_cast<uint16_t>(source.tokens);
     page.hidden = static_cast<uint16_t>(std::max<int64_t>(
@@ -164,11 +177,11 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_
     if (!seen) page.bytes = nullptr;
     ASSIGN_OR_RETURN(const bool reachable, seen ? Reachable(source.bytes) : Result<bool>(true));
     if (!reachable) {
-      host_pages_.push_back({pages_.size(), source.bytes + layer_ * format.LayerBytes()});
+      host_pages_.push_back({pages_.size(), source.bytes + format.LayerOffset(layer_)});
     }
     pages_.push_back(page);
   }
-  if (all_seen && host_pages_.size() == first_host) {
+  if (is_kept && all_seen && host_pages_.size() == first_host) {
     known_.Keep(list, first_seen, std::span(pages_).subspan(first));
   }
   return OkStatus();

@@ -71,7 +71,10 @@ class PageTable {
     std::vector<cuda::DevicePage> pages;
     std::vector<const KvPage*> seen_in_step;  // where such lists lay
   };
-  static cuda::DevicePage PageOf(const KvFormat& format, const KvPage& source);
+  // Where the page would begin if all layers were as large as this call's: kernels add as many
+  // times that as there are layers before it.
+  const uint8_t* BytesOf(const KvFormat& format, const KvPage& source) const;
+  cuda::DevicePage PageOf(const KvFormat& format, const KvPage& source) const;
   Divided* Divide(const KvPageList& list, bool steady);
   Status AddList(const KvPageList& list, int64_t first_seen, bool seen_only);
   // Whether kernels read the page where it lies.
