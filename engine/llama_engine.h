@@ -20,6 +20,7 @@
 #include "engine/identity.h"
 #include "engine/model/model_source.h"
 #include "engine/prefill/block_repair.h"
+#include "engine/prefill/exact_prefill.h"
 #include "engine/prefill/history_in_turn.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
@@ -109,13 +110,11 @@ class LlamaEngine final : public Engine {
   std::shared_ptr<RankLeader> leader() const {
     return ranks_ == nullptr ? nullptr : ranks_->leader();
   }
-  // What is left of an exact corpus, by all ranks; what the store has of it was looked up.
-  struct ExactText {
-    const KvLayout& layout;
-    std::span<const TokenId> tokens;
-    std::span<const Digest> chain;
-    size_t known_blocks = 0;
-  };
+  // What is left of an exact corpus, by this engine; what the store has of it was looked up.
+  Status PrefillAlone(const ExactText& text, CorpusRecord* record, PrefillProgress* state,
+                      const std::function<void(const PrefillProgress&)>& progress,
+                      const std::stop_token& stop);
+  // The same by all ranks.
   Status PrefillOverRanks(const std::shared_ptr<RankLeader>& leader, const ExactText& text,
                           CorpusRecord* record, PrefillProgress* state,
                           const std::function<void(const PrefillProgress&)>& progress,
@@ -173,16 +172,6 @@ class LlamaEngine final : public Engine {
                           PrefillProgress* progress);
   // All blocks are there: the corpus is ready, and takes the place of the one it replaces.
   Status FinishPrefill(CorpusRecord record);
-  // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
-  Status PrefillRun(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
-                    std::span<const Digest> chain, size_t known_blocks, HistoryInTurn* history,
-                    PrefillProgress* progress, const std::stop_token& stop);
-  // A sequence over all blocks of the record, for a run behind them.
-  Result<std::shared_ptr<KvSequence>> SequenceOfHistory(const CorpusRecord& record,
-                                                        const KvLayout& layout,
-                                                        std::span<const TokenId> tokens,
-                                                        const std::stop_token& stop,
-                                                        HistoryInTurn* history);
   // Notes what the format costs on a sample of the corpus, once a corpus and only if it costs
   // anything.
   Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
