@@ -34,6 +34,9 @@ struct EngineRanks {
   std::vector<std::string> devices;
   // Lines of a rank file: this is its first, the others are processes.
   std::vector<std::string> addresses;
+  // Ranks that share the weights: of each so many that follow one another the first has a part of
+  // the text, and the others nothing but weights. Divides the number of all.
+  uint32_t tensor_ranks = 1;
   std::string store_id;  // of the data folder: other ranks keep blocks for it alone
   std::chrono::milliseconds timeout{300'000};  // how long a rank is waited for before it is lost
   std::function<void(const std::string& what)> on_change;  // any thread; may be empty

@@ -26,7 +26,14 @@ bool HasNoRoom(const Status& status) { return status.code() == StatusCode::kReso
 
 Status LlamaEngine::OpenModel() {
   const EngineRanks& ranks = options_.ranks;
-  const bool alone = ranks.devices.size() < 2 && ranks.addresses.empty();
+  const size_t all = std::max({size_t{1}, ranks.devices.size(), ranks.addresses.size()});
+  if (ranks.tensor_ranks == 0 || all % ranks.tensor_ranks != 0) {
+    return InvalidArgumentError(std::to_string(all) + " ranks cannot share the weights " +
+                                std::to_string(ranks.tensor_ranks) + " by " +
+                                std::to_string(ranks.tensor_ranks) +
+                                ": give a number that divides them as --tensor-parallel");
+  }
+  const bool alone = all == ranks.tensor_ranks;  // as to texts
   unsigned threads = options_.threads;
   if (ranks.devices.size() > 1) {
     threads = RankThreads(options_.threads, ranks.devices.size());
@@ -34,17 +41,20 @@ Status LlamaEngine::OpenModel() {
   const std::string device = ranks.devices.empty() ? options_.device : ranks.devices.front();
   ASSIGN_OR_RETURN(auto local,
                    MakeBackend(device, {threads, options_.isa}, options_.on_device_lost));
+  local_backend_ = std::move(local);
+  backend_ = local_backend_.get();
   if (alone) {
-    backend_ = std::move(local);
+    if (all > 1) RETURN_IF_ERROR(OpenSharedWeights());
     ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_, options_.on_layer_loaded));
     return OkStatus();
   }
-  if (NodeAttentionOf(*local) == nullptr || !local->host_addressable()) {
-    return UnimplementedError("'" + std::string(local->name()) +
+  if (NodeAttentionOf(*local_backend_) == nullptr || !local_backend_->host_addressable()) {
+    return UnimplementedError("'" + std::string(local_backend_->name()) +
                               "': the ranks of a daemon are CPUs in this version");
   }
-  local_backend_ = std::move(local);
-  backend_ = std::make_unique<RankedBackend>(*local_backend_);
+  ranked_backend_ = std::make_unique<RankedBackend>(*local_backend_);
+  backend_ = ranked_backend_.get();
+  if (ranks.tensor_ranks > 1) RETURN_IF_ERROR(OpenSharedWeights());
   ASSIGN_OR_RETURN(auto model, LoadModel(*source_, *backend_, options_.on_layer_loaded));
   local_model_ = model.get();
   model_ = MakeRankedModel(std::move(model));
@@ -59,6 +69,7 @@ Status LlamaEngine::OpenRanks() {
     ProcessCrewOptions options;
     options.addresses = ranks.addresses;
     options.identity = {summary_.digest, summary_.backend};
+    options.stride = ranks.tensor_ranks;
     options.timeout = ranks.timeout;
     shelves_ = std::make_unique<RankShelves>(*store_, ranks.store_id, ranks.timeout);
     options.on_shelf = [this](uint32_t rank, Socket socket) {
@@ -72,8 +83,11 @@ Status LlamaEngine::OpenRanks() {
   } else {
     ThreadCrewOptions options;
     options.timeout = ranks.timeout;
-    for (size_t rank = 1; rank < ranks.devices.size(); ++rank) {
+    options.stride = ranks.tensor_ranks;
+    for (size_t rank = options.stride; rank < ranks.devices.size(); rank += options.stride) {
       RankWorkerOptions worker;
+      worker.shared.ranks = ranks.tensor_ranks;
+      worker.shared.first_rank = static_cast<uint32_t>(rank);
       worker.model_path = options_.model_path;
       worker.device = ranks.devices[rank];
       worker.isa = options_.isa;
@@ -85,8 +99,7 @@ Status LlamaEngine::OpenRanks() {
     }
     ASSIGN_OR_RETURN(crew, MakeThreadCrew(options));
   }
-  const RankContext here{*local_model_, static_cast<RankedBackend&>(*backend_), gate_, *store_,
-                         shelves_.get()};
+  const RankContext here{*local_model_, *ranked_backend_, gate_, *store_, shelves_.get()};
   ranks_ = std::make_unique<RankGroup>(here, std::move(crew),
                                        RankGroup::Options{.on_change = ranks.on_change});
   return OkStatus();
@@ -213,6 +226,15 @@ Status LlamaEngine::PublishSegment(const ExactText& text, const LeaderPrefill::S
   return OkStatus();
 }
 
+Status LlamaEngine::MakeRoomOnShelves(const RankLeader& leader, std::span<const uint64_t> bytes,
+                                      const CorpusRecord& record) {
+  for (uint32_t rank = 1; rank < bytes.size(); ++rank) {
+    if (bytes[rank] == 0) continue;
+    RETURN_IF_ERROR(store_->MakeRoomOnShelf(leader.members()[rank], bytes[rank], record));
+  }
+  return OkStatus();
+}
+
 Status LlamaEngine::PrefillOverRanks(const std::shared_ptr<RankLeader>& leader,
                                      const ExactText& text, CorpusRecord* record,
                                      PrefillProgress* state,
@@ -243,6 +265,9 @@ Status LlamaEngine::PrefillOverRanks(const std::shared_ptr<RankLeader>& leader,
       return CancelledError("the prefill of corpus '" + record->name + "' was stopped after " +
                             std::to_string(record->durable_tokens) + " tokens, which stay");
     }
+    const Status room = MakeRoomOnShelves(*leader, prefill->NextBytes(), *record);
+    if (HasNoRoom(room)) return OkStatus();
+    RETURN_IF_ERROR(room);
     const auto start = std::chrono::steady_clock::now();
     const auto segment = prefill->Next();
     if (HasNoRoom(segment.status())) return OkStatus();

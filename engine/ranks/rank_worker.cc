@@ -25,12 +25,35 @@ Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& 
                               "': the ranks of a daemon are CPUs in this version");
   }
   worker->backend_ = std::make_unique<RankedBackend>(*worker->local_);
-  ASSIGN_OR_RETURN(worker->model_, LoadModel(*source, *worker->backend_));
   ASSIGN_OR_RETURN(worker->weights_, source->WeightsDigestHex(options.cache_dir));
+  RETURN_IF_ERROR(worker->LoadModelOver(*source, options));
   worker->blocks_ =
       options.store == nullptr ? BlocksInMemory(options.host_bytes) : BlocksOfStore(*options.store);
   worker->shelf_ = options.shelf;
   return worker;
+}
+
+Status RankWorker::LoadModelOver(const ModelSource& source, const RankWorkerOptions& options) {
+  const RankWorkerOptions::Shared& others = options.shared;
+  if (others.ranks == 1) {
+    ASSIGN_OR_RETURN(model_, LoadModel(source, *backend_));
+    return OkStatus();
+  }
+  SharedWeightsOptions shared;
+  shared.addresses = others.addresses;
+  shared.first_rank = others.first_rank;
+  shared.part = {options.model_path, options.device,    options.isa,      options.weights,
+                 options.threads,    options.cache_dir, {0, others.ranks}};
+  shared.digest = weights_;
+  shared.timeout = others.timeout;
+  shared.on_change = others.on_change;
+  ASSIGN_OR_RETURN(shared_, SharedWeights::Open(*backend_, shared));
+  ASSIGN_OR_RETURN(model_, LoadModel(source, shared_->backend()));
+  return OkStatus();
+}
+
+Status RankWorker::CallWeights() {
+  return shared_ == nullptr || shared_->Look().ok() ? OkStatus() : shared_->CallAgain();
 }
 
 Status RankWorker::Follow(RankChannels channels) {

@@ -21,6 +21,7 @@
 #include "engine/ranks/rank_shelf.h"
 #include "engine/ranks/ranked_backend.h"
 #include "engine/ranks/ranked_prefill.h"
+#include "engine/ranks/shared_weights.h"
 
 namespace corpusd {
 
@@ -34,6 +35,15 @@ struct RankWorkerOptions {
   uint64_t host_bytes = 0;       // of blocks in memory; unless
   BlockStore* store = nullptr;   // it shares rank 0's process and store
   RankShelf* shelf = nullptr;    // its own disk; null: none. Must outlive it
+  // The ranks that have parts of its weights: threads, or processes at addresses of theirs.
+  struct Shared {
+    uint32_t ranks = 1;                  // this one included
+    uint32_t first_rank = 0;             // this one, of all
+    std::vector<std::string> addresses;  // of the others; none: they are threads
+    std::chrono::milliseconds timeout{300'000};
+    std::function<void(const std::string& what)> on_change = {};  // any thread; may be empty
+  };
+  Shared shared = {};
 };
 
 class RankWorker {
@@ -45,6 +55,9 @@ class RankWorker {
   // What all ranks must have alike: the weights' digest, and the arithmetic.
   const std::string& weights() const { return weights_; }
   std::string backend() const { return std::string(local_->name()); }
+  // Calls the ranks that have parts of its weights, where one was lost. REQUIRES: it follows
+  // nobody.
+  Status CallWeights();
   // Does what rank 0 says until the group ends. RETURNS why it did.
   Status Follow(RankChannels channels);
   // Ends the group that it follows, if it follows one.
@@ -60,6 +73,7 @@ class RankWorker {
   struct Documents;
 
   RankWorker();
+  Status LoadModelOver(const ModelSource& source, const RankWorkerOptions& options);
   Transport& control() const { return *channels_.control; }
   Status FollowNext();
   Status Do(RankVerb verb, std::string_view body);
@@ -90,6 +104,7 @@ class RankWorker {
   std::string weights_;
   std::unique_ptr<Backend> local_;
   std::unique_ptr<RankedBackend> backend_;
+  std::unique_ptr<SharedWeights> shared_;  // null: all weights are here
   std::unique_ptr<Model> model_;
   ComputeGate gate_;  // for code that takes turns; nobody else does here
   std::unique_ptr<RankBlocks> blocks_;

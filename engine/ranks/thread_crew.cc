@@ -55,14 +55,15 @@ class WorkerThread {
 
 class ThreadCrew final : public RankCrew {
  public:
-  explicit ThreadCrew(std::chrono::milliseconds timeout) : timeout_(timeout) {}
+  ThreadCrew(std::chrono::milliseconds timeout, uint32_t stride)
+      : timeout_(timeout), stride_(stride) {}
 
   void Add(std::unique_ptr<RankWorker> worker) {
     threads_.push_back(std::make_unique<WorkerThread>(std::move(worker)));
   }
   std::vector<std::string> names() const override {
     std::vector<std::string> names;
-    for (size_t rank = 0; rank <= threads_.size(); ++rank) {
+    for (size_t rank = 0; rank < (threads_.size() + 1) * stride_; ++rank) {
       names.push_back("thread " + std::to_string(rank));
     }
     return names;
@@ -74,7 +75,7 @@ class ThreadCrew final : public RankCrew {
     for (uint32_t rank = 0; rank < transports.size(); ++rank) {
       RankChannels channels;
       channels.control = std::move(transports[rank]);
-      group.members.push_back(rank);
+      group.members.push_back(rank * stride_);
       if (rank == 0) {
         group.channels = std::move(channels);
       } else {
@@ -87,6 +88,7 @@ class ThreadCrew final : public RankCrew {
 
  private:
   const std::chrono::milliseconds timeout_;
+  const uint32_t stride_;
   std::vector<std::unique_ptr<WorkerThread>> threads_;
 };
 
@@ -98,7 +100,7 @@ unsigned RankThreads(unsigned threads, size_t ranks) {
 }
 
 Result<std::unique_ptr<RankCrew>> MakeThreadCrew(const ThreadCrewOptions& options) {
-  auto crew = std::make_unique<ThreadCrew>(options.timeout);
+  auto crew = std::make_unique<ThreadCrew>(options.timeout, options.stride);
   for (const RankWorkerOptions& own : options.workers) {
     ASSIGN_OR_RETURN(auto worker, RankWorker::Create(own));
     crew->Add(std::move(worker));
