@@ -102,6 +102,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   engine_options.on_layer_loaded = LoadLogger();
   engine_options.device = devices.front();
   if (devices.size() > 1) engine_options.ranks.devices = devices;
+  engine_options.ranks.device_bytes = options.device_bytes;
   engine_options.ranks.addresses = addresses;
   engine_options.ranks.tensor_ranks = options.tensor_parallel;
   engine_options.ranks.timeout = options.rank_timeout;

@@ -40,6 +40,7 @@ Status RankProcess::StartText(const Options& options, RankProcessOptions rank,
   worker.weights = options.weights;
   worker.threads = options.threads;
   worker.host_bytes = options.host_bytes;
+  worker.device_bytes = options.device_bytes;
   const auto own = rank.addresses.begin() + rank.rank;
   worker.shared = {
       rank.stride, rank.rank, {own + 1, own + rank.stride}, rank.timeout, rank.on_change};

@@ -25,20 +25,19 @@ void AddTier(const char* tier, uint32_t rank, uint64_t used_bytes, uint64_t capa
 std::vector<TierUsage> AllTiers(const Services& services) {
   std::vector<TierUsage> tiers = services.store.Usage();
   const std::vector<RankStatus> ranks = services.engine.ranks().ranks;
-  if (std::none_of(ranks.begin(), ranks.end(),
-                   [](const RankStatus& rank) { return rank.disk_capacity_bytes > 0; })) {
-    for (const RankStatus& rank : ranks) {
-      AddTier("host", rank.rank, rank.used_bytes, rank.capacity_bytes, 0, &tiers);
-    }
-    return tiers;
-  }
-  const auto known = services.store.PinnedByShelf();  // of a catalogue that cannot be read: none
   std::map<uint32_t, uint64_t> pinned;
-  if (known.ok()) pinned = *known;
-  for (TierUsage& tier : tiers) {
-    if (tier.name == "disk") tier.pinned_bytes = pinned[0];
+  const bool disks = std::any_of(ranks.begin(), ranks.end(), [](const RankStatus& rank) {
+    return rank.disk_capacity_bytes > 0;
+  });
+  if (disks) {
+    const auto known = services.store.PinnedByShelf();  // of a catalogue that cannot be read: none
+    if (known.ok()) pinned = *known;
+    for (TierUsage& tier : tiers) {
+      if (tier.name == "disk") tier.pinned_bytes = pinned[0];
+    }
   }
   for (const RankStatus& rank : ranks) {
+    AddTier("device", rank.rank, rank.device_used_bytes, rank.device_capacity_bytes, 0, &tiers);
     AddTier("host", rank.rank, rank.used_bytes, rank.capacity_bytes, 0, &tiers);
     AddTier("disk", rank.rank, rank.disk_used_bytes, rank.disk_capacity_bytes, pinned[rank.rank],
             &tiers);

@@ -28,10 +28,14 @@
 
 namespace corpusd {
 
+class DeviceSource;  // engine/ranks/device_source.h
+
 // Ranks that compute and keep together; without either, the engine is alone.
 struct EngineRanks {
-  // Of ranks in this process, the first included, such as {"cpu", "cpu"}.
+  // Of ranks in this process, the first included, such as {"cpu", "cpu"}, {"cuda:0", "cuda:1"}.
   std::vector<std::string> devices;
+  uint64_t device_bytes = 0;  // of each but the first: of its device tier; 0: half of what is free
+  std::shared_ptr<DeviceSource> source;  // of all devices; null: those of this host
   // Lines of a rank file: this is its first, the others are processes.
   std::vector<std::string> addresses;
   // Ranks that share the weights: of each so many that follow one another the first has a part of

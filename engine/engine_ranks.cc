@@ -25,6 +25,7 @@ bool HasNoRoom(const Status& status) { return status.code() == StatusCode::kReso
 }  // namespace
 
 Status LlamaEngine::OpenModel() {
+  if (options_.ranks.source == nullptr) options_.ranks.source = HostDevices();
   const EngineRanks& ranks = options_.ranks;
   const size_t all = std::max({size_t{1}, ranks.devices.size(), ranks.addresses.size()});
   if (ranks.tensor_ranks == 0 || all % ranks.tensor_ranks != 0) {
@@ -39,18 +40,17 @@ Status LlamaEngine::OpenModel() {
     threads = RankThreads(options_.threads, ranks.devices.size());
   }
   const std::string device = ranks.devices.empty() ? options_.device : ranks.devices.front();
-  ASSIGN_OR_RETURN(auto local,
-                   MakeBackend(device, {threads, options_.isa}, options_.on_device_lost));
-  local_backend_ = std::move(local);
+  ASSIGN_OR_RETURN(local_backend_, ranks.source->MakeBackend(device, {threads, options_.isa},
+                                                             options_.on_device_lost));
   backend_ = local_backend_.get();
   if (alone) {
     if (all > 1) RETURN_IF_ERROR(OpenSharedWeights());
     ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_, options_.on_layer_loaded));
     return OkStatus();
   }
-  if (NodeAttentionOf(*local_backend_) == nullptr || !local_backend_->host_addressable()) {
+  if (NodeAttentionOf(*local_backend_) == nullptr) {
     return UnimplementedError("'" + std::string(local_backend_->name()) +
-                              "': the ranks of a daemon are CPUs in this version");
+                              "' has no attention over several ranks");
   }
   ranked_backend_ = std::make_unique<RankedBackend>(*local_backend_);
   backend_ = ranked_backend_.get();
@@ -68,8 +68,10 @@ Status LlamaEngine::OpenRanks() {
   if (!ranks.addresses.empty()) {
     ProcessCrewOptions options;
     options.addresses = ranks.addresses;
-    options.identity = {summary_.digest, summary_.backend};
+    options.identity = {summary_.digest, ArithmeticOf(*local_backend_)};
     options.stride = ranks.tensor_ranks;
+    options.device = options_.device;
+    options.devices = ranks.source;
     options.timeout = ranks.timeout;
     shelves_ = std::make_unique<RankShelves>(*store_, ranks.store_id, ranks.timeout);
     options.on_shelf = [this](uint32_t rank, Socket socket) {
@@ -82,6 +84,8 @@ Status LlamaEngine::OpenRanks() {
     ASSIGN_OR_RETURN(crew, MakeProcessCrew(options));
   } else {
     ThreadCrewOptions options;
+    options.device = ranks.devices.front();
+    options.devices = ranks.source;
     options.timeout = ranks.timeout;
     options.stride = ranks.tensor_ranks;
     for (size_t rank = options.stride; rank < ranks.devices.size(); rank += options.stride) {
@@ -95,11 +99,15 @@ Status LlamaEngine::OpenRanks() {
       worker.threads = RankThreads(options_.threads, ranks.devices.size());
       worker.cache_dir = options_.cache_dir;
       worker.store = store_;
+      worker.devices = ranks.source;
+      worker.device_bytes = ranks.device_bytes;
       options.workers.push_back(std::move(worker));
     }
     ASSIGN_OR_RETURN(crew, MakeThreadCrew(options));
   }
-  const RankContext here{*local_model_, *ranked_backend_, gate_, *store_, shelves_.get()};
+  holder_ =
+      local_backend_->host_addressable() ? HoldInHost() : HoldByStore(*local_backend_, *store_);
+  const RankContext here{*local_model_, *ranked_backend_, gate_, *store_, *holder_, shelves_.get()};
   ranks_ = std::make_unique<RankGroup>(here, std::move(crew),
                                        RankGroup::Options{.on_change = ranks.on_change});
   return OkStatus();

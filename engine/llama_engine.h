@@ -257,6 +257,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<DecodeBatcher> batcher_;
   std::unique_ptr<PromptCache> prompts_;
   std::unique_ptr<SegmentedCorpora> segmented_;  // null without a store
+  std::unique_ptr<BlockHolder> holder_;          // of rank 0
   std::unique_ptr<RankShelves> shelves_;         // null: no rank has a disk of its own
   std::unique_ptr<RankGroup> ranks_;             // null: the engine is alone
 };

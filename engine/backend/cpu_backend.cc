@@ -24,11 +24,12 @@ uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 class CpuBackend : public Backend, public NodeAttention {
  public:
-  CpuBackend(const CpuKernels& kernels, unsigned threads, uint32_t span_pages)
+  CpuBackend(const CpuKernels& kernels, unsigned threads, uint32_t span_pages,
+             uint64_t part_state_bytes)
       : kernels_(kernels),
         name_("cpu-" + std::string(kernels.name)),
         pool_(threads),
-        attention_(kernels, pool_, span_pages) {}
+        attention_(kernels, pool_, span_pages, part_state_bytes) {}
 
   std::string_view name() const override { return name_; }
   uint32_t few_rows() const override { return kernels_.few_rows; }
@@ -240,7 +241,7 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
 }
 
 Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options,
-                                                uint32_t span_pages) {
+                                                uint32_t span_pages, uint64_t part_state_bytes) {
   if (!KnownIsa(options.isa)) {
     return InvalidArgumentError("unknown instruction set '" + options.isa +
                                 "': auto, avx2, avx512, avx512vnni and amx are known");
@@ -256,7 +257,7 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
   }
   CHECK(span_pages > 0 && span_pages % kPartPages == 0) << span_pages;
   return std::unique_ptr<Backend>(
-      std::make_unique<CpuBackend>(*kernels, options.threads, span_pages));
+      std::make_unique<CpuBackend>(*kernels, options.threads, span_pages, part_state_bytes));
 }
 
 }  // namespace corpusd

@@ -179,6 +179,8 @@ class ProcessCrew final : public RankCrew {
     ASSIGN_OR_RETURN(
         group.channels.control,
         JoinTcpJob(Duplicate(listener_), JobOf(invite, options_.addresses, options_.timeout)));
+    RETURN_IF_ERROR(
+        group.channels.ConnectDevices(*options_.devices, options_.device, options_.timeout));
     return group;
   }
 
@@ -261,9 +263,15 @@ Status FollowRankZero(RankWorker& worker, const RankProcessOptions& options,
       continue;
     }
     channels.control = *std::move(joined);
+    if (const Status connected = worker.ConnectDevices(channels, options.timeout);
+        !connected.ok()) {
+      tell("the group was not formed: " + connected.message());
+      continue;
+    }
     tell("follows in a group of " + std::to_string(invite->members) + " ranks");
     const Status ended = worker.Follow(std::move(channels));
     tell("the group ended: " + ended.message());
+    if (worker.lost()) return FailedPreconditionError("the device is lost: " + ended.message());
   }
   return OkStatus();
 }

@@ -18,7 +18,7 @@ namespace corpusd {
 class RankCrew {
  public:
   virtual ~RankCrew() = default;
-  // Of all ranks, the first included: "thread 1", "10.0.0.3:9000".
+  // Of all ranks, the first included: "thread 1, cuda:1", "10.0.0.3:9000".
   virtual std::vector<std::string> names() const = 0;
   // A group of rank 0 with others; members: which ranks they are, 0 first. Waits until some are
   // there, and a moment longer for all. kCancelled: `stopped` said so.
@@ -36,7 +36,9 @@ class RankCrew {
 unsigned RankThreads(unsigned threads, size_t ranks);
 // Ranks as threads of this process, over its store. workers: theirs, in order.
 struct ThreadCrewOptions {
-  uint32_t stride = 1;  // ranks 0, stride, 2 stride ... of all: the others are theirs
+  uint32_t stride = 1;         // ranks 0, stride, 2 stride ... of all: the others are theirs
+  std::string device = "cpu";  // of rank 0
+  std::shared_ptr<DeviceSource> devices = HostDevices();
   std::vector<RankWorkerOptions> workers;
   std::chrono::milliseconds timeout = kTransferTimeout;
 };
@@ -51,6 +53,8 @@ struct ProcessCrewOptions {
   std::vector<std::string> addresses;  // by rank: lines of the rank file
   RankIdentity identity;               // rank 0's, which the others must have
   uint32_t stride = 1;  // every so manieth follows; those between share the weights of one of them
+  std::string device = "cpu";  // rank 0's
+  std::shared_ptr<DeviceSource> devices = HostDevices();
   std::chrono::milliseconds timeout = kTransferTimeout;
   std::chrono::milliseconds patience{5'000};  // for ranks that are not there, once one is
   // Told of a rank that offers its disk (rank_shelf.h), on the mustering thread; may be empty.

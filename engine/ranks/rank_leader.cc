@@ -23,6 +23,20 @@ Placement JoinGroup(const RankContext& context, Transport& data) {
 
 }  // namespace
 
+Status RankChannels::ConnectDevices(DeviceSource& devices, const std::string& device,
+                                    std::chrono::milliseconds timeout) {
+  auto made = devices.Connect(*control, device, timeout);
+  if (!made.ok()) {
+    control->Abort(made.status());
+    return made.status();
+  }
+  own_data = *std::move(made);
+  if (own_data == nullptr) return OkStatus();
+  // A device waits for another one without an end, unless it is told.
+  control->OnEnd([data = own_data.get()](const Status& why) { data->Abort(why); });
+  return OkStatus();
+}
+
 // Goes where a sequence of rank 0's goes.
 class RankLeader::Twin final : public RankedTwin {
  public:
@@ -288,11 +302,12 @@ Result<RankLeader::Share> RankLeader::Open(const KvLayout& layout, const Chain& 
   auto pages = std::make_shared<RankPages>(
       layout, RankPages::Text{{chain.digests.begin(), chain.digests.end()}, chain.tokens},
       placement_, 0, chain.all);
-  ASSIGN_OR_RETURN(const auto refs, context_.store.Fetch(pages->WantedDigests(), &share.stats));
+  const auto lacking = pages->FindHeld(context_.holder);
+  ASSIGN_OR_RETURN(const auto refs, context_.store.Fetch(lacking, &share.stats));
   if (!share.stats.damaged.empty() || !share.stats.missing.empty()) {
     return CorruptionError("a block is damaged or missing");
   }
-  pages->Put(refs);
+  RETURN_IF_ERROR(pages->Put(refs, context_.holder));
   share.id = next_id_++;
   share.pages = std::move(pages);
   ++open_;

@@ -53,6 +53,7 @@ static_assert(sizeof(RankReply) == 256);
 // What a rank holds, in answer to kBeat.
 struct RankHoldings {
   uint64_t blocks = 0, used_bytes = 0, capacity_bytes = 0;
+  uint64_t device_used_bytes = 0, device_capacity_bytes = 0;  // copies of them on its device
 };
 
 class RankMessage {

@@ -8,8 +8,18 @@
 #include "engine/backend/node_attention.h"
 #include "engine/model/quantized_source.h"
 #include "engine/ranks/worker_state.h"
+#include "store/base/fault_point.h"
 
 namespace corpusd {
+
+std::string ArithmeticOf(const Backend& backend) {
+  const std::string_view name = backend.name();
+  // "cuda:1 (NVIDIA H200)": whichever it is of its host's.
+  const size_t device = name.find(" (");
+  return std::string(name.starts_with("cuda:") && device != std::string_view::npos
+                         ? "cuda" + std::string(name.substr(device))
+                         : name);
+}
 
 RankWorker::RankWorker() = default;
 RankWorker::~RankWorker() = default;
@@ -19,16 +29,24 @@ Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& 
   ASSIGN_OR_RETURN(const WeightMode weights, ParseWeightMode(options.weights));
   ASSIGN_OR_RETURN(auto source, OpenModelSource(options.model_path));
   source = WithWeights(std::move(source), weights, options.threads);
-  ASSIGN_OR_RETURN(worker->local_, MakeBackend(options.device, {options.threads, options.isa}));
-  if (NodeAttentionOf(*worker->local_) == nullptr || !worker->local_->host_addressable()) {
-    return UnimplementedError("'" + worker->backend() +
-                              "': the ranks of a daemon are CPUs in this version");
+  worker->devices_ = options.devices;
+  worker->device_ = options.device;
+  // A device's memory is shared out before the weights come.
+  ASSIGN_OR_RETURN(const DeviceRoom room,
+                   options.devices->MakeRoom(options.device, options.device_bytes));
+  ASSIGN_OR_RETURN(worker->local_,
+                   options.devices->MakeBackend(
+                       options.device, {options.threads, options.isa},
+                       [here = worker.get()](const Status& /*why*/) { here->lost_ = true; }));
+  if (NodeAttentionOf(*worker->local_) == nullptr) {
+    return UnimplementedError("'" + worker->backend() + "' has no attention over several ranks");
   }
   worker->backend_ = std::make_unique<RankedBackend>(*worker->local_);
   ASSIGN_OR_RETURN(worker->weights_, source->WeightsDigestHex(options.cache_dir));
   RETURN_IF_ERROR(worker->LoadModelOver(*source, options));
-  worker->blocks_ =
-      options.store == nullptr ? BlocksInMemory(options.host_bytes) : BlocksOfStore(*options.store);
+  worker->blocks_ = options.store == nullptr ? BlocksInMemory(options.host_bytes, room.memory)
+                                             : BlocksOfStore(*options.store);
+  worker->holder_ = room.memory == nullptr ? HoldInHost() : HoldOnDevice(*worker->local_, room);
   worker->shelf_ = options.shelf;
   return worker;
 }
@@ -94,6 +112,9 @@ Status RankWorker::FollowNext() {
 
 Status RankWorker::Do(RankVerb verb, std::string_view body) {
   RankMessageReader message(body);
+  if (verb == RankVerb::kForward || verb == RankVerb::kSegment) {
+    RETURN_IF_ERROR(FaultPoint("rank.compute"));
+  }
   switch (verb) {
     case RankVerb::kBeat:
       return Beat();
@@ -129,7 +150,10 @@ Status RankWorker::Answer(const Status& status) {
 }
 
 Status RankWorker::Beat() {
-  const RankHoldings holdings = blocks_->holdings();
+  RankHoldings holdings = blocks_->holdings();
+  const auto [used, capacity] = holder_->used_of_bytes();
+  holdings.device_used_bytes = used;
+  holdings.device_capacity_bytes = capacity;
   return Send(std::as_bytes(std::span(&holdings, 1)));
 }
 
@@ -185,9 +209,8 @@ Status RankWorker::Open(RankMessageReader& message) {
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOf(format, calibration, first));
   auto pages = std::make_shared<RankPages>(
       layout, std::move(text), backend_->attention().placement(), control().rank(), all);
-  const auto refs = blocks_->Find(pages->WantedDigests());
-  if (refs.ok()) pages->Put(*refs);
-  RETURN_IF_ERROR(Answer(refs.status()));
+  const auto refs = blocks_->Find(pages->FindHeld(*holder_));
+  RETURN_IF_ERROR(Answer(refs.ok() ? pages->Put(*refs, *holder_) : refs.status()));
   const size_t wanted = pages->wanted().size();
   std::vector<std::byte> lacking(wanted);
   for (size_t i = 0; i < wanted; ++i) lacking[i] = std::byte{!pages->Has(i)};
@@ -205,6 +228,7 @@ Status RankWorker::Fill(RankMessageReader& message) {
   RETURN_IF_ERROR(message.Finish());
   RankPages& pages = *opened->pages;
   Status kept;
+  std::vector<RankPages::Given> given;
   for (const uint64_t index : indices) {
     if (index >= pages.wanted().size()) return InternalError("rank 0 sent a block too many");
     const WantedBlock& wanted = pages.wanted()[index];
@@ -215,8 +239,9 @@ Status RankWorker::Fill(RankMessageReader& message) {
     auto ref = blocks_->Keep({wanted.digest, pages.TokensOf(wanted.block),
                               PlaceOf(pages.text().chain, wanted.block), bytes});
     kept = ref.status();
-    if (ref.ok()) pages.Put(index, *std::move(ref));
+    if (ref.ok()) given.push_back({index, *std::move(ref)});
   }
+  if (kept.ok()) kept = pages.Put(given, *holder_);
   return Answer(kept);
 }
 
@@ -231,6 +256,7 @@ Status RankWorker::Load(RankMessageReader& message) {
   }
   RankPages& pages = *opened->pages;
   std::vector<std::byte> loaded(indices.size());
+  std::vector<RankPages::Given> given;
   Status kept;
   for (size_t i = 0; i < indices.size() && kept.ok(); ++i) {
     if (indices[i] >= pages.wanted().size()) return InternalError("rank 0 named a block too many");
@@ -246,9 +272,10 @@ Status RankWorker::Load(RankMessageReader& message) {
         blocks_->Keep({wanted.digest, tokens, PlaceOf(pages.text().chain, wanted.block), bytes});
     kept = ref.status();
     if (!ref.ok()) break;
-    pages.Put(indices[i], *std::move(ref));
+    given.push_back({indices[i], *std::move(ref)});
     loaded[i] = std::byte{1};
   }
+  if (kept.ok()) kept = pages.Put(given, *holder_);
   RETURN_IF_ERROR(Answer(kept));
   return Send(loaded);
 }

@@ -16,6 +16,7 @@ Status RankWorker::BeginPrefill(RankMessageReader& message) {
   prefill->chain = message.Array<Digest>();
   prefill->tokens = message.Array<TokenId>();
   RETURN_IF_ERROR(message.Finish());
+  prefill->copies = std::make_unique<HostCopies>(*local_);
   const RankPages& pages = *prefill->history;
   ASSIGN_OR_RETURN(prefill->prefill, RankedPrefill::Create(*model_, *backend_, channels_.data(),
                                                            pages.layout(), options));
@@ -23,9 +24,9 @@ Status RankWorker::BeginPrefill(RankMessageReader& message) {
     const WantedBlock& wanted = pages.wanted()[i];
     if (!pages.Has(i)) return InternalError("rank 0 did not send a block of the history");
     if (wanted.part > 0) {
-      prefill->prefill->AddWindow(wanted.block, wanted.part, pages.ref(i).bytes().data());
+      prefill->prefill->AddWindow(wanted.block, wanted.part, pages.bytes(i));
     } else {
-      prefill->prefill->AddHistory(wanted.block, pages.ref(i).bytes().data());
+      prefill->prefill->AddHistory(wanted.block, pages.bytes(i));
     }
   }
   prefills_[id] = std::move(prefill);
@@ -39,24 +40,52 @@ Status RankWorker::Settle(Prefilled& prefill) {
   std::vector<Digest> digests;
   for (const Prefilled::Kept& kept : prefill.fresh) digests.push_back(prefill.chain[kept.block]);
   ASSIGN_OR_RETURN(auto refs, blocks_->Find(digests));
+  std::vector<BlockHolder::Block> leased;
+  const KvLayout& layout = prefill.history->layout();
+  const uint32_t sections = StoredSections(layout.OfPart(layout.blocks, 0));
   for (size_t i = 0; i < refs.size(); ++i) {
     const Prefilled::Kept& kept = prefill.fresh[i];
+    const BlockPlace place = PlaceOf(prefill.chain, kept.block);
     if (!refs[i].valid()) {
-      ASSIGN_OR_RETURN(refs[i], blocks_->Keep({digests[i], kept.tokens,
-                                               PlaceOf(prefill.chain, kept.block), kept.bytes}));
+      ASSIGN_OR_RETURN(refs[i], blocks_->Keep({digests[i], kept.tokens, place, kept.bytes}));
     }
-    prefill.prefill->AddHistory(kept.block, refs[i].bytes().data());
-    prefill.leases.push_back(std::move(refs[i]));
+    leased.push_back({std::move(refs[i]), place, sections});
+  }
+  ASSIGN_OR_RETURN(auto held, holder_->Hold(leased));
+  for (size_t i = 0; i < held.size(); ++i) {
+    prefill.prefill->AddHistory(prefill.fresh[i].block, held[i].data());
+    prefill.leases.push_back(std::move(held[i]));
   }
   prefill.fresh.clear();
+  prefill.computed.clear();
   prefill.prefill->DropComputed();
+  return OkStatus();
+}
+
+// What this rank gave out or computed in the last segment, where the CPU reads it.
+Status RankWorker::BringToHost(Prefilled& prefill) {
+  prefill.computed = prefill.prefill->computed();
+  std::map<uint64_t, std::span<const std::byte>*> kept;
+  std::vector<std::span<const std::byte>*> bytes;
+  for (Prefilled::Kept& one : prefill.fresh) {
+    kept[one.block] = &one.bytes;
+    bytes.push_back(&one.bytes);
+  }
+  for (auto& [block, parts] : prefill.computed) {
+    const bool first = prefill.shelved || kept.contains(block);  // lies here, or is not given
+    for (size_t part = first ? 1 : 0; part < parts.size(); ++part) bytes.push_back(&parts[part]);
+  }
+  RETURN_IF_ERROR(prefill.copies->Bring(bytes));
+  for (auto& [block, parts] : prefill.computed) {
+    if (const auto here = kept.find(block); here != kept.end()) parts[0] = *here->second;
+  }
   return OkStatus();
 }
 
 Status RankWorker::GiveBlocks(const Prefilled& prefill, const RankedPass& pass) {
   const KvLayout& layout = prefill.history->layout();
   std::vector<TransferPtr> sending;
-  for (const auto& [block, parts] : prefill.prefill->computed()) {
+  for (const auto& [block, parts] : prefill.computed) {
     if (pass.ComputedBy(block) != control().rank()) continue;
     const uint32_t given = PartsGiven(layout, pass, prefill.prefill->unit_tokens(), block);
     for (uint32_t part = prefill.shelved ? 1 : 0; part < given; ++part) {
@@ -105,12 +134,14 @@ Status RankWorker::Segment(RankMessageReader& message) {
   // Of a store that is rank 0's, too, what it has stored meanwhile. Where that has no room, what
   // was computed stays where it is until rank 0 gives this up.
   const Status settled = Settle(prefill);
+  if (!settled.ok()) prefill.fresh.clear();
   const RankedPass pass = prefill.prefill->NextPass(first, prefill.tokens.size());
   const auto end = prefill.prefill->RunNext(prefill.tokens, first, [&](const KeptBlock& kept) {
     if (!kept.parts[0].empty()) prefill.fresh.push_back({kept.block, kept.tokens, kept.parts[0]});
     return OkStatus();
   });
   RETURN_IF_ERROR(end.status());
+  RETURN_IF_ERROR(BringToHost(prefill));
   RETURN_IF_ERROR(GiveBlocks(prefill, pass));
   if (prefill.shelved) return Shelve(prefill);
   return Answer(settled.ok() && blocks_->keeps() ? Settle(prefill) : settled);
@@ -155,13 +186,14 @@ Status RankWorker::Windows(RankMessageReader& message) {
   const auto segments = all.subspan(first, count);
   const auto begins = DealSegments(segments, control().size());
   const size_t begin = begins[control().rank()];
-  ASSIGN_OR_RETURN(
-      const auto computed,
-      found->second->runner->Compute(segments.subspan(begin, begins[control().rank() + 1] - begin),
-                                     ComputePriority::kPrefill, {}));
+  ASSIGN_OR_RETURN(auto computed, found->second->runner->Compute(
+                                      segments.subspan(begin, begins[control().rank() + 1] - begin),
+                                      ComputePriority::kPrefill, {}));
   std::vector<TransferPtr> sending;
   std::vector<std::vector<std::byte>> joined;
-  for (const ComputedSegment& segment : computed) {
+  std::unique_ptr<Buffer> stage;
+  for (ComputedSegment& segment : computed) {
+    RETURN_IF_ERROR(corpusd::BringToHost(*local_, segment.writes, &stage));
     std::vector<std::byte>& bytes = joined.emplace_back();
     for (const BlockWrite& write : segment.writes) {
       bytes.insert(bytes.end(), write.payload.begin(), write.payload.end());

@@ -139,7 +139,7 @@ class CudaBackend final : public Backend, public NodeAttention {
     std::vector<uint32_t> pages;
   };
   Status AddLeaves(const AttentionInput& input, uint64_t last_position,
-                   std::span<const MergeNode> nodes, Leaves* leaves);
+                   std::span<const MergeNode> nodes, bool steady, Leaves* leaves);
   cuda::NodeLayout LayoutOf(const AttentionShape& shape, uint32_t rows) const;
   // The states of all leaves, for rows of one call.
   void AttendFewLeaves(float* states, MatrixView q, const AttentionInput& input,

@@ -16,6 +16,11 @@ namespace {
 constexpr size_t kLongList = 256;
 constexpr size_t kKnownMax = 20;
 
+bool Same(const KvPage& a, const KvPage& b) {
+  return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
+         a.hidden == b.hidden;
+}
+
 }  // namespace
 
 cuda::PageCodec CodecOf(KvCodec codec) {
@@ -39,6 +44,7 @@ void PageTable::Begin(uint32_t layer) {
 void PageTable::BeginStep() {
   tables_.Begin();
   for (Known& known : known_) known.seen_in_step = false;
+  for (Divided& divided : divided_) divided.seen_in_step = false;
 }
 
 Result<bool> PageTable::Reachable(const std::byte* bytes) const {
@@ -50,34 +56,109 @@ Result<bool> PageTable::Reachable(const std::byte* bytes) const {
 }
 
 PageTable::Known* PageTable::Find(const KvPageList& list, int64_t first_seen) {
-  const auto same = [](const KvPage& a, const KvPage& b) {
-    return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
-           a.hidden == b.hidden;
-  };
   const auto found = std::ranges::find_if(known_, [&](const Known& known) {
     const size_t count = known.sources.size();
     if (!(known.format == *list.format) || known.first_seen != first_seen ||
-        count > list.pages.size() || !same(known.sources.front(), list.pages.front()) ||
-        !same(known.sources.back(), list.pages[count - 1])) {
+        count > list.pages.size() || !Same(known.sources.front(), list.pages.front()) ||
+        !Same(known.sources.back(), list.pages[count - 1])) {
       return false;
     }
     // In a step nothing changes but what ends a list.
     if (known.seen_in_step && count == list.pages.size()) return true;
-    return std::ranges::equal(known.sources, list.pages.first(count), same);
+    return std::ranges::equal(known.sources, list.pages.first(count), Same);
   });
   if (found == known_.end()) return nullptr;
   known_.splice(known_.begin(), known_, found);
   return &known_.front();
 }
 
-Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
-  const KvFormat& format = *list.format;
+cuda::DevicePage PageTable::PageOf(const KvFormat& format, const KvPage& source) {
   cuda::DevicePage page;
+  page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
   page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
   page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
   page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
   page.key_codec = CodecOf(format.key_codec);
   page.value_codec = CodecOf(format.value_codec);
+  page.first_position = static_cast<int64_t>(source.first_position);
+  page.tokens = static_cast<uint16_t>(source.tokens);
+  page.hidden = static_cast<uint16_t>(source.hidden);
+  return page;
+}
+
+PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
+  const auto found = std::ranges::find_if(divided_, [&](const Divided& divided) {
+    if (!(divided.format == *list.format) || divided.sources.size() != list.pages.size() ||
+        !Same(divided.sources.front(), list.pages.front()) ||
+        !Same(divided.sources.back(), list.pages.back())) {
+      return false;
+    }
+    if (steady && divided.seen_in_step) return true;
+    return std::ranges::equal(divided.sources, list.pages, Same);
+  });
+  if (found != divided_.end()) {
+    divided_.splice(divided_.begin(), divided_, found);
+  } else {
+    if (divided_.size() == kKnownMax) divided_.pop_back();
+    Divided& added = divided_.emplace_front();
+    added.format = *list.format;
+    added.sources.assign(list.pages.begin(), list.pages.end());
+    for (const KvPage& source : list.pages) {
+      added.pages.push_back(PageOf(added.format, source));
+      added.pages.back().bytes = nullptr;
+    }
+  }
+  divided_.front().seen_in_step = true;
+  return &divided_.front();
+}
+
+void PageTable::BeginPieces(std::span<const KvPageList> lists, bool steady) {
+  wholes_.clear();
+  for (const KvPageList& list : lists) {
+    const bool is_long = list.pages.size() >= kLongList;
+    wholes_.push_back({list, is_long ? Divide(list, steady) : nullptr});
+  }
+}
+
+Result<uint32_t> PageTable::AddPiece(uint64_t first, uint64_t count, uint64_t last_position) {
+  const size_t before = pages_.size();
+  for (const auto& [list, divided] : wholes_) {
+    const uint64_t skipped = std::min<uint64_t>(first, list.pages.size());
+    first -= skipped;
+    const uint64_t end = std::min<uint64_t>(skipped + count, list.pages.size());
+    count -= end - skipped;
+    for (uint64_t i = skipped; i < end; ++i) {
+      const KvPage& source = list.pages[i];
+      if (source.first_position > last_position) break;
+      if (divided != nullptr && divided->pages[i].bytes != nullptr) {
+        pages_.push_back(divided->pages[i]);
+        continue;
+      }
+      pages_.push_back(PageOf(*list.format, source));
+      if (source.hidden >= source.tokens) {  // no byte is read; it may not be there
+        pages_.back().bytes = nullptr;
+        continue;
+      }
+      ASSIGN_OR_RETURN(const bool reachable, Reachable(source.bytes));
+      if (!reachable) {
+        host_pages_.push_back(
+            {pages_.size() - 1, source.bytes + layer_ * list.format->LayerBytes()});
+      } else if (divided != nullptr) {
+        divided->pages[i].bytes = pages_.back().bytes;
+      }
+    }
+    if (pages_.size() > before && end > skipped) {
+      const cuda::DevicePage& page = pages_.back();
+      kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
+    }
+    if (count == 0) break;
+  }
+  return static_cast<uint32_t>(pages_.size() - before);
+}
+
+Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
+  const KvFormat& format = *list.format;
+  cuda::DevicePage page = PageOf(format, KvPage());
   if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
   const bool is_long = list.pages.size() >= kLongList;
   Known* known = is_long ? Find(list, first_seen) : nullptr;

@@ -37,6 +37,12 @@ class PageTable {
   // were added; they follow those added before.
   Result<uint32_t> Add(std::span<const KvPageList> lists, int64_t first_seen = 0,
                        bool seen_only = false);
+  // Before AddPiece: the lists that pieces are of, which outlive the last one. steady: in a step,
+  // nothing of a long list changes that has its length and ends.
+  void BeginPieces(std::span<const KvPageList> lists, bool steady);
+  // Adds pages [first, first + count) of all lists, those that begin up to last_position. Others
+  // are not looked at. RETURNS how many.
+  Result<uint32_t> AddPiece(uint64_t first, uint64_t count, uint64_t last_position);
   const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
   size_t size() const { return pages_.size(); }
   // Where the first page of which something is seen begins; 0 if there is none.
@@ -47,6 +53,7 @@ class PageTable {
   void Forget() {
     tables_.Forget();
     known_.clear();
+    divided_.clear();
   }
   // Begins a step, as ParameterSlots.
   void BeginStep();
@@ -65,6 +72,15 @@ class PageTable {
     std::vector<cuda::DevicePage> pages;
     bool seen_in_step = false;
   };
+  // A long list of which pieces are added; bytes null: a page that was not looked at.
+  struct Divided {
+    KvFormat format;
+    std::vector<KvPage> sources;
+    std::vector<cuda::DevicePage> pages;
+    bool seen_in_step = false;
+  };
+  static cuda::DevicePage PageOf(const KvFormat& format, const KvPage& source);
+  Divided* Divide(const KvPageList& list, bool steady);
   Status AddList(const KvPageList& list, int64_t first_seen, bool seen_only);
   // A known list that this one begins with, none of whose pages is the host's or hidden; or null.
   Known* Find(const KvPageList& list, int64_t first_seen);
@@ -82,7 +98,13 @@ class PageTable {
     const std::byte* layer;
   };
   std::vector<HostPage> host_pages_;
-  std::list<Known> known_;              // the last ones, the last first
+  std::list<Known> known_;      // the last ones, the last first
+  std::list<Divided> divided_;  // likewise
+  struct WholeList {
+    KvPageList list;
+    Divided* divided = nullptr;  // null: it is short
+  };
+  std::vector<WholeList> wholes_;       // of AddPiece
   std::unique_ptr<CudaBuffer> staged_;  // on the device
   ParameterSlots tables_;
 };
