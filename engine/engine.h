@@ -241,7 +241,12 @@ class Engine {
   Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule = {}) const {
     return ShapeOf(kv_format, rule, "");
   }
-  // Loads the corpus's blocks into the host tier.
+  // As BlockStore::Evict from the host tier, of the memory of ranks that are other processes and
+  // there.
+  virtual EvictReport EvictFromRanks(const CorpusRecord& /*record*/, bool /*dry_run*/) {
+    return {};
+  }
+  // Loads the corpus's blocks into the host tier; where ranks have parts of it, each its own.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
   // Loads them into the host tier and copies them to the device tier; kInvalidArgument if there is
   // none.

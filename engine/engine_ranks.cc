@@ -145,6 +145,27 @@ std::optional<Result<GenerationReport>> LlamaEngine::AnswerOverRanks(
   return AnswerOver(question, *kv, report);
 }
 
+Result<FetchStats> LlamaEngine::WarmOverRanks(RankLeader& leader, const CorpusRecord& record) {
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfRecord(record));
+  ASSIGN_OR_RETURN(const RankLeader::Share share,
+                   leader.Open(layout, {std::span(record.chain), record.durable_tokens}));
+  leader.Close(share.id);
+  return share.stats;
+}
+
+EvictReport LlamaEngine::EvictFromRanks(const CorpusRecord& record, bool dry_run) {
+  const auto ranks = leader();
+  if (ranks == nullptr) return {};
+  const std::vector<Digest> digests = AllDigests(record);
+  const auto dropped = ranks->Drop(digests, dry_run);
+  EvictReport report;
+  if (dropped.ok()) {  // else they are lost, and their memory with them
+    report.blocks = dropped->blocks;
+    report.bytes = dropped->bytes;
+  }
+  return report;
+}
+
 Status LlamaEngine::AwaitShelves(const CorpusRecord& record, const std::stop_token& stop) {
   if (shelves_ == nullptr || record.chain.empty()) return OkStatus();
   ASSIGN_OR_RETURN(const auto locations, store_->Locations(std::span(record.chain)));

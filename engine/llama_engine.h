@@ -99,6 +99,7 @@ class LlamaEngine final : public Engine {
   PromptCacheUsage prompt_cache() const override { return prompts_->usage(); }
   Result<RankTimes> PlanRanks(uint32_t ranks, uint64_t tokens, double link_bytes_s) const override;
   RanksReport ranks() const override;
+  EvictReport EvictFromRanks(const CorpusRecord& record, bool dry_run) override;
 
  private:
   // The model and where it runs, and the other ranks, if there are to be any (engine_ranks.cc).
@@ -123,6 +124,8 @@ class LlamaEngine final : public Engine {
                           const std::stop_token& stop);
   // Before a prefill goes on: waits a moment for ranks that have blocks of the corpus, and gives up
   // what still is away, to be computed again.
+  // Each rank's blocks into its memory.
+  Result<FetchStats> WarmOverRanks(RankLeader& leader, const CorpusRecord& record);
   Status AwaitShelves(const CorpusRecord& record, const std::stop_token& stop);
   // bytes: that each rank of the group is going to write.
   Status MakeRoomOnShelves(const RankLeader& leader, std::span<const uint64_t> bytes,

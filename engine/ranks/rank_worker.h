@@ -94,6 +94,7 @@ class RankWorker {
   Status Answer(const Status& status);
 
   Status Beat();
+  Status Drop(RankMessageReader& message);
   Status TakeCalibration(RankMessageReader& message);
   Status Open(RankMessageReader& message);
   Status Fill(RankMessageReader& message);

@@ -91,6 +91,7 @@ class SharedEngineTest : public SegmentedFixture {
     if (ranks > 1) options_.ranks.devices.assign(ranks, "cpu");
     store_options_.shelves = 0;
     Reopen(tensor_ranks, folder);
+    AwaitRanks(ranks > 1 ? ranks : 0);
   }
   void OpenProcesses(uint32_t ranks, uint32_t tensor_ranks, const std::string& folder) {
     ranks_.clear();
@@ -129,7 +130,6 @@ class SharedEngineTest : public SegmentedFixture {
     options_.ranks.tensor_ranks = tensor_ranks;
     store_options_.data_dir = folder_.File(folder);
     Restart();
-    AwaitRanks(static_cast<uint32_t>(options_.ranks.devices.size()));
   }
   // All are there, and have their disks attached.
   void AwaitRanks(uint32_t count) {

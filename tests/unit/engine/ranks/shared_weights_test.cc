@@ -95,7 +95,7 @@ class SharedWeightsTest : public ::testing::Test {
 
 // No number of ranks has to divide anything: 5 ranks share 3 KV heads and 96 hidden numbers.
 TEST_F(SharedWeightsTest, AnyNumberOfRanksHasTheBitsOfOne) {
-  for (const TinyModelOptions& tiny : {Heads(8, 4, 128, 256), Heads(6, 3, 96, 200)}) {
+  for (const TinyModelOptions& tiny : {Heads(8, 4, 128, 256), Heads(6, 3, 96, 224)}) {
     Write(tiny);
     const Outcome alone = Alone();
     for (const uint32_t ranks : {2u, 3u, 5u}) {
