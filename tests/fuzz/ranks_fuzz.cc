@@ -21,6 +21,8 @@ namespace {
 struct World {
   World() {
     TinyModelOptions options;
+    options.layers = 1;
+    options.kv_heads = 1;
     options.head_dim = 64;
     options.context_tokens = 4096;
     model = dir.File("tiny.gguf");

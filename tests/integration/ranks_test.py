@@ -152,12 +152,32 @@ class RanksTest(IntegrationTest):
         self.ingest(daemon, "text", prose(3, WORDS))
         stored = self.show(daemon, "text")["bytes"]["stored"]
 
+        def tiers():
+            return daemon.ctl("df", "-o", "json").json()["tiers"]
+
+        def used():
+            return next(t["used_bytes"] for t in tiers() if t["name"] == "disk@1")
+
         def shelved():
-            tiers = {t["name"]: t for t in daemon.ctl("df", "-o", "json").json()["tiers"]}
-            return tiers["disk@1"]["used_bytes"] > stored / 8
+            return used() > stored / 8
 
         self.wait_for("what is told with the next beat", shelved)
         self.assertTrue(shelved())
+        # Documents are dealt, too, and what leaves the store leaves every disk.
+        before = used()
+        docs = [self.write(f"d{i}.txt", prose(i, 500)) for i in range(4)]
+        run = daemon.ctl("ingest", "docs", *docs, "--mode", "segmented", "--pin", "-q")
+        self.assertEqual(run.code, 0, run.err)
+        self.wait_for("documents", lambda: used() > before)
+        pinned = [t["pinned_bytes"] for t in tiers() if t["name"] == "disk@1"]
+        self.assertGreater(pinned[0], 0)
+        self.assertEqual(daemon.ctl("verify", "docs").code, 0)
+        bundle = os.path.join(self.folder, "docs.bundle")
+        self.assertEqual(daemon.ctl("export", "docs", bundle).code, 0)
+        self.assertEqual(daemon.ctl("unpin", "docs").code, 0)
+        self.assertEqual(daemon.ctl("evict", "docs", "--from", "disk").code, 0)
+        self.wait_for("their going", lambda: used() == before)
+        self.assertEqual(daemon.ctl("rm", "docs", "--yes").code, 0)
         # Both begin anew: rank 1 reads its own blocks from its own disk.
         self.assertEqual(daemon.stop(), 0)
         daemon.start()
@@ -178,6 +198,27 @@ class RanksTest(IntegrationTest):
         self.assertEqual(daemon.ctl("verify", "text", "--repair", timeout=240).code, 0)
         self.assertEqual(self.ask(daemon, "text")["answer"], expected)
         self.assertEqual(daemon.ctl("verify", "text").code, 0)
+
+    def test_what_a_rank_holds_stays_flat(self):
+        # Twice the text over twice the ranks, in whole spans of 8192 tokens.
+        self.make_model(self.model, context=40960)
+        held = {}
+        for ranks, words in ((2, 3250), (4, 6500)):
+            daemon, _ = self.group(ranks)
+            self.wait_for("the disks", lambda: daemon.ctl("df").out.count("disk@") == ranks - 1)
+            self.ingest(daemon, "text", prose(7, words))
+            stored = self.show(daemon, "text")["bytes"]["stored"]
+
+            def used(daemon=daemon):
+                tiers = daemon.ctl("df", "-o", "json").json()["tiers"]
+                return [t["used_bytes"] for t in tiers if t["name"].startswith("disk")]
+
+            self.wait_for("what is told with the next beat", lambda: sum(used()) >= stored)
+            # Rank 0 has the catalogue as well.
+            held[ranks] = stored, max(used()[1:])
+            self.assertEqual(daemon.stop(), 0)
+        self.assertAlmostEqual(held[4][0] / held[2][0], 2, delta=0.1)
+        self.assertAlmostEqual(held[4][1] / held[2][1], 1, delta=0.1)
 
     def test_documents_are_dealt(self):
         paths = [self.write(f"d{i}.txt", prose(i, 60 + 90 * i)) for i in range(6)]

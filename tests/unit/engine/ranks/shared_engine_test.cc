@@ -171,6 +171,17 @@ class SharedEngineTest : public SegmentedFixture {
     }
     return answers;
   }
+  // Every block lies with whom the placement says, in the rank file's numbers.
+  void ExpectKept(const std::string& corpus) {
+    const CorpusRecord record = *store_->GetCorpus(corpus);
+    const auto locations = *store_->Locations(std::span(record.chain));
+    const auto text_ranks = static_cast<uint32_t>(process_.addresses.size() / process_.stride);
+    for (size_t i = 0; i < locations.size(); ++i) {
+      ASSERT_TRUE(locations[i].has_value()) << corpus << ", block " << i;
+      EXPECT_EQ(ShelfOf(locations[i]->extent), KeeperOf(record, i, text_ranks, process_.stride))
+          << corpus << ", block " << i;
+    }
+  }
   void ExpectSame() {
     EXPECT_EQ(BytesOf("text"), text_);
     EXPECT_EQ(BytesOf("docs"), documents_);
@@ -207,14 +218,42 @@ TEST_F(SharedEngineTest, AGridOfProcessesDoesToo) {
   IngestAll();
   ExpectSame();
   EXPECT_GT(engine_->ranks().passes, 0u);
-  // Every block lies with whom the placement says, in the rank file's numbers.
-  const CorpusRecord record = *store_->GetCorpus("text");
-  const auto locations = *store_->Locations(std::span(record.chain));
-  for (size_t i = 0; i < locations.size(); ++i) {
-    EXPECT_EQ(ShelfOf(locations[i]->extent), KeeperOf(record, i, 2, 2)) << i;
+  ExpectKept("text");
+  ExpectKept("docs");
+}
+
+TEST_F(SharedEngineTest, BlocksLieWithTheirKeepersLeaveAllDisksAndAreDealtAnew) {
+  for (const uint32_t ranks : {2u, 3u, 4u}) {
+    SCOPED_TRACE(std::to_string(ranks) + " ranks");
+    const std::string folder = "keep" + std::to_string(ranks);
+    OpenProcesses(ranks, 1, folder);
+    IngestAll();
+    ExpectSame();
+    ExpectKept("text");
+    ExpectKept("docs");
+    const auto dealt = *store_->BytesByShelf(*store_->GetCorpus("text"));
+    EXPECT_EQ(dealt.size(), 2u);  // as many as it has spans
+    ASSERT_TRUE(store_->Evict("text", TierKind::kDisk, false).ok());
+    EXPECT_TRUE(store_->BytesByShelf(*store_->GetCorpus("text"))->empty());
+    const Status again = engine_->Prefill("text", [](const PrefillProgress&) {}, {});
+    ASSERT_TRUE(again.ok()) << again.ToString();
+    ExpectKept("text");
+    ExpectSame();
+    // More ranks find all of it; of fewer, what lay with those that are no more is computed again.
+    ranks_.clear();
+    if (ranks == 2) {
+      OpenProcesses(3, 1, folder);
+    } else {
+      OpenThreads(1, 1, folder);
+      process_ = {};
+      process_.addresses.resize(1);
+    }
+    const auto repaired = engine_->Verify("text", true, {});
+    ASSERT_TRUE(repaired.ok()) << repaired.status().ToString();
+    EXPECT_EQ(repaired->repaired > 0, ranks != 2);
+    ExpectSame();
+    ExpectKept("text");
   }
-  const auto bytes = *store_->BytesByShelf(*store_->GetCorpus("docs"));
-  EXPECT_GT(bytes.at(0), 0u);
 }
 
 TEST_F(SharedEngineTest, ARankWithWeightsThatIsLostIsNamedAndWhatItWasPartOfGoesOn) {
