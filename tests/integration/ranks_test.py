@@ -36,11 +36,15 @@ class RanksTest(IntegrationTest):
         self.workers = {}
 
     def tearDown(self):
+        self.stop_workers()
+        super().tearDown()
+
+    def stop_workers(self):
         for worker in self.workers.values():
             if worker.poll() is None:
                 worker.kill()
                 worker.wait()
-        super().tearDown()
+        self.workers.clear()
 
     def rank_file(self, ranks):
         lines = [f"127.0.0.1:{port}" for port in free_ports(ranks)]
@@ -217,6 +221,7 @@ class RanksTest(IntegrationTest):
             # Rank 0 has the catalogue as well.
             held[ranks] = stored, max(used()[1:])
             self.assertEqual(daemon.stop(), 0)
+            self.stop_workers()
         self.assertAlmostEqual(held[4][0] / held[2][0], 2, delta=0.1)
         self.assertAlmostEqual(held[4][1] / held[2][1], 1, delta=0.1)
 
