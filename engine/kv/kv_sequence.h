@@ -53,6 +53,7 @@ class KvSequence {
     std::span<const std::byte* const> others = {};
   };
   void AddShared(const SharedPage& page) { AddShared(layout_.blocks, page); }
+  void AddShared(std::span<const SharedPage> pages);
   // The same for a page of another format, such as exact first tokens before a coded history.
   void AddShared(const KvFormat& format, const SharedPage& page);
   // The part's shared pages are still on their way: their blocks' sections arrive in order, and
@@ -127,11 +128,14 @@ class KvSequence {
   };
   // The pages grown here, in order, in the backend's memory.
   std::vector<OwnBlock> OwnBlocks(uint32_t part = 0) const;
-  // The same where the CPU can read them; valid as long as this, or until the next call.
+  // The same where the CPU can read them; valid as long as this, or until the next call. REQUIRES:
+  // the backend was synchronized since they were computed.
   Result<std::vector<OwnBlock>> HostBlocks(Backend& backend, uint32_t part = 0);
 
  private:
   void RebuildLists();
+  // Adds a shared page to all but the lists.
+  void Append(const KvFormat& format, const SharedPage& page);
   // Of a stored block, the last section that the layer's keys and values are in.
   uint32_t SectionOf(uint32_t layer) const;
   // How many slots of a page that begins at the sequence's end are read from the sinks instead.
@@ -149,7 +153,7 @@ class KvSequence {
     std::vector<SharedRun> shared;
     std::vector<KvPage> own;
     std::vector<std::shared_ptr<Buffer>> buffers;  // of own, same order; forks have them as well
-    std::vector<std::unique_ptr<Buffer>> host;     // of HostBlocks
+    std::unique_ptr<Buffer> host;                  // of HostBlocks
     std::vector<KvPageList> lists;
     BlockPrefetch* arriving = nullptr;
   };
