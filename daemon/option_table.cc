@@ -53,6 +53,9 @@ std::vector<OptionSpec> OptionsWithoutSection() {
       {"ranks", "N", "1",
        "CPU ranks that compute corpora together, threads of this process, each with its own "
        "weights"},
+      {"tensor-parallel", "N", "1",
+       "every N ranks that follow one another share the weights, so that each holds an Nth; the "
+       "first of them has a part of the text"},
       {"rank-file", "FILE", "",
        "ranks that are processes, on several hosts: a line host:port for each, the daemon first"},
       {"rank", "K", "0",

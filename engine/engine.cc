@@ -292,6 +292,11 @@ Result<LeasedCorpus> LlamaEngine::LeaseCorpus(const CorpusRecord& record) {
 Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
   if (IsSegmented(record)) return segmented_->Warm(record);
+  if (const auto ranks = leader(); ranks != nullptr && ranks->Spreads(record.chain.size())) {
+    auto warmed = WarmOverRanks(*ranks, record);
+    // Else rank 0 does it, and finds what is broken.
+    if (warmed.ok()) return warmed;
+  }
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   return leased.stats;
 }
