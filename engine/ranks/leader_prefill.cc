@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "store/pin_ledger.h"
+
 namespace corpusd {
 namespace {
 
@@ -169,6 +171,18 @@ LeaderPrefill::Segment LeaderPrefill::TakeSegment(const RankedPass& pass,
     }
   }
   return segment;
+}
+
+std::vector<uint64_t> LeaderPrefill::NextBytes() const {
+  if (!shelved() || done()) return {};
+  const RankedPass pass = prefill_->NextPass(next_, text_.tokens.size());
+  const uint64_t block_bytes =
+      StoredBytes(layout_.OfPart(layout_.blocks, 0)) + kPinnedBlockOverheadBytes;
+  std::vector<uint64_t> bytes;
+  for (uint32_t rank = 0; rank < leader_->size(); ++rank) {
+    bytes.push_back(block_bytes * KeptBlocks(leader_->placement(), layout_, pass, rank).size());
+  }
+  return bytes;
 }
 
 Result<LeaderPrefill::Segment> LeaderPrefill::Next() {

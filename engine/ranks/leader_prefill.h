@@ -50,6 +50,8 @@ class LeaderPrefill {
   ~LeaderPrefill();
 
   bool done() const { return next_ >= text_.tokens.size(); }
+  // What each rank will write to its disk with the next segment; none: rank 0 stores all.
+  std::vector<uint64_t> NextBytes() const;
   // One segment: its blocks, in order, by part of the layers; of parts that nothing can see any
   // more there is none.
   struct Segment {

@@ -26,6 +26,7 @@ class StoreBlocks final : public RankBlocks {
   }
   // The store tells of its tiers itself.
   RankHoldings holdings() const override { return {}; }
+  RankDropped Drop(std::span<const Digest> /*digests*/, bool /*dry_run*/) override { return {}; }
 
  private:
   BlockStore& store_;
@@ -50,6 +51,10 @@ class MemoryBlocks final : public RankBlocks {
     return tier_.Insert(reserved.front(), block.place);
   }
   RankHoldings holdings() const override { return {0, tier_.used_bytes(), tier_.capacity_bytes()}; }
+  RankDropped Drop(std::span<const Digest> digests, bool dry_run) override {
+    const auto [blocks, bytes] = tier_.Drop(digests, dry_run);
+    return {blocks, bytes};
+  }
 
  private:
   HostTier tier_;

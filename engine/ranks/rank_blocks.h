@@ -33,6 +33,8 @@ class RankBlocks {
   // Keeps a copy. kResourceExhausted: leases leave no room for it.
   virtual Result<BlockRef> Keep(const Block& block) = 0;
   virtual RankHoldings holdings() const = 0;
+  // Those that are not leased leave its memory, unless dry_run.
+  virtual RankDropped Drop(std::span<const Digest> digests, bool dry_run) = 0;
 };
 
 // Of a rank that shares its process, and so its store, with rank 0; nothing has to be kept.

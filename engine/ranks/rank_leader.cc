@@ -169,6 +169,29 @@ Result<std::vector<RankHoldings>> RankLeader::Beat() {
   return holdings;
 }
 
+Result<RankDropped> RankLeader::Drop(std::span<const Digest> digests, bool dry_run) {
+  RETURN_IF_ERROR(status());
+  std::vector<RankDropped> dropped(size());
+  std::unique_ptr<Sent> sent;
+  std::vector<TransferPtr> answers;
+  {
+    const ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
+    sent = Tell(RankVerb::kDrop, RankMessage().Number(dry_run ? 1 : 0).Array(digests).Take());
+    for (uint32_t rank = 1; rank < size(); ++rank) {
+      answers.push_back(control().Receive(rank, BytesOf(dropped[rank])));
+    }
+  }
+  const Status told = Await(*sent), answered = Await(answers);
+  RETURN_IF_ERROR(told);
+  RETURN_IF_ERROR(answered);
+  RankDropped all;
+  for (const RankDropped& one : dropped) {
+    all.blocks += one.blocks;
+    all.bytes += one.bytes;
+  }
+  return all;
+}
+
 std::unique_ptr<RankLeader::Sent> RankLeader::TellCalibration(const KvLayout& layout) {
   if (layout.calibration == nullptr) return std::make_unique<Sent>();
   {

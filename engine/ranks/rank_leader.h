@@ -85,6 +85,8 @@ class RankLeader : public std::enable_shared_from_this<RankLeader> {
   void CountPass() { ++passes_; }
   // Says that rank 0 is there, and asks what the others hold: [size], the first empty.
   Result<std::vector<RankHoldings>> Beat();
+  // Blocks that nobody leases leave the memory of the others, unless dry_run: of all of them.
+  Result<RankDropped> Drop(std::span<const Digest> digests, bool dry_run);
 
   // Whether the pages of so many blocks lie with several ranks at all.
   bool Spreads(size_t blocks) const { return blocks > placement_.span_pages; }

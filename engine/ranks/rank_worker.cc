@@ -7,6 +7,7 @@
 #include "engine/backend/device_backend.h"
 #include "engine/backend/node_attention.h"
 #include "engine/model/quantized_source.h"
+#include "engine/ranks/worker_checks.h"
 #include "engine/ranks/worker_state.h"
 #include "store/base/fault_point.h"
 
@@ -42,13 +43,36 @@ Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& 
     return UnimplementedError("'" + worker->backend() + "' has no attention over several ranks");
   }
   worker->backend_ = std::make_unique<RankedBackend>(*worker->local_);
-  ASSIGN_OR_RETURN(worker->model_, LoadModel(*source, *worker->backend_));
   ASSIGN_OR_RETURN(worker->weights_, source->WeightsDigestHex(options.cache_dir));
+  RETURN_IF_ERROR(worker->LoadModelOver(*source, options));
   worker->blocks_ = options.store == nullptr ? BlocksInMemory(options.host_bytes, room.memory)
                                              : BlocksOfStore(*options.store);
   worker->holder_ = room.memory == nullptr ? HoldInHost() : HoldOnDevice(*worker->local_, room);
   worker->shelf_ = options.shelf;
   return worker;
+}
+
+Status RankWorker::LoadModelOver(const ModelSource& source, const RankWorkerOptions& options) {
+  const RankWorkerOptions::Shared& others = options.shared;
+  if (others.ranks == 1) {
+    ASSIGN_OR_RETURN(model_, LoadModel(source, *backend_));
+    return OkStatus();
+  }
+  SharedWeightsOptions shared;
+  shared.addresses = others.addresses;
+  shared.first_rank = others.first_rank;
+  shared.part = {options.model_path, options.device,    options.isa,      options.weights,
+                 options.threads,    options.cache_dir, {0, others.ranks}};
+  shared.digest = weights_;
+  shared.timeout = others.timeout;
+  shared.on_change = others.on_change;
+  ASSIGN_OR_RETURN(shared_, SharedWeights::Open(*backend_, shared));
+  ASSIGN_OR_RETURN(model_, LoadModel(source, shared_->backend()));
+  return OkStatus();
+}
+
+Status RankWorker::CallWeights() {
+  return shared_ == nullptr || shared_->Look().ok() ? OkStatus() : shared_->CallAgain();
 }
 
 Status RankWorker::Follow(RankChannels channels) {
@@ -80,6 +104,9 @@ void RankWorker::Abort(const Status& why) {
 Status RankWorker::FollowNext() {
   RankHeader header;
   RETURN_IF_ERROR(control().Receive(0, std::as_writable_bytes(std::span(&header, 1)))->Wait());
+  if (header.bytes > kRankMessageMax) {
+    return InternalError("a message of " + std::to_string(header.bytes) + " bytes is no rank's");
+  }
   std::string body(header.bytes, '\0');
   if (!body.empty()) {
     RETURN_IF_ERROR(control().Receive(0, std::as_writable_bytes(std::span(body)))->Wait());
@@ -117,6 +144,8 @@ Status RankWorker::Do(RankVerb verb, std::string_view body) {
       return BeginDocuments(message);
     case RankVerb::kWindows:
       return Windows(message);
+    case RankVerb::kDrop:
+      return Drop(message);
   }
   return InternalError("rank 0 said what is no verb");
 }
@@ -134,13 +163,23 @@ Status RankWorker::Beat() {
   return Send(std::as_bytes(std::span(&holdings, 1)));
 }
 
+Status RankWorker::Drop(RankMessageReader& message) {
+  const bool dry_run = message.Number() != 0;
+  const auto digests = message.Array<Digest>();
+  RETURN_IF_ERROR(message.Finish());
+  const RankDropped dropped = blocks_->Drop(digests, dry_run);
+  return Send(std::as_bytes(std::span(&dropped, 1)));
+}
+
 Status RankWorker::TakeCalibration(RankMessageReader& message) {
   const std::string digest = message.Text();
   const std::string bytes = message.Text();
   RETURN_IF_ERROR(message.Finish());
   if (calibrations_.contains(digest)) return OkStatus();
-  ASSIGN_OR_RETURN(calibrations_[digest],
+  ASSIGN_OR_RETURN(auto calibration,
                    KvCalibration::Parse(std::as_bytes(std::span(bytes.data(), bytes.size()))));
+  RETURN_IF_ERROR(CheckCalibration(*calibration, model_->config()));
+  calibrations_[digest] = std::move(calibration);
   return OkStatus();
 }
 
@@ -150,6 +189,7 @@ Result<KvLayout> RankWorker::LayoutOf(const std::string& format, const std::stri
   ASSIGN_OR_RETURN(layout.blocks, model_->Format(format));
   ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
   layout.parts = model_->parts();
+  RETURN_IF_ERROR(CheckLayout(layout, !calibration.empty(), first, model_->config()));
   if (calibration.empty()) return layout;
   const auto known = calibrations_.find(calibration);
   if (known == calibrations_.end()) return InternalError("rank 0 told of no calibration");
@@ -183,6 +223,8 @@ Status RankWorker::Open(RankMessageReader& message) {
   text.tokens = message.Number();
   const bool all = message.Number() != 0;
   RETURN_IF_ERROR(message.Finish());
+  RETURN_IF_ERROR(CheckText(text.chain.size(), text.tokens));
+  if (opened_.size() >= kRankSequencesMax) return InternalError("too many sequences are open");
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOf(format, calibration, first));
   auto pages = std::make_shared<RankPages>(
       layout, std::move(text), backend_->attention().placement(), control().rank(), all);
@@ -261,6 +303,7 @@ Status RankWorker::Fork(RankMessageReader& message) {
   ASSIGN_OR_RETURN(Opened* const from, Find(message.Number()));
   const uint64_t to = message.Number();
   RETURN_IF_ERROR(message.Finish());
+  if (opened_.size() >= kRankSequencesMax) return InternalError("too many sequences are open");
   Opened fork{from->pages, nullptr};
   if (from->kv != nullptr) {
     ASSIGN_OR_RETURN(fork.kv, from->kv->Fork(*backend_));
@@ -286,12 +329,16 @@ Status RankWorker::Forward(RankMessageReader& message) {
   const auto rows = message.Array<uint64_t>();
   const auto tokens = message.Array<TokenId>();
   RETURN_IF_ERROR(message.Finish());
-  if (rows.size() != ids.size() || ids.empty()) return InternalError("rows without a sequence");
+  RETURN_IF_ERROR(CheckRows(each, ids, rows, tokens.size(), backend_->few_rows()));
   std::vector<SequenceRows> sequences;
   std::vector<KvSequence*> kvs;
   for (size_t i = 0; i < ids.size(); ++i) {
     ASSIGN_OR_RETURN(Opened* const opened, Find(ids[i]));
-    if (opened->kv == nullptr) opened->kv = opened->pages->Sequence();
+    if (opened->kv == nullptr) {
+      RETURN_IF_ERROR(CheckAtHand(*opened->pages));
+      opened->kv = opened->pages->Sequence();
+    }
+    RETURN_IF_ERROR(CheckAlike(opened_[ids[0]].pages->layout(), opened->pages->layout()));
     sequences.push_back({opened->kv.get(), static_cast<uint32_t>(rows[i])});
     kvs.push_back(opened->kv.get());
   }

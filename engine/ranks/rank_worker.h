@@ -22,6 +22,7 @@
 #include "engine/ranks/rank_shelf.h"
 #include "engine/ranks/ranked_backend.h"
 #include "engine/ranks/ranked_prefill.h"
+#include "engine/ranks/shared_weights.h"
 
 namespace corpusd {
 
@@ -37,6 +38,15 @@ struct RankWorkerOptions {
   BlockStore* store = nullptr;   // it shares rank 0's process and store
   RankShelf* shelf = nullptr;    // its own disk; null: none. Must outlive it
   std::shared_ptr<DeviceSource> devices = HostDevices();
+  // The ranks that have parts of its weights: threads, or processes at addresses of theirs.
+  struct Shared {
+    uint32_t ranks = 1;                  // this one included
+    uint32_t first_rank = 0;             // this one, of all
+    std::vector<std::string> addresses;  // of the others; none: they are threads
+    std::chrono::milliseconds timeout{300'000};
+    std::function<void(const std::string& what)> on_change = {};  // any thread; may be empty
+  };
+  Shared shared = {};
 };
 
 // What all ranks of a group must compute with: devices of one kind have one arithmetic.
@@ -53,6 +63,9 @@ class RankWorker {
   std::string backend() const { return ArithmeticOf(*local_); }
   // Whether its device answers no more. Any thread.
   bool lost() const { return lost_; }
+  // Calls the ranks that have parts of its weights, where one was lost. REQUIRES: it follows
+  // nobody.
+  Status CallWeights();
   // Makes the way between the devices of a group, if they need one; to be called once for each, by
   // all its ranks, before Follow.
   Status ConnectDevices(RankChannels& channels, std::chrono::milliseconds timeout) {
@@ -73,6 +86,7 @@ class RankWorker {
   struct Documents;
 
   RankWorker();
+  Status LoadModelOver(const ModelSource& source, const RankWorkerOptions& options);
   Transport& control() const { return *channels_.control; }
   Status FollowNext();
   Status Do(RankVerb verb, std::string_view body);
@@ -80,6 +94,7 @@ class RankWorker {
   Status Answer(const Status& status);
 
   Status Beat();
+  Status Drop(RankMessageReader& message);
   Status TakeCalibration(RankMessageReader& message);
   Status Open(RankMessageReader& message);
   Status Fill(RankMessageReader& message);
@@ -106,6 +121,7 @@ class RankWorker {
   std::atomic<bool> lost_{false};
   std::unique_ptr<Backend> local_;
   std::unique_ptr<RankedBackend> backend_;
+  std::unique_ptr<SharedWeights> shared_;  // null: all weights are here
   std::unique_ptr<Model> model_;
   ComputeGate gate_;  // for code that takes turns; nobody else does here
   std::unique_ptr<RankBlocks> blocks_;

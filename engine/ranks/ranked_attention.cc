@@ -16,11 +16,6 @@ AttentionInput InputOver(AttentionInput input, std::span<const KvPageList> one_l
   return input;
 }
 
-KvFormat OneLayer(KvFormat format) {
-  format.layers = 1;
-  return format;
-}
-
 }  // namespace
 
 const std::byte* RemotePage() {
@@ -120,9 +115,9 @@ std::vector<KvPageList> RankedAttention::ListsOver(const LayerPages& layer,
 void RankedAttention::FindPages(std::span<const AttentionPart> parts, LayerPages* layer) const {
   const AttentionInput& input = parts.front().input;
   const uint64_t sinks = pass_.sink_tokens > 0 ? 1 : 0;
-  layer->sink_format = OneLayer(*input.lists.front().format);
-  layer->format = OneLayer(*input.lists.back().format);
-  layer->layer_bytes = layer->format.LayerBytes();
+  layer->sink_format = input.lists.front().format->OfLayer(input.layer);
+  layer->format = input.lists.back().format->OfLayer(input.layer);
+  layer->layer_bytes = layer->format.BlockBytes();
   layer->pages.resize(PageCount());
   for (uint64_t i = 0; i < layer->pages.size(); ++i) {
     KvPage& page = layer->pages[i];
@@ -137,13 +132,14 @@ void RankedAttention::FindPages(std::span<const AttentionPart> parts, LayerPages
   for (const AttentionPart& part : parts) {
     uint64_t i = 0;
     for (const KvPageList& list : part.input.lists) {
+      const uint64_t offset = list.format->LayerOffset(input.layer);
       for (const KvPage& page : list.pages) {
         CHECK(i < layer->pages.size()) << i << " pages of " << layer->pages.size();
         KvPage& here = layer->pages[i++];
         CHECK(here.first_position == page.first_position && here.hidden == page.hidden)
             << "page " << i - 1 << " at " << page.first_position;
         if (page.bytes == RemotePage()) continue;
-        here.bytes = page.bytes + input.layer * list.format->LayerBytes();
+        here.bytes = page.bytes + offset;
       }
     }
   }
@@ -153,7 +149,7 @@ void RankedAttention::FindPages(std::span<const AttentionPart> parts, LayerPages
 Status RankedAttention::DealNewPages(const AttentionInput& input, LayerPages* layer) {
   const KvFormat& format = *input.lists.back().format;
   const uint64_t sinks = pass_.sink_tokens > 0 ? 1 : 0;
-  const uint64_t offset = input.layer * layer->layer_bytes;
+  const uint64_t offset = format.LayerOffset(input.layer);
   std::vector<TransferPtr> transfers;
   for (uint64_t page = pass_.first_token / kBlockTokens + sinks; page < PageCount(); ++page) {
     const uint32_t from = pass_.ComputedBy(page - sinks);

@@ -67,12 +67,15 @@ class WorkerThread {
 class ThreadCrew final : public RankCrew {
  public:
   explicit ThreadCrew(const ThreadCrewOptions& options)
-      : timeout_(options.timeout), device_(options.device), devices_(options.devices) {
-    names_.push_back(NameOf(0, device_));
+      : timeout_(options.timeout),
+        device_(options.device),
+        stride_(options.stride),
+        devices_(options.devices) {
+    AddNames(device_);
   }
 
   void Add(std::unique_ptr<RankWorker> worker, const std::string& device) {
-    names_.push_back(NameOf(names_.size(), device));
+    AddNames(device);
     threads_.push_back(std::make_unique<WorkerThread>(std::move(worker), timeout_));
   }
   std::vector<std::string> names() const override { return names_; }
@@ -80,7 +83,7 @@ class ThreadCrew final : public RankCrew {
     Group group;
     group.members.push_back(0);
     for (uint32_t i = 0; i < threads_.size(); ++i) {
-      if (!threads_[i]->lost()) group.members.push_back(i + 1);
+      if (!threads_[i]->lost()) group.members.push_back((i + 1) * stride_);
     }
     // A device that does not answer will not any more.
     while (group.members.size() == 1 && !stopped()) std::this_thread::sleep_for(kLook);
@@ -90,7 +93,7 @@ class ThreadCrew final : public RankCrew {
     for (size_t i = 1; i < group.members.size(); ++i) {
       RankChannels channels;
       channels.control = std::move(transports[i]);
-      threads_[group.members[i] - 1]->Give(std::move(channels));
+      threads_[group.members[i] / stride_ - 1]->Give(std::move(channels));
     }
     group.channels.control = std::move(transports.front());
     RETURN_IF_ERROR(group.channels.ConnectDevices(*devices_, device_, timeout_));
@@ -99,12 +102,17 @@ class ThreadCrew final : public RankCrew {
   bool MoreWait() override { return false; }
 
  private:
-  static std::string NameOf(size_t rank, const std::string& device) {
-    return "thread " + std::to_string(rank) + (device == "cpu" ? "" : ", " + device);
+  // Of a rank and those that share its weights.
+  void AddNames(const std::string& device) {
+    for (uint32_t i = 0; i < stride_; ++i) {
+      names_.push_back("thread " + std::to_string(names_.size()) +
+                       (device == "cpu" ? "" : ", " + device));
+    }
   }
 
   const std::chrono::milliseconds timeout_;
   const std::string device_;
+  const uint32_t stride_;
   const std::shared_ptr<DeviceSource> devices_;
   std::vector<std::string> names_;
   std::vector<std::unique_ptr<WorkerThread>> threads_;

@@ -1,6 +1,7 @@
 // What a RankWorker computes of corpora: its rows of an exact one, its segments of another.
 #include <algorithm>
 
+#include "engine/ranks/worker_checks.h"
 #include "engine/ranks/worker_state.h"
 
 namespace corpusd {
@@ -16,6 +17,13 @@ Status RankWorker::BeginPrefill(RankMessageReader& message) {
   prefill->chain = message.Array<Digest>();
   prefill->tokens = message.Array<TokenId>();
   RETURN_IF_ERROR(message.Finish());
+  const RankPages::Text& known = opened->pages->text();
+  RETURN_IF_ERROR(CheckText(prefill->chain.size(), prefill->tokens.size()));
+  if (options.rank_tokens == 0 || options.rank_tokens > kRankRowsMax ||
+      known.tokens >= prefill->tokens.size()) {
+    return InternalError("rank 0 began a prefill of nothing");
+  }
+  prefill->next = known.tokens;
   prefill->copies = std::make_unique<HostCopies>(*local_);
   const RankPages& pages = *prefill->history;
   ASSIGN_OR_RETURN(prefill->prefill, RankedPrefill::Create(*model_, *backend_, channels_.data(),
@@ -131,6 +139,10 @@ Status RankWorker::Segment(RankMessageReader& message) {
   RETURN_IF_ERROR(message.Finish());
   if (found == prefills_.end()) return InternalError("rank 0 began no such prefill");
   Prefilled& prefill = *found->second;
+  if (first != prefill.next || first >= prefill.tokens.size() || first % kRunTokens != 0 ||
+      first % prefill.prefill->unit_tokens() != 0) {
+    return InternalError("rank 0 named a segment that does not follow the one before");
+  }
   // Of a store that is rank 0's, too, what it has stored meanwhile. Where that has no room, what
   // was computed stays where it is until rank 0 gives this up.
   const Status settled = Settle(prefill);
@@ -141,6 +153,7 @@ Status RankWorker::Segment(RankMessageReader& message) {
     return OkStatus();
   });
   RETURN_IF_ERROR(end.status());
+  prefill.next = *end;
   RETURN_IF_ERROR(BringToHost(prefill));
   RETURN_IF_ERROR(GiveBlocks(prefill, pass));
   if (prefill.shelved) return Shelve(prefill);
@@ -157,6 +170,7 @@ Status RankWorker::BeginDocuments(RankMessageReader& message) {
   auto documents = std::make_unique<Documents>();
   documents->tokens = message.Array<TokenId>();
   RETURN_IF_ERROR(message.Finish());
+  RETURN_IF_ERROR(CheckAtHand(*opened->pages));
   for (size_t i = 0; i + 1 < numbers.size(); i += 2) {
     CorpusSource source;
     source.first_token = numbers[i];
@@ -168,6 +182,9 @@ Status RankWorker::BeginDocuments(RankMessageReader& message) {
   documents->chain = std::make_unique<CorpusChain>(record, kBlockTokens);
   documents->digests.resize(documents->chain->blocks());
   documents->text = {documents->tokens, documents->chain.get(), documents->digests};
+  if (documents->text.preamble().size() != opened->pages->text().tokens) {
+    return InternalError("rank 0 began documents behind another preamble");
+  }
   documents->preamble = opened->pages->Pages();
   documents->context = std::make_unique<ComputeContext>(ComputeContext{*model_, *backend_, gate_});
   documents->runner = std::make_unique<SegmentRunner>(*documents->context, documents->text,
@@ -182,7 +199,8 @@ Status RankWorker::Windows(RankMessageReader& message) {
   RETURN_IF_ERROR(message.Finish());
   if (found == documents_.end()) return InternalError("rank 0 began no such documents");
   const auto all = found->second->chain->segments();
-  if (first + count > all.size()) return InternalError("rank 0 named segments that are not there");
+  if (first > all.size() || count > all.size() - first)
+    return InternalError("rank 0 named segments that are not there");
   const auto segments = all.subspan(first, count);
   const auto begins = DealSegments(segments, control().size());
   const size_t begin = begins[control().rank()];

@@ -15,6 +15,7 @@ namespace corpusd {
 struct RankWorker::Prefilled {
   std::shared_ptr<RankPages> history;
   bool shelved = false;  // this rank stores what it keeps
+  uint64_t next = 0;     // token of which the next segment must begin
   std::vector<TokenId> tokens;
   std::vector<Digest> chain;
   std::unique_ptr<RankedPrefill> prefill;

@@ -266,9 +266,11 @@ TEST_F(CudaLayersTest, ManyRowsOverALongHistory) {
       std::printf("relative error %.1e\n", error);
       EXPECT_LT(error, 0.02) << dim;
       const std::vector<float> got(out.device().data, out.device().data + out.values.size());
+      // An odd number of rows: what a piece gives must be aligned all the same.
       input.first_position += kRows - 17;
       cuda_->Attention(out.device().Rows(kRows - 17, 17), q.device().Rows(kRows - 17, 17), input);
-      ASSERT_TRUE(cuda_->Synchronize().ok());
+      const Status status = cuda_->Synchronize();
+      ASSERT_TRUE(status.ok()) << status.ToString();
       EXPECT_EQ(std::memcmp(out.device().data, got.data(), got.size() * sizeof(float)), 0);
     }
   }

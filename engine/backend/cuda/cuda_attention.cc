@@ -16,17 +16,13 @@ namespace {
 // where pieces begin, so it is a part of the arithmetic.
 constexpr uint32_t kPiecePages = 2048;  // whole spans of any head size
 
-// Of a step that is launched together: more are looked through while the device works. With 16
-// questions of 60 pages each, a step took 1.4 times as long together as launch by launch.
-constexpr size_t kStepPagesMax = 128;
-
 }  // namespace
 
 void CudaBackend::AttendFew(MatrixView out, MatrixView q, const AttentionInput& input,
                             std::span<const cuda::AttentionRow> rows, cuda::DeviceMatrix log_sums) {
   cuda::PageAttention call;
   // Of long histories and of pages that are copied first, the device has work enough.
-  if (pages_.copies() || pages_.size() > kStepPagesMax) StopRecording();
+  if (pages_.copies() || pages_.size() > graph_pages_) StopRecording();
   const auto pages = pages_.Upload();
   const auto rope = arrays_.Rope(input.rope);
   const auto basis = arrays_.Basis(input.basis, input.shape.kv_heads, input.shape.head_dim);
@@ -107,7 +103,8 @@ void CudaBackend::AttendMany(MatrixView out, MatrixView q, std::span<const Atten
   const uint64_t side = uint64_t{shape.kv_heads} * piece * kBlockTokens * shape.head_dim;
   auto* const expanded = reinterpret_cast<uint16_t*>(
       Grow(&expanded_, std::max<uint64_t>(1, 2 * side) * sizeof(uint16_t), "pages as bfloat16"));
-  const uint64_t sums = uint64_t{q.rows} * shape.q_heads;
+  // What lies behind the sums of two pieces is aligned to 16 bytes.
+  const uint64_t sums = (uint64_t{q.rows} * shape.q_heads + 3) / 4 * 4;
   float* memory = nullptr;  // of what the pieces behind the first one give
   if (count > piece) {
     memory = reinterpret_cast<float*>(

@@ -169,7 +169,7 @@ class CudaBackend final : public Backend, public NodeAttention {
   // Neighbouring writes into pages of one layer are one launch.
   cuda::EncodeCall writes_;
   // Passes of few rows are steps of a decode: their kernels are launched together.
-  const bool graphs_;
+  const uint64_t graph_pages_;  // steps over so many pages are launched together
   bool recording_ = false;
   LaunchList launches_;
   ParameterSlots slots_;  // of one pass

@@ -92,7 +92,7 @@ TEST_P(RankedChunksTest, LayersThatSeeAChunkOrAWindowAreThoseOfOneRank) {
   const auto ids = Ids(tokens, 5);
   const auto all = KeepAll(ids);
   const auto whole = all->OwnBlocks();
-  const uint64_t layer_bytes = Layout().blocks.LayerBytes();
+  const uint64_t layer_bytes = Layout().blocks.LayerBytes(0);
   for (const uint32_t ranks : {2u, 3u}) {
     const Blocks blocks = Together(ranks, ids, 1024);
     ASSERT_EQ(blocks.size(), whole.size());
