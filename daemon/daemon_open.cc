@@ -10,6 +10,7 @@
 #include "engine/calibration/calibration_source.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/ranks/rank_crew.h"
+#include "engine/ranks/rank_shelf.h"
 #include "store/base/sha256.h"
 #include "store/cuda/cuda_device_memory.h"
 
@@ -86,7 +87,13 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   std::vector<std::string> addresses;
   if (!options.rank_file.empty()) {
     ASSIGN_OR_RETURN(addresses, ReadRankFile(options.rank_file));
+    RETURN_IF_ERROR(CheckStride(addresses.size(), options.tensor_parallel, options.rank_file));
     store_options.shelves = static_cast<uint32_t>(addresses.size() - 1);
+    const uint32_t stride = options.tensor_parallel;
+    store_options.shelf_of = [stride, text_ranks = (store_options.shelves + 1) / stride](
+                                 const CorpusRecord& record, uint64_t position) {
+      return KeeperOf(record, position, text_ranks, stride);
+    };
   }
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, BlockStore::Open(store_options));
   EngineOptions engine_options;
@@ -95,7 +102,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   engine_options.on_layer_loaded = LoadLogger();
   engine_options.device = devices.front();
   if (devices.size() > 1) engine_options.ranks.devices = devices;
+  engine_options.ranks.device_bytes = options.device_bytes;
   engine_options.ranks.addresses = addresses;
+  engine_options.ranks.tensor_ranks = options.tensor_parallel;
   engine_options.ranks.timeout = options.rank_timeout;
   engine_options.ranks.on_change = [](const std::string& what) {
     Log(LogLevel::kInfo, "ranks", {{"what", what}});

@@ -274,7 +274,20 @@ void ReadRankOptions(ValueReader& reader, Options* options) {
   options->rank_file = reader.Text("rank_file");
   options->rank = static_cast<unsigned>(reader.Number("rank", 0, kRanksCeiling - 1));
   options->rank_timeout = ReadTimeout(reader, "rank_timeout");
+  options->tensor_parallel =
+      static_cast<unsigned>(reader.Number("tensor_parallel", 1, kRanksCeiling));
   const bool devices = options->device.find(',') != std::string::npos;
+  if (options->tensor_parallel > 1 && options->device.starts_with("cuda:")) {
+    reader.Refuse("tensor_parallel",
+                  "shares weights among CPU ranks: not with device " + options->device);
+  }
+  if (options->tensor_parallel > 1 && options->rank_file.empty()) {
+    if (options->ranks == 1) options->ranks = options->tensor_parallel;
+    if (options->ranks % options->tensor_parallel != 0) {
+      reader.Refuse("tensor_parallel",
+                    "must divide the number of ranks, " + std::to_string(options->ranks));
+    }
+  }
   if (options->ranks > 1 && options->device.starts_with("cuda:")) {
     reader.Refuse("ranks", "are of CPUs: those of devices are named by device, as cuda:0,1");
   }

@@ -44,11 +44,12 @@ struct Options {
   std::chrono::milliseconds http_idle_timeout{75000};
   std::vector<std::string> http_source_roots;  // absolute; none: no sources by path
   std::string model_path;
-  std::string weights;    // "auto", "bf16", "int8", "int4"
-  std::string device;     // "auto", "cpu", "cuda:N", "cuda:N,M"
-  unsigned ranks = 1;     // in this process, on CPUs
-  std::string rank_file;  // "": none are processes
-  unsigned rank = 0;      // of the rank file: 0 is the daemon
+  std::string weights;           // "auto", "bf16", "int8", "int4"
+  std::string device;            // "auto", "cpu", "cuda:N", "cuda:N,M"
+  unsigned ranks = 1;            // in this process, on CPUs, those that only have weights included
+  unsigned tensor_parallel = 1;  // ranks that share the weights
+  std::string rank_file;         // "": none are processes
+  unsigned rank = 0;             // of the rank file: 0 is the daemon
   std::chrono::milliseconds rank_timeout{300'000};
   uint64_t device_bytes = 0;  // of the device tier; 0: half of what is free there
   std::string isa;

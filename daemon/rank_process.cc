@@ -4,6 +4,7 @@
 
 #include "daemon/log.h"
 #include "daemon/version.h"
+#include "store/base/units.h"
 
 namespace corpusd {
 
@@ -18,7 +19,20 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
                                 options.rank_file + "' has " +
                                 std::to_string(rank.addresses.size()) + " lines, from 0 on");
   }
+  RETURN_IF_ERROR(CheckStride(rank.addresses.size(), options.tensor_parallel, options.rank_file));
+  rank.stride = options.tensor_parallel;
   rank.on_change = [](const std::string& what) { Log(LogLevel::kInfo, "rank", {{"what", what}}); };
+  std::unique_ptr<RankProcess> process(new RankProcess);
+  process->ready_line_ = "corpusd " + std::string(kVersion) + " rank " + std::to_string(rank.rank) +
+                         " of " + std::to_string(rank.addresses.size()) +
+                         " ready: " + rank.addresses[rank.rank];
+  RETURN_IF_ERROR(rank.rank % rank.stride == 0 ? process->StartText(options, rank, on_end)
+                                               : process->StartWeights(options, rank));
+  return process;
+}
+
+Status RankProcess::StartText(const Options& options, RankProcessOptions rank,
+                              const std::function<void()>& on_end) {
   RankWorkerOptions worker;
   worker.model_path = options.model_path;
   worker.device = options.device == "auto" ? "cpu" : options.device;
@@ -26,32 +40,52 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
   worker.weights = options.weights;
   worker.threads = options.threads;
   worker.host_bytes = options.host_bytes;
-  std::unique_ptr<RankProcess> process(new RankProcess);
-  ASSIGN_OR_RETURN(process->shelf_, RankShelf::Open(options.data_dir, options.disk_bytes));
-  worker.shelf = process->shelf_.get();
-  ASSIGN_OR_RETURN(process->worker_, RankWorker::Create(worker));
-  process->ready_line_ = "corpusd " + std::string(kVersion) + " rank " + std::to_string(rank.rank) +
-                         " of " + std::to_string(rank.addresses.size()) +
-                         " ready: " + rank.addresses[rank.rank] + ", backend " +
-                         process->worker_->backend();
-  RankProcess* const here = process.get();
-  const auto stopped = [here] { return here->stopping_.load(); };
+  worker.device_bytes = options.device_bytes;
+  const auto own = rank.addresses.begin() + rank.rank;
+  worker.shared = {
+      rank.stride, rank.rank, {own + 1, own + rank.stride}, rank.timeout, rank.on_change};
+  ASSIGN_OR_RETURN(shelf_, RankShelf::Open(options.data_dir, options.disk_bytes));
+  worker.shelf = shelf_.get();
+  ASSIGN_OR_RETURN(worker_, RankWorker::Create(worker));
+  ready_line_ += ", backend " + worker_->backend();
+  const auto stopped = [this] { return stopping_.load(); };
   const auto end = [on_end](Status status) {
     if (!status.ok()) on_end();
     return status;
   };
-  process->following_ = std::async(std::launch::async, [here, rank, stopped, end] {
-    return end(FollowRankZero(*here->worker_, rank, stopped));
+  following_ = std::async(std::launch::async, [this, rank, stopped, end] {
+    return end(FollowRankZero(*worker_, rank, stopped));
   });
-  process->serving_ = std::async(std::launch::async, [here, rank, stopped, end] {
-    return end(ServeShelf(*here->shelf_, *here->worker_, rank, stopped));
+  serving_ = std::async(std::launch::async, [this, rank, stopped, end] {
+    return end(ServeShelf(*shelf_, *worker_, rank, stopped));
   });
-  return process;
+  return OkStatus();
+}
+
+Status RankProcess::StartWeights(const Options& options, const RankProcessOptions& rank) {
+  WeightRankOptions part;
+  part.model_path = options.model_path;
+  part.device = options.device == "auto" ? "cpu" : options.device;
+  part.isa = options.isa;
+  part.weights = options.weights;
+  part.threads = options.threads;
+  part.seat = {rank.rank % rank.stride, rank.stride};
+  ASSIGN_OR_RETURN(weights_, WeightRank::Create(part));
+  std::string bound;
+  ASSIGN_OR_RETURN(listener_, ListenTcp(rank.addresses[rank.rank], &bound));
+  ready_line_ += ", " + FormatBytes(weights_->weight_bytes()) + " of the weights of rank " +
+                 std::to_string(rank.rank - part.seat.rank) + ", backend " + weights_->backend();
+  serving_ = std::async(std::launch::async, [this, on_change = rank.on_change] {
+    return weights_->ServeAll(
+        listener_, [this] { return stopping_.load(); }, on_change);
+  });
+  return OkStatus();
 }
 
 Status RankProcess::Stop() {
-  if (!following_.valid()) return OkStatus();
+  if (!serving_.valid()) return OkStatus();
   stopping_ = true;
+  if (worker_ == nullptr) return serving_.get();
   worker_->Abort(CancelledError("it was told to stop"));
   const Status followed = following_.get(), served = serving_.get();
   return followed.ok() ? served : followed;

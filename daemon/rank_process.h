@@ -1,6 +1,7 @@
 // daemon/rank_process.h -- corpusd as a rank but the first of a rank file: a model, memory and disk
-// for its share of blocks, a thread that does what rank 0 says and one that serves its disk. No
-// clients, no catalogue. Start and Stop on one thread.
+// for its share of blocks, a thread that does what rank 0 says and one that serves its disk; or,
+// where ranks share weights, a part of those and a thread that computes its products. No clients,
+// no catalogue. Start and Stop on one thread.
 #pragma once
 
 #include <atomic>
@@ -11,6 +12,7 @@
 
 #include "daemon/options.h"
 #include "engine/ranks/rank_crew.h"
+#include "engine/ranks/weight_rank.h"
 
 namespace corpusd {
 
@@ -28,11 +30,16 @@ class RankProcess {
 
  private:
   RankProcess() = default;
+  Status StartText(const Options& options, RankProcessOptions rank,
+                   const std::function<void()>& on_end);
+  Status StartWeights(const Options& options, const RankProcessOptions& rank);
 
   std::string ready_line_;
   std::atomic<bool> stopping_{false};
   std::unique_ptr<RankShelf> shelf_;
-  std::unique_ptr<RankWorker> worker_;
+  std::unique_ptr<RankWorker> worker_;  // null: it has weights alone
+  std::unique_ptr<WeightRank> weights_;
+  Socket listener_;
   std::future<Status> following_, serving_;
 };
 

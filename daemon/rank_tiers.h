@@ -8,7 +8,7 @@
 
 namespace corpusd {
 
-// "host@1", "disk@1": the memory and the disk for blocks of rank 1.
+// "device@1", "host@1", "disk@1": the device, the memory and the disk for blocks of rank 1.
 std::vector<TierUsage> AllTiers(const Services& services);
 
 }  // namespace corpusd

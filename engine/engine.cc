@@ -75,64 +75,6 @@ Status LlamaEngine::FailPrefill(CorpusRecord record, const Status& status) {
   return status;
 }
 
-Result<std::shared_ptr<KvSequence>> LlamaEngine::SequenceOfHistory(const CorpusRecord& record,
-                                                                   const KvLayout& layout,
-                                                                   std::span<const TokenId> tokens,
-                                                                   const std::stop_token& stop,
-                                                                   HistoryInTurn* history) {
-  LeasedCorpus& leased = history->leased;
-  if (record.chain.size() <= history->leased_max) {
-    // The leases of the runs before stay: only what the last run added is fetched.
-    RETURN_IF_ERROR(ExtendLease(context(), *store_, record, layout, tokens,
-                                ComputePriority::kPrefill, stop, &leased));
-    PlaceOnDevice(context(), *store_, record.chain, leased.refs, stop, &leased.placed);
-    RETURN_IF_ERROR(leased.local.Place(*backend_));
-    return std::shared_ptr<KvSequence>(
-        SequenceOver(leased.refs, layout.OfBlocks(), leased.placed, &leased.local));
-  }
-  return SequenceInTurn(*store_, record, layout.OfBlocks(), history);
-}
-
-Status LlamaEngine::PrefillRun(CorpusRecord* record, const KvLayout& layout,
-                               std::span<const TokenId> tokens, std::span<const Digest> chain,
-                               size_t known_blocks, HistoryInTurn* history,
-                               PrefillProgress* progress, const std::stop_token& stop) {
-  const size_t first_block = record->chain.size();
-  const size_t last_block =
-      std::min(first_block / kRunBlocks * kRunBlocks + kRunBlocks, chain.size());
-  const auto run_chain = chain.subspan(first_block, last_block - first_block);
-  const size_t first_token = first_block * kBlockTokens;
-  const size_t last_token = std::min(last_block * kBlockTokens, tokens.size());
-  const auto run_tokens = tokens.subspan(first_token, last_token - first_token);
-  const auto start = std::chrono::steady_clock::now();
-  if (last_block <= known_blocks) {
-    auto adopted = store_->AdoptBlocks(*record, run_chain);
-    if (adopted.ok()) {
-      *record = *std::move(adopted);
-      progress->reused_tokens += run_tokens.size();
-      return OkStatus();
-    }
-    // Gone since it was looked up: computed like any other.
-    if (adopted.status().code() != StatusCode::kNotFound) return adopted.status();
-  }
-  ASSIGN_OR_RETURN(const auto kv, SequenceOfHistory(*record, layout, tokens, stop, history));
-  ASSIGN_OR_RETURN(const auto scratch,
-                   ForwardScratch::Create(*backend_, model_->config(),
-                                          static_cast<uint32_t>(run_tokens.size())));
-  RETURN_IF_ERROR(
-      ComputeRun(context(), run_tokens, *kv, *scratch, ComputePriority::kPrefill, stop));
-  record->prefill_seconds += SecondsSince(start);
-  record->prefill_tokens += run_tokens.size();
-  ASSIGN_OR_RETURN(const auto writes, BlockWrites(*backend_, *kv, chain, tokens, first_block));
-  CorpusRecord grown = *record;
-  HoldParts(layout, last_token, first_block, &grown.parts);
-  ASSIGN_OR_RETURN(*record, store_->Publish(grown, writes));
-  if (layout.parts != nullptr) history->leased.local.Keep(kv, first_block);
-  for (const BlockWrite& write : writes) progress->written_bytes += write.payload.size();
-  if (history->reader != nullptr) progress->history = history->reader->reads();
-  return OkStatus();
-}
-
 Status LlamaEngine::Prefill(std::string_view name,
                             const std::function<void(const PrefillProgress&)>& progress,
                             std::stop_token stop) {
@@ -227,9 +169,6 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
     RETURN_IF_ERROR(AddSinksOf(*record, tokens, ComputePriority::kPrefill, stop, layout));
   }
   RETURN_IF_ERROR(RecordQuality(*layout, tokens, stop, record));
-  HistoryInTurn history;
-  history.leased_max = LeasedBlocksMax(*backend_, *store_, *layout, chain.size());
-  int mends = 0;
   PrefillProgress state;
   if (layout->parts != nullptr) {
     RETURN_IF_ERROR(GoToRestorePoint(*layout, tokens, chain, known_blocks, record, &state));
@@ -242,29 +181,40 @@ Status LlamaEngine::PrefillExact(CorpusRecord* record, KvLayout* layout,
     RETURN_IF_ERROR(PrefillOverRanks(leader, {*layout, tokens, chain, known_blocks}, record, &state,
                                      progress, stop));
   }
-  while (record->chain.size() < chain.size()) {
-    if (stop.stop_requested()) {
-      return CancelledError("the prefill of corpus '" + record->name + "' was stopped after " +
-                            std::to_string(record->durable_tokens) + " tokens, which stay");
-    }
-    const Status status =
-        PrefillRun(record, *layout, tokens, chain, known_blocks, &history, &state, stop);
+  // Attention by ranks has an order of its own.
+  const bool run_by_run = ranks_ != nullptr;
+  return PrefillAlone({*layout, tokens, chain, known_blocks, run_by_run}, record, &state, progress,
+                      stop);
+}
+
+Status LlamaEngine::PrefillAlone(const ExactText& text, CorpusRecord* record,
+                                 PrefillProgress* state,
+                                 const std::function<void(const PrefillProgress&)>& progress,
+                                 const std::stop_token& stop) {
+  int mends = 0;
+  ExactPrefill calls(context(), *store_, text, record, state);
+  while (true) {
+    const bool stopped = !calls.done() && stop.stop_requested();
+    const bool last = calls.done() || stopped;
+    const Status status = last ? calls.Finish() : calls.Next(stop);
     if (status.code() == StatusCode::kAborted) {  // renamed, pinned or touched meanwhile
       ASSIGN_OR_RETURN(*record, store_->GetCorpus(record->name));
       continue;
     }
-    if (IsDamage(status) && history.reader != nullptr && mends++ < kMendsMax) {
+    if (IsDamage(status) && calls.reads_in_turn() && mends++ < kMendsMax) {
       // What is leased was mended on the way; what is read in turn is mended now.
-      history.leased = {};
-      history.reader.reset();
-      RETURN_IF_ERROR(Mend(*record, *layout, stop).status());
+      calls.ForgetHistory();
+      RETURN_IF_ERROR(Mend(*record, text.layout, stop).status());
       continue;
     }
     RETURN_IF_ERROR(status);
-    state.done_tokens = record->durable_tokens;
-    progress(state);
+    progress(*state);
+    if (stopped) {
+      return CancelledError("the prefill of corpus '" + record->name + "' was stopped after " +
+                            std::to_string(record->durable_tokens) + " tokens, which stay");
+    }
+    if (last) return OkStatus();
   }
-  return OkStatus();
 }
 
 Status LlamaEngine::FinishPrefill(CorpusRecord record) {
@@ -342,6 +292,11 @@ Result<LeasedCorpus> LlamaEngine::LeaseCorpus(const CorpusRecord& record) {
 Result<FetchStats> LlamaEngine::Warm(std::string_view name) {
   ASSIGN_OR_RETURN(const CorpusRecord record, store_->GetCorpus(name));
   if (IsSegmented(record)) return segmented_->Warm(record);
+  if (const auto ranks = leader(); ranks != nullptr && ranks->Spreads(record.chain.size())) {
+    auto warmed = WarmOverRanks(*ranks, record);
+    // Else rank 0 does it, and finds what is broken.
+    if (warmed.ok()) return warmed;
+  }
   ASSIGN_OR_RETURN(const LeasedCorpus leased, LeaseCorpus(record));
   return leased.stats;
 }

@@ -28,12 +28,19 @@
 
 namespace corpusd {
 
+class DeviceSource;  // engine/ranks/device_source.h
+
 // Ranks that compute and keep together; without either, the engine is alone.
 struct EngineRanks {
-  // Of ranks in this process, the first included, such as {"cpu", "cpu"}.
+  // Of ranks in this process, the first included, such as {"cpu", "cpu"}, {"cuda:0", "cuda:1"}.
   std::vector<std::string> devices;
+  uint64_t device_bytes = 0;  // of each but the first: of its device tier; 0: half of what is free
+  std::shared_ptr<DeviceSource> source;  // of all devices; null: those of this host
   // Lines of a rank file: this is its first, the others are processes.
   std::vector<std::string> addresses;
+  // Ranks that share the weights: of each so many that follow one another the first has a part of
+  // the text, and the others nothing but weights. Divides the number of all.
+  uint32_t tensor_ranks = 1;
   std::string store_id;  // of the data folder: other ranks keep blocks for it alone
   std::chrono::milliseconds timeout{300'000};  // how long a rank is waited for before it is lost
   std::function<void(const std::string& what)> on_change;  // any thread; may be empty
@@ -234,7 +241,12 @@ class Engine {
   Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule = {}) const {
     return ShapeOf(kv_format, rule, "");
   }
-  // Loads the corpus's blocks into the host tier.
+  // As BlockStore::Evict from the host tier, of the memory of ranks that are other processes and
+  // there.
+  virtual EvictReport EvictFromRanks(const CorpusRecord& /*record*/, bool /*dry_run*/) {
+    return {};
+  }
+  // Loads the corpus's blocks into the host tier; where ranks have parts of it, each its own.
   virtual Result<FetchStats> Warm(std::string_view name) = 0;
   // Loads them into the host tier and copies them to the device tier; kInvalidArgument if there is
   // none.

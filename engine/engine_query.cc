@@ -152,12 +152,12 @@ Result<GenerationReport> LlamaEngine::AnswerInTurn(const Question& question,
 Result<GenerationReport> LlamaEngine::AnswerFromStore(const Question& question,
                                                       QuestionReport* report) {
   const CorpusRecord& record = question.record;
-  if (!backend_->host_addressable()) return AnswerOnDevice(question, report);
   const size_t blocks = record.chain.size();
   if (const auto leader = this->leader(); leader != nullptr && leader->Spreads(blocks)) {
     auto answered = AnswerOverRanks(leader, question, report);
     if (answered) return *std::move(answered);
   }
+  if (!backend_->host_addressable()) return AnswerOnDevice(question, report);
   if (blocks > LeasedBlocksMax(*backend_, *store_, question.layout, blocks)) {
     return AnswerInTurn(question, report);
   }

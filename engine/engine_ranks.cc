@@ -25,26 +25,36 @@ bool HasNoRoom(const Status& status) { return status.code() == StatusCode::kReso
 }  // namespace
 
 Status LlamaEngine::OpenModel() {
+  if (options_.ranks.source == nullptr) options_.ranks.source = HostDevices();
   const EngineRanks& ranks = options_.ranks;
-  const bool alone = ranks.devices.size() < 2 && ranks.addresses.empty();
+  const size_t all = std::max({size_t{1}, ranks.devices.size(), ranks.addresses.size()});
+  if (ranks.tensor_ranks == 0 || all % ranks.tensor_ranks != 0) {
+    return InvalidArgumentError(std::to_string(all) + " ranks cannot share the weights " +
+                                std::to_string(ranks.tensor_ranks) + " by " +
+                                std::to_string(ranks.tensor_ranks) +
+                                ": give a number that divides them as --tensor-parallel");
+  }
+  const bool alone = all == ranks.tensor_ranks;  // as to texts
   unsigned threads = options_.threads;
   if (ranks.devices.size() > 1) {
     threads = RankThreads(options_.threads, ranks.devices.size());
   }
   const std::string device = ranks.devices.empty() ? options_.device : ranks.devices.front();
-  ASSIGN_OR_RETURN(auto local,
-                   MakeBackend(device, {threads, options_.isa}, options_.on_device_lost));
+  ASSIGN_OR_RETURN(local_backend_, ranks.source->MakeBackend(device, {threads, options_.isa},
+                                                             options_.on_device_lost));
+  backend_ = local_backend_.get();
   if (alone) {
-    backend_ = std::move(local);
+    if (all > 1) RETURN_IF_ERROR(OpenSharedWeights());
     ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_, options_.on_layer_loaded));
     return OkStatus();
   }
-  if (NodeAttentionOf(*local) == nullptr || !local->host_addressable()) {
-    return UnimplementedError("'" + std::string(local->name()) +
-                              "': the ranks of a daemon are CPUs in this version");
+  if (NodeAttentionOf(*local_backend_) == nullptr) {
+    return UnimplementedError("'" + std::string(local_backend_->name()) +
+                              "' has no attention over several ranks");
   }
-  local_backend_ = std::move(local);
-  backend_ = std::make_unique<RankedBackend>(*local_backend_);
+  ranked_backend_ = std::make_unique<RankedBackend>(*local_backend_);
+  backend_ = ranked_backend_.get();
+  if (ranks.tensor_ranks > 1) RETURN_IF_ERROR(OpenSharedWeights());
   ASSIGN_OR_RETURN(auto model, LoadModel(*source_, *backend_, options_.on_layer_loaded));
   local_model_ = model.get();
   model_ = MakeRankedModel(std::move(model));
@@ -58,7 +68,10 @@ Status LlamaEngine::OpenRanks() {
   if (!ranks.addresses.empty()) {
     ProcessCrewOptions options;
     options.addresses = ranks.addresses;
-    options.identity = {summary_.digest, summary_.backend};
+    options.identity = {summary_.digest, ArithmeticOf(*local_backend_)};
+    options.stride = ranks.tensor_ranks;
+    options.device = options_.device;
+    options.devices = ranks.source;
     options.timeout = ranks.timeout;
     shelves_ = std::make_unique<RankShelves>(*store_, ranks.store_id, ranks.timeout);
     options.on_shelf = [this](uint32_t rank, Socket socket) {
@@ -71,9 +84,14 @@ Status LlamaEngine::OpenRanks() {
     ASSIGN_OR_RETURN(crew, MakeProcessCrew(options));
   } else {
     ThreadCrewOptions options;
+    options.device = ranks.devices.front();
+    options.devices = ranks.source;
     options.timeout = ranks.timeout;
-    for (size_t rank = 1; rank < ranks.devices.size(); ++rank) {
+    options.stride = ranks.tensor_ranks;
+    for (size_t rank = options.stride; rank < ranks.devices.size(); rank += options.stride) {
       RankWorkerOptions worker;
+      worker.shared.ranks = ranks.tensor_ranks;
+      worker.shared.first_rank = static_cast<uint32_t>(rank);
       worker.model_path = options_.model_path;
       worker.device = ranks.devices[rank];
       worker.isa = options_.isa;
@@ -81,12 +99,15 @@ Status LlamaEngine::OpenRanks() {
       worker.threads = RankThreads(options_.threads, ranks.devices.size());
       worker.cache_dir = options_.cache_dir;
       worker.store = store_;
+      worker.devices = ranks.source;
+      worker.device_bytes = ranks.device_bytes;
       options.workers.push_back(std::move(worker));
     }
     ASSIGN_OR_RETURN(crew, MakeThreadCrew(options));
   }
-  const RankContext here{*local_model_, static_cast<RankedBackend&>(*backend_), gate_, *store_,
-                         shelves_.get()};
+  holder_ =
+      local_backend_->host_addressable() ? HoldInHost() : HoldByStore(*local_backend_, *store_);
+  const RankContext here{*local_model_, *ranked_backend_, gate_, *store_, *holder_, shelves_.get()};
   ranks_ = std::make_unique<RankGroup>(here, std::move(crew),
                                        RankGroup::Options{.on_change = ranks.on_change});
   return OkStatus();
@@ -122,6 +143,27 @@ std::optional<Result<GenerationReport>> LlamaEngine::AnswerOverRanks(
   report->disk_bytes = share->stats.disk_bytes;
   const auto kv = leader->Sequence(*share);
   return AnswerOver(question, *kv, report);
+}
+
+Result<FetchStats> LlamaEngine::WarmOverRanks(RankLeader& leader, const CorpusRecord& record) {
+  ASSIGN_OR_RETURN(const KvLayout layout, LayoutOfRecord(record));
+  ASSIGN_OR_RETURN(const RankLeader::Share share,
+                   leader.Open(layout, {std::span(record.chain), record.durable_tokens}));
+  leader.Close(share.id);
+  return share.stats;
+}
+
+EvictReport LlamaEngine::EvictFromRanks(const CorpusRecord& record, bool dry_run) {
+  const auto ranks = leader();
+  if (ranks == nullptr) return {};
+  const std::vector<Digest> digests = AllDigests(record);
+  const auto dropped = ranks->Drop(digests, dry_run);
+  EvictReport report;
+  if (dropped.ok()) {  // else they are lost, and their memory with them
+    report.blocks = dropped->blocks;
+    report.bytes = dropped->bytes;
+  }
+  return report;
 }
 
 Status LlamaEngine::AwaitShelves(const CorpusRecord& record, const std::stop_token& stop) {
@@ -213,6 +255,15 @@ Status LlamaEngine::PublishSegment(const ExactText& text, const LeaderPrefill::S
   return OkStatus();
 }
 
+Status LlamaEngine::MakeRoomOnShelves(const RankLeader& leader, std::span<const uint64_t> bytes,
+                                      const CorpusRecord& record) {
+  for (uint32_t rank = 1; rank < bytes.size(); ++rank) {
+    if (bytes[rank] == 0) continue;
+    RETURN_IF_ERROR(store_->MakeRoomOnShelf(leader.members()[rank], bytes[rank], record));
+  }
+  return OkStatus();
+}
+
 Status LlamaEngine::PrefillOverRanks(const std::shared_ptr<RankLeader>& leader,
                                      const ExactText& text, CorpusRecord* record,
                                      PrefillProgress* state,
@@ -243,6 +294,9 @@ Status LlamaEngine::PrefillOverRanks(const std::shared_ptr<RankLeader>& leader,
       return CancelledError("the prefill of corpus '" + record->name + "' was stopped after " +
                             std::to_string(record->durable_tokens) + " tokens, which stay");
     }
+    const Status room = MakeRoomOnShelves(*leader, prefill->NextBytes(), *record);
+    if (HasNoRoom(room)) return OkStatus();
+    RETURN_IF_ERROR(room);
     const auto start = std::chrono::steady_clock::now();
     const auto segment = prefill->Next();
     if (HasNoRoom(segment.status())) return OkStatus();

@@ -20,11 +20,13 @@
 #include "engine/identity.h"
 #include "engine/model/model_source.h"
 #include "engine/prefill/block_repair.h"
+#include "engine/prefill/exact_prefill.h"
 #include "engine/prefill/history_in_turn.h"
 #include "engine/prefill/prefill_runner.h"
 #include "engine/prefill/quality_sample.h"
 #include "engine/ranks/leader_prefill.h"
 #include "engine/ranks/rank_group.h"
+#include "engine/ranks/shared_weights.h"
 #include "engine/retrieval/head_file.h"
 #include "engine/segment/segmented_corpora.h"
 
@@ -97,32 +99,36 @@ class LlamaEngine final : public Engine {
   }
   PromptCacheUsage prompt_cache() const override { return prompts_->usage(); }
   Result<RankTimes> PlanRanks(uint32_t ranks, uint64_t tokens, double link_bytes_s) const override;
-  RanksReport ranks() const override {
-    return ranks_ == nullptr ? RanksReport{} : ranks_->report();
-  }
+  RanksReport ranks() const override;
+  EvictReport EvictFromRanks(const CorpusRecord& record, bool dry_run) override;
 
  private:
   // The model and where it runs, and the other ranks, if there are to be any (engine_ranks.cc).
   Status OpenModel();
   Status OpenRanks();
+  // The ranks that have parts of the weights (engine_weights.cc).
+  Status OpenSharedWeights();
   // Null: the engine computes alone, for now or always.
   std::shared_ptr<RankLeader> leader() const {
     return ranks_ == nullptr ? nullptr : ranks_->leader();
   }
-  // What is left of an exact corpus, by all ranks; what the store has of it was looked up.
-  struct ExactText {
-    const KvLayout& layout;
-    std::span<const TokenId> tokens;
-    std::span<const Digest> chain;
-    size_t known_blocks = 0;
-  };
+  // What is left of an exact corpus, by this engine; what the store has of it was looked up.
+  Status PrefillAlone(const ExactText& text, CorpusRecord* record, PrefillProgress* state,
+                      const std::function<void(const PrefillProgress&)>& progress,
+                      const std::stop_token& stop);
+  // The same by all ranks.
   Status PrefillOverRanks(const std::shared_ptr<RankLeader>& leader, const ExactText& text,
                           CorpusRecord* record, PrefillProgress* state,
                           const std::function<void(const PrefillProgress&)>& progress,
                           const std::stop_token& stop);
   // Before a prefill goes on: waits a moment for ranks that have blocks of the corpus, and gives up
   // what still is away, to be computed again.
+  // Each rank's blocks into its memory.
+  Result<FetchStats> WarmOverRanks(RankLeader& leader, const CorpusRecord& record);
   Status AwaitShelves(const CorpusRecord& record, const std::stop_token& stop);
+  // bytes: that each rank of the group is going to write.
+  Status MakeRoomOnShelves(const RankLeader& leader, std::span<const uint64_t> bytes,
+                           const CorpusRecord& record);
   Status AdoptKnown(const ExactText& text, CorpusRecord* record, PrefillProgress* state);
   // Cuts the corpus to a multiple of so many tokens.
   Status CutToUnit(uint32_t unit_tokens, CorpusRecord* record);
@@ -173,16 +179,6 @@ class LlamaEngine final : public Engine {
                           PrefillProgress* progress);
   // All blocks are there: the corpus is ready, and takes the place of the one it replaces.
   Status FinishPrefill(CorpusRecord record);
-  // known_blocks: how many blocks of the chain, from its root, were stored when the prefill began.
-  Status PrefillRun(CorpusRecord* record, const KvLayout& layout, std::span<const TokenId> tokens,
-                    std::span<const Digest> chain, size_t known_blocks, HistoryInTurn* history,
-                    PrefillProgress* progress, const std::stop_token& stop);
-  // A sequence over all blocks of the record, for a run behind them.
-  Result<std::shared_ptr<KvSequence>> SequenceOfHistory(const CorpusRecord& record,
-                                                        const KvLayout& layout,
-                                                        std::span<const TokenId> tokens,
-                                                        const std::stop_token& stop,
-                                                        HistoryInTurn* history);
   // Notes what the format costs on a sample of the corpus, once a corpus and only if it costs
   // anything.
   Status RecordQuality(const KvLayout& layout, std::span<const TokenId> tokens,
@@ -240,8 +236,12 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ModelSource> source_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;
-  std::unique_ptr<Backend> local_backend_;  // below backend_, where there are ranks
-  std::unique_ptr<Backend> backend_;
+  // The device; over it, where several ranks have parts of a text, RankedBackend; over that, where
+  // ranks share the weights, theirs. Models are loaded over the last of them.
+  std::unique_ptr<Backend> local_backend_;
+  std::unique_ptr<RankedBackend> ranked_backend_;
+  std::unique_ptr<SharedWeights> shared_weights_;
+  Backend* backend_ = nullptr;
   std::unique_ptr<Model> model_;
   const Model* local_model_ = nullptr;  // in model_
   std::unique_ptr<CalibrationSource> calibrations_;
@@ -249,6 +249,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<DecodeBatcher> batcher_;
   std::unique_ptr<PromptCache> prompts_;
   std::unique_ptr<SegmentedCorpora> segmented_;  // null without a store
+  std::unique_ptr<BlockHolder> holder_;          // of rank 0
   std::unique_ptr<RankShelves> shelves_;         // null: no rank has a disk of its own
   std::unique_ptr<RankGroup> ranks_;             // null: the engine is alone
 };

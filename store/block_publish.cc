@@ -32,6 +32,22 @@ uint64_t PayloadBytes(const BlockWrite& block) {
 
 std::string ShortName(const Digest& digest) { return "block " + digest.Hex().substr(0, 12); }
 
+// Runs of the blocks whose payload is no more than that together, or of one block.
+std::vector<std::vector<const BlockWrite*>> InPieces(std::span<const BlockWrite* const> blocks,
+                                                     uint64_t bytes_max) {
+  std::vector<std::vector<const BlockWrite*>> pieces;
+  uint64_t bytes = 0;
+  for (const BlockWrite* block : blocks) {
+    if (pieces.empty() || block->payload.size() > bytes_max - bytes) {
+      pieces.emplace_back();
+      bytes = 0;
+    }
+    pieces.back().push_back(block);
+    bytes += std::min<uint64_t>(block->payload.size(), bytes_max - bytes);
+  }
+  return pieces;
+}
+
 // Adds the parts that the grown corpus keeps of its blocks from `first` on, and where these stand.
 Status AppendPartWrites(const CorpusRecord& grown, uint64_t first,
                         std::span<const BlockWrite> new_blocks, std::vector<BlockWrite>* writes,
@@ -120,23 +136,39 @@ Status DurableBlockStore::CheckBlocks(std::span<const BlockWrite> blocks) {
   return OkStatus();
 }
 
-Result<PayloadStore::Extent> DurableBlockStore::WritePayload(
-    std::span<const BlockWrite* const> blocks, const CorpusRecord& record) {
+Result<DurableBlockStore::FreshExtent> DurableBlockStore::WritePayload(
+    std::vector<const BlockWrite*> blocks, const CorpusRecord& record, uint32_t shelf) {
   uint64_t needed_bytes = 0;
   for (const BlockWrite* block : blocks) {
     needed_bytes += block->payload.size() + kBlockOverheadBytes;
   }
+  FreshExtent fresh;
+  fresh.blocks = std::move(blocks);
+  fresh.epoch = ShelfEpoch(shelf);
   // What an eviction makes free may be another's, or not be free yet while its extent has blocks of
   // others: then once more.
   for (int attempt = 1;; ++attempt) {
-    RETURN_IF_ERROR(MakeRoom(needed_bytes, record, record.name));
-    const std::lock_guard lock(payload_mutex_);
-    const Status room = CheckDiskRoom(needed_bytes);
-    if (!room.ok() && options_.evict_disk && attempt < kRoomAttempts) continue;
-    RETURN_IF_ERROR(room);
-    auto extent = payload_->WriteExtent(blocks);
-    if (!extent.ok()) return gate_.Observe(extent.status(), needed_bytes);
-    return extent;
+    const bool again = options_.evict_disk && attempt < kRoomAttempts;
+    Status room = MakeRoom(needed_bytes, record, record.name, shelf);
+    Result<PayloadStore::Extent> extent = InternalError("not written");
+    if (shelf != 0) {
+      if (room.ok()) extent = payload_->WriteExtent(fresh.blocks, shelf);
+      if (room.ok()) room = extent.status();
+      const bool full = room.code() == StatusCode::kResourceExhausted;
+      if (full && again && extent.status().code() == room.code()) continue;
+      if (full) return WritePayload(std::move(fresh.blocks), record, 0);
+      RETURN_IF_ERROR(room);
+    } else {
+      RETURN_IF_ERROR(room);
+      const std::lock_guard lock(payload_mutex_);
+      room = CheckDiskRoom(needed_bytes);
+      if (!room.ok() && again) continue;
+      RETURN_IF_ERROR(room);
+      extent = payload_->WriteExtent(fresh.blocks);
+      if (!extent.ok()) return gate_.Observe(extent.status(), needed_bytes);
+    }
+    fresh.extent = *std::move(extent);
+    return fresh;
   }
 }
 
@@ -195,14 +227,28 @@ void DurableBlockStore::AddShelved(const BlockWrite& block, std::vector<FreshExt
   }
   extent->blocks.push_back(&block);
   extent->extent.locations.push_back({number, shelved.location.ordinal});
+  extent->epoch = shelved.epoch;
+}
+
+void DurableBlockStore::DiscardLocked(std::span<const FreshExtent> fresh, bool unnamed) {
+  for (const FreshExtent& some : fresh) {
+    if (ShelfOf(some.extent.number) == 0) {
+      if (catalog_->live_bytes().contains(some.extent.number)) continue;
+      DiscardExtentLocked(some.extent.number);
+    } else if (unnamed && !some.blocks.front()->shelved && CheckShelvesLocked({&some, 1}).ok()) {
+      // Now or never: a shelf that was attached anew has swept it, and given the number to another.
+      (void)payload_->DropExtents({&some.extent.number, 1});
+    }
+  }
 }
 
 Status DurableBlockStore::WriteFresh(std::span<const BlockWrite> blocks, size_t chain_blocks,
+                                     std::span<const uint64_t> positions,
                                      const CorpusRecord& record, std::vector<FreshExtent>* fresh) {
   std::vector<Digest> digests;
   for (const BlockWrite& block : blocks) digests.push_back(block.digest);
   ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(digests));
-  std::vector<const BlockWrite*> of_chain, of_parts;
+  std::map<std::pair<bool, uint32_t>, std::vector<const BlockWrite*>> dealt;  // part, shelf
   std::unordered_set<Digest, DigestHash> met;  // equal documents have equal blocks
   for (size_t i = 0; i < blocks.size(); ++i) {
     const bool here = entries[i].references > 0 && !entries[i].quarantined;
@@ -210,18 +256,19 @@ Status DurableBlockStore::WriteFresh(std::span<const BlockWrite> blocks, size_t 
     if (blocks[i].shelved) {
       AddShelved(blocks[i], fresh);
     } else {
-      (i < chain_blocks ? of_chain : of_parts).push_back(&blocks[i]);
+      dealt[{i >= chain_blocks, ShelfFor(record, positions[i])}].push_back(&blocks[i]);
     }
   }
-  for (auto& written : {std::move(of_chain), std::move(of_parts)}) {
-    if (written.empty()) continue;
-    auto extent = WritePayload(written, record);
-    if (!extent.ok()) {
-      const std::lock_guard lock(mutex_);
-      for (const FreshExtent& before : *fresh) DiscardExtentLocked(before.extent.number);
-      return extent.status();
+  for (const auto& [where, written] : dealt) {
+    for (auto& piece : InPieces(written, where.second == 0 ? UINT64_MAX : kShelfWriteBytes)) {
+      auto extent = WritePayload(std::move(piece), record, where.second);
+      if (!extent.ok()) {
+        const std::lock_guard lock(mutex_);
+        DiscardLocked(*fresh, /*unnamed=*/true);
+        return extent.status();
+      }
+      fresh->push_back(*std::move(extent));
     }
-    fresh->push_back({written, *std::move(extent)});
   }
   return OkStatus();
 }
@@ -240,12 +287,12 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
   RETURN_IF_ERROR(CheckBlocks(blocks));
   RETURN_IF_ERROR(gate_.Admit("storing blocks of corpus '" + record.name + "'"));
   std::vector<FreshExtent> fresh;
-  RETURN_IF_ERROR(WriteFresh(blocks, new_blocks.size(), record, &fresh));
+  RETURN_IF_ERROR(WriteFresh(blocks, new_blocks.size(), positions, record, &fresh));
   const auto commit = [&]() -> Result<CorpusRecord> {
     ASSIGN_OR_RETURN(const CorpusRecord* const current, CurrentLocked(record));
     const CorpusRecord old = *current;
     CHECK(record.chain == old.chain) << "Publish appends to the stored chain";
-    RETURN_IF_ERROR(CheckShelvedLocked(blocks));
+    RETURN_IF_ERROR(CheckShelvesLocked(fresh));
     if (PartsGained(old, grown).size() != blocks.size() - new_blocks.size()) {
       return InvalidArgumentError("corpus '" + record.name + "' would keep parts of older blocks");
     }
@@ -259,14 +306,16 @@ Result<CorpusRecord> DurableBlockStore::Publish(const CorpusRecord& record,
     const std::lock_guard lock(mutex_);
     published = commit();
     for (const FreshExtent& some : fresh) {
-      if (published.ok()) disk_policy_.Enter(some.extent.bytes);
-      // Also when others published the same blocks meanwhile, and theirs are shared. A shelf sweeps
-      // by itself, and may have given the number to another extent since.
-      if (!published.ok() && ShelfOf(some.extent.number) != 0) continue;
+      if (!published.ok()) break;
+      disk_policy_.Enter(some.extent.bytes);
+      // Others published the same blocks meanwhile, and theirs are shared.
       if (!catalog_->live_bytes().contains(some.extent.number)) {
         DiscardExtentLocked(some.extent.number);
       }
     }
+    // kAborted: what the change was based on had changed, and nothing was committed.
+    const bool unnamed = published.status().code() == StatusCode::kAborted;
+    if (!published.ok()) DiscardLocked(fresh, unnamed);
   }
   if (!published.ok()) return published;
   if (options_.observer != nullptr && !fresh.empty()) {
@@ -342,10 +391,17 @@ Status DurableBlockStore::Repair(const BlockWrite& block) {
   if (stored.front() != block.tokens) {
     return InvalidArgumentError(what + ": it is of other tokens than the ones given");
   }
-  const BlockWrite* const one = &block;
-  ASSIGN_OR_RETURN(const auto extent, WritePayload({&one, 1}, {}));
+  // Where it was, if that disk is there.
+  ASSIGN_OR_RETURN(const ChainEntry was, catalog_->Entry(block.digest));
+  uint32_t shelf = ShelfOf(was.location.extent);
+  if (shelf > options_.shelves || (shelf != 0 && !payload_->HasShelf(shelf))) {
+    shelf = ShelfFor({}, was.place.position);
+  }
+  ASSIGN_OR_RETURN(const FreshExtent fresh, WritePayload({&block}, {}, shelf));
+  const PayloadStore::Extent& extent = fresh.extent;
   const std::lock_guard lock(mutex_);
   const auto commit = [&]() -> Status {
+    RETURN_IF_ERROR(CheckShelvesLocked({&fresh, 1}));
     ASSIGN_OR_RETURN(ChainEntry entry, catalog_->Entry(block.digest));
     entry.location = extent.locations.front();
     entry.payload_bytes = block.payload.size();
@@ -357,7 +413,7 @@ Status DurableBlockStore::Repair(const BlockWrite& block) {
     return CommitLocked(change, /*sync=*/true);
   };
   const Status committed = commit();
-  if (!committed.ok()) DiscardExtentLocked(extent.number);
+  if (!committed.ok()) DiscardLocked({&fresh, 1}, /*unnamed=*/false);
   return committed.WithContext(what);
 }
 
@@ -375,9 +431,12 @@ void DurableBlockStore::Quarantine(const Digest& digest, const BlockLocation& lo
 
 void DurableBlockStore::ReclaimSpace() {
   std::set<uint64_t> sparse;
-  const auto extents = payload_->Extents();
+  auto extents = payload_->Extents();
   {
     const std::lock_guard lock(mutex_);
+    for (const auto& [extent, bytes] : catalog_->NamedExtents()) {
+      if (ShelfOf(extent) != 0 && payload_->HasShelf(ShelfOf(extent))) extents[extent] = bytes;
+    }
     for (const auto& [extent, live_bytes] : catalog_->live_bytes()) {
       const auto file = extents.find(extent);
       if (file != extents.end() && live_bytes * 2 < file->second) sparse.insert(extent);
@@ -390,21 +449,28 @@ void DurableBlockStore::ReclaimSpace() {
 }
 
 void DurableBlockStore::RewriteExtent(const Catalog::DigestEntries& entries) {
-  std::vector<PayloadStore::StoredBlock> blocks;
+  std::vector<StoredBlock> blocks;
   uint64_t needed_bytes = 0;
+  const uint32_t shelf = ShelfOf(entries.front().second.location.extent);
+  FreshExtent fresh;
+  fresh.epoch = ShelfEpoch(shelf);
   for (const auto& [digest, entry] : entries) {
     if (entry.quarantined) return;  // goes when it is repaired
     blocks.push_back({entry.location, digest, entry.tokens, entry.sections, entry.payload_bytes});
     needed_bytes += entry.payload_bytes + kBlockOverheadBytes;
   }
   Result<PayloadStore::Extent> extent = InternalError("not written");
-  {
+  if (shelf != 0) {  // which sees to its cap itself
+    extent = payload_->CopyToNewExtent(blocks);
+  } else {
     const std::lock_guard lock(payload_mutex_);
     if (!CheckDiskRoom(needed_bytes).ok()) return;
     extent = payload_->CopyToNewExtent(blocks);
   }
   if (!extent.ok()) return;  // a damaged block: found and repaired when it is next read
+  fresh.extent = *extent;
   const std::lock_guard lock(mutex_);
+  if (!CheckShelvesLocked({&fresh, 1}).ok()) return;
   Catalog::Change change;
   change.PutExtent(extent->number, extent->bytes);
   for (size_t i = 0; i < entries.size(); ++i) {

@@ -1,8 +1,10 @@
 // What of a DurableBlockStore lies on shelves: attaching them, and what is known of blocks there.
 #include <algorithm>
 
+#include "store/base/clock.h"
 #include "store/base/units.h"
 #include "store/durable_block_store.h"
+#include "store/pin_ledger.h"
 
 namespace corpusd {
 
@@ -23,11 +25,13 @@ Result<uint64_t> DurableBlockStore::AttachShelf(uint32_t number, const OpenShelf
     }
   }
   ASSIGN_OR_RETURN(auto shelf, open(named));
+  ASSIGN_OR_RETURN(const ShelfUsage usage, shelf->Usage());
   const std::lock_guard lock(mutex_);
   if (shelf_epochs_[number] != epoch) {
     return Status(StatusCode::kAborted, "shelf was attached again meanwhile");
   }
   payload_->PutShelf(number, std::move(shelf));
+  shelf_bytes_[number] = usage.capacity_bytes;
   return epoch;
 }
 
@@ -58,15 +62,53 @@ Status DurableBlockStore::GiveUp(std::span<const Digest> digests) {
   return OkStatus();
 }
 
-Status DurableBlockStore::CheckShelvedLocked(std::span<const BlockWrite> blocks) const {
-  for (const BlockWrite& block : blocks) {
-    if (!block.shelved) continue;
-    const auto epoch = shelf_epochs_.find(block.shelved->shelf);
-    if (epoch != shelf_epochs_.end() && epoch->second == block.shelved->epoch) continue;
-    return UnavailableError("shelf " + std::to_string(block.shelved->shelf) +
+uint32_t DurableBlockStore::ShelfFor(const CorpusRecord& record, uint64_t position) const {
+  if (!options_.shelf_of) return 0;
+  const uint32_t shelf = options_.shelf_of(record, position);
+  return shelf <= options_.shelves && payload_->HasShelf(shelf) ? shelf : 0;
+}
+
+uint64_t DurableBlockStore::ShelfEpoch(uint32_t shelf) const {
+  const std::lock_guard lock(mutex_);
+  const auto epoch = shelf_epochs_.find(shelf);
+  return epoch == shelf_epochs_.end() ? 0 : epoch->second;
+}
+
+Status DurableBlockStore::CheckShelvesLocked(std::span<const FreshExtent> fresh) const {
+  for (const FreshExtent& some : fresh) {
+    const uint32_t shelf = ShelfOf(some.extent.number);
+    if (shelf == 0) continue;
+    const auto epoch = shelf_epochs_.find(shelf);
+    if (epoch != shelf_epochs_.end() && epoch->second == some.epoch) continue;
+    return UnavailableError("rank " + std::to_string(shelf) +
                             " went away while blocks were written there");
   }
   return OkStatus();
+}
+
+Status DurableBlockStore::MakeRoomOnShelf(uint32_t number, uint64_t bytes,
+                                          const CorpusRecord& record) {
+  return MakeRoom(bytes, record, record.name, number);
+}
+
+Result<std::map<uint32_t, uint64_t>> DurableBlockStore::BytesByShelf(
+    const CorpusRecord& record) const {
+  ASSIGN_OR_RETURN(const auto entries, catalog_->Entries(AllDigests(record)));
+  std::map<uint32_t, uint64_t> bytes;
+  for (const ChainEntry& entry : entries) {
+    if (entry.references > 0) bytes[ShelfOf(entry.location.extent)] += entry.payload_bytes;
+  }
+  return bytes;
+}
+
+Result<std::map<uint32_t, uint64_t>> DurableBlockStore::PinnedByShelf() const {
+  std::map<uint32_t, uint64_t> pinned;
+  for (const CorpusRecord& record : ListCorpora()) {
+    if (!PinHolds(record, WallTimeMs())) continue;
+    ASSIGN_OR_RETURN(const auto bytes, BytesByShelf(record));
+    for (const auto& [shelf, some] : bytes) pinned[shelf] += some;
+  }
+  return pinned;
 }
 
 std::vector<std::string> DurableBlockStore::DiagnoseShelves() const {

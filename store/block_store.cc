@@ -245,9 +245,11 @@ Status DurableBlockStore::CheckPinLocked(const CorpusRecord& record,
   for (const auto& [name, other] : catalog_->records()) {
     if (old == nullptr || other.id != old->id) ledger.Add(other);
   }
+  uint64_t disk_bytes = options_.disk_bytes;
+  for (const auto& [shelf, bytes] : shelf_bytes_) disk_bytes += bytes;
   return ledger.CheckFits(
       record, {options_.pins_owner_bytes, options_.pins_total_bytes, host_.capacity_bytes(),
-               options_.disk_bytes, device_ == nullptr ? 0 : options_.device_bytes});
+               disk_bytes, device_ == nullptr ? 0 : options_.device_bytes});
 }
 
 Result<CorpusRecord> DurableBlockStore::ReplaceTokens(const CorpusRecord& record,

@@ -55,7 +55,10 @@ struct BlockStoreOptions {
   std::shared_ptr<DeviceMemory> device;
   uint64_t device_bytes = 0;
   uint64_t inflight_bytes = uint64_t{96} << 20;  // between tiers at any moment
-  uint32_t shelves = 0;           // that may be attached; what a shelf above it held is lost
+  uint32_t shelves = 0;  // that may be attached; what a shelf above it held is lost
+  // The shelf on which a block of a corpus belongs, by its place in the chain; 0: in the folder.
+  // Where that has no room or is away, the block lies in the folder. Empty: all do.
+  std::function<uint32_t(const CorpusRecord& record, uint64_t position)> shelf_of;
   uint64_t pins_owner_bytes = 0;  // as in PinLimits
   uint64_t pins_total_bytes = 0;
   WriteGate::Listener on_write_state;  // told when the store becomes read-only, and back
@@ -231,6 +234,14 @@ class BlockStore {
   // Those of these blocks that are away are computed again by whoever needs them, as if they were
   // damaged.
   virtual Status GiveUp(std::span<const Digest> /*digests*/) { return OkStatus(); }
+  // Payload bytes that lie on each disk, by shelf (0: the folder), of a corpus.
+  virtual Result<std::map<uint32_t, uint64_t>> BytesByShelf(const CorpusRecord& /*record*/) const {
+    return UnimplementedError("a store without shelves");
+  }
+  // The same of what pins hold there.
+  virtual Result<std::map<uint32_t, uint64_t>> PinnedByShelf() const {
+    return UnimplementedError("a store without shelves");
+  }
 
   // --- sidecars: data made of a corpus, such as an index, kept beside its blocks and gone with it.
   // Not covered by pins; whoever made one can make it again.
@@ -278,9 +289,15 @@ class BlockStore {
   // the policy; fewer if pins, leases and prefills under way leave less. RETURNS what went, or with
   // dry_run what would. kInvalidArgument: there is no such tier.
   virtual Result<EvictPlan> EvictByPolicy(TierKind from, uint64_t bytes, bool dry_run) = 0;
-  // Above the high watermark: evicts down to the low one, as far as that is possible. Does nothing
-  // unless evict_disk.
+  // Above the high watermark, on any disk: evicts down to the low one, as far as that is possible.
+  // Does nothing unless evict_disk.
   virtual Status TrimDisk() = 0;
+  // Evicts others by policy where so many bytes more of the corpus, written there by whoever keeps
+  // it, would pass a shelf's high watermark. kResourceExhausted: they do not fit.
+  virtual Status MakeRoomOnShelf(uint32_t /*number*/, uint64_t /*bytes*/,
+                                 const CorpusRecord& /*record*/) {
+    return UnimplementedError("a store without shelves");
+  }
   virtual EvictionCounts evictions() const = 0;
   // What left the disk tier, when and why, oldest first; at most kEvictionNotesMax of them.
   virtual std::vector<EvictionNote> EvictionNotes() const = 0;

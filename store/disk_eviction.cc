@@ -100,6 +100,9 @@ class Planner {
     shared_too = shared_too || corpus.record->segments.window_tokens > 0;
     std::vector<ChainEntry> piece;
     uint64_t piece_first = cut.keep;
+    const uint64_t end = cut.keep;
+    uint64_t there = 0;  // where room is needed, shared or not
+    std::vector<Digest> parts_gone;
     std::vector<HeldPart> parts = HeldParts(*corpus.record);
     std::erase_if(parts, [&](const HeldPart& held) { return held.block >= cut.keep; });
     std::stable_sort(parts.begin(), parts.end(),
@@ -111,10 +114,13 @@ class Planner {
         ASSIGN_OR_RETURN(piece,
                          entries_(std::span(chain).subspan(piece_first, cut.keep - piece_first)));
       }
-      uint64_t bytes = 0;
+      uint64_t bytes = 0, own_blocks = 0;
       for (uint64_t i = first; i < cut.keep; ++i) {
         const ChainEntry& entry = piece[i - piece_first];
-        if (entry.references <= dropped_[chain[i]] + 1) bytes += entry.payload_bytes;
+        there += entry.payload_bytes;
+        if (entry.references > dropped_[chain[i]] + 1) continue;
+        bytes += entry.payload_bytes;
+        ++own_blocks;
       }
       std::vector<Digest> gone;  // parts, which go with their blocks
       while (!parts.empty() && parts.back().block >= first) {
@@ -123,17 +129,25 @@ class Planner {
       }
       ASSIGN_OR_RETURN(const auto part_entries, entries_(gone));
       for (size_t i = 0; i < gone.size(); ++i) {
+        there += part_entries[i].payload_bytes;
         if (part_entries[i].references <= dropped_[gone[i]] + 1) {
           bytes += part_entries[i].payload_bytes;
+          ++own_blocks;
         }
       }
-      if (bytes == 0 && !shared_too) break;
+      if (own_blocks == 0 && !shared_too) break;
       for (uint64_t i = first; i < cut.keep; ++i) ++dropped_[chain[i]];
       for (const Digest& digest : gone) ++dropped_[digest];
+      parts_gone.insert(parts_gone.end(), gone.begin(), gone.end());
       cut.keep = first;
       cut.bytes += bytes;
       freed_bytes_ += bytes;
     }
+    if (there > 0) return OkStatus();
+    // All of it lies elsewhere.
+    for (uint64_t i = cut.keep; i < end; ++i) --dropped_[chain[i]];
+    for (const Digest& digest : parts_gone) --dropped_[digest];
+    cut.keep = end;
     return OkStatus();
   }
 

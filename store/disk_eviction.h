@@ -56,7 +56,8 @@ struct EvictableCorpus {
   std::string why;
 };
 
-// In order; an absent one has references == 0.
+// In order; an absent one has references == 0, one that lies on a disk where no room is needed has
+// payload_bytes == 0.
 using ChainReader = std::function<Result<std::vector<ChainEntry>>(std::span<const Digest>)>;
 
 // Where chains may be cut.
@@ -68,8 +69,9 @@ struct CutRule {
 // Cuts tails, expired corpora first, then by priority, then by rank, until so many bytes go or no
 // more can. A block goes when the last corpus that names it is cut. The beginning that an exact
 // corpus shares is cut only if what all others own is too little; a segmented one shares documents
-// that may stand anywhere, and what it gives up of them is adopted again for nothing. RETURNS steps
-// without any that would give nothing back.
+// that may stand anywhere, and what it gives up of them is adopted again for nothing. Blocks on
+// other disks go with the tail that they are part of. RETURNS steps without any that would give
+// nothing back.
 Result<EvictPlan> PlanDiskEviction(std::span<const EvictableCorpus> corpora,
                                    const ChainReader& entries, uint64_t needed_bytes,
                                    const CutRule& rule);

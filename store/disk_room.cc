@@ -138,12 +138,17 @@ std::vector<EvictableCorpus> DurableBlockStore::EvictableLocked(const CorpusReco
   return corpora;
 }
 
-Result<EvictPlan> DurableBlockStore::PlanEvictionLocked(uint64_t bytes,
-                                                        const CorpusRecord* room) const {
+Result<EvictPlan> DurableBlockStore::PlanEvictionLocked(uint64_t bytes, const CorpusRecord* room,
+                                                        std::optional<uint32_t> shelf) const {
   EvictPlan held;
   const auto corpora = EvictableLocked(room, &held);
-  const ChainReader entries = [&](std::span<const Digest> digests) {
-    return catalog_->Entries(digests);
+  const ChainReader entries =
+      [&](std::span<const Digest> digests) -> Result<std::vector<ChainEntry>> {
+    ASSIGN_OR_RETURN(auto found, catalog_->Entries(digests));
+    for (ChainEntry& entry : found) {
+      if (shelf && ShelfOf(entry.location.extent) != *shelf) entry.payload_bytes = 0;
+    }
+    return found;
   };
   ASSIGN_OR_RETURN(EvictPlan plan,
                    PlanDiskEviction(corpora, entries, bytes,
@@ -193,14 +198,21 @@ Status DurableBlockStore::ExecuteLocked(EvictPlan* plan, EvictionReason reason,
   return status;
 }
 
+Result<DurableBlockStore::DiskSpace> DurableBlockStore::SpaceOf(uint32_t shelf) const {
+  if (shelf == 0) return DiskSpace{options_.disk_bytes, DiskRoomBytes(), DiskUsedBytes()};
+  ASSIGN_OR_RETURN(const ShelfUsage usage, payload_->UsageOfShelf(shelf));
+  return DiskSpace{usage.capacity_bytes, usage.capacity_bytes, usage.used_bytes};
+}
+
 Status DurableBlockStore::MakeRoom(uint64_t needed_bytes, const CorpusRecord& record,
-                                   const std::string& what) {
+                                   const std::string& what, uint32_t shelf) {
   if (!options_.evict_disk) return OkStatus();
   const std::lock_guard one(evict_mutex_);
-  const uint64_t room = DiskRoomBytes();
-  const uint64_t high = std::min(room, options_.disk_bytes / 100 * options_.disk_high_percent);
-  const uint64_t low = std::min(high, options_.disk_bytes / 100 * options_.disk_low_percent);
-  const uint64_t wanted = DiskUsedBytes() + needed_bytes;
+  ASSIGN_OR_RETURN(const DiskSpace space, SpaceOf(shelf));
+  const uint64_t room = space.room_bytes;
+  const uint64_t high = std::min(room, space.capacity_bytes / 100 * options_.disk_high_percent);
+  const uint64_t low = std::min(high, space.capacity_bytes / 100 * options_.disk_low_percent);
+  const uint64_t wanted = space.used_bytes + needed_bytes;
   if (wanted <= high) return OkStatus();
   const uint64_t must_go = wanted > room ? wanted - room : 0;
   EvictPlan plan;
@@ -209,23 +221,30 @@ Status DurableBlockStore::MakeRoom(uint64_t needed_bytes, const CorpusRecord& re
     // What the whole corpus will need, so that one too large for the tier takes nobody's place on
     // its way to that refusal.
     const uint64_t more =
-        BytesOf(record, record.whole_blocks - std::min(record.whole_blocks, record.chain.size()));
+        BytesOf(record, record.whole_blocks - std::min(record.whole_blocks, record.chain.size())) /
+        (payload_->ShelvesThere().size() + 1);
     uint64_t evictable = 0;
-    for (const EvictableCorpus& corpus : EvictableLocked(&record, &plan)) {
-      evictable += BytesOf(*corpus.record, corpus.record->chain.size() - corpus.keep_blocks);
+    if (options_.shelves > 0) {
+      ASSIGN_OR_RETURN(plan, PlanEvictionLocked(UINT64_MAX, &record, shelf));
+      evictable = plan.bytes;
+    } else {
+      for (const EvictableCorpus& corpus : EvictableLocked(&record, &plan)) {
+        evictable += BytesOf(*corpus.record, corpus.record->chain.size() - corpus.keep_blocks);
+      }
     }
     const uint64_t stays = wanted - needed_bytes - std::min(wanted - needed_bytes, evictable);
     const bool trims = needed_bytes == 0;  // for nobody: as far as it goes
     const bool hopeless = !trims && stays + std::max(more, needed_bytes) > room;
     if (!hopeless) {
-      ASSIGN_OR_RETURN(plan, PlanEvictionLocked(wanted - low, &record));
+      ASSIGN_OR_RETURN(plan, PlanEvictionLocked(wanted - low, &record, shelf));
     }
     if (hopeless || (!trims && plan.bytes < must_go)) {
       if (must_go == 0) return OkStatus();
       ++evictions_.refusals;
       return ResourceExhaustedError(
-          "the disk tier is full: " + FormatBytes(wanted - needed_bytes) + " of " +
-          FormatBytes(options_.disk_bytes) + " are used, " +
+          "the disk tier" + (shelf == 0 ? "" : " of rank " + std::to_string(shelf)) +
+          " is full: " + FormatBytes(wanted - needed_bytes) + " of " +
+          FormatBytes(space.capacity_bytes) + " are used, " +
           FormatBytes(std::max(more, needed_bytes)) + " more are needed, and of what is there " +
           FormatBytes(hopeless ? evictable : plan.bytes) +
           " may be evicted: " + FormatBytes(plan.pinned_bytes) + " are pinned, " +
@@ -238,7 +257,15 @@ Status DurableBlockStore::MakeRoom(uint64_t needed_bytes, const CorpusRecord& re
   return OkStatus();
 }
 
-Status DurableBlockStore::TrimDisk() { return MakeRoom(0, {}, ""); }
+Status DurableBlockStore::TrimDisk() {
+  Status status = MakeRoom(0, {}, "");
+  for (const uint32_t shelf : payload_->ShelvesThere()) {
+    // One that went away meanwhile needs no room.
+    const Status trimmed = MakeRoom(0, {}, "", shelf);
+    if (status.ok() && trimmed.code() != StatusCode::kUnavailable) status = trimmed;
+  }
+  return status;
+}
 
 EvictionCounts DurableBlockStore::evictions() const {
   const std::lock_guard lock(mutex_);
@@ -288,7 +315,7 @@ Result<EvictPlan> DurableBlockStore::EvictByPolicy(TierKind from, uint64_t bytes
   EvictPlan plan;
   {
     const std::lock_guard lock(mutex_);
-    ASSIGN_OR_RETURN(plan, PlanEvictionLocked(bytes, /*room=*/nullptr));
+    ASSIGN_OR_RETURN(plan, PlanEvictionLocked(bytes, /*room=*/nullptr, /*shelf=*/{}));
     if (dry_run) return plan;
     RETURN_IF_ERROR(ExecuteLocked(&plan, EvictionReason::kAsked, ""));
   }

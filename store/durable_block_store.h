@@ -79,6 +79,9 @@ class DurableBlockStore final : public BlockStore, public SectionSource, private
   Result<std::vector<std::optional<BlockLocation>>> Locations(
       std::span<const Digest> digests) const override;
   Status GiveUp(std::span<const Digest> digests) override;
+  Result<std::map<uint32_t, uint64_t>> BytesByShelf(const CorpusRecord& record) const override;
+  Result<std::map<uint32_t, uint64_t>> PinnedByShelf() const override;
+  Status MakeRoomOnShelf(uint32_t number, uint64_t bytes, const CorpusRecord& record) override;
   Result<std::vector<BlockPresence>> Presence(std::span<const Digest> digests) const override;
   std::vector<RootRecord> Roots() const override;
 
@@ -154,10 +157,18 @@ class DurableBlockStore final : public BlockStore, public SectionSource, private
   // Evicts others by policy if so many bytes for this corpus would pass the high watermark; `what`
   // names it in the notes. kResourceExhausted, with the numbers and nothing evicted, if they cannot
   // fit; of 0 bytes: evicts as far as it goes. Does nothing unless evict_disk. Takes mutex_.
-  Status MakeRoom(uint64_t needed_bytes, const CorpusRecord& record, const std::string& what);
+  // shelf: on which disk; 0: the folder's.
+  Status MakeRoom(uint64_t needed_bytes, const CorpusRecord& record, const std::string& what,
+                  uint32_t shelf = 0);
+  // One disk: what may lie there, and what does.
+  struct DiskSpace {
+    uint64_t capacity_bytes = 0, room_bytes = 0, used_bytes = 0;
+  };
+  Result<DiskSpace> SpaceOf(uint32_t shelf) const;
   // Of the disk tier, for the corpus of this id (0: none). Holds mutex_.
-  // room: for whom; null: whoever it is, all may go.
-  Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, const CorpusRecord* room) const;
+  // room: for whom; null: whoever it is, all may go. shelf: on which disk; none: on any.
+  Result<EvictPlan> PlanEvictionLocked(uint64_t bytes, const CorpusRecord* room,
+                                       std::optional<uint32_t> shelf) const;
   Status ExecuteLocked(EvictPlan* plan, EvictionReason reason, const std::string& detail);
   EvictPlan EvictFromMemory(TierKind from, uint64_t bytes, bool dry_run);
   // The corpora that may lose blocks; adds to the plan why others may not.
@@ -167,22 +178,31 @@ class DurableBlockStore final : public BlockStore, public SectionSource, private
   Heat HeatOfLocked(uint64_t corpus_id) const;
   // Notes a use of the corpus, for the disk tier's policy. RETURNS its heat from now on.
   Heat UseLocked(const CorpusRecord& record, int64_t correlated_ms);
-  // One durable extent with these blocks of the corpus, within the cap.
-  Result<PayloadStore::Extent> WritePayload(std::span<const BlockWrite* const> blocks,
-                                            const CorpusRecord& record);
   // One extent that a publish wrote. Parts lie in one of their own, which goes as a whole when
   // nothing can see them any more.
   struct FreshExtent {
     std::vector<const BlockWrite*> blocks;
     PayloadStore::Extent extent;
+    uint64_t epoch = 0;  // of the shelf that it was written to
   };
+  // One durable extent with these blocks of the corpus, within the cap of its disk; on a shelf that
+  // has no room, in the folder.
+  Result<FreshExtent> WritePayload(std::vector<const BlockWrite*> blocks,
+                                   const CorpusRecord& record, uint32_t shelf);
+  // The shelf of a block, if it is there, else the folder.
+  uint32_t ShelfFor(const CorpusRecord& record, uint64_t position) const;
   // Writes those that are not stored: the first chain_blocks together, the parts behind them
-  // together.
+  // together, on each disk. positions: of each in the chain.
   Status WriteFresh(std::span<const BlockWrite> blocks, size_t chain_blocks,
-                    const CorpusRecord& record, std::vector<FreshExtent>* fresh);
+                    std::span<const uint64_t> positions, const CorpusRecord& record,
+                    std::vector<FreshExtent>* fresh);
   static void AddShelved(const BlockWrite& block, std::vector<FreshExtent>* fresh);
-  // Ok if no shelf has gone since these blocks were written there. Holds mutex_.
-  Status CheckShelvedLocked(std::span<const BlockWrite> blocks) const;
+  // Gives up what was written for a publish that does not happen. unnamed: no commit that may come
+  // back after a crash names it. Holds mutex_.
+  void DiscardLocked(std::span<const FreshExtent> fresh, bool unnamed);
+  // Ok if no shelf has gone since these were written there. Holds mutex_.
+  Status CheckShelvesLocked(std::span<const FreshExtent> fresh) const;
+  uint64_t ShelfEpoch(uint32_t shelf) const;
   std::vector<std::string> DiagnoseShelves() const;
   // Adds one reference to each block, located where it was written, if it was. positions: of each
   // in the chain.
@@ -232,7 +252,8 @@ class DurableBlockStore final : public BlockStore, public SectionSource, private
   mutable std::mutex mutex_;       // orders changes of the catalogue
   std::vector<uint64_t> orphans_;  // extents to drop after the next commit that succeeds
   std::map<uint32_t, uint64_t> shelf_epochs_;
-  EvictionPolicy disk_policy_;  // of corpora, by id
+  std::map<uint32_t, uint64_t> shelf_bytes_;  // capacities, of those that are away as they were
+  EvictionPolicy disk_policy_;                // of corpora, by id
   EvictionCounts evictions_;
   std::map<uint64_t, Heat> seeded_heats_;
   std::map<uint64_t, int64_t> published_ms_;  // when a corpus last got blocks, by id

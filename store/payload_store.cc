@@ -161,8 +161,10 @@ Result<PayloadStore::Extent> PayloadStore::Write(
   return status;
 }
 
-Result<PayloadStore::Extent> PayloadStore::WriteExtent(std::span<const BlockWrite* const> blocks) {
+Result<PayloadStore::Extent> PayloadStore::WriteExtent(std::span<const BlockWrite* const> blocks,
+                                                       uint32_t shelf) {
   RETURN_IF_ERROR(FaultPoint("payload.write"));
+  if (shelf != 0) return WriteShelved(shelf, [&](BlockShelf& it) { return it.Write(blocks); });
   std::vector<Size> sizes;
   for (const BlockWrite* block : blocks) sizes.push_back({block->sections, block->payload.size()});
   return Write(sizes, [&](size_t i) -> Result<Content> {
@@ -174,6 +176,11 @@ Result<PayloadStore::Extent> PayloadStore::WriteExtent(std::span<const BlockWrit
 }
 
 Result<PayloadStore::Extent> PayloadStore::CopyToNewExtent(std::span<const StoredBlock> blocks) {
+  if (const uint32_t shelf = ShelfOf(blocks.front().location.extent); shelf != 0) {
+    std::vector<StoredBlock> there(blocks.begin(), blocks.end());
+    for (StoredBlock& block : there) block.location.extent = WithoutShelf(block.location.extent);
+    return WriteShelved(shelf, [&](BlockShelf& it) { return it.Copy(there); });
+  }
   std::vector<Size> sizes;
   for (const StoredBlock& block : blocks) sizes.push_back({block.sections, block.payload_bytes});
   return Write(sizes, [&](size_t i) -> Result<Content> {
@@ -266,6 +273,29 @@ std::shared_ptr<BlockShelf> PayloadStore::Shelf(uint32_t number) const {
   const std::lock_guard lock(shelves_mutex_);
   const auto found = shelves_.find(number);
   return found == shelves_.end() ? nullptr : found->second;
+}
+
+std::vector<uint32_t> PayloadStore::ShelvesThere() const {
+  const std::lock_guard lock(shelves_mutex_);
+  std::vector<uint32_t> numbers;
+  for (const auto& [number, shelf] : shelves_) numbers.push_back(number);
+  return numbers;
+}
+
+Result<ShelfUsage> PayloadStore::UsageOfShelf(uint32_t number) const {
+  const auto shelf = Shelf(number);
+  if (shelf == nullptr) return UnavailableError("rank " + std::to_string(number) + " is not there");
+  return shelf->Usage();
+}
+
+Result<PayloadStore::Extent> PayloadStore::WriteShelved(
+    uint32_t number, const std::function<Result<BlockExtent>(BlockShelf& shelf)>& write) const {
+  const auto shelf = Shelf(number);
+  if (shelf == nullptr) return UnavailableError("rank " + std::to_string(number) + " is not there");
+  ASSIGN_OR_RETURN(BlockExtent extent, write(*shelf));
+  extent.number = OnShelf(number, extent.number);
+  for (BlockLocation& location : extent.locations) location.extent = extent.number;
+  return extent;
 }
 
 Status PayloadStore::ReadShelved(const BlockLocation& location, const Digest& digest,

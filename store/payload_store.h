@@ -33,17 +33,15 @@ class PayloadStore {
   // Extents of this shelf are read and dropped there from now on; null: it is away.
   void PutShelf(uint32_t number, std::shared_ptr<BlockShelf> shelf);
   bool HasShelf(uint32_t number) const { return Shelf(number) != nullptr; }
+  std::vector<uint32_t> ShelvesThere() const;
 
   struct ByteRange {
     uint64_t first = 0, end = 0;
   };
-  struct Extent {
-    uint64_t number = 0;
-    uint64_t bytes = 0;                    // on disk
-    std::vector<BlockLocation> locations;  // of its blocks in the order given
-  };
-  // Writes the blocks as one extent. On an error nothing stays behind.
-  Result<Extent> WriteExtent(std::span<const BlockWrite* const> blocks);
+  using Extent = BlockExtent;
+  // Writes the blocks as one extent, in the folder or on a shelf. On an error nothing stays behind.
+  // kUnavailable: the shelf is away.
+  Result<Extent> WriteExtent(std::span<const BlockWrite* const> blocks, uint32_t shelf = 0);
   // Reads one block into payload, checking header, digest, token count and every section's CRC.
   // Page-aligned payload memory is read into directly. kCorruption: damaged; kNotFound: no such
   // block; kUnavailable: its shelf is away.
@@ -54,15 +52,10 @@ class PayloadStore {
                       uint32_t sections, SectionRange range, std::span<std::byte> payload) const;
   // Whether ReadSections of a part costs less than of the whole.
   static bool ReadsParts() { return true; }
-  // Copies blocks as they are, checked, into one new extent.
-  struct StoredBlock {
-    BlockLocation location;
-    Digest digest;
-    uint32_t tokens = 0;
-    uint32_t sections = 0;
-    uint64_t payload_bytes = 0;
-  };
+  // Copies blocks of one disk as they are, checked, into one new extent there.
   Result<Extent> CopyToNewExtent(std::span<const StoredBlock> blocks);
+  // Of a shelf that is there. kUnavailable: it is away.
+  Result<ShelfUsage> UsageOfShelf(uint32_t number) const;
   // Gives the extents' space back at once.
   Status DropExtents(std::span<const uint64_t> extents);
   // Extents on disk, with their bytes there.
@@ -92,6 +85,8 @@ class PayloadStore {
   Status ReadPages(const BlockLocation& location, uint64_t page,
                    std::span<const iovec> parts) const;
   std::shared_ptr<BlockShelf> Shelf(uint32_t number) const;
+  Result<Extent> WriteShelved(
+      uint32_t number, const std::function<Result<BlockExtent>(BlockShelf& shelf)>& write) const;
   Status ReadShelved(const BlockLocation& location, const Digest& digest, uint32_t tokens,
                      uint32_t sections, SectionRange range, std::span<std::byte> payload) const;
   Result<BlockHeader> ReadIngested(const BlockLocation& location,

@@ -77,7 +77,9 @@ void Grammar::AddIngestVerbs() {
   AddName(ingest, "the corpus to make");
   AddChoice(ingest, "--mode", arguments_.mode, "how the corpus is attended to",
             {"auto", "exact", "segmented"});
-  ingest->add_option("--kv-format", arguments_.kv_format, "how keys and values are stored")
+  ingest
+      ->add_option("--kv-format", arguments_.kv_format,
+                   "how keys and values are stored, as cq4, cq4k2v, cq4+0-1:cq8")
       ->type_name("FORMAT");
   ingest->add_option("--preamble", arguments_.preamble_path, "system text, read from a file")
       ->type_name("FILE");

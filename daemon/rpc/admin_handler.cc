@@ -30,8 +30,12 @@ void FillPins(const Services& services, const Principal& principal, v1::DiskUsag
     holder->set_bytes(holding.bytes);
   }
   const Options& options = services.options;
+  uint64_t disk_bytes = 0;
+  for (const TierUsage& tier : AllTiers(services)) {
+    if (tier.name.starts_with("disk")) disk_bytes += tier.capacity_bytes;
+  }
   const PinLimits limits{options.pins_owner_bytes, options.pins_total_bytes, options.host_bytes,
-                         options.disk_bytes};
+                         disk_bytes};
   reply->set_pins_owner_bytes(limits.owner_bytes);
   reply->set_pins_total_bytes(limits.TotalBytes());
 }

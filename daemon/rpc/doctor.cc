@@ -235,8 +235,13 @@ void CheckMemory(const Services& services, Report& report) {
 void CheckRanks(const Services& services, Report& report) {
   for (const RankStatus& rank : services.engine.ranks().ranks) {
     const bool missing = rank.state == "missing";
-    std::string text = "rank " + std::to_string(rank.rank) + " (" + rank.name + ") " +
-                       (missing ? "is missing: others do what it would" : rank.state);
+    std::string text = "rank " + std::to_string(rank.rank) + " (" + rank.name + ") ";
+    if (rank.state == "weights") {
+      text += "computes products";
+    } else {
+      text += missing ? "is missing: others do what it would" : rank.state;
+    }
+    if (rank.weight_bytes > 0) text += ", " + FormatBytes(rank.weight_bytes) + " of the weights";
     if (rank.capacity_bytes > 0) {
       text += ", " + FormatBytes(rank.used_bytes) + " of " + FormatBytes(rank.capacity_bytes) +
               " of blocks in memory";

@@ -1,7 +1,9 @@
 #include "daemon/rpc/plan_handler.h"
 
+#include <algorithm>
 #include <array>
 #include <string>
+#include <vector>
 
 #include "daemon/rpc/economics.h"
 
@@ -10,7 +12,8 @@ namespace {
 
 constexpr size_t kSampleBytesMax = size_t{4} << 20;
 
-// The widest first. What the model's heads do not allow is left out of a plan.
+// The widest first, then the default if it is another. What the model's heads do not allow is left
+// out of a plan.
 constexpr std::array<const char*, 5> kFormats = {"bf16", "cq8", "cq4", "cq3", "cq2"};
 
 constexpr int kRankCountsMax = 16;
@@ -64,7 +67,10 @@ Result<v1::Response> HandlePlan(const Services& services, const v1::PlanRequest&
   reply.set_default_format(usual.kv_format);
   reply.set_block_tokens(usual.block_tokens);
   reply.set_exact_tokens_max(usual.tokens_max);
-  for (const char* name : kFormats) {
+  std::vector<std::string> names(kFormats.begin(), kFormats.end());
+  const bool known = std::find(names.begin(), names.end(), usual.kv_format) != names.end();
+  if (!known) names.push_back(usual.kv_format);
+  for (const std::string& name : names) {
     const Result<CorpusShape> shape = services.engine.ShapeOf(name);
     if (!shape.ok()) continue;
     v1::PlanFormat& format = *reply.add_formats();

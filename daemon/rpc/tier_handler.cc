@@ -72,8 +72,14 @@ Result<v1::Response> HandleEvict(const Services& services, const v1::EvictReques
   if (from == TierKind::kDisk) {
     RETURN_IF_ERROR(RefuseWhileJobRuns(services, request.name(), "evict"));
   }
-  ASSIGN_OR_RETURN(const EvictReport report,
+  ASSIGN_OR_RETURN(const CorpusRecord record, services.store.GetCorpus(request.name()));
+  ASSIGN_OR_RETURN(EvictReport report,
                    services.store.Evict(request.name(), from, request.dry_run()));
+  if (from == TierKind::kHost) {
+    const EvictReport others = services.engine.EvictFromRanks(record, request.dry_run());
+    report.blocks += others.blocks;
+    report.bytes += others.bytes;
+  }
   v1::Response response;
   response.mutable_evict()->set_blocks(report.blocks);
   response.mutable_evict()->set_bytes(report.bytes);

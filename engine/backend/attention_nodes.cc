@@ -23,19 +23,24 @@ void ClearState(const AttentionTask& task, float* state) {
 
 uint64_t NodeStackFloats(const AttentionTask& task) { return kMergeDepth * FloatsOf(task); }
 
+void FoldStrand(const CpuKernels& kernels, const AttentionTask& task, uint32_t strand,
+                uint32_t first, uint32_t end, float* state) {
+  const uint32_t span_parts = task.span_pages / kPartPages;
+  ForEachSpan(strand, (end + span_parts - 1) / span_parts, [&](uint32_t span) {
+    const uint32_t from = std::max(first, span * span_parts);
+    const uint32_t to = std::min(end, (span + 1) * span_parts);
+    if (from < to) kernels.attend_parts(task, from, to, state);
+  });
+}
+
 void AttendNode(const CpuKernels& kernels, const AttentionTask& task, MergeNode node, float* state,
                 float* stack) {
   const uint64_t floats = FloatsOf(task);
-  const uint32_t parts = AttentionParts(task.page_count);
-  const uint32_t span_parts = task.span_pages / kPartPages;
   const uint32_t spans = SpansOf(task.page_count, task.span_pages);
   const auto fold_strand = [&](MergeNode strand, uint32_t depth) {
     float* const total = stack + depth * floats;
     ClearState(task, total);
-    ForEachSpan(strand.index, spans, [&](uint32_t span) {
-      const uint32_t first = span * span_parts;
-      kernels.attend_parts(task, first, std::min(first + span_parts, parts), total);
-    });
+    FoldStrand(kernels, task, strand.index, 0, AttentionParts(task.page_count), total);
   };
   FoldStrands(node, spans, 0, IsStrand, fold_strand, [&](uint32_t depth) {
     kernels.merge_state(task.shape, task.rows, stack + depth * floats,
@@ -79,11 +84,11 @@ void FoldPiece(const CpuKernels& kernels, const AttentionTask& task, uint32_t fi
   }
 }
 
-std::vector<MergeNode> StrandsOf(uint64_t pages, uint32_t span_pages) {
-  std::vector<MergeNode> strands;
+std::vector<MergeNode> NodesOfWidth(uint32_t width, uint64_t pages, uint32_t span_pages) {
+  std::vector<MergeNode> nodes;
   const uint32_t spans = SpansOf(static_cast<uint32_t>(pages), span_pages);
-  for (uint32_t s = 0; s < std::min(kStrands, spans); ++s) strands.push_back({kStrands, s});
-  return strands;
+  for (uint32_t i = 0; i < std::min(width, spans); ++i) nodes.push_back({width, i});
+  return nodes;
 }
 
 }  // namespace corpusd

@@ -17,6 +17,10 @@ void ClearState(const AttentionTask& task, float* state);
 // Floats of the memory that AttendNode and MergeNodeStates work in.
 uint64_t NodeStackFloats(const AttentionTask& task);
 
+// Adds those of parts [first, end) of the task's pages that are dealt to a strand.
+void FoldStrand(const CpuKernels& kernels, const AttentionTask& task, uint32_t strand,
+                uint32_t first, uint32_t end, float* state);
+
 // The state of what is below `node` among the task's pages, into AttentionStateFloats of `state`.
 // Pages of other nodes are not read.
 void AttendNode(const CpuKernels& kernels, const AttentionTask& task, MergeNode node, float* state,
@@ -33,7 +37,10 @@ void MergeNodeStates(const CpuKernels& kernels, const AttentionTask& task,
 // stride, each begun by ClearState. first_part: of all pages.
 void FoldPiece(const CpuKernels& kernels, const AttentionTask& task, uint32_t first_part,
                const float* states, float* strands, uint64_t stride);
-// The strands that so many pages have.
-std::vector<MergeNode> StrandsOf(uint64_t pages, uint32_t span_pages);
+// The nodes of a width that so many pages have: states to be merged, however long the text is.
+std::vector<MergeNode> NodesOfWidth(uint32_t width, uint64_t pages, uint32_t span_pages);
+inline std::vector<MergeNode> StrandsOf(uint64_t pages, uint32_t span_pages) {
+  return NodesOfWidth(kStrands, pages, span_pages);
+}
 
 }  // namespace corpusd

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "engine/backend/attention_nodes.h"
-#include "engine/backend/shared_attention.h"
 #include "store/base/check.h"
 
 namespace corpusd {
@@ -31,6 +30,17 @@ uint64_t FirstPosition(const AttentionInput& input) {
   return 0;
 }
 
+// Rows of a block: an even share of them, and a few more where those fill the tiles.
+uint32_t BlockRows(const AttentionShape& shape, uint32_t rows, uint32_t blocks, uint32_t multiple) {
+  const uint32_t even = CeilDiv(rows, std::max(blocks, 1u));
+  if (blocks <= 1) return even;
+  const uint32_t group = shape.q_heads / shape.kv_heads;
+  for (uint32_t more = even; more <= AttentionRowsMax(shape); ++more) {
+    if (more * group % multiple == 0) return more;
+  }
+  return even;
+}
+
 // A task over other pages than those of its call.
 AttentionTask Over(std::span<const PageTiles> pages, AttentionTask task) {
   task.pages = pages.data();
@@ -48,16 +58,21 @@ void CpuAttention::ResolvePages(const AttentionInput& input, std::vector<PageTil
           format.kv_heads == input.shape.kv_heads)
         << format.Canonical();
     CHECK(input.basis != nullptr || !IsCoded(format)) << format.Canonical();
+    const LayerCodecs codecs = format.CodecsOf(input.layer);
+    const uint64_t keys = format.KeyTileOffset(input.layer, 0);
+    const uint64_t values = format.ValueTileOffset(input.layer, 0);
+    const uint64_t key_bytes = format.KeyTileBytes(input.layer);
+    const uint64_t value_bytes = format.ValueTileBytes(input.layer);
     for (const KvPage& page : list.pages) {
-      pages->push_back({.keys = page.bytes + format.KeyTileOffset(input.layer, 0),
-                        .values = page.bytes + format.ValueTileOffset(input.layer, 0),
-                        .key_stride = format.KeyTileBytes(),
-                        .value_stride = format.ValueTileBytes(),
+      pages->push_back({.keys = page.bytes + keys,
+                        .values = page.bytes + values,
+                        .key_stride = key_bytes,
+                        .value_stride = value_bytes,
                         .first_position = page.first_position,
                         .tokens = page.tokens,
                         .hidden = page.hidden,
-                        .key_codec = format.key_codec,
-                        .value_codec = format.value_codec});
+                        .key_codec = codecs.key,
+                        .value_codec = codecs.value});
     }
   }
 }
@@ -70,7 +85,7 @@ CpuAttention::Cut CpuAttention::CutRows(MatrixView out, MatrixView q, const Atte
   ResolvePages(input, &pages_);
   Cut cut = {};
   cut.blocks = CeilDiv(q.rows, AttentionRowsMax(shape));
-  cut.block_rows = CeilDiv(q.rows, std::max(cut.blocks, 1u));
+  cut.block_rows = BlockRows(shape, q.rows, cut.blocks, kernels_.row_multiple);
   cut.items = cut.blocks * shape.kv_heads;
   cut.scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
   cut.scratch = HostBuffer::Grow(scratch_, cut.scratch_bytes * pool_.threads());
@@ -127,11 +142,27 @@ void CpuAttention::Attend(MatrixView out, MatrixView q, const AttentionInput& in
   // Few rows: the parts of the context are spread over the threads and merged in order, which gives
   // the same bits.
   const uint64_t item_floats = AttentionStateFloats(input.shape, cut.block_rows) * parts;
+  if (item_floats * items * sizeof(float) > part_state_bytes_) {
+    return AttendInNodes(cut, out, q, input);
+  }
   const float* const states = SpreadParts(cut, out, q, input, pages_);
   pool_.ParallelFor(items, [&](uint32_t item, unsigned thread) {
     const AttentionTask task = task_of(item, thread);
     if (task.rows > 0) kernels_.merge_parts(task, states + item * item_floats);
   });
+}
+
+// Over more parts than there is memory for states of: each thread folds what is below a node, of
+// which there are as many as keep the threads busy.
+void CpuAttention::AttendInNodes(const Cut& cut, MatrixView out, MatrixView q,
+                                 const AttentionInput& input) {
+  uint32_t width = 1;
+  while (width < kStrands && width * cut.items < 8 * pool_.threads()) width *= 2;
+  const auto nodes = NodesOfWidth(width, pages_.size(), span_pages_);
+  const uint64_t floats = nodes.size() * NodeStateFloats(input.shape, q.rows);
+  auto* const states = reinterpret_cast<float*>(HostBuffer::Grow(strands_, floats * 4));
+  AttendNodes({states, floats}, q, input, nodes);
+  MergeNodes(out, {states, floats}, input, nodes);
 }
 
 // The states of every part of `pages` for every item, [items][parts], in states_.
@@ -170,6 +201,7 @@ void CpuAttention::FoldPages(const Cut& cut, MatrixView out, MatrixView q,
                              const AttentionInput& input, std::span<const PageTiles> pages,
                              uint32_t first_part, Strands strands) {
   const auto parts = AttentionParts(static_cast<uint32_t>(pages.size()));
+  if (parts == 0 || cut.items == 0) return;
   const uint32_t span_parts = span_pages_ / kPartPages;
   const uint32_t span = first_part / span_parts;
   const uint32_t kv_heads = input.shape.kv_heads;
@@ -183,14 +215,23 @@ void CpuAttention::FoldPages(const Cut& cut, MatrixView out, MatrixView q,
     });
     return;
   }
-  const uint64_t item_floats = AttentionStateFloats(input.shape, cut.block_rows) * parts;
-  const float* const states = SpreadParts(cut, out, q, input, pages);
-  pool_.ParallelFor(cut.items, [&](uint32_t item, unsigned thread) {
-    const AttentionTask task = Over(pages, TaskOf(cut, out, q, input, item, thread));
-    if (task.rows == 0) return;
-    FoldPiece(kernels_, task, first_part, states + item * item_floats,
-              strands.states + StateOffset(task), strands.stride);
-  });
+  // As many parts at once as there is memory for states of.
+  const uint64_t state_floats = AttentionStateFloats(input.shape, cut.block_rows);
+  const uint64_t fit = part_state_bytes_ / (state_floats * cut.items * sizeof(float));
+  const auto each = static_cast<uint32_t>(std::clamp<uint64_t>(fit, 1, parts));
+  for (uint32_t first = 0; first < parts; first += each) {
+    const uint32_t first_page = first * kPartPages;
+    const auto some = pages.subspan(
+        first_page, std::min<size_t>(size_t{each} * kPartPages, pages.size() - first_page));
+    const uint64_t item_floats = state_floats * AttentionParts(static_cast<uint32_t>(some.size()));
+    const float* const states = SpreadParts(cut, out, q, input, some);
+    pool_.ParallelFor(cut.items, [&](uint32_t item, unsigned thread) {
+      const AttentionTask task = Over(some, TaskOf(cut, out, q, input, item, thread));
+      if (task.rows == 0) return;
+      FoldPiece(kernels_, task, first_part + first, states + item * item_floats,
+                strands.states + StateOffset(task), strands.stride);
+    });
+  }
 }
 
 // The same for pages_, through working copies.
@@ -266,55 +307,113 @@ void CpuAttention::MergeNodes(MatrixView out, std::span<const float> states,
   });
 }
 
+AttentionTask CpuAttention::TaskOf(const EachRow& call, uint32_t row, uint32_t count,
+                                   uint32_t kv_head, unsigned thread) const {
+  const AttentionInput& input = call.rows[row];
+  return {.shape = input.shape,
+          .positions = call.positions.data(),
+          .pages = row_pages_[row].data(),
+          .page_count = static_cast<uint32_t>(row_pages_[row].size()),
+          .rope = input.rope,
+          .basis = input.basis == nullptr ? nullptr : input.basis + kv_head,
+          .q = call.q.data,
+          .q_stride = call.q.row_stride,
+          .out = call.out.data,
+          .out_stride = call.out.row_stride,
+          .kv_head = kv_head,
+          .call_rows = 1,  // the arithmetic of a row alone
+          .first_row = row,
+          .rows = count,
+          .scratch = call.scratch + thread * call.scratch_bytes,
+          .span_pages = span_pages_};
+}
+
 void CpuAttention::AttendEach(MatrixView out, MatrixView q, std::span<const AttentionInput> rows) {
   CHECK(q.rows == rows.size() && out.rows == q.rows) << q.rows << " rows of " << rows.size();
   CHECK(kernels_.few_rows == 0 || q.rows <= kernels_.few_rows) << q.rows;
   if (q.rows <= 1) return q.rows == 0 ? void() : Attend(out, q, rows[0]);
   const AttentionShape& shape = rows[0].shape;
   row_pages_.resize(std::max<size_t>(row_pages_.size(), q.rows));
-  std::vector<uint64_t> positions;
-  uint32_t parts_max = 0;
+  EachRow call = {.out = out, .q = q, .rows = rows};
   for (uint32_t r = 0; r < q.rows; ++r) {
     ResolvePages(rows[r], &row_pages_[r]);
-    positions.push_back(rows[r].first_position);
-    parts_max = std::max(parts_max, AttentionParts(static_cast<uint32_t>(row_pages_[r].size())));
+    call.positions.push_back(rows[r].first_position);
   }
+  call.scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
+  call.scratch = HostBuffer::Grow(scratch_, call.scratch_bytes * pool_.threads());
   const auto plan = SharedAttentionPlan::Make(std::span(row_pages_).first(q.rows), shape);
-  const uint64_t gathered = parts_max * AttentionStateFloats(shape, 1);
+  if (plan.state_floats * sizeof(float) > part_state_bytes_) return AttendEachInStrands(call, plan);
+  AttendEachInParts(call, plan);
+}
+
+void CpuAttention::AttendEachInParts(const EachRow& call, const SharedAttentionPlan& plan) {
+  const AttentionShape& shape = call.rows[0].shape;
+  size_t pages_max = 0;
+  for (uint32_t r = 0; r < call.q.rows; ++r) {
+    pages_max = std::max(pages_max, row_pages_[r].size());
+  }
+  const uint64_t gathered =
+      AttentionParts(static_cast<uint32_t>(pages_max)) * AttentionStateFloats(shape, 1);
   auto* states = reinterpret_cast<float*>(
       HostBuffer::Grow(states_, (plan.state_floats + pool_.threads() * gathered) * sizeof(float)));
-  const uint64_t scratch_bytes = (AttentionScratchBytes(shape) + 4095) / 4096 * 4096;
-  std::byte* scratch = HostBuffer::Grow(scratch_, scratch_bytes * pool_.threads());
-  const auto task_of = [&](uint32_t row, uint32_t count, uint32_t kv_head, unsigned thread) {
-    return AttentionTask{.shape = shape,
-                         .positions = positions.data(),
-                         .pages = row_pages_[row].data(),
-                         .page_count = static_cast<uint32_t>(row_pages_[row].size()),
-                         .rope = rows[row].rope,
-                         .basis = rows[row].basis == nullptr ? nullptr : rows[row].basis + kv_head,
-                         .q = q.data,
-                         .q_stride = q.row_stride,
-                         .out = out.data,
-                         .out_stride = out.row_stride,
-                         .kv_head = kv_head,
-                         .call_rows = 1,  // the arithmetic of a row alone
-                         .first_row = row,
-                         .rows = count,
-                         .scratch = scratch + thread * scratch_bytes,
-                         .span_pages = span_pages_};
-  };
   const auto items = static_cast<uint32_t>(plan.items.size());
   pool_.ParallelFor(items * shape.kv_heads, [&](uint32_t i, unsigned thread) {
     const SharedAttentionItem& item = plan.items[i / shape.kv_heads];
     const uint32_t kv_head = i % shape.kv_heads;
-    kernels_.attend_part(task_of(item.first_row, item.rows, kv_head, thread), item.part,
+    kernels_.attend_part(TaskOf(call, item.first_row, item.rows, kv_head, thread), item.part,
                          states + item.state + kv_head * AttentionStateFloats(shape, item.rows));
   });
-  pool_.ParallelFor(q.rows * shape.kv_heads, [&](uint32_t i, unsigned thread) {
+  pool_.ParallelFor(call.q.rows * shape.kv_heads, [&](uint32_t i, unsigned thread) {
     const uint32_t row = i / shape.kv_heads, kv_head = i % shape.kv_heads;
     float* row_states = states + plan.state_floats + thread * gathered;
     GatherRowStates(plan, shape, row, kv_head, states, row_states);
-    kernels_.merge_parts(task_of(row, 1, kv_head, thread), row_states);
+    kernels_.merge_parts(TaskOf(call, row, 1, kv_head, thread), row_states);
+  });
+}
+
+// Over more parts than there is memory for states of: strand after strand, what rows have in common
+// once for them all, what each has alone behind it.
+void CpuAttention::AttendEachInStrands(const EachRow& call, const SharedAttentionPlan& plan) {
+  const AttentionShape& shape = call.rows[0].shape;
+  const uint32_t rows = call.q.rows;
+  const uint64_t row_floats = AttentionStateFloats(shape, 1);
+  const uint64_t stride = rows * shape.kv_heads * row_floats;
+  const auto state_of = [&](float* states, uint32_t row, uint32_t kv_head) {
+    return states + (uint64_t{row} * shape.kv_heads + kv_head) * row_floats;
+  };
+  std::vector<std::vector<MergeNode>> strands;
+  size_t strands_max = 0;
+  for (uint32_t r = 0; r < rows; ++r) {
+    strands.push_back(StrandsOf(row_pages_[r].size(), span_pages_));
+    strands_max = std::max(strands_max, strands[r].size());
+  }
+  auto* const states =
+      reinterpret_cast<float*>(HostBuffer::Grow(strands_, strands_max * stride * sizeof(float)));
+  const uint64_t work = std::max(uint64_t{rows}, uint64_t{kMergeDepth}) * row_floats;
+  auto* const works =
+      reinterpret_cast<float*>(HostBuffer::Grow(states_, pool_.threads() * work * sizeof(float)));
+  const auto groups = static_cast<uint32_t>(plan.groups.size());
+  const auto count = static_cast<uint32_t>(strands_max);
+  pool_.ParallelFor(groups * shape.kv_heads * count, [&](uint32_t i, unsigned thread) {
+    const SharedRows& group = plan.groups[i % groups];
+    const uint32_t kv_head = i / groups % shape.kv_heads;
+    const uint32_t strand = i / groups / shape.kv_heads;
+    float* const common = works + thread * work;
+    const AttentionTask all = TaskOf(call, group.first_row, group.rows, kv_head, thread);
+    ClearState(all, common);
+    FoldStrand(kernels_, all, strand, 0, group.common_parts, common);
+    for (uint32_t r = 0; r < group.rows; ++r) {
+      const AttentionTask task = TaskOf(call, group.first_row + r, 1, kv_head, thread);
+      float* const state = state_of(states + strand * stride, task.first_row, kv_head);
+      CopyRowState(shape, group.rows, r, common, state);
+      FoldStrand(kernels_, task, strand, group.common_parts, AttentionParts(task.page_count),
+                 state);
+    }
+  });
+  pool_.ParallelFor(rows * shape.kv_heads, [&](uint32_t i, unsigned thread) {
+    const uint32_t row = i / shape.kv_heads, kv_head = i % shape.kv_heads;
+    MergeNodeStates(kernels_, TaskOf(call, row, 1, kv_head, thread), strands[row],
+                    state_of(states, row, kv_head), stride, works + thread * work);
   });
 }
 

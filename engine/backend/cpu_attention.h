@@ -1,6 +1,7 @@
 // engine/backend/cpu_attention.h -- how the CPU backend cuts attention into tasks for its threads:
 // blocks of query rows and KV heads, parts of the pages where rows are few, pieces of working
-// copies where they are many. No result depends on the cut. Used by the CPU backend; one thread.
+// copies where they are many. No result depends on the cut, and no memory but the list of pages on
+// how many pages there are. Used by the CPU backend; one thread.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +11,20 @@
 
 #include "engine/backend/expanded_pages.h"
 #include "engine/backend/node_attention.h"
+#include "engine/backend/shared_attention.h"
 
 namespace corpusd {
 
 class CpuAttention {
  public:
-  CpuAttention(const CpuKernels& kernels, ThreadPool& pool, uint32_t span_pages)
-      : kernels_(kernels), pool_(pool), span_pages_(span_pages), expanded_(kernels, pool) {}
+  // part_state_bytes: of states of parts that are kept side by side (node_attention.h).
+  CpuAttention(const CpuKernels& kernels, ThreadPool& pool, uint32_t span_pages,
+               uint64_t part_state_bytes)
+      : kernels_(kernels),
+        pool_(pool),
+        span_pages_(span_pages),
+        part_state_bytes_(part_state_bytes),
+        expanded_(kernels, pool) {}
 
   uint32_t span_pages() const { return span_pages_; }
   // As Backend and NodeAttention say it.
@@ -42,10 +50,23 @@ class CpuAttention {
     float* states;
     uint64_t stride;
   };
+  // A call of rows that each have pages of their own: AttendEach.
+  struct EachRow {
+    MatrixView out, q;
+    std::span<const AttentionInput> rows;
+    std::vector<uint64_t> positions = {};
+    uint64_t scratch_bytes = 0;
+    std::byte* scratch = nullptr;
+  };
   void ResolvePages(const AttentionInput& input, std::vector<PageTiles>* pages) const;
   Cut CutRows(MatrixView out, MatrixView q, const AttentionInput& input);
   AttentionTask TaskOf(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
                        uint32_t item, unsigned thread) const;
+  AttentionTask TaskOf(const EachRow& call, uint32_t row, uint32_t count, uint32_t kv_head,
+                       unsigned thread) const;
+  void AttendInNodes(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input);
+  void AttendEachInParts(const EachRow& call, const SharedAttentionPlan& plan);
+  void AttendEachInStrands(const EachRow& call, const SharedAttentionPlan& plan);
   float* SpreadParts(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
                      std::span<const PageTiles> pages);
   Strands BeginStrands(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
@@ -58,6 +79,7 @@ class CpuAttention {
   const CpuKernels& kernels_;
   ThreadPool& pool_;
   uint32_t span_pages_;
+  uint64_t part_state_bytes_;
   ExpandedPages expanded_;
   std::unique_ptr<HostBuffer> scratch_;
   std::unique_ptr<HostBuffer> states_;

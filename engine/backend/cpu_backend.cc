@@ -24,11 +24,12 @@ uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 class CpuBackend : public Backend, public NodeAttention {
  public:
-  CpuBackend(const CpuKernels& kernels, unsigned threads, uint32_t span_pages)
+  CpuBackend(const CpuKernels& kernels, unsigned threads, uint32_t span_pages,
+             uint64_t part_state_bytes)
       : kernels_(kernels),
         name_("cpu-" + std::string(kernels.name)),
         pool_(threads),
-        attention_(kernels, pool_, span_pages) {}
+        attention_(kernels, pool_, span_pages, part_state_bytes) {}
 
   std::string_view name() const override { return name_; }
   uint32_t few_rows() const override { return kernels_.few_rows; }
@@ -91,7 +92,7 @@ class CpuBackend : public Backend, public NodeAttention {
   }
 
   std::byte* ThreadScratch(uint64_t bytes_per_thread);
-  void WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+  void WriteTile(const KvWriteTarget& target, uint32_t head, bool is_key, KvRows rows,
                  std::byte* scratch) const;
   const CpuKernels& kernels_;
   std::string name_;
@@ -198,16 +199,18 @@ void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVie
     if (target.basis != nullptr) {
       rows.coordinates = is_key ? &target.basis[head].key : &target.basis[head].value;
     }
-    std::byte* tile = target.block + (is_key ? format.KeyTileOffset(target.layer, head)
-                                             : format.ValueTileOffset(target.layer, head));
-    WriteTile(tile, format, is_key, rows, scratch + thread * scratch_bytes);
+    WriteTile(target, head, is_key, rows, scratch + thread * scratch_bytes);
   });
 }
 
 // Rows of one KV head into a tile.
-void CpuBackend::WriteTile(std::byte* tile, const KvFormat& format, bool is_key, KvRows rows,
+void CpuBackend::WriteTile(const KvWriteTarget& target, uint32_t head, bool is_key, KvRows rows,
                            std::byte* scratch) const {
-  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+  const KvFormat& format = *target.format;
+  const LayerCodecs codecs = format.CodecsOf(target.layer);
+  const KvCodec codec = is_key ? codecs.key : codecs.value;
+  std::byte* tile = target.block + (is_key ? format.KeyTileOffset(target.layer, head)
+                                           : format.ValueTileOffset(target.layer, head));
   if (IsCoded(codec)) {
     return kernels_.encode_tile(
         {.tile = tile, .codec = codec, .is_key = is_key, .rows = rows, .scratch = scratch});
@@ -240,7 +243,7 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
 }
 
 Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options,
-                                                uint32_t span_pages) {
+                                                uint32_t span_pages, uint64_t part_state_bytes) {
   if (!KnownIsa(options.isa)) {
     return InvalidArgumentError("unknown instruction set '" + options.isa +
                                 "': auto, avx2, avx512, avx512vnni and amx are known");
@@ -256,7 +259,7 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
   }
   CHECK(span_pages > 0 && span_pages % kPartPages == 0) << span_pages;
   return std::unique_ptr<Backend>(
-      std::make_unique<CpuBackend>(*kernels, options.threads, span_pages));
+      std::make_unique<CpuBackend>(*kernels, options.threads, span_pages, part_state_bytes));
 }
 
 }  // namespace corpusd

@@ -29,8 +29,8 @@ std::vector<ExpertRows> RouteToExperts(MatrixView logits, uint32_t used) {
   return routed;
 }
 
-MatrixView ApplyExpert(Backend& backend, const ExpertInput& input, const Expert& expert,
-                       const ExpertRows& routed) {
+MatrixView ApplyExpert(Backend& backend, const ExpertInput& input, const Weight& gate_up,
+                       const Weight& down, const ExpertRows& routed) {
   const uint32_t few = backend.few_rows();
   const auto count = static_cast<uint32_t>(routed.rows.size());
   // Rows of zeros keep an expert that few rows chose on the arithmetic of the whole call.
@@ -44,9 +44,9 @@ MatrixView ApplyExpert(Backend& backend, const ExpertInput& input, const Expert&
     for (uint32_t c = 0; c < gathered.cols; ++c) row[c] = source[c] * routed.factors[i];
   }
   const MatrixView result = input.result.Rows(0, padded);
-  backend.MatMul(input.gate_up.Rows(0, padded), gathered, *expert.gate_up, false);
+  backend.MatMul(input.gate_up.Rows(0, padded), gathered, gate_up, false);
   backend.SwiGlu(input.activated.Rows(0, padded), input.gate_up.Rows(0, padded));
-  backend.MatMul(result, input.activated.Rows(0, padded), *expert.down, false);
+  backend.MatMul(result, input.activated.Rows(0, padded), down, false);
   return result.Rows(0, count);
 }
 

@@ -21,8 +21,12 @@ std::vector<ExpertRows> RouteToExperts(MatrixView logits, uint32_t used);
 
 // The output of one expert: row i, in the memory of input.result, is that of routed.rows[i].
 // REQUIRES: routed has a row.
-MatrixView ApplyExpert(Backend& backend, const ExpertInput& input, const Expert& expert,
-                       const ExpertRows& routed);
+MatrixView ApplyExpert(Backend& backend, const ExpertInput& input, const Weight& gate_up,
+                       const Weight& down, const ExpertRows& routed);
+inline MatrixView ApplyExpert(Backend& backend, const ExpertInput& input, const Expert& expert,
+                              const ExpertRows& routed) {
+  return ApplyExpert(backend, input, *expert.gate_up, *expert.down, routed);
+}
 
 // out[routed.rows[i], :] += result[i, :]
 void AddExpertRows(MatrixView out, const ExpertRows& routed, MatrixView result);

@@ -31,6 +31,8 @@ class NodeAttention {
                             const AttentionInput& input, std::span<const MergeNode> nodes) = 0;
   // Pages of a span, as this backend merges them.
   virtual uint32_t span_pages() const = 0;
+  // States of nodes narrower than this are put together from those of this width below them.
+  virtual uint32_t leaf_width() const { return 1; }
   // Where both are done one after the other, for Transport::RunOn; null: when they return, they are
   // done.
   virtual void* stream() const { return nullptr; }
@@ -41,9 +43,14 @@ inline NodeAttention* NodeAttentionOf(Backend& backend) {
   return dynamic_cast<NodeAttention*>(&backend);
 }
 
+// Bytes of softmax states, one a part of the text, that the CPU backend keeps at once; longer texts
+// are folded while they are read, to the same bits.
+inline constexpr uint64_t kPartStateBytes = uint64_t{32} << 20;
+
 // A CPU backend with spans of so many pages, a multiple of kPartPages, in place of kSpanPages. They
 // decide the last bits of longer texts: only tests want less, so that short texts have many.
 Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options,
-                                                uint32_t span_pages);
+                                                uint32_t span_pages,
+                                                uint64_t part_state_bytes = kPartStateBytes);
 
 }  // namespace corpusd

@@ -39,8 +39,10 @@ const ReferenceWeight& Cast(const Weight& weight) {
 }
 
 // Rows of one KV head into a tile; coordinates null: as they are.
-void WriteRows(std::byte* tile, const KvFormat& format, bool is_key, const KvRows& rows) {
-  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+void WriteRows(std::byte* tile, const KvFormat& format, uint32_t layer, bool is_key,
+               const KvRows& rows) {
+  const LayerCodecs codecs = format.CodecsOf(layer);
+  const KvCodec codec = is_key ? codecs.key : codecs.value;
   if (IsCoded(codec)) return ReferenceEncodeTile(tile, codec, is_key, rows);
   std::vector<float> y(rows.head_dim);
   for (uint32_t r = 0; r < rows.rows; ++r) {
@@ -126,12 +128,14 @@ class ReferenceBackend : public Backend {
                   .first_slot = target.first_slot,
                   .rope = rope,
                   .coordinates = target.basis == nullptr ? nullptr : &target.basis[h].key};
-      WriteRows(target.block + format.KeyTileOffset(target.layer, h), format, true, rows);
+      WriteRows(target.block + format.KeyTileOffset(target.layer, h), format, target.layer, true,
+                rows);
       rows.data = values.data + column;
       rows.stride = values.row_stride;
       rows.rope = nullptr;
       if (target.basis != nullptr) rows.coordinates = &target.basis[h].value;
-      WriteRows(target.block + format.ValueTileOffset(target.layer, h), format, false, rows);
+      WriteRows(target.block + format.ValueTileOffset(target.layer, h), format, target.layer, false,
+                rows);
     }
   }
 

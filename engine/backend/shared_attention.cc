@@ -44,6 +44,7 @@ SharedAttentionPlan SharedAttentionPlan::Make(std::span<const std::vector<PageTi
       ++end;
     }
     if (end == first + 1) common = 0;  // alone: every part is its own
+    plan.groups.push_back({first, end - first, common});
     for (uint32_t part = 0; part < common; ++part) add(first, end - first, part);
     for (uint32_t row = first; row < end; ++row) {
       for (uint32_t part = common; part < all(row); ++part) add(row, 1, part);
@@ -58,23 +59,26 @@ SharedAttentionPlan SharedAttentionPlan::Make(std::span<const std::vector<PageTi
   return plan;
 }
 
+void CopyRowState(const AttentionShape& shape, uint32_t rows, uint32_t row, const float* state,
+                  float* row_state) {
+  const size_t group = shape.q_heads / shape.kv_heads;
+  const size_t value_floats = group * shape.head_dim;
+  // Values, largest scores, sums, each of all stacked rows.
+  std::memcpy(row_state, state + row * value_floats, value_floats * sizeof(float));
+  state += rows * value_floats;
+  std::memcpy(row_state + value_floats, state + row * group, group * sizeof(float));
+  state += rows * group;
+  std::memcpy(row_state + value_floats + group, state + row * group, group * sizeof(float));
+}
+
 void GatherRowStates(const SharedAttentionPlan& plan, const AttentionShape& shape, uint32_t row,
                      uint32_t kv_head, const float* states, float* row_states) {
-  const uint32_t group = shape.q_heads / shape.kv_heads;
   const uint64_t row_floats = AttentionStateFloats(shape, 1);
-  const size_t value_floats = size_t{group} * shape.head_dim;
   for (const SharedAttentionItem& item : plan.items) {
     if (row < item.first_row || row >= item.first_row + item.rows) continue;
-    const float* source = states + item.state + kv_head * AttentionStateFloats(shape, item.rows);
-    float* target = row_states + item.part * row_floats;
-    const size_t index = row - item.first_row;
-    const size_t stacked = size_t{item.rows} * group;
-    // Values, largest scores, sums, each of all stacked rows.
-    std::memcpy(target, source + index * value_floats, value_floats * sizeof(float));
-    source += stacked * shape.head_dim;
-    std::memcpy(target + value_floats, source + index * group, group * sizeof(float));
-    source += stacked;
-    std::memcpy(target + value_floats + group, source + index * group, group * sizeof(float));
+    CopyRowState(shape, item.rows, row - item.first_row,
+                 states + item.state + kv_head * AttentionStateFloats(shape, item.rows),
+                 row_states + item.part * row_floats);
   }
 }
 

@@ -19,7 +19,15 @@ struct SharedAttentionItem {
   uint64_t state = 0;  // floats before its state, all KV heads one after the other
 };
 
+// Neighbouring rows that begin with the same parts.
+struct SharedRows {
+  uint32_t first_row = 0;
+  uint32_t rows = 0;
+  uint32_t common_parts = 0;  // 0 of a row alone
+};
+
 struct SharedAttentionPlan {
+  std::vector<SharedRows> groups;          // by row
   std::vector<SharedAttentionItem> items;  // by part, then row
   uint64_t state_floats = 0;               // of all items and KV heads
 
@@ -27,6 +35,10 @@ struct SharedAttentionPlan {
   static SharedAttentionPlan Make(std::span<const std::vector<PageTiles>> pages,
                                   const AttentionShape& shape);
 };
+
+// One row of a state of so many.
+void CopyRowState(const AttentionShape& shape, uint32_t rows, uint32_t row, const float* state,
+                  float* row_state);
 
 // Copies the states of one row and KV head out of the plan's states: [parts][AttentionStateFloats
 // of one row], as merge_parts takes them.

@@ -25,7 +25,7 @@ struct KvLayout {
   size_t part_count() const { return parts == nullptr ? 1 : parts->parts.size(); }
   // A part's share of `format`.
   KvFormat OfPart(const KvFormat& format, size_t part) const {
-    return parts == nullptr ? format : PartFormat(format, parts->parts[part]);
+    return parts == nullptr ? format : PartFormat(format, *parts, part);
   }
 };
 

@@ -18,11 +18,27 @@ KvSequence::KvSequence(const KvLayout& layout) : layout_(layout), parts_(layout.
   RebuildLists();
 }
 
+uint32_t KvSequence::SectionOf(uint32_t layer) const {
+  const LayerPlace at = place(layer);
+  if (layout_.blocks.layer_codecs.empty()) return at.index;
+  return layout_.OfPart(layout_.blocks, at.part).LastSectionOf(at.index);
+}
+
 uint32_t KvSequence::HiddenOfNext() const {
   return tokens_ == 0 && layout_.sinks != nullptr ? layout_.sinks->tokens : 0;
 }
 
 void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
+  Append(format, page);
+  RebuildLists();
+}
+
+void KvSequence::AddShared(std::span<const SharedPage> pages) {
+  for (const SharedPage& page : pages) Append(layout_.blocks, page);
+  RebuildLists();
+}
+
+void KvSequence::Append(const KvFormat& format, const SharedPage& page) {
   CHECK(parts_.front().own.empty()) << "shared pages come before own ones";
   CHECK(page.tokens >= 1 && page.tokens <= format.block_tokens) << page.tokens;
   // A page whose slot 0 would come before position 0 begins there, and leaves a gap.
@@ -39,7 +55,6 @@ void KvSequence::AddShared(const KvFormat& format, const SharedPage& page) {
     shared.back().pages.push_back({bytes, first, page.tokens, hidden});
   }
   tokens_ = first + page.tokens;
-  RebuildLists();
 }
 
 Result<std::unique_ptr<KvSequence>> KvSequence::Fork(Backend& backend) const {
@@ -154,15 +169,17 @@ std::vector<KvSequence::OwnBlock> KvSequence::OwnBlocks(uint32_t part) const {
 
 Result<std::vector<KvSequence::OwnBlock>> KvSequence::HostBlocks(Backend& backend, uint32_t part) {
   std::vector<OwnBlock> blocks = OwnBlocks(part);
-  if (backend.host_addressable()) return blocks;
+  if (backend.host_addressable() || blocks.empty()) return blocks;
   auto& host = parts_[part].host;
-  host.clear();
+  const uint64_t bytes = blocks.front().bytes.size();
+  ASSIGN_OR_RETURN(host, backend.AllocateShared(blocks.size() * bytes, "blocks to store"));
+  std::vector<CopyPiece> pieces;
   for (OwnBlock& block : blocks) {
-    ASSIGN_OR_RETURN(auto copy, backend.AllocateShared(block.bytes.size(), "blocks to store"));
-    RETURN_IF_ERROR(backend.Copy(copy->data(), block.bytes.data(), block.bytes.size()));
-    block.bytes = {copy->data(), block.bytes.size()};
-    host.push_back(std::move(copy));
+    std::byte* const copy = host->data() + pieces.size() * bytes;
+    pieces.push_back({copy, block.bytes.data(), bytes});
+    block.bytes = {copy, bytes};
   }
+  RETURN_IF_ERROR(backend.CopyBeside(pieces));
   return blocks;
 }
 

@@ -53,19 +53,20 @@ class KvSequence {
     std::span<const std::byte* const> others = {};
   };
   void AddShared(const SharedPage& page) { AddShared(layout_.blocks, page); }
+  void AddShared(std::span<const SharedPage> pages);
   // The same for a page of another format, such as exact first tokens before a coded history.
   void AddShared(const KvFormat& format, const SharedPage& page);
-  // The part's shared pages are still on their way: section i of their blocks is its layer i. Null:
-  // all there.
+  // The part's shared pages are still on their way: their blocks' sections arrive in order, and
+  // hold its layers in order. Null: all there.
   void Follow(BlockPrefetch* arriving, uint32_t part = 0) { parts_[part].arriving = arriving; }
   // Whether layer i of every shared page can be read; waits until it can, or says why it never can.
   bool HasLayer(uint32_t layer) const {
     BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
-    return arriving == nullptr || arriving->HasSection(place(layer).index);
+    return arriving == nullptr || arriving->HasSection(SectionOf(layer));
   }
   Status WaitLayer(uint32_t layer) const {
     BlockPrefetch* const arriving = parts_[place(layer).part].arriving;
-    return arriving == nullptr ? OkStatus() : arriving->WaitSection(place(layer).index);
+    return arriving == nullptr ? OkStatus() : arriving->WaitSection(SectionOf(layer));
   }
   // Shared pages of part 0 that are not in memory: from this one on so many. Behind them come own
   // pages only. The reader reads their blocks.
@@ -127,11 +128,16 @@ class KvSequence {
   };
   // The pages grown here, in order, in the backend's memory.
   std::vector<OwnBlock> OwnBlocks(uint32_t part = 0) const;
-  // The same where the CPU can read them; valid as long as this, or until the next call.
+  // The same where the CPU can read them; valid as long as this, or until the next call. REQUIRES:
+  // the backend was synchronized since they were computed.
   Result<std::vector<OwnBlock>> HostBlocks(Backend& backend, uint32_t part = 0);
 
  private:
   void RebuildLists();
+  // Adds a shared page to all but the lists.
+  void Append(const KvFormat& format, const SharedPage& page);
+  // Of a stored block, the last section that the layer's keys and values are in.
+  uint32_t SectionOf(uint32_t layer) const;
   // How many slots of a page that begins at the sequence's end are read from the sinks instead.
   uint32_t HiddenOfNext() const;
 
@@ -147,7 +153,7 @@ class KvSequence {
     std::vector<SharedRun> shared;
     std::vector<KvPage> own;
     std::vector<std::shared_ptr<Buffer>> buffers;  // of own, same order; forks have them as well
-    std::vector<std::unique_ptr<Buffer>> host;     // of HostBlocks
+    std::unique_ptr<Buffer> host;                  // of HostBlocks
     std::vector<KvPageList> lists;
     BlockPrefetch* arriving = nullptr;
   };

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/kv_format.h"
@@ -28,9 +29,14 @@ struct LayerParts {
   std::vector<LayerPlace> places;  // of each layer
 };
 
-// The part's share of a format that says all layers.
-inline KvFormat PartFormat(KvFormat format, const LayerPart& part) {
-  format.layers = part.layers;
+// A part's share of a format that says all layers.
+inline KvFormat PartFormat(KvFormat format, const LayerParts& parts, size_t part) {
+  format.layers = parts.parts[part].layers;
+  std::vector<LayerCodecs> codecs;
+  for (size_t layer = 0; layer < format.layer_codecs.size(); ++layer) {
+    if (parts.places[layer].part == part) codecs.push_back(format.layer_codecs[layer]);
+  }
+  format.SetLayerCodecs(std::move(codecs));
   return format;
 }
 

@@ -1,4 +1,6 @@
 // Keys and their defaults: llama.cpp's readers of each architecture.
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "engine/model/gguf.h"
@@ -118,15 +120,45 @@ Status ReadGemma3(const MetadataReader& reader, ModelConfig* c) {
   return OkStatus();
 }
 
+// Chunks but for every fourth layer, which has no positions; what no key says is as published. A
+// window of 0 says that all layers have positions and see everything.
+Status ReadLlama4(const MetadataReader& reader, ModelConfig* c) {
+  ASSIGN_OR_RETURN(c->experts, reader.Number("expert_count", kExpertsMax));
+  ASSIGN_OR_RETURN(c->experts_used, reader.Number("expert_used_count", kExpertsMax));
+  ASSIGN_OR_RETURN(c->expert_feed_forward,
+                   reader.Number("expert_feed_forward_length", kFeedForwardMax));
+  ASSIGN_OR_RETURN(const uint32_t step, reader.Number("interleave_moe_layer_step", kLayersMax));
+  ASSIGN_OR_RETURN(const uint32_t pattern,
+                   reader.NumberOr("attention.sliding_window_pattern", kLayersMax, 4));
+  const auto window = reader.file().GetUint(reader.prefix() + "attention.sliding_window");
+  const bool chunked = !window.ok() || *window > 0;
+  for (uint32_t i = 0; i < c->layers; ++i) {
+    LayerConfig& layer = c->layer_configs[i];
+    layer.experts = (i + 1) % step == 0;
+    if (layer.experts) layer.feed_forward = c->expert_feed_forward;
+    layer.rope = !chunked || (i + 1) % pattern != 0;
+    layer.temperature = !layer.rope;
+    if (!chunked || !layer.rope) continue;
+    layer.span = AttentionSpan::kChunk;
+    layer.span_tokens = 8192;
+  }
+  c->temperature_floor = 8192;
+  c->temperature_scale = 0.1;
+  // Of the published models the one of 128 experts alone has no norm of heads.
+  if (c->experts != 128) c->head_norm = HeadNorm::kUnitOnRope;
+  return OkStatus();
+}
+
 }  // namespace
 
 Result<ModelConfig> ReadModelConfig(const GgufFile& file) {
   ModelConfig c;
   ASSIGN_OR_RETURN(c.architecture, file.GetString("general.architecture"));
-  if (c.architecture != "llama" && c.architecture != "qwen2" && c.architecture != "gemma3") {
+  constexpr std::array kArchitectures = {"llama", "llama4", "qwen2", "gemma3"};
+  if (std::count(kArchitectures.begin(), kArchitectures.end(), c.architecture) == 0) {
     return UnimplementedError("architecture '" + c.architecture +
-                              "' is not supported in this version: 'llama', 'qwen2' and 'gemma3' "
-                              "are (general.architecture)");
+                              "' is not supported in this version: 'llama', 'llama4', 'qwen2' and "
+                              "'gemma3' are (general.architecture)");
   }
   if (const auto name = file.GetString("general.name"); name.ok()) c.name = *name;
   const MetadataReader reader(file, c.architecture + ".");
@@ -145,6 +177,7 @@ Result<ModelConfig> ReadModelConfig(const GgufFile& file) {
   c.layer_configs.assign(c.layers, LayerConfig{.feed_forward = c.feed_forward});
   c.qkv_bias = c.architecture == "qwen2";
   if (c.architecture == "gemma3") RETURN_IF_ERROR(ReadGemma3(reader, &c));
+  if (c.architecture == "llama4") RETURN_IF_ERROR(ReadLlama4(reader, &c));
   RETURN_IF_ERROR(ValidateModelConfig(c));
   return c;
 }

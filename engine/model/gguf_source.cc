@@ -84,9 +84,9 @@ class GgufSource final : public ModelSource {
   }
 
  private:
-  // Files of the llama architecture are in our order already.
+  // Files of the llama architectures are in our order already.
   bool IsHalfSplit(const std::string& tensor) const {
-    return config_.architecture != "llama" && IsQueryOrKey(tensor);
+    return !config_.architecture.starts_with("llama") && IsQueryOrKey(tensor);
   }
   std::vector<uint32_t> RowsOfHead() const {
     return RowsFromHalves(config_.head_dim, config_.rope.dimensions);

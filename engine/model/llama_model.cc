@@ -55,19 +55,17 @@ class LlamaModel final : public Model {
 
   Result<KvFormat> Format(std::string_view name) const override {
     KvFormat format;
-    if (!ParseKvFormatName(name, &format.key_codec, &format.value_codec)) {
-      return InvalidArgumentError("KV format '" + std::string(name) +
-                                  "' is not known: bf16, int8, cq8, cq4, cq3, cq2 and mixtures "
-                                  "such as cq4k3v are");
+    format.layers = config_.layers;
+    format.kv_heads = config_.kv_heads;
+    format.head_dim = config_.head_dim;
+    if (const std::string wrong = ParseKvFormat(name, &format); !wrong.empty()) {
+      return InvalidArgumentError("KV format '" + std::string(name) + "' " + wrong);
     }
     if (IsCoded(format) && (config_.head_dim % 64 != 0 || !std::has_single_bit(config_.head_dim))) {
       return InvalidArgumentError("KV format '" + std::string(name) +
                                   "' needs heads of 64, 128 or 256 numbers; this model's have " +
                                   std::to_string(config_.head_dim) + ": use bf16 or int8");
     }
-    format.layers = config_.layers;
-    format.kv_heads = config_.kv_heads;
-    format.head_dim = config_.head_dim;
     return format;
   }
 

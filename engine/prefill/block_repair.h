@@ -13,7 +13,9 @@ namespace corpusd {
 
 struct LeasedCorpus {
   std::vector<BlockRef> refs;      // all valid, in chain order
-  LocalPages local;                // what layers of other parts see from the end of refs on
+  LocalPages local;                // what layers of other parts see from the end of refs on, or
+                                   // of what was computed behind it
+  uint64_t computed_tokens = 0;    // where that ends, if it is not durable yet
   std::vector<DeviceRef> placed;   // of a prefix of refs: those on the device (PlaceOnDevice)
   FetchStats stats;                // of the fetches
   uint64_t recomputed_tokens = 0;  // of damaged blocks

@@ -160,6 +160,7 @@ Result<bool> LocalPages::Fetch(BlockStore& store, const KvLayout& layout,
     std::vector<uint64_t> blocks;
     for (uint64_t block = needed.first; block < needed.end; ++block) {
       if (pages_.contains({part, block})) continue;
+      CHECK(block < chain.size()) << block << " of " << chain.size() << " blocks";
       wanted.push_back(PartDigest(chain[block], layout.parts->parts[part].kind));
       blocks.push_back(block);
     }
@@ -198,6 +199,12 @@ void LocalPages::Keep(std::shared_ptr<const KvSequence> computed, uint64_t first
       pages_[{part, block++}] = {{}, computed, nullptr, own.bytes.data()};
     }
   }
+}
+
+size_t LocalPages::first_block() const {
+  uint64_t first = UINT64_MAX;
+  for (const auto& [place, page] : pages_) first = std::min(first, place.second);
+  return first;
 }
 
 std::vector<const std::byte*> LocalPages::Of(uint64_t block, size_t parts) const {

@@ -69,6 +69,8 @@ class LocalPages {
   Status Place(Backend& backend);
   // Keeps the own pages of a sequence, which begin with this block.
   void Keep(std::shared_ptr<const KvSequence> computed, uint64_t first_block);
+  // Before it no block has a page here.
+  size_t first_block() const;
   // Of a block, for KvSequence::SharedPage; null: not here.
   std::vector<const std::byte*> Of(uint64_t block, size_t parts) const;
 

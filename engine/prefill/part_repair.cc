@@ -167,8 +167,9 @@ Status ExtendLeaseWithParts(const ComputeContext& context, BlockStore& store,
     FetchStats stats;
     RETURN_IF_ERROR(LeaseBlocks(store, record.chain, &leased->refs, &stats));
     const bool whole = stats.damaged.empty() && stats.missing.empty();
-    ASSIGN_OR_RETURN(const bool seen, leased->local.Fetch(store, layout, record.chain,
-                                                          record.durable_tokens, &stats));
+    const uint64_t position = std::max(record.durable_tokens, leased->computed_tokens);
+    ASSIGN_OR_RETURN(const bool seen,
+                     leased->local.Fetch(store, layout, record.chain, position, &stats));
     leased->stats.host_bytes += pass == 0 ? stats.host_bytes : 0;
     leased->stats.disk_bytes += stats.disk_bytes;
     leased->stats.seconds += stats.seconds;

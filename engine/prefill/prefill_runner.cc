@@ -12,36 +12,51 @@ const std::byte* DeviceAddress(const DeviceRef& ref) {
   return reinterpret_cast<const std::byte*>(ref.address);
 }
 
+// local: null if no layers see less than everything.
+std::unique_ptr<KvSequence> SequenceOf(std::vector<KvSequence::SharedPage>* pages,
+                                       const KvLayout& layout, const LocalPages* local) {
+  // The few last blocks that layers of other parts see.
+  std::vector<std::vector<const std::byte*>> others;
+  const size_t first = local == nullptr ? pages->size() : local->first_block();
+  for (size_t i = first; i < pages->size(); ++i) {
+    others.push_back(local->Of(i, layout.part_count()));
+    (*pages)[i].others = others.back();
+  }
+  auto kv = std::make_unique<KvSequence>(layout);
+  kv->AddShared(*pages);
+  return kv;
+}
+
 }  // namespace
 
 std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout,
-                                         std::span<const DeviceRef> placed,
-                                         const LocalPages* local) {
-  auto kv = std::make_unique<KvSequence>(layout);
+                                         std::span<const DeviceRef> placed, const LocalPages* local,
+                                         std::span<const KvSequence::OwnBlock> behind) {
   const uint64_t block_bytes = StoredBytes(layout.OfPart(layout.blocks, 0));
+  std::vector<KvSequence::SharedPage> pages;
+  pages.reserve(refs.size() + behind.size());
   for (size_t i = 0; i < refs.size(); ++i) {
     const BlockRef& ref = refs[i];
-    CHECK(ref.valid() && ref.bytes().size() == block_bytes) << "block of a lease";
+    CHECK(ref.valid()) << "block of a lease";
+    const std::span<const std::byte> bytes = ref.bytes();
+    CHECK(bytes.size() == block_bytes) << bytes.size() << " bytes of a leased block";
     const bool on_device = i < placed.size() && placed[i].held != nullptr;
-    std::vector<const std::byte*> others;
-    if (local != nullptr) others = local->Of(i, layout.part_count());
-    kv->AddShared(
-        {on_device ? DeviceAddress(placed[i]) : ref.bytes().data(), ref.tokens(), 0, others});
+    pages.push_back({on_device ? DeviceAddress(placed[i]) : bytes.data(), ref.tokens()});
   }
-  return kv;
+  for (const KvSequence::OwnBlock& own : behind) pages.push_back({own.bytes.data(), own.tokens});
+  return SequenceOf(&pages, layout, local);
 }
 
 std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,
                                              const KvLayout& layout, const LocalPages& local) {
-  auto kv = std::make_unique<KvSequence>(layout);
   const uint64_t block_bytes = StoredBytes(layout.OfPart(layout.blocks, 0));
-  for (size_t i = 0; i < placed.size(); ++i) {
-    const DeviceRef& ref = placed[i];
+  std::vector<KvSequence::SharedPage> pages;
+  pages.reserve(placed.size());
+  for (const DeviceRef& ref : placed) {
     CHECK(ref.held != nullptr && ref.bytes == block_bytes) << "block on the device";
-    const auto others = local.Of(i, layout.part_count());
-    kv->AddShared({DeviceAddress(ref), ref.tokens, 0, others});
+    pages.push_back({DeviceAddress(ref), ref.tokens});
   }
-  return kv;
+  return SequenceOf(&pages, layout, &local);
 }
 
 void PlaceOnDevice(const ComputeContext& context, BlockStore& store, std::span<const Digest> chain,

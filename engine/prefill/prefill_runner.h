@@ -33,10 +33,12 @@ struct ComputeContext {
 
 // Leased blocks of a corpus as the start of a sequence; block i is read on the device if placed[i]
 // is there. local: of a layout with parts, what these layers see from the end of the blocks on.
-// REQUIRES: every ref valid; they, `placed` and `local` must outlive the sequence.
+// behind: blocks that another sequence has computed and that are not stored yet. REQUIRES: every
+// ref valid; they, `placed`, `local` and who has `behind` must outlive the sequence.
 std::unique_ptr<KvSequence> SequenceOver(std::span<const BlockRef> refs, const KvLayout& layout,
                                          std::span<const DeviceRef> placed = {},
-                                         const LocalPages* local = nullptr);
+                                         const LocalPages* local = nullptr,
+                                         std::span<const KvSequence::OwnBlock> behind = {});
 
 // The same over blocks that are all on the device.
 std::unique_ptr<KvSequence> SequenceOnDevice(std::span<const DeviceRef> placed,

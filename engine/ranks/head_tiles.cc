@@ -13,9 +13,9 @@ void ForEachRun(const KvFormat& whole, NumberRange heads, const Visit& visit) {
   const KvFormat part = FormatOfHeads(whole, heads);
   for (uint32_t layer = 0; layer < whole.layers; ++layer) {
     visit(whole.KeyTileOffset(layer, heads.first), part.KeyTileOffset(layer, 0),
-          heads.count * whole.KeyTileBytes());
+          heads.count * whole.KeyTileBytes(layer));
     visit(whole.ValueTileOffset(layer, heads.first), part.ValueTileOffset(layer, 0),
-          heads.count * whole.ValueTileBytes());
+          heads.count * whole.ValueTileBytes(layer));
   }
 }
 

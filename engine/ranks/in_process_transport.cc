@@ -26,7 +26,7 @@ std::string NameOfRank(uint32_t rank, uint32_t size) {
 // What the ranks share.
 struct Group {
   Group(uint32_t ranks, std::chrono::milliseconds wait)
-      : size(ranks), timeout(wait), queues(size_t{ranks} * ranks), gone(ranks) {}
+      : size(ranks), timeout(wait), queues(size_t{ranks} * ranks), gone(ranks), on_end(ranks) {}
 
   // REQUIRES for all: the mutex is held.
   std::deque<MessagePtr>& Queue(uint32_t from, uint32_t to) { return queues[from * size + to]; }
@@ -40,8 +40,12 @@ struct Group {
   }
   // The job is over.
   void Fail(const Status& status) {
-    if (failure.ok()) failure = status;
+    const bool first = failure.ok();
+    if (first) failure = status;
     for (auto& queue : queues) EndAll(queue, failure);
+    for (const auto& told : on_end) {
+      if (first && told) told(failure);
+    }
     changed.notify_all();
   }
 
@@ -51,6 +55,7 @@ struct Group {
   std::condition_variable changed;
   std::vector<std::deque<MessagePtr>> queues;  // waiting senders, or waiting receivers
   std::vector<bool> gone;
+  std::vector<std::function<void(const Status&)>> on_end;  // by rank
   Status failure;
 };
 
@@ -85,6 +90,7 @@ class InProcessTransport final : public Transport {
   ~InProcessTransport() override {
     const std::lock_guard lock(group_->mutex);
     group_->gone[rank_] = true;
+    group_->on_end[rank_] = {};
     const Status lost = Lost(rank_);
     for (uint32_t other = 0; other < size(); ++other) {
       group_->EndAll(group_->Queue(rank_, other), lost);
@@ -114,6 +120,11 @@ class InProcessTransport final : public Transport {
   void Abort(const Status& why) override {
     const std::lock_guard lock(group_->mutex);
     group_->Fail(Status(StatusCode::kAborted, NameOf(rank_) + " ended the job: " + why.ToString()));
+  }
+  void OnEnd(std::function<void(const Status& why)> told) override {
+    const std::lock_guard lock(group_->mutex);
+    if (!group_->failure.ok() && told) told(group_->failure);
+    group_->on_end[rank_] = std::move(told);
   }
 
  private:

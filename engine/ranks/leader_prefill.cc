@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "store/pin_ledger.h"
+
 namespace corpusd {
 namespace {
 
@@ -58,9 +60,9 @@ Result<std::unique_ptr<LeaderPrefill>> LeaderPrefill::Begin(std::shared_ptr<Rank
   for (size_t i = 0; i < pages.wanted().size(); ++i) {
     const WantedBlock& wanted = pages.wanted()[i];
     if (wanted.part > 0) {
-      begun->prefill_->AddWindow(wanted.block, wanted.part, pages.ref(i).bytes().data());
+      begun->prefill_->AddWindow(wanted.block, wanted.part, pages.bytes(i));
     } else {
-      begun->prefill_->AddHistory(wanted.block, pages.ref(i).bytes().data());
+      begun->prefill_->AddHistory(wanted.block, pages.bytes(i));
     }
   }
   // All of them have a disk, or rank 0 stores everything.
@@ -118,6 +120,23 @@ void LeaderPrefill::ReceiveAnswers(const RankedPass& pass, std::vector<Answer>* 
   }
 }
 
+Status LeaderPrefill::BringToHost() {
+  computed_ = prefill_->computed();
+  std::vector<std::span<const std::byte>*> bytes;
+  for (auto& [block, part] : own_) bytes.push_back(&part);
+  for (auto& [block, parts] : computed_) {
+    // What lies with the rank that keeps it, or here already, is not read.
+    for (size_t part = own_.contains(block) || shelved() ? 1 : 0; part < parts.size(); ++part) {
+      bytes.push_back(&parts[part]);
+    }
+  }
+  RETURN_IF_ERROR(copies_.Bring(bytes));
+  for (auto& [block, parts] : computed_) {
+    if (const auto here = own_.find(block); here != own_.end()) parts[0] = here->second;
+  }
+  return OkStatus();
+}
+
 LeaderPrefill::Segment LeaderPrefill::TakeSegment(const RankedPass& pass,
                                                   std::span<const Answer> answers) const {
   Segment segment;
@@ -128,7 +147,7 @@ LeaderPrefill::Segment LeaderPrefill::TakeSegment(const RankedPass& pass,
     auto& parts = segment.blocks.emplace_back();
     const auto received = received_.find(block);
     if (received == received_.end()) {
-      parts = prefill_->computed().at(block);
+      parts = computed_.at(block);
     } else {
       for (const auto& part : received->second) parts.emplace_back(part);
     }
@@ -154,6 +173,18 @@ LeaderPrefill::Segment LeaderPrefill::TakeSegment(const RankedPass& pass,
   return segment;
 }
 
+std::vector<uint64_t> LeaderPrefill::NextBytes() const {
+  if (!shelved() || done()) return {};
+  const RankedPass pass = prefill_->NextPass(next_, text_.tokens.size());
+  const uint64_t block_bytes =
+      StoredBytes(layout_.OfPart(layout_.blocks, 0)) + kPinnedBlockOverheadBytes;
+  std::vector<uint64_t> bytes;
+  for (uint32_t rank = 0; rank < leader_->size(); ++rank) {
+    bytes.push_back(block_bytes * KeptBlocks(leader_->placement(), layout_, pass, rank).size());
+  }
+  return bytes;
+}
+
 Result<LeaderPrefill::Segment> LeaderPrefill::Next() {
   RETURN_IF_ERROR(leader_->status());
   const RankedPass pass = prefill_->NextPass(next_, text_.tokens.size());
@@ -176,8 +207,9 @@ Result<LeaderPrefill::Segment> LeaderPrefill::Next() {
       ReceiveAnswers(pass, &answers, &arriving);
     }
   }
+  const Status brought = status.ok() ? BringToHost() : OkStatus();
   const Status told = leader_->Await(*sent), come = leader_->Await(arriving);
-  for (const Status& one : {status, told, come}) RETURN_IF_ERROR(one);
+  for (const Status& one : {status, told, come, brought}) RETURN_IF_ERROR(one);
   for (uint32_t rank = 1; rank < leader_->size(); ++rank) {
     RETURN_IF_ERROR(answers[rank].reply.status().WithContext(leader_->control().NameOf(rank)));
   }
@@ -198,11 +230,18 @@ Status LeaderPrefill::Stored() {
   if (!stats.damaged.empty() || !stats.missing.empty()) {
     return CorruptionError("a block that was just stored is damaged or missing");
   }
+  std::vector<BlockHolder::Block> leased;
+  const uint32_t sections = StoredSections(layout_.OfPart(layout_.blocks, 0));
   for (size_t i = 0; i < refs.size(); ++i) {
-    prefill_->AddHistory(blocks[i], refs[i].bytes().data());
-    kept_.push_back(std::move(refs[i]));
+    leased.push_back({std::move(refs[i]), {text_.chain.front(), blocks[i]}, sections});
+  }
+  ASSIGN_OR_RETURN(auto held, leader_->context().holder.Hold(leased));
+  for (size_t i = 0; i < held.size(); ++i) {
+    prefill_->AddHistory(blocks[i], held[i].data());
+    kept_.push_back(std::move(held[i]));
   }
   own_.clear();
+  computed_.clear();
   received_.clear();
   prefill_->DropComputed();
   return OkStatus();

@@ -50,6 +50,8 @@ class LeaderPrefill {
   ~LeaderPrefill();
 
   bool done() const { return next_ >= text_.tokens.size(); }
+  // What each rank will write to its disk with the next segment; none: rank 0 stores all.
+  std::vector<uint64_t> NextBytes() const;
   // One segment: its blocks, in order, by part of the layers; of parts that nothing can see any
   // more there is none.
   struct Segment {
@@ -67,7 +69,10 @@ class LeaderPrefill {
 
  private:
   LeaderPrefill(std::shared_ptr<RankLeader> leader, const KvLayout& layout, const Text& text)
-      : leader_(std::move(leader)), layout_(layout), text_(text) {}
+      : leader_(std::move(leader)),
+        layout_(layout),
+        text_(text),
+        copies_(leader_->context().backend) {}
   // Answers of another rank to a segment.
   struct Answer {
     RankReply reply;
@@ -77,6 +82,8 @@ class LeaderPrefill {
   void ReceiveBlocks(const RankedPass& pass, std::vector<TransferPtr>* arriving);
   void ReceiveAnswers(const RankedPass& pass, std::vector<Answer>* answers,
                       std::vector<TransferPtr>* arriving);
+  // Of the last segment, where the CPU reads it.
+  Status BringToHost();
   Segment TakeSegment(const RankedPass& pass, std::span<const Answer> answers) const;
   bool shelved() const { return !epochs_.empty(); }
 
@@ -87,9 +94,12 @@ class LeaderPrefill {
   uint64_t next_ = 0;  // token
   std::unique_ptr<RankedPrefill> prefill_;
   std::vector<uint64_t> epochs_;  // of the ranks' shelves; none: rank 0 stores all
-  std::map<uint64_t, std::span<const std::byte>> own_;  // of the last segment, what rank 0 keeps
+  // Of the last segment: what rank 0 keeps, and what it computed, by part.
+  std::map<uint64_t, std::span<const std::byte>> own_;
+  std::map<uint64_t, std::vector<std::span<const std::byte>>> computed_;
   std::map<uint64_t, std::vector<std::vector<std::byte>>> received_;  // of the last segment
-  std::vector<BlockRef> kept_;
+  HostCopies copies_;
+  std::vector<HeldBlock> kept_;
 };
 
 class LeaderDocuments {

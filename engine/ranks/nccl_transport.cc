@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -15,6 +16,8 @@ static_assert(sizeof(NcclJobId) == sizeof(ncclUniqueId));
 constexpr std::chrono::microseconds kLookAgain{20};
 // Short waits cost no sleep: a sleep of 20 us takes 70.
 constexpr std::chrono::milliseconds kSleepAfter{20};
+// Calls on the communicator only enqueue.
+constexpr std::chrono::milliseconds kCallEnds{2'000};
 
 Status NcclError(const char* what, ncclResult_t result) {
   return {StatusCode::kDeviceError, std::string(what) + ": " + ncclGetErrorString(result)};
@@ -38,6 +41,29 @@ ncclResult_t AwaitReady(ncclComm_t communicator, ncclResult_t result,
   return result;
 }
 
+// A rank that is lost before it has joined is waited for without an end: by a thread that is left
+// behind then.
+Result<ncclComm_t> Join(const NcclJob& job) {
+  const auto joined = std::make_shared<std::promise<Result<ncclComm_t>>>();
+  auto communicator = joined->get_future();
+  std::thread([job, joined] {
+    ncclUniqueId id;
+    std::copy(job.id.begin(), job.id.end(), std::begin(id.internal));
+    ncclComm_t made = nullptr;
+    ncclResult_t result = ncclSystemError;
+    if (cudaSetDevice(job.device) == cudaSuccess) {
+      result = ncclCommInitRank(&made, static_cast<int>(job.size), id, static_cast<int>(job.rank));
+    }
+    joined->set_value(result == ncclSuccess ? Result<ncclComm_t>(made)
+                                            : NcclError("joining the job", result));
+  }).detach();
+  if (communicator.wait_for(job.transfer_timeout) == std::future_status::ready) {
+    return communicator.get();
+  }
+  return Status(StatusCode::kDeadlineExceeded,
+                "not all of " + std::to_string(job.size) + " ranks have joined the job of devices");
+}
+
 struct EventDeleter {
   void operator()(cudaEvent_t event) const { (void)cudaEventDestroy(event); }
 };
@@ -57,7 +83,7 @@ class NcclTransport final : public Transport {
 
   ~NcclTransport() override {
     // Not destroyed: that would wait for the other ranks. Nothing is under way any more.
-    if (failure_.ok()) (void)ncclCommAbort(communicator_);
+    Fail(CancelledError("the job is over"));
     (void)cudaStreamDestroy(own_stream_);
   }
 
@@ -74,13 +100,19 @@ class NcclTransport final : public Transport {
     return Post({from, nullptr, bytes.data(), bytes.size()});
   }
 
+  TransferPtr Gather(std::span<std::byte> all) override {
+    return Post({rank() == 0 ? 1U : 0U, nullptr, all.data(), all.size() / size(), true});
+  }
+
   void Start() override {
     if (posted_.empty()) return;
     Begin([&] {
       for (const Operation& o : posted_) {
         const auto other = static_cast<int>(o.other);
         const ncclResult_t result =
-            o.source != nullptr
+            o.gathers ? ncclAllGather(o.target + o.bytes * rank(), o.target, o.bytes, ncclChar,
+                                      communicator_, stream_)
+            : o.source != nullptr
                 ? ncclSend(o.source, o.bytes, ncclChar, other, communicator_, stream_)
                 : ncclRecv(o.target, o.bytes, ncclChar, other, communicator_, stream_);
         if (Failed(result)) return result;
@@ -141,6 +173,7 @@ class NcclTransport final : public Transport {
     });
   }
   Status Barrier() override {
+    (void)cudaSetDevice(job_.device);
     void* word = nullptr;
     cudaError_t error = cudaMalloc(&word, sizeof(float));
     if (error == cudaSuccess) error = cudaMemsetAsync(word, 0, sizeof(float), stream_);
@@ -151,6 +184,9 @@ class NcclTransport final : public Transport {
   }
 
   void Abort(const Status& why) override {
+    // What another rank aborted or was lost for is passed on in its words.
+    const StatusCode code = why.code();
+    if (code == StatusCode::kAborted || code == StatusCode::kUnavailable) return Fail(why);
     Fail(Status(StatusCode::kAborted, NameOf(rank()) + " ended the job: " + why.ToString()));
   }
 
@@ -160,6 +196,7 @@ class NcclTransport final : public Transport {
     const std::byte* source;
     std::byte* target;
     size_t bytes;
+    bool gathers = false;  // from all into target
   };
   class PostedTransfer final : public Transfer {
    public:
@@ -187,10 +224,7 @@ class NcclTransport final : public Transport {
     batch.status = failure();
     if (!batch.status.ok()) return;
     (void)cudaSetDevice(job_.device);
-    ncclResult_t result = ncclGroupStart();
-    if (!Failed(result)) result = enqueue();
-    const ncclResult_t end = ncclGroupEnd();
-    if (!Failed(result)) result = AwaitReady(communicator_, end, job_.transfer_timeout);
+    const ncclResult_t result = PutOnStream(enqueue);
     if (result == ncclInProgress) {
       batch.status = Late(batch.other);
       return Fail(batch.status);
@@ -202,9 +236,27 @@ class NcclTransport final : public Transport {
       error = cudaEventRecord(event, stream_);
     }
     if (Failed(result)) batch.status = NcclError("starting a transfer", result);
+    if (const Status ended = failure(); !ended.ok()) batch.status = ended;
     if (error != cudaSuccess) batch.status = CudaError("starting a transfer", error);
     batch.over = !batch.status.ok();
     if (batch.over) Fail(batch.status);
+  }
+
+  template <typename Calls>
+  ncclResult_t PutOnStream(const Calls& enqueue) {
+    const std::lock_guard in_use(in_use_);
+    if (!failure().ok()) return ncclInvalidUsage;
+    ncclResult_t result = ncclGroupStart();
+    if (!Failed(result)) result = enqueue();
+    const ncclResult_t end = ncclGroupEnd();
+    return Failed(result) ? result : AwaitReady(communicator_, end, job_.transfer_timeout);
+  }
+  // What NCCL knows of the other ranks.
+  ncclResult_t Trouble() {
+    const std::lock_guard in_use(in_use_);
+    ncclResult_t trouble = ncclSuccess;
+    if (failure().ok()) (void)ncclCommGetAsyncError(communicator_, &trouble);
+    return trouble;
   }
 
   template <typename Enqueue>
@@ -223,8 +275,7 @@ class NcclTransport final : public Transport {
     const auto deadline = begin + job_.transfer_timeout;
     while (!batch.over) {
       const cudaError_t state = cudaEventQuery(batch.done.get());
-      ncclResult_t trouble = ncclSuccess;
-      (void)ncclCommGetAsyncError(communicator_, &trouble);
+      const ncclResult_t trouble = Trouble();
       batch.status = failure();
       if (state == cudaSuccess) {
         batch.over = true;
@@ -260,10 +311,16 @@ class NcclTransport final : public Transport {
   }
   // Kernels under way end; nothing touches their memory after it.
   void Fail(const Status& status) {
-    const std::lock_guard lock(mutex_);
-    if (!failure_.ok()) return;
-    failure_ = status;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!failure_.ok()) return;
+      failure_ = status;
+    }
+    // The communicator goes with it. A call that hangs in a full stream ends only by this.
+    const bool alone = in_use_.try_lock_for(kCallEnds);
+    (void)cudaSetDevice(job_.device);
     (void)ncclCommAbort(communicator_);
+    if (alone) in_use_.unlock();
   }
 
   const NcclJob job_;
@@ -272,7 +329,8 @@ class NcclTransport final : public Transport {
   cudaStream_t stream_;            // on which the next batch begins
   std::vector<Operation> posted_;  // and not begun
   std::shared_ptr<Batch> batch_ = std::make_shared<Batch>();
-  std::mutex mutex_;
+  std::timed_mutex in_use_;  // the communicator
+  std::mutex mutex_;         // of failure_
   Status failure_;
 };
 
@@ -300,16 +358,12 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
     error = cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest);
   }
   if (error != cudaSuccess) return CudaError("the device of a rank", error);
-  ncclUniqueId id;
-  std::copy(job.id.begin(), job.id.end(), std::begin(id.internal));
-  ncclComm_t communicator = nullptr;
-  const ncclResult_t result =
-      ncclCommInitRank(&communicator, static_cast<int>(job.size), id, static_cast<int>(job.rank));
-  if (result != ncclSuccess) {
+  auto communicator = Join(job);
+  if (!communicator.ok()) {
     (void)cudaStreamDestroy(stream);
-    return NcclError("joining the job", result);
+    return communicator.status();
   }
-  auto transport = std::make_unique<NcclTransport>(job, communicator, stream);
+  auto transport = std::make_unique<NcclTransport>(job, *communicator, stream);
   RETURN_IF_ERROR(transport->Connect());
   return std::unique_ptr<Transport>(std::move(transport));
 }

@@ -29,7 +29,8 @@ constexpr milliseconds kConnectTimeout{10'000};
 struct Hello {
   uint64_t magic = kMagic;
   uint32_t rank = 0, ranks = 0;  // of the rank file
-  uint32_t shelf = 0, reserved = 0;
+  uint32_t shelf = 0;
+  uint32_t stride = 1;  // ranks that share weights
   std::array<char, 64> weights{};
   std::array<char, 40> backend{};
 };
@@ -97,7 +98,7 @@ class ProcessCrew final : public RankCrew {
         since = steady_clock::now();
         continue;
       }
-      const bool all = waiting_.size() + 1 == options_.addresses.size();
+      const bool all = waiting_.size() + 1 == options_.addresses.size() / options_.stride;
       if (!all && steady_clock::now() - since < options_.patience) continue;
       auto group = Form();
       if (group.ok()) return group;
@@ -144,6 +145,11 @@ class ProcessCrew final : public RankCrew {
                                      std::to_string(hello.ranks) + " ranks, rank 0 " +
                                      std::to_string(options_.addresses.size()));
     }
+    if (hello.stride != options_.stride || hello.rank % options_.stride != 0) {
+      return FailedPreconditionError(who + " shares weights among " + std::to_string(hello.stride) +
+                                     " ranks, rank 0 among " + std::to_string(options_.stride) +
+                                     ": give all the same --tensor-parallel");
+    }
     const RankIdentity& mine = options_.identity;
     if (TextOf(hello.weights) != mine.weights) {
       return FailedPreconditionError(who + " has other weights than rank 0");
@@ -173,6 +179,8 @@ class ProcessCrew final : public RankCrew {
     ASSIGN_OR_RETURN(
         group.channels.control,
         JoinTcpJob(Duplicate(listener_), JobOf(invite, options_.addresses, options_.timeout)));
+    RETURN_IF_ERROR(
+        group.channels.ConnectDevices(*options_.devices, options_.device, options_.timeout));
     return group;
   }
 
@@ -189,6 +197,7 @@ Result<Socket> SayHello(const RankWorker& worker, const RankProcessOptions& opti
   hello.rank = options.rank;
   hello.ranks = static_cast<uint32_t>(options.addresses.size());
   hello.shelf = shelf ? 1 : 0;
+  hello.stride = options.stride;
   PutText(worker.weights(), &hello.weights);
   PutText(worker.backend(), &hello.backend);
   RETURN_IF_ERROR(SendBytes(socket, BytesOf(hello), steady_clock::now() + kHelloTimeout));
@@ -229,7 +238,17 @@ Status FollowRankZero(RankWorker& worker, const RankProcessOptions& options,
   };
   std::string bound;
   ASSIGN_OR_RETURN(const Socket listener, ListenTcp(options.addresses[options.rank], &bound));
+  bool whole = true;
   while (!stopped()) {
+    // Without all weights there is nothing that it could do.
+    const Status weights = worker.CallWeights();
+    if (!weights.ok()) {
+      if (whole) tell(weights.message());
+      whole = false;
+      std::this_thread::sleep_for(kLook);
+      continue;
+    }
+    whole = true;
     const auto invite = AskToJoin(worker, options, stopped);
     if (invite.status().code() == StatusCode::kFailedPrecondition) return invite.status();
     if (!invite.ok()) {
@@ -244,9 +263,15 @@ Status FollowRankZero(RankWorker& worker, const RankProcessOptions& options,
       continue;
     }
     channels.control = *std::move(joined);
+    if (const Status connected = worker.ConnectDevices(channels, options.timeout);
+        !connected.ok()) {
+      tell("the group was not formed: " + connected.message());
+      continue;
+    }
     tell("follows in a group of " + std::to_string(invite->members) + " ranks");
     const Status ended = worker.Follow(std::move(channels));
     tell("the group ended: " + ended.message());
+    if (worker.lost()) return FailedPreconditionError("the device is lost: " + ended.message());
   }
   return OkStatus();
 }
@@ -285,6 +310,14 @@ Result<std::vector<std::string>> ReadRankFile(const std::string& path) {
   return InvalidArgumentError("the rank file '" + path + "' has " +
                               std::to_string(addresses.size()) + " ranks; from 2 to " +
                               std::to_string(kRanksMax) + " can be");
+}
+
+Status CheckStride(size_t ranks, uint32_t stride, const std::string& path) {
+  if (stride > 0 && ranks % stride == 0) return OkStatus();
+  return InvalidArgumentError("the rank file '" + path + "' has " + std::to_string(ranks) +
+                              " ranks, which cannot share the weights " + std::to_string(stride) +
+                              " by " + std::to_string(stride) +
+                              ": --tensor-parallel must divide their number");
 }
 
 }  // namespace corpusd

@@ -18,7 +18,7 @@ namespace corpusd {
 class RankCrew {
  public:
   virtual ~RankCrew() = default;
-  // Of all ranks, the first included: "thread 1", "10.0.0.3:9000".
+  // Of all ranks, the first included: "thread 1, cuda:1", "10.0.0.3:9000".
   virtual std::vector<std::string> names() const = 0;
   // A group of rank 0 with others; members: which ranks they are, 0 first. Waits until some are
   // there, and a moment longer for all. kCancelled: `stopped` said so.
@@ -34,8 +34,11 @@ class RankCrew {
 // Compute threads of each of so many ranks that share a process: of `threads`, or of all cores if
 // that is 0.
 unsigned RankThreads(unsigned threads, size_t ranks);
-// Ranks 1, 2 ... as threads of this process, over its store. workers: theirs, in order.
+// Ranks as threads of this process, over its store. workers: theirs, in order.
 struct ThreadCrewOptions {
+  uint32_t stride = 1;         // ranks 0, stride, 2 stride ... of all: the others are theirs
+  std::string device = "cpu";  // of rank 0
+  std::shared_ptr<DeviceSource> devices = HostDevices();
   std::vector<RankWorkerOptions> workers;
   std::chrono::milliseconds timeout = kTransferTimeout;
 };
@@ -49,6 +52,9 @@ struct RankIdentity {
 struct ProcessCrewOptions {
   std::vector<std::string> addresses;  // by rank: lines of the rank file
   RankIdentity identity;               // rank 0's, which the others must have
+  uint32_t stride = 1;         // every stride-th follows; those between have parts of its weights
+  std::string device = "cpu";  // rank 0's
+  std::shared_ptr<DeviceSource> devices = HostDevices();
   std::chrono::milliseconds timeout = kTransferTimeout;
   std::chrono::milliseconds patience{5'000};  // for ranks that are not there, once one is
   // Told of a rank that offers its disk (rank_shelf.h), on the mustering thread; may be empty.
@@ -61,6 +67,7 @@ Result<std::unique_ptr<RankCrew>> MakeProcessCrew(const ProcessCrewOptions& opti
 // kFailedPrecondition: rank 0 refuses it, such as for other weights.
 struct RankProcessOptions {
   std::vector<std::string> addresses;
+  uint32_t stride = 1;  // as rank 0 has it
   uint32_t rank = 1;
   std::chrono::milliseconds timeout = kTransferTimeout;
   std::function<void(const std::string& what)> on_change;  // for the log; may be empty
@@ -75,5 +82,7 @@ Status ServeShelf(RankShelf& shelf, const RankWorker& worker, const RankProcessO
 // The lines of a rank file: "host:port" of every rank, rank 0 first; '#' begins a remark.
 // kInvalidArgument names the line that is no address.
 Result<std::vector<std::string>> ReadRankFile(const std::string& path);
+// kInvalidArgument unless so many ranks can share weights, `stride` by `stride`.
+Status CheckStride(size_t ranks, uint32_t stride, const std::string& path);
 
 }  // namespace corpusd

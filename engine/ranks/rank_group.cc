@@ -91,6 +91,8 @@ void RankGroup::KeepOne(RankCrew::Group group, const std::stop_token& stop) {
         RankStatus& status = report_.ranks[group.members[i]];
         status.used_bytes = (*holdings)[i].used_bytes;
         status.capacity_bytes = (*holdings)[i].capacity_bytes;
+        status.device_used_bytes = (*holdings)[i].device_used_bytes;
+        status.device_capacity_bytes = (*holdings)[i].device_capacity_bytes;
       }
     }
     anew = !leader->busy() && crew_->MoreWait();
@@ -107,6 +109,7 @@ void RankGroup::KeepOne(RankCrew::Group group, const std::stop_token& stop) {
       status.state = "missing";
       status.error = why.message();
       status.used_bytes = status.capacity_bytes = 0;
+      status.device_used_bytes = status.device_capacity_bytes = 0;
     }
     if (lost) ++report_.lost;
   }

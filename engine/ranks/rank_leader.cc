@@ -23,6 +23,20 @@ Placement JoinGroup(const RankContext& context, Transport& data) {
 
 }  // namespace
 
+Status RankChannels::ConnectDevices(DeviceSource& devices, const std::string& device,
+                                    std::chrono::milliseconds timeout) {
+  auto made = devices.Connect(*control, device, timeout);
+  if (!made.ok()) {
+    control->Abort(made.status());
+    return made.status();
+  }
+  own_data = *std::move(made);
+  if (own_data == nullptr) return OkStatus();
+  // A device waits for another one without an end, unless it is told.
+  control->OnEnd([data = own_data.get()](const Status& why) { data->Abort(why); });
+  return OkStatus();
+}
+
 // Goes where a sequence of rank 0's goes.
 class RankLeader::Twin final : public RankedTwin {
  public:
@@ -153,6 +167,29 @@ Result<std::vector<RankHoldings>> RankLeader::Beat() {
   RETURN_IF_ERROR(told);
   RETURN_IF_ERROR(answered);
   return holdings;
+}
+
+Result<RankDropped> RankLeader::Drop(std::span<const Digest> digests, bool dry_run) {
+  RETURN_IF_ERROR(status());
+  std::vector<RankDropped> dropped(size());
+  std::unique_ptr<Sent> sent;
+  std::vector<TransferPtr> answers;
+  {
+    const ComputeGate::Turn turn(context_.gate, ComputePriority::kQuestion);
+    sent = Tell(RankVerb::kDrop, RankMessage().Number(dry_run ? 1 : 0).Array(digests).Take());
+    for (uint32_t rank = 1; rank < size(); ++rank) {
+      answers.push_back(control().Receive(rank, BytesOf(dropped[rank])));
+    }
+  }
+  const Status told = Await(*sent), answered = Await(answers);
+  RETURN_IF_ERROR(told);
+  RETURN_IF_ERROR(answered);
+  RankDropped all;
+  for (const RankDropped& one : dropped) {
+    all.blocks += one.blocks;
+    all.bytes += one.bytes;
+  }
+  return all;
 }
 
 std::unique_ptr<RankLeader::Sent> RankLeader::TellCalibration(const KvLayout& layout) {
@@ -288,11 +325,12 @@ Result<RankLeader::Share> RankLeader::Open(const KvLayout& layout, const Chain& 
   auto pages = std::make_shared<RankPages>(
       layout, RankPages::Text{{chain.digests.begin(), chain.digests.end()}, chain.tokens},
       placement_, 0, chain.all);
-  ASSIGN_OR_RETURN(const auto refs, context_.store.Fetch(pages->WantedDigests(), &share.stats));
+  const auto lacking = pages->FindHeld(context_.holder);
+  ASSIGN_OR_RETURN(const auto refs, context_.store.Fetch(lacking, &share.stats));
   if (!share.stats.damaged.empty() || !share.stats.missing.empty()) {
     return CorruptionError("a block is damaged or missing");
   }
-  pages->Put(refs);
+  RETURN_IF_ERROR(pages->Put(refs, context_.holder));
   share.id = next_id_++;
   share.pages = std::move(pages);
   ++open_;

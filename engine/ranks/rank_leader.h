@@ -29,8 +29,18 @@ namespace corpusd {
 // The ranks of a group: messages of host memory, and the pages and states of attention, which may
 // be a device's.
 struct RankChannels {
-  std::unique_ptr<Transport> control;
   std::unique_ptr<Transport> own_data;  // null: control carries them, too
+  std::unique_ptr<Transport> control;   // goes first: it may tell own_data of the end
+  RankChannels() = default;
+  RankChannels(RankChannels&&) = default;
+  RankChannels& operator=(RankChannels&& other) noexcept {
+    control = std::move(other.control);
+    own_data = std::move(other.own_data);
+    return *this;
+  }
+  // Makes own_data, if the rank's device needs it. All ranks call alike; an error ends the job.
+  Status ConnectDevices(DeviceSource& devices, const std::string& device,
+                        std::chrono::milliseconds timeout);
   Transport& data() const { return own_data == nullptr ? *control : *own_data; }
   void Abort(const Status& why) const {
     control->Abort(why);
@@ -44,6 +54,7 @@ struct RankContext {
   RankedBackend& backend;
   ComputeGate& gate;
   BlockStore& store;
+  BlockHolder& holder;
   RankShelves* shelves = nullptr;  // null: all blocks lie with rank 0
 };
 
@@ -74,6 +85,8 @@ class RankLeader : public std::enable_shared_from_this<RankLeader> {
   void CountPass() { ++passes_; }
   // Says that rank 0 is there, and asks what the others hold: [size], the first empty.
   Result<std::vector<RankHoldings>> Beat();
+  // Blocks that nobody leases leave the memory of the others, unless dry_run: of all of them.
+  Result<RankDropped> Drop(std::span<const Digest> digests, bool dry_run);
 
   // Whether the pages of so many blocks lie with several ranks at all.
   bool Spreads(size_t blocks) const { return blocks > placement_.span_pages; }

@@ -31,7 +31,11 @@ enum class RankVerb : uint32_t {
   kSegment,      // one segment of it; the blocks come back
   kDocuments,    // the text of a segmented corpus whose preamble is an opened sequence
   kWindows,      // some of its segments; the blocks come back
+  kDrop,         // blocks leave the rank's memory; answered with how much that is
 };
+
+// A text of 16M tokens takes less.
+inline constexpr uint64_t kRankMessageMax = uint64_t{256} << 20;
 
 struct RankHeader {
   RankVerb verb = RankVerb::kBeat;
@@ -50,9 +54,15 @@ struct RankReply {
 };
 static_assert(sizeof(RankReply) == 256);
 
+// What left a rank's memory, or would, in answer to kDrop.
+struct RankDropped {
+  uint64_t blocks = 0, bytes = 0;
+};
+
 // What a rank holds, in answer to kBeat.
 struct RankHoldings {
   uint64_t blocks = 0, used_bytes = 0, capacity_bytes = 0;
+  uint64_t device_used_bytes = 0, device_capacity_bytes = 0;  // copies of them on its device
 };
 
 class RankMessage {

@@ -24,13 +24,7 @@ RankPages::RankPages(const KvLayout& layout, Text text, const Placement& placeme
       wanted_.push_back({part, block, PartDigest(text_.chain[block], layers.kind)});
     }
   }
-  refs_.resize(wanted_.size());
-}
-
-std::vector<Digest> RankPages::WantedDigests() const {
-  std::vector<Digest> digests;
-  for (const WantedBlock& wanted : wanted_) digests.push_back(wanted.digest);
-  return digests;
+  held_.resize(wanted_.size());
 }
 
 uint32_t RankPages::TokensOf(uint64_t block) const {
@@ -38,19 +32,52 @@ uint32_t RankPages::TokensOf(uint64_t block) const {
       std::min<uint64_t>(kBlockTokens, text_.tokens - block * kBlockTokens));
 }
 
-void RankPages::Put(std::span<const BlockRef> refs) {
-  CHECK(refs.size() == refs_.size()) << refs.size() << " of " << refs_.size();
-  std::copy(refs.begin(), refs.end(), refs_.begin());
+std::vector<Digest> RankPages::FindHeld(BlockHolder& holder) {
+  std::vector<Digest> digests;
+  for (const WantedBlock& wanted : wanted_) {
+    if (wanted.part == 0) digests.push_back(wanted.digest);
+  }
+  // They come first.
+  auto held = holder.Find(digests);
+  std::move(held.begin(), held.end(), held_.begin());
+  digests.clear();
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    if (!Has(i)) digests.push_back(wanted_[i].digest);
+  }
+  return digests;
 }
 
-void RankPages::Put(size_t wanted, BlockRef ref) { refs_[wanted] = std::move(ref); }
+Status RankPages::Put(std::span<const BlockRef> refs, BlockHolder& holder) {
+  std::vector<Given> given;
+  size_t next = 0;
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    if (Has(i)) continue;
+    CHECK(next < refs.size()) << refs.size() << " blocks are too few";
+    const BlockRef& ref = refs[next++];
+    if (ref.valid()) given.push_back({i, ref});
+  }
+  return Put(given, holder);
+}
+
+Status RankPages::Put(std::span<const Given> given, BlockHolder& holder) {
+  std::vector<BlockHolder::Block> blocks;
+  for (const auto& [wanted, ref] : given) {
+    const auto& [part, block, digest] = wanted_[wanted];
+    const KvFormat format = layout_.OfPart(layout_.blocks, part);
+    CHECK(ref.bytes().size() == StoredBytes(format)) << "block of a lease";
+    blocks.push_back({ref, {text_.chain.front(), block}, StoredSections(format), part == 0});
+  }
+  ASSIGN_OR_RETURN(auto held, holder.Hold(blocks));
+  for (size_t i = 0; i < given.size(); ++i) held_[given[i].wanted] = std::move(held[i]);
+  return OkStatus();
+}
 
 std::unique_ptr<KvSequence> RankPages::Sequence() const {
   auto kv = std::make_unique<KvSequence>(layout_);
   std::map<std::pair<uint32_t, uint64_t>, const std::byte*> here;
   for (size_t i = 0; i < wanted_.size(); ++i) {
-    CHECK(refs_[i].valid()) << "block " << wanted_[i].block << " is not at hand";
-    here[{wanted_[i].part, wanted_[i].block}] = refs_[i].bytes().data();
+    CHECK(Has(i)) << "block " << wanted_[i].block << " is not at hand";
+    here[{wanted_[i].part, wanted_[i].block}] = bytes(i);
   }
   const auto find = [&](uint32_t part, uint64_t block, const std::byte* otherwise) {
     const auto found = here.find({part, block});
@@ -69,7 +96,7 @@ std::unique_ptr<KvSequence> RankPages::Sequence() const {
 std::vector<KvSequence::SharedPage> RankPages::Pages() const {
   std::vector<KvSequence::SharedPage> pages;
   for (size_t i = 0; i < wanted_.size() && wanted_[i].part == 0; ++i) {
-    pages.push_back({refs_[i].bytes().data(), TokensOf(wanted_[i].block)});
+    pages.push_back({bytes(i), TokensOf(wanted_[i].block)});
   }
   return pages;
 }

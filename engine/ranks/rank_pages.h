@@ -1,7 +1,7 @@
 // engine/ranks/rank_pages.h -- one rank's share of a chain: which blocks it must have at hand to
-// attend to the whole together with the others, leases of them, and sequences over all pages in
-// which those of other ranks are remote. What a rank wants follows from the chain, so rank 0 knows
-// it too. One thread.
+// attend to the whole together with the others, leases of them where its backend reads them, and
+// sequences over all pages in which those of other ranks are remote. What a rank wants follows from
+// the chain, so rank 0 knows it too. One thread.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 #include "engine/kv/kv_sequence.h"
 #include "engine/ranks/placement.h"
-#include "store/block_ref.h"
+#include "engine/ranks/rank_blocks.h"
 
 namespace corpusd {
 
@@ -35,13 +35,20 @@ class RankPages {
   const Text& text() const { return text_; }
   // Part 0 first, by block; then the others.
   std::span<const WantedBlock> wanted() const { return wanted_; }
-  std::vector<Digest> WantedDigests() const;
   uint32_t TokensOf(uint64_t block) const;
-  // refs: of the wanted ones, in order; invalid: not at hand yet.
-  void Put(std::span<const BlockRef> refs);
-  void Put(size_t wanted, BlockRef ref);
-  bool Has(size_t wanted) const { return refs_[wanted].valid(); }
-  const BlockRef& ref(size_t wanted) const { return refs_[wanted]; }
+  // Takes what the holder has of them. RETURNS the digests of the others, in order.
+  std::vector<Digest> FindHeld(BlockHolder& holder);
+  // refs: of what FindHeld gave, in order; invalid: not at hand yet. kResourceExhausted: the holder
+  // has no room.
+  Status Put(std::span<const BlockRef> refs, BlockHolder& holder);
+  struct Given {
+    size_t wanted = 0;
+    BlockRef ref;
+  };
+  Status Put(std::span<const Given> given, BlockHolder& holder);
+  bool Has(size_t wanted) const { return held_[wanted].valid(); }
+  // Where the backend reads it. REQUIRES: Has.
+  const std::byte* bytes(size_t wanted) const { return held_[wanted].data(); }
 
   // Over all blocks; must not outlive this. REQUIRES: all wanted ones are at hand.
   std::unique_ptr<KvSequence> Sequence() const;
@@ -52,7 +59,7 @@ class RankPages {
   const KvLayout layout_;
   const Text text_;
   std::vector<WantedBlock> wanted_;
-  std::vector<BlockRef> refs_;  // of wanted_
+  std::vector<HeldBlock> held_;  // of wanted_
 };
 
 }  // namespace corpusd

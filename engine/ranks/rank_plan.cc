@@ -29,9 +29,7 @@ RankWork WorkOf(const ModelConfig& config, const KvFormat& pages) {
     }
     work.linear_flop_token += 2 * weights;
   }
-  KvFormat layer = pages;
-  layer.layers = 1;
-  work.kv_bytes_token = static_cast<double>(layer.LayerBytes()) / kBlockTokens;
+  work.kv_bytes_token = static_cast<double>(pages.BlockBytes()) / pages.layers / kBlockTokens;
   work.query_bytes_row = query * sizeof(float);
   work.state_bytes_row = (query + 2.0 * config.q_heads) * sizeof(float);
   return work;

@@ -6,7 +6,9 @@
 #include <sstream>
 #include <utility>
 
+#include "engine/ranks/placement.h"
 #include "engine/ranks/shelf_message.h"
+#include "kernels/kv_format.h"
 #include "store/base/crc32c.h"
 #include "store/base/units.h"
 
@@ -19,8 +21,41 @@ constexpr std::chrono::milliseconds kLook{200};
 constexpr std::chrono::milliseconds kMessageTimeout{60'000};
 // Of one block: header and padding.
 constexpr uint64_t kBlockOverheadBytes = 8192;
+// Of one extent.
+constexpr size_t kBlocksMax = 1 << 16;
+constexpr uint64_t kTokensMax = 1 << 16;  // of a block
 
 Deadline After(std::chrono::milliseconds time) { return std::chrono::steady_clock::now() + time; }
+
+// How an extent is told of, behind the reply.
+std::string TextOf(const BlockExtent& extent) {
+  std::vector<uint64_t> ordinals;
+  for (const BlockLocation& location : extent.locations) ordinals.push_back(location.ordinal);
+  return RankMessage()
+      .Number(extent.number)
+      .Number(extent.bytes)
+      .Array(std::span<const uint64_t>(ordinals))
+      .Take();
+}
+
+Result<BlockExtent> ExtentOf(std::string_view body, size_t blocks) {
+  RankMessageReader message(body);
+  BlockExtent extent;
+  extent.number = message.Number();
+  extent.bytes = message.Number();
+  const auto ordinals = message.Array<uint64_t>();
+  RETURN_IF_ERROR(message.Finish());
+  if (ordinals.size() != blocks) return InternalError("an extent without its blocks");
+  for (const uint64_t ordinal : ordinals) {
+    extent.locations.push_back({extent.number, static_cast<uint32_t>(ordinal)});
+  }
+  return extent;
+}
+
+bool IsPayload(uint64_t bytes, uint64_t sections) {
+  return sections > 0 && sections <= kMaxSections && bytes > 0 && bytes <= kMaxPayloadBytes &&
+         bytes % sections == 0;
+}
 
 }  // namespace
 
@@ -96,6 +131,61 @@ Status RankShelf::ServeRead(const Socket& socket, RankMessageReader& message) {
   return SendBytes(socket, part, After(kMessageTimeout));
 }
 
+Status RankShelf::ServeWrite(const Socket& socket, RankMessageReader& message) {
+  const auto digests = message.Array<Digest>();
+  const auto tokens = message.Array<uint64_t>();
+  const auto sections = message.Array<uint64_t>();
+  const auto bytes = message.Array<uint64_t>();
+  RETURN_IF_ERROR(message.Finish());
+  const size_t count = digests.size();
+  bool sound = count > 0 && count <= kBlocksMax && tokens.size() == count &&
+               sections.size() == count && bytes.size() == count;
+  uint64_t all = 0;
+  for (size_t i = 0; i < count && sound; ++i) {
+    sound = IsPayload(bytes[i], sections[i]) && tokens[i] > 0 && tokens[i] <= kTokensMax;
+    all += bytes[i];
+  }
+  if (!sound || (count > 1 && all > kShelfWriteBytes)) {
+    return InternalError("rank 0 sent what are no blocks");
+  }
+  std::vector<BlockWrite> writes(count);
+  std::vector<const BlockWrite*> blocks;
+  std::vector<std::byte> payload(all);
+  RETURN_IF_ERROR(ReceiveBytes(socket, payload, After(kMessageTimeout)));
+  uint64_t first = 0;
+  for (size_t i = 0; i < count; ++i) {
+    writes[i].digest = digests[i];
+    writes[i].tokens.resize(tokens[i]);  // how many: their ids are rank 0's
+    writes[i].payload = std::span<const std::byte>(payload).subspan(first, bytes[i]);
+    writes[i].sections = static_cast<uint32_t>(sections[i]);
+    first += bytes[i];
+    blocks.push_back(&writes[i]);
+  }
+  const auto extent = Write(blocks);
+  RETURN_IF_ERROR(SendReply(socket, extent.status()));
+  return extent.ok() ? SendMessage(socket, TextOf(*extent), After(kMessageTimeout)) : OkStatus();
+}
+
+Status RankShelf::ServeCopy(const Socket& socket, RankMessageReader& message) {
+  const auto blocks = message.Array<StoredBlock>();
+  RETURN_IF_ERROR(message.Finish());
+  uint64_t needed = 0;
+  bool sound = !blocks.empty() && blocks.size() <= kBlocksMax;
+  for (const StoredBlock& block : blocks) {
+    sound = sound && IsPayload(block.payload_bytes, block.sections);
+    needed += block.payload_bytes + kBlockOverheadBytes;
+  }
+  if (!sound) return InternalError("rank 0 named what are no blocks");
+  Result<BlockExtent> extent = InternalError("not copied");
+  {
+    const std::lock_guard one(write_mutex_);
+    const Status room = CheckRoom(needed);
+    extent = room.ok() ? payload_->CopyToNewExtent(blocks) : room;
+  }
+  RETURN_IF_ERROR(SendReply(socket, extent.status()));
+  return extent.ok() ? SendMessage(socket, TextOf(*extent), After(kMessageTimeout)) : OkStatus();
+}
+
 Status RankShelf::ServeOne(const Socket& socket, std::string_view body) {
   RankMessageReader message(body);
   const auto verb = static_cast<ShelfVerb>(message.Number());
@@ -111,6 +201,10 @@ Status RankShelf::ServeOne(const Socket& socket, std::string_view body) {
       return ServeRead(socket, message);
     case ShelfVerb::kDrop:
       return payload_->DropExtents(message.Array<uint64_t>());
+    case ShelfVerb::kWrite:
+      return ServeWrite(socket, message);
+    case ShelfVerb::kCopy:
+      return ServeCopy(socket, message);
     case ShelfVerb::kUsage: {
       const ShelfUsage usage{payload_->PhysicalBytes(), disk_bytes_};
       RETURN_IF_ERROR(SendReply(socket, OkStatus()));
@@ -135,17 +229,22 @@ Status RankShelf::Serve(const Socket& socket, const std::function<bool()>& stopp
   return status;
 }
 
-Result<PayloadStore::Extent> RankShelf::Write(std::span<const BlockWrite* const> blocks) {
+Status RankShelf::CheckRoom(uint64_t needed_bytes) const {
+  const uint64_t used = payload_->PhysicalBytes();
+  if (needed_bytes <= disk_bytes_ - std::min(used, disk_bytes_)) return OkStatus();
+  return ResourceExhaustedError("its disk tier is full: " + FormatBytes(used) + " of " +
+                                FormatBytes(disk_bytes_) + " are used, " +
+                                FormatBytes(needed_bytes) +
+                                " more are needed: raise its --disk-bytes or remove a corpus");
+}
+
+Result<BlockExtent> RankShelf::Write(std::span<const BlockWrite* const> blocks) {
   const std::shared_lock lock(mutex_);
   if (payload_ == nullptr) return UnavailableError("rank 0 has not attached this rank's disk");
   uint64_t needed = 0;
   for (const BlockWrite* block : blocks) needed += block->payload.size() + kBlockOverheadBytes;
-  const uint64_t used = payload_->PhysicalBytes();
-  if (used + needed > disk_bytes_) {
-    return ResourceExhaustedError("its disk tier is full: " + FormatBytes(used) + " of " +
-                                  FormatBytes(disk_bytes_) + " are used, " + FormatBytes(needed) +
-                                  " more are needed: raise its --disk-bytes or remove a corpus");
-  }
+  const std::lock_guard one(write_mutex_);
+  RETURN_IF_ERROR(CheckRoom(needed));
   return payload_->WriteExtent(blocks);
 }
 
@@ -154,6 +253,15 @@ Status RankShelf::Read(const BlockLocation& location, const Digest& digest, uint
   const std::shared_lock lock(mutex_);
   if (payload_ == nullptr) return UnavailableError("rank 0 has not attached this rank's disk");
   return payload_->Read(location, digest, tokens, sections, payload);
+}
+
+uint32_t KeeperOf(const CorpusRecord& record, uint64_t position, uint32_t text_ranks,
+                  uint32_t stride) {
+  KvFormat format;
+  const bool known = ParseKvFormatName(record.kv_format, &format.key_codec, &format.value_codec);
+  // Exact first tokens are a page before the others.
+  const uint64_t page = position + (known && IsCoded(format) ? 1 : 0);
+  return Placement{text_ranks}.RankOfPage(page) * stride;
 }
 
 // Rank 0's end of one.
@@ -210,7 +318,35 @@ class RankShelves::Remote final : public BlockShelf {
     drops_.insert(drops_.end(), extents.begin(), extents.end());
   }
 
-  Result<ShelfUsage> Usage() {
+  Result<BlockExtent> Write(std::span<const BlockWrite* const> blocks) override {
+    std::vector<Digest> digests;
+    std::vector<uint64_t> tokens, sections, bytes;
+    std::vector<std::span<const std::byte>> payloads;
+    for (const BlockWrite* block : blocks) {
+      digests.push_back(block->digest);
+      tokens.push_back(block->tokens.size());
+      sections.push_back(block->sections);
+      bytes.push_back(block->payload.size());
+      payloads.push_back(block->payload);
+    }
+    const std::lock_guard lock(mutex_);
+    RETURN_IF_ERROR(AskLocked(ShelfMessage(ShelfVerb::kWrite)
+                                  .Array(std::span<const Digest>(digests))
+                                  .Array(std::span<const uint64_t>(tokens))
+                                  .Array(std::span<const uint64_t>(sections))
+                                  .Array(std::span<const uint64_t>(bytes))
+                                  .Take(),
+                              payloads));
+    return ReceiveExtentLocked(blocks.size());
+  }
+
+  Result<BlockExtent> Copy(std::span<const StoredBlock> blocks) override {
+    const std::lock_guard lock(mutex_);
+    RETURN_IF_ERROR(AskLocked(ShelfMessage(ShelfVerb::kCopy).Array(blocks).Take()));
+    return ReceiveExtentLocked(blocks.size());
+  }
+
+  Result<ShelfUsage> Usage() override {
     const std::lock_guard lock(mutex_);
     RETURN_IF_ERROR(AskLocked(ShelfMessage(ShelfVerb::kUsage).Take()));
     ShelfUsage usage;
@@ -219,8 +355,9 @@ class RankShelves::Remote final : public BlockShelf {
   }
 
  private:
-  // Sends what is to be dropped, then the message, and receives how it went.
-  Status AskLocked(const std::string& body) {
+  // Sends what is to be dropped, the message and what follows it, and receives how it went.
+  Status AskLocked(const std::string& body,
+                   std::span<const std::span<const std::byte>> payloads = {}) {
     std::vector<uint64_t> drops;
     {
       const std::lock_guard lock(drop_mutex_);
@@ -234,10 +371,19 @@ class RankShelves::Remote final : public BlockShelf {
           After(timeout_));
     }
     if (sent.ok()) sent = SendMessage(socket_, body, After(timeout_));
+    for (const auto payload : payloads) {
+      if (sent.ok()) sent = SendBytes(socket_, payload, After(timeout_));
+    }
     if (!sent.ok()) return LostLocked(sent);
     RankReply reply;
     RETURN_IF_ERROR(ReceiveLocked(std::as_writable_bytes(std::span(&reply, 1))));
     return reply.status().WithContext(name_);
+  }
+  Result<BlockExtent> ReceiveExtentLocked(size_t blocks) {
+    const auto body = ReceiveMessage(socket_, After(timeout_));
+    if (!body.ok()) return LostLocked(body.status());
+    auto extent = ExtentOf(*body, blocks);
+    return extent.ok() ? extent : LostLocked(extent.status());
   }
   Status ReceiveLocked(std::span<std::byte> bytes) {
     const Status received = ReceiveBytes(socket_, bytes, After(timeout_));

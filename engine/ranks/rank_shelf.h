@@ -33,7 +33,7 @@ class RankShelf {
 
   // Of blocks that this rank keeps. kUnavailable: rank 0 has not attached it; kResourceExhausted:
   // the folder may not grow so much.
-  Result<PayloadStore::Extent> Write(std::span<const BlockWrite* const> blocks);
+  Result<BlockExtent> Write(std::span<const BlockWrite* const> blocks);
   Status Read(const BlockLocation& location, const Digest& digest, uint32_t tokens,
               uint32_t sections, std::span<std::byte> payload) const;
 
@@ -44,6 +44,9 @@ class RankShelf {
   Status CheckOwner(const std::string& store_id) const;
   Status ServeOne(const Socket& socket, std::string_view body);
   Status ServeRead(const Socket& socket, RankMessageReader& message);
+  Status ServeWrite(const Socket& socket, RankMessageReader& message);
+  Status ServeCopy(const Socket& socket, RankMessageReader& message);
+  Status CheckRoom(uint64_t needed_bytes) const;
 
   const std::string data_dir_;
   const uint64_t disk_bytes_;
@@ -51,11 +54,14 @@ class RankShelf {
   // Held by whoever uses the folder, alone by whoever opens it anew.
   mutable std::shared_mutex mutex_;
   std::unique_ptr<PayloadStore> payload_;  // null: not attached
+  std::mutex write_mutex_;                 // one write at a time, so that the cap is exact
 };
 
-struct ShelfUsage {
-  uint64_t used_bytes = 0, capacity_bytes = 0;
-};
+// Which rank of a rank file keeps a block of a corpus, by its place in the chain: of exact ones who
+// attends to it when all ranks follow. text_ranks: among whom pages are dealt; of the file's lines
+// every `stride`th is one.
+uint32_t KeeperOf(const CorpusRecord& record, uint64_t position, uint32_t text_ranks,
+                  uint32_t stride = 1);
 
 // Rank 0's shelves, by rank of the rank file. Thread-safe.
 class RankShelves {

@@ -7,9 +7,20 @@
 #include "engine/backend/device_backend.h"
 #include "engine/backend/node_attention.h"
 #include "engine/model/quantized_source.h"
+#include "engine/ranks/worker_checks.h"
 #include "engine/ranks/worker_state.h"
+#include "store/base/fault_point.h"
 
 namespace corpusd {
+
+std::string ArithmeticOf(const Backend& backend) {
+  const std::string_view name = backend.name();
+  // "cuda:1 (NVIDIA H200)": whichever it is of its host's.
+  const size_t device = name.find(" (");
+  return std::string(name.starts_with("cuda:") && device != std::string_view::npos
+                         ? "cuda" + std::string(name.substr(device))
+                         : name);
+}
 
 RankWorker::RankWorker() = default;
 RankWorker::~RankWorker() = default;
@@ -19,18 +30,49 @@ Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& 
   ASSIGN_OR_RETURN(const WeightMode weights, ParseWeightMode(options.weights));
   ASSIGN_OR_RETURN(auto source, OpenModelSource(options.model_path));
   source = WithWeights(std::move(source), weights, options.threads);
-  ASSIGN_OR_RETURN(worker->local_, MakeBackend(options.device, {options.threads, options.isa}));
-  if (NodeAttentionOf(*worker->local_) == nullptr || !worker->local_->host_addressable()) {
-    return UnimplementedError("'" + worker->backend() +
-                              "': the ranks of a daemon are CPUs in this version");
+  worker->devices_ = options.devices;
+  worker->device_ = options.device;
+  // A device's memory is shared out before the weights come.
+  ASSIGN_OR_RETURN(const DeviceRoom room,
+                   options.devices->MakeRoom(options.device, options.device_bytes));
+  ASSIGN_OR_RETURN(worker->local_,
+                   options.devices->MakeBackend(
+                       options.device, {options.threads, options.isa},
+                       [here = worker.get()](const Status& /*why*/) { here->lost_ = true; }));
+  if (NodeAttentionOf(*worker->local_) == nullptr) {
+    return UnimplementedError("'" + worker->backend() + "' has no attention over several ranks");
   }
   worker->backend_ = std::make_unique<RankedBackend>(*worker->local_);
-  ASSIGN_OR_RETURN(worker->model_, LoadModel(*source, *worker->backend_));
   ASSIGN_OR_RETURN(worker->weights_, source->WeightsDigestHex(options.cache_dir));
-  worker->blocks_ =
-      options.store == nullptr ? BlocksInMemory(options.host_bytes) : BlocksOfStore(*options.store);
+  RETURN_IF_ERROR(worker->LoadModelOver(*source, options));
+  worker->blocks_ = options.store == nullptr ? BlocksInMemory(options.host_bytes, room.memory)
+                                             : BlocksOfStore(*options.store);
+  worker->holder_ = room.memory == nullptr ? HoldInHost() : HoldOnDevice(*worker->local_, room);
   worker->shelf_ = options.shelf;
   return worker;
+}
+
+Status RankWorker::LoadModelOver(const ModelSource& source, const RankWorkerOptions& options) {
+  const RankWorkerOptions::Shared& others = options.shared;
+  if (others.ranks == 1) {
+    ASSIGN_OR_RETURN(model_, LoadModel(source, *backend_));
+    return OkStatus();
+  }
+  SharedWeightsOptions shared;
+  shared.addresses = others.addresses;
+  shared.first_rank = others.first_rank;
+  shared.part = {options.model_path, options.device,    options.isa,      options.weights,
+                 options.threads,    options.cache_dir, {0, others.ranks}};
+  shared.digest = weights_;
+  shared.timeout = others.timeout;
+  shared.on_change = others.on_change;
+  ASSIGN_OR_RETURN(shared_, SharedWeights::Open(*backend_, shared));
+  ASSIGN_OR_RETURN(model_, LoadModel(source, shared_->backend()));
+  return OkStatus();
+}
+
+Status RankWorker::CallWeights() {
+  return shared_ == nullptr || shared_->Look().ok() ? OkStatus() : shared_->CallAgain();
 }
 
 Status RankWorker::Follow(RankChannels channels) {
@@ -62,6 +104,9 @@ void RankWorker::Abort(const Status& why) {
 Status RankWorker::FollowNext() {
   RankHeader header;
   RETURN_IF_ERROR(control().Receive(0, std::as_writable_bytes(std::span(&header, 1)))->Wait());
+  if (header.bytes > kRankMessageMax) {
+    return InternalError("a message of " + std::to_string(header.bytes) + " bytes is no rank's");
+  }
   std::string body(header.bytes, '\0');
   if (!body.empty()) {
     RETURN_IF_ERROR(control().Receive(0, std::as_writable_bytes(std::span(body)))->Wait());
@@ -71,6 +116,9 @@ Status RankWorker::FollowNext() {
 
 Status RankWorker::Do(RankVerb verb, std::string_view body) {
   RankMessageReader message(body);
+  if (verb == RankVerb::kForward || verb == RankVerb::kSegment) {
+    RETURN_IF_ERROR(FaultPoint("rank.compute"));
+  }
   switch (verb) {
     case RankVerb::kBeat:
       return Beat();
@@ -96,6 +144,8 @@ Status RankWorker::Do(RankVerb verb, std::string_view body) {
       return BeginDocuments(message);
     case RankVerb::kWindows:
       return Windows(message);
+    case RankVerb::kDrop:
+      return Drop(message);
   }
   return InternalError("rank 0 said what is no verb");
 }
@@ -106,8 +156,19 @@ Status RankWorker::Answer(const Status& status) {
 }
 
 Status RankWorker::Beat() {
-  const RankHoldings holdings = blocks_->holdings();
+  RankHoldings holdings = blocks_->holdings();
+  const auto [used, capacity] = holder_->used_of_bytes();
+  holdings.device_used_bytes = used;
+  holdings.device_capacity_bytes = capacity;
   return Send(std::as_bytes(std::span(&holdings, 1)));
+}
+
+Status RankWorker::Drop(RankMessageReader& message) {
+  const bool dry_run = message.Number() != 0;
+  const auto digests = message.Array<Digest>();
+  RETURN_IF_ERROR(message.Finish());
+  const RankDropped dropped = blocks_->Drop(digests, dry_run);
+  return Send(std::as_bytes(std::span(&dropped, 1)));
 }
 
 Status RankWorker::TakeCalibration(RankMessageReader& message) {
@@ -115,8 +176,10 @@ Status RankWorker::TakeCalibration(RankMessageReader& message) {
   const std::string bytes = message.Text();
   RETURN_IF_ERROR(message.Finish());
   if (calibrations_.contains(digest)) return OkStatus();
-  ASSIGN_OR_RETURN(calibrations_[digest],
+  ASSIGN_OR_RETURN(auto calibration,
                    KvCalibration::Parse(std::as_bytes(std::span(bytes.data(), bytes.size()))));
+  RETURN_IF_ERROR(CheckCalibration(*calibration, model_->config()));
+  calibrations_[digest] = std::move(calibration);
   return OkStatus();
 }
 
@@ -126,6 +189,7 @@ Result<KvLayout> RankWorker::LayoutOf(const std::string& format, const std::stri
   ASSIGN_OR_RETURN(layout.blocks, model_->Format(format));
   ASSIGN_OR_RETURN(layout.own, model_->Format("bf16"));
   layout.parts = model_->parts();
+  RETURN_IF_ERROR(CheckLayout(layout, !calibration.empty(), first, model_->config()));
   if (calibration.empty()) return layout;
   const auto known = calibrations_.find(calibration);
   if (known == calibrations_.end()) return InternalError("rank 0 told of no calibration");
@@ -159,12 +223,13 @@ Status RankWorker::Open(RankMessageReader& message) {
   text.tokens = message.Number();
   const bool all = message.Number() != 0;
   RETURN_IF_ERROR(message.Finish());
+  RETURN_IF_ERROR(CheckText(text.chain.size(), text.tokens));
+  if (opened_.size() >= kRankSequencesMax) return InternalError("too many sequences are open");
   ASSIGN_OR_RETURN(const KvLayout layout, LayoutOf(format, calibration, first));
   auto pages = std::make_shared<RankPages>(
       layout, std::move(text), backend_->attention().placement(), control().rank(), all);
-  const auto refs = blocks_->Find(pages->WantedDigests());
-  if (refs.ok()) pages->Put(*refs);
-  RETURN_IF_ERROR(Answer(refs.status()));
+  const auto refs = blocks_->Find(pages->FindHeld(*holder_));
+  RETURN_IF_ERROR(Answer(refs.ok() ? pages->Put(*refs, *holder_) : refs.status()));
   const size_t wanted = pages->wanted().size();
   std::vector<std::byte> lacking(wanted);
   for (size_t i = 0; i < wanted; ++i) lacking[i] = std::byte{!pages->Has(i)};
@@ -182,6 +247,7 @@ Status RankWorker::Fill(RankMessageReader& message) {
   RETURN_IF_ERROR(message.Finish());
   RankPages& pages = *opened->pages;
   Status kept;
+  std::vector<RankPages::Given> given;
   for (const uint64_t index : indices) {
     if (index >= pages.wanted().size()) return InternalError("rank 0 sent a block too many");
     const WantedBlock& wanted = pages.wanted()[index];
@@ -192,8 +258,9 @@ Status RankWorker::Fill(RankMessageReader& message) {
     auto ref = blocks_->Keep({wanted.digest, pages.TokensOf(wanted.block),
                               PlaceOf(pages.text().chain, wanted.block), bytes});
     kept = ref.status();
-    if (ref.ok()) pages.Put(index, *std::move(ref));
+    if (ref.ok()) given.push_back({index, *std::move(ref)});
   }
+  if (kept.ok()) kept = pages.Put(given, *holder_);
   return Answer(kept);
 }
 
@@ -208,6 +275,7 @@ Status RankWorker::Load(RankMessageReader& message) {
   }
   RankPages& pages = *opened->pages;
   std::vector<std::byte> loaded(indices.size());
+  std::vector<RankPages::Given> given;
   Status kept;
   for (size_t i = 0; i < indices.size() && kept.ok(); ++i) {
     if (indices[i] >= pages.wanted().size()) return InternalError("rank 0 named a block too many");
@@ -223,9 +291,10 @@ Status RankWorker::Load(RankMessageReader& message) {
         blocks_->Keep({wanted.digest, tokens, PlaceOf(pages.text().chain, wanted.block), bytes});
     kept = ref.status();
     if (!ref.ok()) break;
-    pages.Put(indices[i], *std::move(ref));
+    given.push_back({indices[i], *std::move(ref)});
     loaded[i] = std::byte{1};
   }
+  if (kept.ok()) kept = pages.Put(given, *holder_);
   RETURN_IF_ERROR(Answer(kept));
   return Send(loaded);
 }
@@ -234,6 +303,7 @@ Status RankWorker::Fork(RankMessageReader& message) {
   ASSIGN_OR_RETURN(Opened* const from, Find(message.Number()));
   const uint64_t to = message.Number();
   RETURN_IF_ERROR(message.Finish());
+  if (opened_.size() >= kRankSequencesMax) return InternalError("too many sequences are open");
   Opened fork{from->pages, nullptr};
   if (from->kv != nullptr) {
     ASSIGN_OR_RETURN(fork.kv, from->kv->Fork(*backend_));
@@ -259,12 +329,16 @@ Status RankWorker::Forward(RankMessageReader& message) {
   const auto rows = message.Array<uint64_t>();
   const auto tokens = message.Array<TokenId>();
   RETURN_IF_ERROR(message.Finish());
-  if (rows.size() != ids.size() || ids.empty()) return InternalError("rows without a sequence");
+  RETURN_IF_ERROR(CheckRows(each, ids, rows, tokens.size(), backend_->few_rows()));
   std::vector<SequenceRows> sequences;
   std::vector<KvSequence*> kvs;
   for (size_t i = 0; i < ids.size(); ++i) {
     ASSIGN_OR_RETURN(Opened* const opened, Find(ids[i]));
-    if (opened->kv == nullptr) opened->kv = opened->pages->Sequence();
+    if (opened->kv == nullptr) {
+      RETURN_IF_ERROR(CheckAtHand(*opened->pages));
+      opened->kv = opened->pages->Sequence();
+    }
+    RETURN_IF_ERROR(CheckAlike(opened_[ids[0]].pages->layout(), opened->pages->layout()));
     sequences.push_back({opened->kv.get(), static_cast<uint32_t>(rows[i])});
     kvs.push_back(opened->kv.get());
   }

@@ -3,6 +3,7 @@
 // had again. One thread follows; Abort comes from any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -21,6 +22,7 @@
 #include "engine/ranks/rank_shelf.h"
 #include "engine/ranks/ranked_backend.h"
 #include "engine/ranks/ranked_prefill.h"
+#include "engine/ranks/shared_weights.h"
 
 namespace corpusd {
 
@@ -31,10 +33,24 @@ struct RankWorkerOptions {
   std::string weights = "auto";  // as EngineOptions has it, alike on all ranks
   unsigned threads = 0;          // 0: all cores
   std::string cache_dir;         // where the weights digest is remembered; "": nowhere
+  uint64_t device_bytes = 0;     // for copies of blocks on a device; 0: half of what is free
   uint64_t host_bytes = 0;       // of blocks in memory; unless
   BlockStore* store = nullptr;   // it shares rank 0's process and store
   RankShelf* shelf = nullptr;    // its own disk; null: none. Must outlive it
+  std::shared_ptr<DeviceSource> devices = HostDevices();
+  // The ranks that have parts of its weights: threads, or processes at addresses of theirs.
+  struct Shared {
+    uint32_t ranks = 1;                  // this one included
+    uint32_t first_rank = 0;             // this one, of all
+    std::vector<std::string> addresses;  // of the others; none: they are threads
+    std::chrono::milliseconds timeout{300'000};
+    std::function<void(const std::string& what)> on_change = {};  // any thread; may be empty
+  };
+  Shared shared = {};
 };
+
+// What all ranks of a group must compute with: devices of one kind have one arithmetic.
+std::string ArithmeticOf(const Backend& backend);
 
 class RankWorker {
  public:
@@ -44,7 +60,17 @@ class RankWorker {
 
   // What all ranks must have alike: the weights' digest, and the arithmetic.
   const std::string& weights() const { return weights_; }
-  std::string backend() const { return std::string(local_->name()); }
+  std::string backend() const { return ArithmeticOf(*local_); }
+  // Whether its device answers no more. Any thread.
+  bool lost() const { return lost_; }
+  // Calls the ranks that have parts of its weights, where one was lost. REQUIRES: it follows
+  // nobody.
+  Status CallWeights();
+  // Makes the way between the devices of a group, if they need one; to be called once for each, by
+  // all its ranks, before Follow.
+  Status ConnectDevices(RankChannels& channels, std::chrono::milliseconds timeout) {
+    return channels.ConnectDevices(*devices_, device_, timeout);
+  }
   // Does what rank 0 says until the group ends. RETURNS why it did.
   Status Follow(RankChannels channels);
   // Ends the group that it follows, if it follows one.
@@ -60,6 +86,7 @@ class RankWorker {
   struct Documents;
 
   RankWorker();
+  Status LoadModelOver(const ModelSource& source, const RankWorkerOptions& options);
   Transport& control() const { return *channels_.control; }
   Status FollowNext();
   Status Do(RankVerb verb, std::string_view body);
@@ -67,6 +94,7 @@ class RankWorker {
   Status Answer(const Status& status);
 
   Status Beat();
+  Status Drop(RankMessageReader& message);
   Status TakeCalibration(RankMessageReader& message);
   Status Open(RankMessageReader& message);
   Status Fill(RankMessageReader& message);
@@ -84,15 +112,20 @@ class RankWorker {
   BlockPlace PlaceOf(std::span<const Digest> chain, uint64_t block) const;
   Status Settle(Prefilled& prefill);
   Status Shelve(Prefilled& prefill);
+  Status BringToHost(Prefilled& prefill);
   Status GiveBlocks(const Prefilled& prefill, const RankedPass& pass);
   Result<Opened*> Find(uint64_t id);
 
-  std::string weights_;
+  std::string weights_, device_;
+  std::shared_ptr<DeviceSource> devices_;
+  std::atomic<bool> lost_{false};
   std::unique_ptr<Backend> local_;
   std::unique_ptr<RankedBackend> backend_;
+  std::unique_ptr<SharedWeights> shared_;  // null: all weights are here
   std::unique_ptr<Model> model_;
   ComputeGate gate_;  // for code that takes turns; nobody else does here
   std::unique_ptr<RankBlocks> blocks_;
+  std::unique_ptr<BlockHolder> holder_;
   RankShelf* shelf_ = nullptr;
   std::map<std::string, std::unique_ptr<KvCalibration>> calibrations_;  // by digest
   SinkPages sinks_;

@@ -34,9 +34,8 @@ Result<std::unique_ptr<RankedPrefill>> RankedPrefill::Create(const Model& model,
       std::max(options.rank_tokens / rounded.unit_tokens, 1u) * rounded.unit_tokens;
   std::unique_ptr<RankedPrefill> prefill(
       new RankedPrefill(model, backend, transport, layout, rounded));
-  KvFormat layer = layout.blocks;
-  layer.layers = 1;
-  prefill->kv_bytes_token_ = layer.LayerBytes() / kBlockTokens;
+  const KvFormat& blocks = layout.blocks;
+  prefill->kv_bytes_token_ = blocks.BlockBytes() / blocks.layers / kBlockTokens;
   prefill->query_bytes_row_ = uint64_t{config.q_heads} * config.head_dim * sizeof(float);
   return prefill;
 }

@@ -14,8 +14,9 @@ std::span<std::byte> LayerAt(const AttentionInput& input, uint64_t position) {
     const auto page = std::find_if(list.pages.begin(), list.pages.end(),
                                    [&](const KvPage& p) { return p.first_position == position; });
     if (page == list.pages.end()) continue;
-    const uint64_t bytes = list.format->LayerBytes();
-    found = {const_cast<std::byte*>(page->bytes) + input.layer * bytes, bytes};
+    const KvFormat& format = *list.format;
+    found = {const_cast<std::byte*>(page->bytes) + format.LayerOffset(input.layer),
+             format.LayerBytes(input.layer)};
   }
   CHECK(!found.empty()) << "no page at " << position;
   return found;

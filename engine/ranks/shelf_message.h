@@ -15,6 +15,8 @@ enum class ShelfVerb : uint64_t {
   kRead,        // sections of a block
   kDrop,        // extents; not answered
   kUsage,
+  kWrite,  // blocks, whose payloads follow; answered with their extent
+  kCopy,   // blocks that lie there, into a new extent
 };
 
 // A list of the extents of 16 TB takes no more.

@@ -87,6 +87,14 @@ void Socket::Close() {
   fd_ = -1;
 }
 
+Result<std::pair<Socket, Socket>> MakeSocketPair() {
+  int ends[2] = {};
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    return SystemError("making a stream");
+  }
+  return std::pair(Socket(ends[0]), Socket(ends[1]));
+}
+
 Result<Socket> ListenTcp(const std::string& address, std::string* bound) {
   ASSIGN_OR_RETURN(const Addresses found, Resolve(address, /*passive=*/true));
   Status last = UnavailableError("no address");

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "store/base/result.h"
 
@@ -38,6 +39,8 @@ class Socket {
 
 using Deadline = std::chrono::steady_clock::time_point;
 
+// Two ends of one stream within this process.
+Result<std::pair<Socket, Socket>> MakeSocketPair();
 // Listens at "host:port"; port 0 takes a free one. bound: the address with its port.
 Result<Socket> ListenTcp(const std::string& address, std::string* bound);
 // kDeadlineExceeded if nobody has connected by then.

@@ -58,6 +58,11 @@ class TcpTransport final : public Transport {
     const std::lock_guard lock(mutex_);
     Fail(Status(StatusCode::kAborted, text), text);
   }
+  void OnEnd(std::function<void(const Status& why)> told) override {
+    const std::lock_guard lock(mutex_);
+    if (!failure_.ok() && told) told(failure_);
+    on_end_ = std::move(told);
+  }
 
  private:
   class PostedTransfer final : public Transfer {
@@ -108,6 +113,7 @@ class TcpTransport final : public Transport {
       peer->EndAll(status);
       peer->Close(FrameKind::kAbort, text);
     }
+    if (on_end_) on_end_(failure_);
     changed_.notify_all();
   }
 
@@ -154,6 +160,7 @@ class TcpTransport final : public Transport {
   std::condition_variable changed_;
   std::vector<std::unique_ptr<TcpPeer>> peers_;  // of this rank: closed
   Status failure_;
+  std::function<void(const Status&)> on_end_;
   bool stopped_ = false;
   std::thread io_;
 };

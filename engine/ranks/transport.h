@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -46,6 +47,9 @@ class Transport {
   // REQUIRES: another rank.
   virtual TransferPtr Send(uint32_t to, std::span<const std::byte> bytes) = 0;
   virtual TransferPtr Receive(uint32_t from, std::span<std::byte> bytes) = 0;
+  // The parts of all ranks to all; this one's lies in its place of [size][equal bytes] already. All
+  // ranks call alike. REQUIRES: several ranks.
+  virtual TransferPtr Gather(std::span<std::byte> all);
   // What was posted before may begin now: some transports start a group of transfers at once. Wait
   // does the same.
   virtual void Start() {}
@@ -58,6 +62,9 @@ class Transport {
   }
   // Ends the job for every rank that still waits for this one. Any thread.
   virtual void Abort(const Status& why) = 0;
+  // Called once, on any thread, when the job has ended by an error or an Abort here or elsewhere;
+  // at once if it has. It must not call this transport. Empty: nobody is told any more.
+  virtual void OnEnd(std::function<void(const Status& why)> told) { (void)told; }
 
   // What all ranks call alike; each is over when it returns. The root's bytes to all.
   virtual Status Broadcast(uint32_t root, std::span<std::byte> bytes);

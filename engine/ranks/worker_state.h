@@ -3,6 +3,7 @@
 // thread's.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,7 @@ namespace corpusd {
 struct RankWorker::Prefilled {
   std::shared_ptr<RankPages> history;
   bool shelved = false;  // this rank stores what it keeps
+  uint64_t next = 0;     // token of which the next segment must begin
   std::vector<TokenId> tokens;
   std::vector<Digest> chain;
   std::unique_ptr<RankedPrefill> prefill;
@@ -23,7 +25,10 @@ struct RankWorker::Prefilled {
     std::span<const std::byte> bytes;  // where it was computed or dealt to
   };
   std::vector<Kept> fresh;  // of the last segment, not leased yet
-  std::vector<BlockRef> leases;
+  // What it computed in that, by part. Both where the CPU reads them.
+  std::map<uint64_t, std::vector<std::span<const std::byte>>> computed;
+  std::unique_ptr<HostCopies> copies;
+  std::vector<HeldBlock> leases;
 };
 
 // The text of a segmented corpus.

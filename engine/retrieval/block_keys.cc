@@ -40,13 +40,14 @@ void ReadBlockKeys(float* out, const KvFormat& format, const KvCalibration* cali
                    const RopeTable* rope, const std::byte* block, const KeySource& source,
                    uint32_t tokens) {
   const std::byte* tile = block + format.KeyTileOffset(source.layer, source.kv_head);
-  const bool coded = IsCoded(format.key_codec);
+  const KvCodec codec = format.CodecsOf(source.layer).key;
+  const bool coded = IsCoded(codec);
   CHECK(!coded || calibration != nullptr) << "coded keys without their calibration";
   for (uint32_t t = 0; t < tokens; ++t) {
     float* x = out + size_t{t} * format.head_dim;
     if (coded) {
       double y[kMaxHeadDim];
-      ReadCodedRow(y, tile, format.key_codec, /*is_key=*/true, format.head_dim, t);
+      ReadCodedRow(y, tile, codec, /*is_key=*/true, format.head_dim, t);
       FromCoordinates(x, y, calibration->layer(source.layer)[source.kv_head].key, format.head_dim);
     } else {
       ReadKey(x, tile, format, t);

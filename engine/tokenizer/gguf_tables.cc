@@ -10,10 +10,10 @@ namespace {
 Status ReadByteLevel(const GgufFile& file, TokenizerTables* tables) {
   ASSIGN_OR_RETURN(tables->pre, file.GetString("tokenizer.ggml.pre"));
   const auto rule = FindWordRule(tables->pre);
-  if (!rule || *rule == WordRule::kO200k) {
+  if (!rule) {
     return UnimplementedError(file.path() + ": pre-tokenizer '" + tables->pre +
-                              "' is not supported: 'smollm', 'starcoder', 'refact', 'llama-bpe' "
-                              "and 'qwen2' are");
+                              "' is not supported: 'smollm', 'starcoder', 'refact', 'llama-bpe', "
+                              "'qwen2', 'llama4' and 'gpt-4o' are");
   }
   // What tokenizer.json says of the same vocabularies, and GGUF leaves to the reader.
   tables->whole_words = *rule == WordRule::kLlama3;

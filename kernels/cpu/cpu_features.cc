@@ -48,7 +48,8 @@ CpuFeatures DetectCpuFeatures() noexcept {
                     Has(extended.ebx, 16) && Has(extended.ebx, 17) && Has(extended.ebx, 30) &&
                     Has(extended.ebx, 31);
   features.avx512_vnni = features.avx512 && Has(extended.ecx, 11);
-  features.amx_bf16 = features.avx512_vnni && Has(extended1.eax, 5) &&  // AVX512_BF16
+  features.amx_bf16 = features.avx512_vnni && Has(extended.ecx, 1) &&  // AVX512_VBMI
+                      Has(extended1.eax, 5) &&                         // AVX512_BF16
                       (state & kAmxState) == kAmxState && Has(extended.edx, 22) &&
                       Has(extended.edx, 24) && Has(extended.edx, 25) &&  // AMX-TILE, AMX-INT8
                       TilePermission();

@@ -9,7 +9,8 @@ struct CpuFeatures {
   bool avx2 = false;         // with FMA and F16C
   bool avx512 = false;       // F, BW, VL, DQ
   bool avx512_vnni = false;  // and the integer dot products
-  bool amx_bf16 = false;     // and bf16 dot products; tile registers, granted to this process
+  // And permutations of bytes, bf16 dot products; tile registers, granted to this process.
+  bool amx_bf16 = false;
 };
 
 // Asks the system for permission to use tile registers where the processor has them.

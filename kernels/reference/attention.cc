@@ -27,8 +27,9 @@ uint32_t HiddenTokens(const KvPage& page, uint64_t position, uint32_t window) {
 
 // One key or value as the page holds it, in double.
 void ReadRow(double* out, const std::byte* tile, bool is_key, const KvFormat& format,
-             uint32_t token) {
-  const KvCodec codec = is_key ? format.key_codec : format.value_codec;
+             uint32_t layer, uint32_t token) {
+  const LayerCodecs codecs = format.CodecsOf(layer);
+  const KvCodec codec = is_key ? codecs.key : codecs.value;
   if (IsCoded(codec)) return ReadCodedRow(out, tile, codec, is_key, format.head_dim, token);
   float plain[kMaxHeadDim];
   if (is_key) {
@@ -96,7 +97,7 @@ void AttendOneHead(float* out, const float* q, uint32_t kv_head, uint64_t positi
     TurnQuery(turned, &constant, q, head_dim, task.rope, position - page.first_position, basis);
     const std::byte* tile = page.bytes + format.KeyTileOffset(task.layer, kv_head);
     for (uint32_t t = page.hidden; t < visible; ++t) {
-      ReadRow(key, tile, true, format, t);
+      ReadRow(key, tile, true, format, task.layer, t);
       double dot = constant;
       for (uint32_t i = 0; i < head_dim; ++i) dot += turned[i] * key[i];
       scores[count++] = dot * task.shape.scale;
@@ -111,7 +112,7 @@ void AttendOneHead(float* out, const float* q, uint32_t kv_head, uint64_t positi
     double value[kMaxHeadDim];
     const std::byte* tile = page.bytes + format.ValueTileOffset(task.layer, kv_head);
     for (uint32_t t = page.hidden; t < visible; ++t) {
-      ReadRow(value, tile, false, format, t);
+      ReadRow(value, tile, false, format, task.layer, t);
       const double weight = std::exp(scores[count++] - largest);
       total += weight;
       for (uint32_t i = 0; i < head_dim; ++i) sums[i] += weight * value[i];

@@ -1,7 +1,7 @@
 // Throughput of the CPU kernels at the shapes of SmolLM2-135M, beside ceilings measured in the same
 // run:
 //   kernel_bench [--threads N] [--isa NAME] [--depth TOKENS] [--smoke] [--processor-time]
-//   [--kv-only]
+//   [--kv-only] [--kv FORMAT]
 // Prints one JSON object. Rates are the best of several runs; "share" is of the ceiling of the
 // table's own arithmetic.
 #include <algorithm>
@@ -34,6 +34,7 @@ struct Options {
   bool smoke = false;
   bool processor_time = false;  // with one thread
   bool kv_only = false;         // no products with weights
+  std::string kv;               // one format of the cache; empty: all
 };
 
 struct Product {
@@ -237,6 +238,7 @@ Json Bench::Run() {
   }
   for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kInt8, KvCodec::kCq8, KvCodec::kCq4,
                               KvCodec::kCq3, KvCodec::kCq2}) {
+    if (!options_.kv.empty() && options_.kv != KvCodecName(codec)) continue;
     json["encode"].push_back(RunEncode(codec));
     json["attention"].push_back(RunAttention(codec));
   }
@@ -256,6 +258,8 @@ Options ParseOptions(int count, char** arguments) {
       options.threads = 1;
     } else if (argument == "--kv-only") {
       options.kv_only = true;
+    } else if (argument == "--kv" && has_value) {
+      options.kv = arguments[++i];
     } else if (argument == "--threads" && has_value) {
       options.threads = static_cast<unsigned>(std::strtoul(arguments[++i], nullptr, 10));
     } else if (argument == "--isa" && has_value) {

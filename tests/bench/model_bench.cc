@@ -23,6 +23,7 @@ struct Arguments {
   std::vector<uint32_t> prefill = {512, 2048};
   std::vector<uint32_t> depths = {0, 2048};
   uint32_t decode_tokens = 64;
+  uint32_t chunk = 0;  // the last tokens before a depth that are timed
   uint32_t together = 1;
   uint32_t repeats = 3;
   bool smoke = false;
@@ -86,10 +87,26 @@ json Measured(const std::string& name, const std::vector<double>& tokens_per_s) 
           {"runs", tokens_per_s.size()}};
 }
 
+// What a token of a prefill multiplies, beside the peak.
+void AddShare(double macs, double float_gmacs, json* result) {
+  const double gmacs = (*result)["tokens_per_s"].get<double>() * macs / 1e9;
+  (*result)["gmacs_per_s"] = gmacs;
+  (*result)["share_of_float_peak"] = gmacs / float_gmacs;
+}
+
+// The last `tokens` before a depth.
+json Chunk(uint32_t tokens, uint32_t depth, double seconds, const Work& work, double float_gmacs) {
+  json result = Measured("pp" + std::to_string(tokens) + "@" + std::to_string(depth - tokens),
+                         {tokens / seconds});
+  AddShare(work.weight_macs + work.attention_macs * (depth - tokens / 2.0), float_gmacs, &result);
+  return result;
+}
+
 Status BenchPrefill(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
                     const Work& work, double float_gmacs, json* results) {
   for (const uint32_t tokens : a.prefill) {
     const uint32_t count = std::min(tokens, session.model().config().context_tokens);
+    if (count == 0) continue;
     std::vector<double> rates;
     for (uint32_t r = 0; r < a.repeats; ++r) {
       ASSIGN_OR_RETURN(const double seconds,
@@ -97,20 +114,15 @@ Status BenchPrefill(ModelSession& session, const Arguments& a, std::span<const T
       rates.push_back(count / seconds);
     }
     json result = Measured("pp" + std::to_string(tokens), rates);
-    const double macs = work.weight_macs + work.attention_macs * count / 2;
-    const double gmacs = result["tokens_per_s"].get<double>() * macs / 1e9;
-    result["gmacs_per_s"] = gmacs;
-    result["share_of_float_peak"] = gmacs / float_gmacs;
+    AddShare(work.weight_macs + work.attention_macs * count / 2, float_gmacs, &result);
     results->push_back(result);
   }
   return OkStatus();
 }
 
 Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const TokenId> ids,
-                   const Work& work, double read_gbytes, json* results) {
-  ASSIGN_OR_RETURN(const auto logits,
-                   session.backend().AllocateShared(
-                       uint64_t{session.model().config().vocabulary} * 4, "logits"));
+                   const Work& work, const CpuCeilings& ceilings, json* results) {
+  const double read_gbytes = ceilings.read_gbytes, float_gmacs = ceilings.fp32_gmacs;
   for (const uint32_t depth : a.depths) {
     const uint32_t start =
         std::min(depth, session.model().config().context_tokens - a.decode_tokens * a.repeats);
@@ -119,9 +131,14 @@ Status BenchDecode(ModelSession& session, const Arguments& a, std::span<const To
     const auto kv = std::make_unique<KvSequence>(layout);
     std::unique_ptr<KvSequence> corpus;
     if (start > 0) {
-      ASSIGN_OR_RETURN(const double seconds,
-                       PrefillSeconds(session, ids.first(start), a.kv_format, &corpus));
-      (void)seconds;
+      const uint32_t chunk = std::min(a.chunk, start);
+      ASSIGN_OR_RETURN(corpus, session.NewSequence(a.kv_format));
+      RETURN_IF_ERROR(session.Run(ids.first(start - chunk), *corpus, nullptr));
+      const auto begin = BenchClock::now();
+      RETURN_IF_ERROR(session.Run(ids.subspan(start - chunk, chunk), *corpus, nullptr));
+      if (chunk > 0) {
+        results->push_back(Chunk(chunk, start, SecondsSince(begin), work, float_gmacs));
+      }
       for (const auto& block : corpus->OwnBlocks()) kv->AddShared(block.bytes.data(), block.tokens);
     }
     std::vector<double> rates;
@@ -250,7 +267,7 @@ Status Bench(Arguments a, bool prefill, bool decode) {
     (void)warm_up;
   }
   if (prefill) RETURN_IF_ERROR(BenchPrefill(*session, a, ids, work, ceilings.fp32_gmacs, &results));
-  if (decode) RETURN_IF_ERROR(BenchDecode(*session, a, ids, work, ceilings.read_gbytes, &results));
+  if (decode) RETURN_IF_ERROR(BenchDecode(*session, a, ids, work, ceilings, &results));
   if (decode && a.together > 1) RETURN_IF_ERROR(BenchTogether(*session, a, ids, &results));
   Print({{"backend", session->backend_name()},
          {"threads", threads},
@@ -280,6 +297,7 @@ void AddOptions(CLI::App* command, Arguments* a) {
   command->add_option("--tokens", a->prefill, "prefill lengths")->delimiter(',');
   command->add_option("--decode-depths", a->depths, "tokens before the decoded ones")
       ->delimiter(',');
+  command->add_option("--chunk", a->chunk, "tokens before each depth to time the prefill of");
   command->add_option("--decode-tokens", a->decode_tokens, "decoded at each depth");
   command->add_option("--together", a->together, "questions on one corpus that decode at once")
       ->check(CLI::Range(1, 16));

@@ -6,12 +6,12 @@ namespace corpusd {
 
 Result<KvPlan> PlanKv(const ModelConfig& config, const std::string& name, uint64_t tokens) {
   KvFormat format;
-  if (!ParseKvFormatName(name, &format.key_codec, &format.value_codec)) {
-    return InvalidArgumentError("KV format '" + name + "' is not known");
-  }
   format.layers = config.layers;
   format.kv_heads = config.kv_heads;
   format.head_dim = config.head_dim;
+  if (const std::string wrong = ParseKvFormat(name, &format); !wrong.empty()) {
+    return InvalidArgumentError("KV format '" + name + "' " + wrong);
+  }
   KvPlan plan{name, 0, 0};
   const uint64_t blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
   const auto parts = LayerPartsOf(config);
@@ -20,8 +20,9 @@ Result<KvPlan> PlanKv(const ModelConfig& config, const std::string& name, uint64
     plan.bytes = blocks * format.BlockBytes();
     return plan;
   }
-  for (const LayerPart& part : parts->parts) {
-    const uint64_t block_bytes = StoredBytes(PartFormat(format, part));
+  for (size_t p = 0; p < parts->parts.size(); ++p) {
+    const LayerPart& part = parts->parts[p];
+    const uint64_t block_bytes = StoredBytes(PartFormat(format, *parts, p));
     if (part.span_tokens == 0) {
       plan.token_bytes = block_bytes / kBlockTokens;
       plan.bytes += blocks * block_bytes;

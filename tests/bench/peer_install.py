@@ -1,6 +1,7 @@
 """Installs the two CPU peers, built for this machine, outside the repository."""
 
 import os
+import platform
 import subprocess
 import sys
 import tarfile
@@ -90,6 +91,12 @@ def install_ik(folder, jobs, all_cache_types):
 def has_amx():
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         return " amx_tile " in file.read()
+
+
+def processor_name():
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        return next((line.split(":", 1)[1].strip() for line in file
+                     if line.startswith("model name")), platform.machine())
 
 
 def find(folder, name):

@@ -3,7 +3,10 @@
 
 Prefill and decode go through the peer's C API as its own llama-bench does: batches of 512, flash
 attention on, every weight touched once before timing. The tokens are real text, given as ids.
-Prints one JSON object: {"pp512": tokens per second, "tg64@8192": ..., ...}.
+Prints one JSON object: {"pp512": tokens per second, "tg64@8192": ..., ...}. With --chunk 256 there
+is also "pp256@7936" for depth 8192, the last 256 tokens before it; llama.cpp's cache before those
+is filled 512 tokens at a time, each blind to the others, as its quantized caches take minutes for
+8K tokens otherwise. What is timed sees all of it.
 """
 
 import argparse
@@ -30,6 +33,7 @@ class LlamaCpp:
         params.n_ctx, params.n_batch, params.n_ubatch = context_tokens, BATCH_TOKENS, BATCH_TOKENS
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = GGML_TYPES[kv_type]
+        params.n_seq_max, params.kv_unified = 2, True  # one beside the other, for fill()
         if hasattr(params, "flash_attn_type"):
             params.flash_attn_type = 1
         else:
@@ -38,6 +42,14 @@ class LlamaCpp:
 
     def clear(self):
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+
+    def fill(self, batch, ids, count):
+        """As if ids[:count] had been decoded, but that no batch has seen another."""
+        memory = self.api.llama_get_memory(self.context)
+        for start in range(0, count, BATCH_TOKENS):
+            decode(self, batch, ids, start, min(BATCH_TOKENS, count - start), sequence=1)
+            self.api.llama_memory_seq_cp(memory, 1, 0, -1, -1)
+            self.api.llama_memory_seq_rm(memory, 1, -1, -1)
 
 
 class IkLlamaCpp:
@@ -72,14 +84,14 @@ def _silent(kind):
     return callback
 
 
-def decode(peer, batch, ids, first, count):
+def decode(peer, batch, ids, first, count, sequence=0):
     """Feeds ids[first:first+count] at their positions; logits for the last token only."""
     for start in range(first, first + count, BATCH_TOKENS):
         chunk = ids[start:min(start + BATCH_TOKENS, first + count)]
         batch.n_tokens = len(chunk)
         for i, token in enumerate(chunk):
             batch.token[i], batch.pos[i] = token, start + i
-            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
             batch.logits[i] = 1 if i + 1 == len(chunk) else 0
         status = peer.api.llama_decode(peer.context, batch)
         if status != 0:
@@ -114,6 +126,7 @@ def main():
     parser.add_argument("--prefill", type=int, nargs="*", default=[])
     parser.add_argument("--decode-depths", type=int, nargs="*", default=[])
     parser.add_argument("--decode-tokens", type=int, default=64)
+    parser.add_argument("--chunk", type=int, default=0)
     arguments = parser.parse_args()
 
     with open(arguments.ids, encoding="ascii") as file:
@@ -138,9 +151,16 @@ def main():
                 peer, batch, ids, count, arguments.decode_tokens)
     for depth in arguments.decode_depths:
         if depth not in arguments.prefill:
+            chunk = min(arguments.chunk, depth)
             peer.clear()
-            if depth:
-                decode(peer, batch, ids, 0, depth)
+            if chunk and hasattr(peer, "fill"):
+                peer.fill(batch, ids, depth - chunk)
+            elif depth > chunk:
+                decode(peer, batch, ids, 0, depth - chunk)
+            if chunk:
+                started = time.perf_counter()
+                decode(peer, batch, ids, depth - chunk, chunk)
+                result[f"pp{chunk}@{depth - chunk}"] = chunk / (time.perf_counter() - started)
             result[f"tg{arguments.decode_tokens}@{depth}"] = timed_decode(
                 peer, batch, ids, depth, arguments.decode_tokens)
     json.dump(result, sys.stdout)

@@ -126,6 +126,16 @@ inline AttentionInput InputOf(std::span<const KvPageList> lists, uint64_t first_
   return input;
 }
 
+// All pages, put together from nodes as ranks do.
+inline void AttendInNodes(CudaBackend& backend, const Rows& rows, const AttentionInput& input,
+                          Buffer& states) {
+  const std::span floats(reinterpret_cast<float*>(states.data()),
+                         NodeStateFloats(kScout, rows.q.rows));
+  const MergeNode root;
+  Require(backend.AttendNodes(floats, rows.q, input, {&root, 1}));
+  Require(backend.MergeNodes(rows.out, floats, input, {&root, 1}));
+}
+
 // GiB of a device in use.
 inline double UsedGib(int device) {
   size_t free = 0, total = 0;

@@ -1,8 +1,10 @@
 // ranks_bench: attention of one long text over two CUDA devices beside one of them, in one run:
 // the engine's own schedules, kernels and pages (engine/ranks over the CUDA backend and NCCL).
 // Scout's shape, bfloat16 pages, random numbers.
-//   ranks_bench [check] [prefill=TOKENS,SEGMENT]... [segment=ROWS,HISTORY] [decode=TOKENS,LAYERS]
-// SEGMENT: rows of both devices in one go. Prints one JSON object a line.
+//   ranks_bench [check] [link] [prefill=TOKENS,SEGMENT]... [segment=ROWS,HISTORY]
+//               [decode=TOKENS,LAYERS] [memory=TOKENS,ROWS]
+// SEGMENT: rows of both devices in one go; memory: what one device takes for so many tokens, and
+// each of two for twice as many. Prints one JSON object a line.
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -127,15 +129,6 @@ std::vector<DeviceText> TextsOf(RankDevices& devices, uint32_t layers, uint64_t 
                           [&](uint64_t page) { return here(r, page); });
   });
   return texts;
-}
-
-void AttendInNodes(CudaBackend& backend, const Rows& rows, const AttentionInput& input,
-                   Buffer& states) {
-  const std::span floats(reinterpret_cast<float*>(states.data()),
-                         NodeStateFloats(kScout, rows.q.rows));
-  const MergeNode root;
-  Require(backend.AttendNodes(floats, rows.q, input, {&root, 1}));
-  Require(backend.MergeNodes(rows.out, floats, input, {&root, 1}));
 }
 
 // Rows [first, tokens) as all ranks compute them together; of the text they have what is theirs.
@@ -392,6 +385,44 @@ void Decode(RankDevices& devices, uint64_t tokens, uint32_t layers, int steps) {
          {"gib_one_pages", bytes / (uint64_t{1} << 30)}});
 }
 
+// The last rows of a text over all layers' pages: of one device, then twice the text and the rows
+// over both. Memory of a backend is not given back, so each device is used once.
+void Memory(RankDevices& devices, uint64_t tokens, uint32_t rows) {
+  const auto used = [&](int device, const std::function<void()>& work) {
+    const double before = UsedGib(device);
+    work();
+    return UsedGib(device) - before;
+  };
+  const double one = used(0, [&] {
+    const auto text =
+        RandomText(devices.backend(0), kScoutWholeLayers, tokens, [](uint64_t) { return true; });
+    const Rows last(devices.backend(0), rows, kQuerySeed);
+    const KvPageList all{&text.format, text.pages};
+    devices.backend(0).Attention(last.out, last.q, InputOf({&all, 1}, tokens - rows));
+    Require(devices.backend(0).Synchronize());
+  });
+  const RankedPass pass = PassOver(2, 2 * (tokens - rows), 2 * tokens, Travel::kQueryTravel);
+  const Placement placement = devices.ranked(1).attention().placement();
+  const double two = used(1, [&] {
+    const auto texts =
+        TextsOf(devices, kScoutWholeLayers, 2 * tokens, [&](uint32_t rank, uint64_t page) {
+          return placement.RankOfPage(page) == rank ||
+                 (page * kBlockTokens >= pass.first_token && pass.ComputedBy(page) == rank);
+        });
+    devices.Each([&](uint32_t r) {
+      DealtRows dealt(devices, r, pass, texts[r]);
+      dealt.Attend();
+      Require(devices.ranked(r).Synchronize());
+    });
+  });
+  Print({{"memory_tokens_a_rank", tokens},
+         {"rows_a_rank", rows},
+         {"layers", kScoutWholeLayers},
+         {"gib_one", one},
+         {"gib_a_rank_of_two", two},
+         {"of_one", two / one}});
+}
+
 // What one direction of the link carries while the other does, too.
 void Link(RankDevices& devices) {
   constexpr uint64_t kBytes = uint64_t{1} << 30;
@@ -444,6 +475,9 @@ int Main(int count, char** arguments) {
       Prefill(devices, numbers[0], numbers[1], numbers[0] > (1u << 19) ? 1 : 5);
     }
     if (what.starts_with("segment=")) Segment(devices, numbers[0], numbers[1], 3);
+    if (what.starts_with("memory=")) {
+      Memory(devices, numbers[0], static_cast<uint32_t>(numbers[1]));
+    }
     if (what.starts_with("decode=")) {
       Decode(devices, numbers[0], static_cast<uint32_t>(numbers[1]), 30);
     }

@@ -140,6 +140,8 @@ void AddRecall(CLI::App* command, EvalArguments* a) {
   command->add_option("--seed", a->recall.seed, "of the texts (1)");
   command->add_option("--plot", a->plot_path, "write a heat map as SVG");
   command->add_option("--answers", a->answers_path, "write each question and its answers as JSON");
+  command->add_option("--prompts", a->prompts_path,
+                      "write the tokens of each text and question (not with --mode)");
 }
 
 void AddSegmented(CLI::App* command, LongRecallArguments* a) {

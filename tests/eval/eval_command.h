@@ -52,7 +52,7 @@ struct EvalArguments {
   bool samples_given = false;
   LongRecallArguments long_recall;
   RecallReportArguments report;
-  std::string plot_path, answers_path;
+  std::string plot_path, answers_path, prompts_path;
 };
 
 Status TokenizeCommand(const EvalArguments& arguments);

@@ -20,7 +20,7 @@ import time
 
 import torch
 
-from study import bases, formats, hook, recipes, recipes_cq
+from study import bases, formats, hook, hot, recipes, recipes_cq
 
 
 def parse():
@@ -144,7 +144,8 @@ def evaluate(model, calibration, recipe, scorers):
         recipe = dict(recipe, widths=widths)
     sinks = recipe.get("sinks", 4)
     contexts = [c for c in scorers if c in recipe.get("contexts", scorers)]
-    form = formats.Format(model, calibration, recipe)
+    kind = hot.HotFormat if "hot" in recipe else formats.Format
+    form = kind(model, calibration, recipe)
     for ctx in contexts:
         for form.sinks in sinks if isinstance(sinks, (list, tuple)) else [sinks]:
             row = {"name": recipe["name"], "bits": form.bits_per_element(), "ctx": ctx,

@@ -15,8 +15,11 @@ constexpr uint32_t kAnswerTokens = 20;
 
 class ModelAnswerer final : public RecallAnswerer {
  public:
-  ModelAnswerer(ModelSession& session, ChatTemplate chat)
-      : session_(session), chat_(std::move(chat)), prefix_(chat_.CorpusPrefix("")) {}
+  ModelAnswerer(ModelSession& session, ChatTemplate chat, RecallPromptSink sink)
+      : session_(session),
+        chat_(std::move(chat)),
+        prefix_(chat_.CorpusPrefix("")),
+        sink_(std::move(sink)) {}
 
   uint32_t context_tokens() const override { return session_.model().config().context_tokens; }
   uint32_t frame_tokens() const override {
@@ -42,11 +45,21 @@ class ModelAnswerer final : public RecallAnswerer {
     }
     KvSequence corpus(layout.OfBlocks());
     RETURN_IF_ERROR(session_.Run(ids, corpus, nullptr));
+    RecallPrompts prompts;
+    prompts.haystack = std::move(ids);
     std::vector<std::string> answers;
     for (const RecallQuestion& question : recall.questions) {
-      ASSIGN_OR_RETURN(answers.emplace_back(),
-                       AnswerOne(layout, corpus, question, recall.values[question.needle]));
+      const std::string& value = recall.values[question.needle];
+      prompts.questions.push_back(
+          {.ids = chat_.QuestionSuffix(question.text),
+           .answer_tokens =
+               std::min<uint32_t>(kAnswerTokens, static_cast<uint32_t>(CountTokens(" " + value)) +
+                                                     kSpareAnswerTokens)});
+      RecallPrompts::Question& asked = prompts.questions.back();
+      session_.tokenizer().Encode(question.answer_start, false, &asked.ids);
+      ASSIGN_OR_RETURN(answers.emplace_back(), AnswerOne(layout, corpus, asked));
     }
+    if (sink_ != nullptr) sink_(recall, format, prompts);
     return answers;
   }
 
@@ -54,16 +67,13 @@ class ModelAnswerer final : public RecallAnswerer {
   ComputeContext Context() { return {session_.model(), session_.backend(), gate_}; }
 
   Result<std::string> AnswerOne(const KvLayout& layout, const KvSequence& corpus,
-                                const RecallQuestion& question, const std::string& value) {
+                                const RecallPrompts::Question& question) {
     KvSequence kv(layout);
     for (const auto& block : corpus.OwnBlocks()) kv.AddShared(block.bytes.data(), block.tokens);
-    std::vector<TokenId> prompt = chat_.QuestionSuffix(question.text);
-    session_.tokenizer().Encode(question.answer_start, false, &prompt);
-    CHECK(prompt.size() <= kQuestionTokens) << prompt.size();
+    CHECK(question.ids.size() <= kQuestionTokens) << question.ids.size();
     GenerationRequest request;
-    request.prompt = prompt;
-    request.max_tokens = std::min<uint32_t>(
-        kAnswerTokens, static_cast<uint32_t>(CountTokens(" " + value)) + kSpareAnswerTokens);
+    request.prompt = question.ids;
+    request.max_tokens = question.answer_tokens;
     const ComputeContext context = Context();
     ASSIGN_OR_RETURN(const GenerationReport report,
                      Generate(context, batcher_, session_.tokenizer(), chat_, kv, request,
@@ -74,6 +84,7 @@ class ModelAnswerer final : public RecallAnswerer {
   ModelSession& session_;
   const ChatTemplate chat_;
   const std::vector<TokenId> prefix_;
+  const RecallPromptSink sink_;
   ComputeGate gate_;
   DecodeBatcher batcher_{Context()};
 };
@@ -112,9 +123,10 @@ Status Ask(RecallAnswerer& answerer, const RecallCase& recall, RecallStatistics*
 
 }  // namespace
 
-Result<std::unique_ptr<RecallAnswerer>> MakeModelAnswerer(ModelSession& session) {
+Result<std::unique_ptr<RecallAnswerer>> MakeModelAnswerer(ModelSession& session,
+                                                          RecallPromptSink sink) {
   ASSIGN_OR_RETURN(auto chat, session.source().LoadChatTemplate(session.tokenizer()));
-  return std::make_unique<ModelAnswerer>(session, std::move(chat));
+  return std::make_unique<ModelAnswerer>(session, std::move(chat), std::move(sink));
 }
 
 std::vector<uint32_t> DefaultRecallLengths(uint32_t context_tokens) {

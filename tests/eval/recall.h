@@ -36,10 +36,25 @@ class RecallAnswerer {
                                                   const std::string& format) = 0;
 };
 
+// What a model was given: a haystack's tokens, and of each question those behind them and how many
+// an answer may have at most.
+struct RecallPrompts {
+  struct Question {
+    std::vector<TokenId> ids;
+    uint32_t answer_tokens = 0;
+  };
+  std::vector<TokenId> haystack;
+  std::vector<Question> questions;
+};
+using RecallPromptSink =
+    std::function<void(const RecallCase&, const std::string& format, const RecallPrompts& prompts)>;
+
 // Answers with a model, as the daemon does: the haystack's blocks in the format, behind them the
 // question's own in bf16, the chat template around both, the most likely token each time. The
-// answer's start stands behind the template. The session must outlive it.
-Result<std::unique_ptr<RecallAnswerer>> MakeModelAnswerer(ModelSession& session);
+// answer's start stands behind the template. The session must outlive it. The sink, if there is
+// one, is told after each case and format.
+Result<std::unique_ptr<RecallAnswerer>> MakeModelAnswerer(ModelSession& session,
+                                                          RecallPromptSink sink = nullptr);
 
 // progress is called after each case, with its answers [formats][questions].
 using RecallProgress = std::function<void(const RecallCase&, const RecallStatistics&,

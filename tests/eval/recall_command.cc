@@ -139,6 +139,22 @@ json ToJson(const StoredCosts& costs) {
           {"questions", costs.questions}};
 }
 
+// What another program needs to be asked the same.
+json ToJson(const RecallCase& recall, const RecallPrompts& prompts) {
+  json questions = json::array();
+  for (size_t i = 0; i < prompts.questions.size(); ++i) {
+    questions.push_back({{"ids", prompts.questions[i].ids},
+                         {"answer_tokens", prompts.questions[i].answer_tokens},
+                         {"decile", recall.questions[i].decile},
+                         {"value", recall.values[recall.questions[i].needle]}});
+  }
+  return {{"task", RecallTaskName(recall.task)},
+          {"length", recall.length},
+          {"sample", recall.sample},
+          {"haystack", prompts.haystack},
+          {"questions", std::move(questions)}};
+}
+
 // Whoever answers, and what it stands on.
 struct Answering {
   std::unique_ptr<ModelSession> session;
@@ -147,11 +163,17 @@ struct Answering {
   std::string backend;
 };
 
-Result<Answering> OpenAnswering(const EvalArguments& a) {
+// prompts: gets those of the first format, a case a line; or null.
+Result<Answering> OpenAnswering(const EvalArguments& a, const std::string& first_format,
+                                std::ofstream* prompts) {
   Answering answering;
   if (a.long_recall.mode != "stored") {
     ASSIGN_OR_RETURN(answering.session, ModelSession::Open(a.session));
-    ASSIGN_OR_RETURN(answering.answerer, MakeModelAnswerer(*answering.session));
+    const RecallPromptSink sink = [=](const RecallCase& recall, const std::string& format,
+                                      const RecallPrompts& given) {
+      if (prompts != nullptr && format == first_format) *prompts << ToJson(recall, given) << "\n";
+    };
+    ASSIGN_OR_RETURN(answering.answerer, MakeModelAnswerer(*answering.session, sink));
     answering.backend = answering.session->backend_name();
     return answering;
   }
@@ -178,7 +200,11 @@ Result<Answering> OpenAnswering(const EvalArguments& a) {
 Status RecallCommand(const EvalArguments& a) {
   if (a.long_recall.mode == "segmented") return LongRecallCommand(a);
   ASSIGN_OR_RETURN(const RecallOptions options, OptionsOf(a));
-  ASSIGN_OR_RETURN(const Answering answering, OpenAnswering(a));
+  std::ofstream prompts;
+  if (!a.prompts_path.empty()) prompts.open(a.prompts_path, std::ios::binary);
+  ASSIGN_OR_RETURN(
+      const Answering answering,
+      OpenAnswering(a, options.formats.front(), a.prompts_path.empty() ? nullptr : &prompts));
   RecallAnswerer* const answerer = answering.answerer.get();
   std::ofstream answers_file;
   if (!a.answers_path.empty()) {
@@ -193,6 +219,8 @@ Status RecallCommand(const EvalArguments& a) {
                                    if (!answers_file.is_open()) return;
                                    WriteAnswers(recall, so_far, answers, answers_file);
                                  }));
+  if (prompts.is_open()) prompts.close();
+  if (!prompts) return IoError("cannot write " + a.prompts_path);
   if (answers_file.is_open()) {
     answers_file.close();
     if (!answers_file) return IoError("cannot write " + a.answers_path);

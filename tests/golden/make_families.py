@@ -2,13 +2,15 @@
 """Makes families.jsonl: tiny random models of each family that Hugging Face folders are read for,
 and what transformers computes with them in float32 (eager attention), one model a line.
 
-  V/bin/python tests/golden/make_families.py [--every] [--device] [FILE]
+  V/bin/python tests/golden/make_families.py [--every] [--device | --borders] [FILE]
 
 Weights are not kept: each number is a hash of the tensor's name and its place (see numbers()),
 which the test writes into a folder again. Of each position 8 logits are kept, of long texts 4,
 spread over the vocabulary; --every keeps all of them, for a run by hand (CORPUSD_FAMILIES=FILE in
 the test's environment). --device makes families_device.jsonl: the same with heads of 64 numbers and
-matrices of multiples of 32 inputs, which CUDA kernels take.
+matrices of multiples of 32 inputs, which CUDA kernels take. --borders makes families_borders.jsonl:
+texts of several chunks or windows with the logits around their borders ("positions"), in models
+that between them have every pair of values of Llama 4's switches.
 
 Run by hand, with a Python that has torch and transformers:
   python3 -m venv V && V/bin/pip install torch transformers numpy
@@ -16,6 +18,7 @@ Run by hand, with a Python that has torch and transformers:
 import itertools
 import json
 import os
+import random
 import sys
 
 import numpy
@@ -86,7 +89,8 @@ def config_json(config):
 
 
 def case(name, model_class, config, tokens, every, dtype="F32", shards=1, wrapper=None,
-         gain_offset=1.0):
+         gain_offset=1.0, borders=None):
+    """borders: positions whose neighbourhoods alone are kept; None: all positions."""
     seed = sum(name.encode()) * 1000003
     torch.manual_seed(0)
     model = model_class._from_config(config, attn_implementation="eager",
@@ -97,11 +101,13 @@ def case(name, model_class, config, tokens, every, dtype="F32", shards=1, wrappe
     with torch.no_grad():
         logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
     rows = []
-    for position, row in enumerate(logits):
+    positions = list(range(tokens)) if borders is None else near(borders, tokens)
+    for position in positions:
+        row = logits[position]
         if every:
             at = list(range(len(row)))
         else:
-            kept = KEPT if tokens < 100 else KEPT // 2
+            kept = KEPT if tokens < 100 and borders is None else KEPT // 2
             at = [(position + i * len(row) // kept) % len(row) for i in range(kept)]
         rows.append([float(f"{row[i]:.6g}") for i in at])
     json_config = config_json(config)
@@ -110,8 +116,17 @@ def case(name, model_class, config, tokens, every, dtype="F32", shards=1, wrappe
         json_config = {"model_type": wrapper, "text_config": json_config,
                        "tie_word_embeddings": config.tie_word_embeddings}
         prefix = "language_model."
-    return {"name": name, "config": json_config, "dtype": dtype, "shards": shards, "prefix": prefix,
-            "seed": seed, "tensors": tensors, "ids": ids, "logits": rows}
+    record = {"name": name, "config": json_config, "dtype": dtype, "shards": shards,
+              "prefix": prefix, "seed": seed, "tensors": tensors, "ids": ids, "logits": rows}
+    if borders is not None:
+        record.update(positions=positions, borders=borders)
+    return record
+
+
+def near(borders, tokens):
+    """RETURNS the positions of the first and last tokens, and those around borders."""
+    at = {0, 1, tokens - 2, tokens - 1} | {b + d for b in borders for d in (-2, -1, 0, 1, 2)}
+    return sorted(p for p in at if 0 <= p < tokens)
 
 
 DEVICE = "--device" in sys.argv
@@ -185,14 +200,90 @@ def plain_cases(every):
                                 "full_attention": rope("linear", 1000000.0, factor=8.0)})
 
 
+SWITCHES = {
+    "num_local_experts": (1, 2, 3, 8, 16),
+    "num_experts_per_tok": (1, 2),
+    "interleave_moe_layer_step": (1, 2, 3),
+    "no_rope_layers": ((1, 1, 1, 0), (1, 0), (0, 1, 0), (1, 1, 0, 1, 1), (0, 0), (1, 1)),
+    "use_qk_norm": (True, False),
+    "attn_temperature_tuning": (True, False),
+    "attention_bias": (False, True),
+    "rope_parameters": ("plain", "llama3"),
+    "attention_chunk_size": (16, 17, 48, 64, 128, 130),
+}
+
+
+def mixed_switches():
+    """Yields switches such that every pair of values of two of them is together somewhere, but for
+    two experts a token out of one: of 60 random drawings each time the one with most new pairs."""
+    draw = random.Random(11)
+    names = list(SWITCHES)
+    missing = {(a, x, b, y) for a, b in itertools.combinations(names, 2)
+               for x in SWITCHES[a] for y in SWITCHES[b]}
+    missing.discard(("num_local_experts", 1, "num_experts_per_tok", 2))
+
+    def pairs(switches):
+        return {(a, switches[a], b, switches[b]) for a, b in itertools.combinations(names, 2)}
+    while missing:
+        drawn = [{name: draw.choice(values) for name, values in SWITCHES.items()}
+                 for _ in range(60)]
+        drawn = [d for d in drawn if d["num_experts_per_tok"] <= d["num_local_experts"]]
+        best = max(drawn, key=lambda d: len(pairs(d) & missing))
+        if pairs(best) & missing:
+            missing -= pairs(best)
+            yield best
+
+
+def llama4_borders(name, switches, tokens):
+    base = dict(SMALL, intermediate_size=INNER, intermediate_size_mlp=INNER_DENSE, floor_scale=32,
+                attn_scale=0.5, max_position_embeddings=tokens + 1)
+    config = transformers.Llama4TextConfig(**dict(base, **switches))
+    chunk = switches["attention_chunk_size"]
+    return case("llama4 " + name, transformers.Llama4ForCausalLM, config, tokens, False,
+                borders=list(range(chunk, tokens, chunk)))
+
+
+def border_cases():
+    for number, mixed in enumerate(mixed_switches(), start=1):
+        layers = list(mixed["no_rope_layers"])
+        rope_kind = rope() if mixed["rope_parameters"] == "plain" else llama3(16.0, 1.0, 1.0, 64)
+        switches = dict(mixed, no_rope_layers=layers, num_hidden_layers=len(layers),
+                        rope_parameters=rope_kind)
+        chunk = mixed["attention_chunk_size"]
+        yield llama4_borders(f"mixed switches {number}, chunks of {chunk}", switches,
+                             (3 if chunk < 100 else 2) * chunk + 3)
+    for chunk, chunks in ((512, 2), (1024, 2), (2048, 1), (4096, 1), (8192, 1)):
+        switches = {"attention_chunk_size": chunk, "no_rope_layers": [1, 0],
+                    "num_hidden_layers": 2, "num_attention_heads": 1, "num_key_value_heads": 1,
+                    "num_local_experts": 2, "num_experts_per_tok": 1, "floor_scale": 512,
+                    "rope_parameters": llama3(16.0, 1.0, 1.0, 64)}
+        yield llama4_borders(f"chunks of {chunk}", switches, chunks * chunk + 3)
+    t = transformers
+    base = dict(SMALL, num_hidden_layers=2, intermediate_size=INNER_DENSE, rope_parameters=rope())
+    for window in (1, 16, 127, 128, 129, 200):
+        config = t.MistralConfig(**dict(base, sliding_window=window))
+        yield case(f"mistral: a window of {window}", t.MistralForCausalLM, config, 400, False,
+                   borders=[window, 128, 128 + window, 256, 384])
+    for window in (17, 128, 150):
+        config = t.Gemma3TextConfig(**dict(
+            base, num_hidden_layers=3, sliding_window=window, query_pre_attn_scalar=24,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+            rope_parameters={"sliding_attention": rope(),
+                             "full_attention": rope("linear", 1000000.0, factor=8.0)}))
+        yield case(f"gemma 3: a window of {window}", t.Gemma3ForCausalLM, config, 400, False,
+                   gain_offset=0.0, borders=[window, 128, 128 + window, 256, 384])
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
     every = "--every" in sys.argv
-    path = arguments[0] if arguments else os.path.join(
-        HERE, "families_device.jsonl" if DEVICE else "families.jsonl")
+    kind = "_device" if DEVICE else "_borders" if "--borders" in sys.argv else ""
+    path = arguments[0] if arguments else os.path.join(HERE, f"families{kind}.jsonl")
+    cases = border_cases() if kind == "_borders" else itertools.chain(llama4_cases(every),
+                                                                      plain_cases(every))
     torch.set_num_threads(1)
     with open(path, "w", encoding="utf-8") as out:
-        for record in itertools.chain(llama4_cases(every), plain_cases(every)):
+        for record in cases:
             out.write(json.dumps(record, separators=(",", ":")) + "\n")
             print(record["name"], len(record["ids"]), "tokens", file=sys.stderr)
 

@@ -68,24 +68,28 @@ TEST_F(CudaHybridTest, AnswersAreTheSameFromEveryTierAndComputedAgain) {
   EXPECT_GT(answered, 20);
 }
 
+// Calls begin and end elsewhere, and have other numbers of runs.
 TEST_F(CudaHybridTest, AnAppendedCorpusIsOneIngest) {
   for (const HybridModel& model : kModels) {
-    SCOPED_TRACE(testing::Message() << model.family << ", " << model.span);
     Start(model);
-    const std::vector<TokenId> ids = Ids(1600);
+    const std::vector<TokenId> ids = Ids(5200);
     const auto between = [&](size_t first, size_t end) {
       return std::vector<TokenId>(ids.begin() + static_cast<ptrdiff_t>(first),
                                   ids.begin() + static_cast<ptrdiff_t>(end));
     };
-    IngestIds("grown", between(0, 500));
-    for (const auto& [first, end] : {std::pair{500, 1030}, {1030, 1600}}) {
-      Restart();
-      AppendIds("grown", between(first, end));
+    for (const std::string format : {"bf16", "cq4"}) {
+      SCOPED_TRACE(testing::Message() << model.family << ", " << model.span << ", " << format);
+      IngestIds("grown", between(0, 500), format);
+      for (const auto& [first, end] : {std::pair{500, 1030}, {1030, 1600}, {1600, 5200}}) {
+        Restart();
+        AppendIds("grown", between(first, end));
+      }
+      const std::string grown = AllBytesOf("grown");
+      ASSERT_TRUE(store_->RemoveCorpus("grown").ok());
+      IngestIds("whole", ids, format);
+      EXPECT_TRUE(AllBytesOf("whole") == grown);
+      ASSERT_TRUE(store_->RemoveCorpus("whole").ok());
     }
-    const std::string grown = AllBytesOf("grown");
-    ASSERT_TRUE(store_->RemoveCorpus("grown").ok());
-    IngestIds("whole", ids);
-    EXPECT_EQ(AllBytesOf("whole"), grown);
   }
 }
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 import unittest
 
+import rank_schedule
 from harness import Daemon, IntegrationTest, PATIENCE, program, prose
 
 # More tokens than lie with one rank (8192).
@@ -22,6 +23,12 @@ def free_ports(count):
     return ports
 
 
+def own_memory(pid):
+    """Bytes of a process that no file holds."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) * 1024
+
+
 class RanksTest(IntegrationTest):
     def setUp(self):
         super().setUp()
@@ -29,22 +36,26 @@ class RanksTest(IntegrationTest):
         self.workers = {}
 
     def tearDown(self):
+        self.stop_workers()
+        super().tearDown()
+
+    def stop_workers(self):
         for worker in self.workers.values():
             if worker.poll() is None:
                 worker.kill()
                 worker.wait()
-        super().tearDown()
+        self.workers.clear()
 
     def rank_file(self, ranks):
         lines = [f"127.0.0.1:{port}" for port in free_ports(ranks)]
         return self.write("ranks", "# a rank a line\n" + "\n".join(lines) + "\n")
 
-    def start_worker(self, rank_file, rank):
+    def start_worker(self, rank_file, rank, *options):
         folder = tempfile.mkdtemp(dir=self.folder)
         with open(os.path.join(folder, "log"), "ab") as log:
             self.workers[rank] = subprocess.Popen(
                 [program("corpusd"), f"--rank-file={rank_file}", f"--rank={rank}",
-                 f"--model={self.model}", "--threads=1", f"--data-dir={folder}/data"],
+                 f"--model={self.model}", "--threads=1", f"--data-dir={folder}/data", *options],
                 stdout=log, stderr=log)
 
     def followers(self, daemon):
@@ -145,12 +156,32 @@ class RanksTest(IntegrationTest):
         self.ingest(daemon, "text", prose(3, WORDS))
         stored = self.show(daemon, "text")["bytes"]["stored"]
 
+        def tiers():
+            return daemon.ctl("df", "-o", "json").json()["tiers"]
+
+        def used():
+            return next(t["used_bytes"] for t in tiers() if t["name"] == "disk@1")
+
         def shelved():
-            tiers = {t["name"]: t for t in daemon.ctl("df", "-o", "json").json()["tiers"]}
-            return tiers["disk@1"]["used_bytes"] > stored / 8
+            return used() > stored / 8
 
         self.wait_for("what is told with the next beat", shelved)
         self.assertTrue(shelved())
+        # Documents are dealt, too, and what leaves the store leaves every disk.
+        before = used()
+        docs = [self.write(f"d{i}.txt", prose(i, 500)) for i in range(4)]
+        run = daemon.ctl("ingest", "docs", *docs, "--mode", "segmented", "--pin", "-q")
+        self.assertEqual(run.code, 0, run.err)
+        self.wait_for("documents", lambda: used() > before)
+        pinned = [t["pinned_bytes"] for t in tiers() if t["name"] == "disk@1"]
+        self.assertGreater(pinned[0], 0)
+        self.assertEqual(daemon.ctl("verify", "docs").code, 0)
+        bundle = os.path.join(self.folder, "docs.bundle")
+        self.assertEqual(daemon.ctl("export", "docs", bundle).code, 0)
+        self.assertEqual(daemon.ctl("unpin", "docs").code, 0)
+        self.assertEqual(daemon.ctl("evict", "docs", "--from", "disk").code, 0)
+        self.wait_for("their going", lambda: used() == before)
+        self.assertEqual(daemon.ctl("rm", "docs", "--yes").code, 0)
         # Both begin anew: rank 1 reads its own blocks from its own disk.
         self.assertEqual(daemon.stop(), 0)
         daemon.start()
@@ -172,6 +203,28 @@ class RanksTest(IntegrationTest):
         self.assertEqual(self.ask(daemon, "text")["answer"], expected)
         self.assertEqual(daemon.ctl("verify", "text").code, 0)
 
+    def test_what_a_rank_holds_stays_flat(self):
+        # Twice the text over twice the ranks, in whole spans of 8192 tokens.
+        self.make_model(self.model, context=40960)
+        held = {}
+        for ranks, words in ((2, 3250), (4, 6500)):
+            daemon, _ = self.group(ranks)
+            self.wait_for("the disks", lambda: daemon.ctl("df").out.count("disk@") == ranks - 1)
+            self.ingest(daemon, "text", prose(7, words))
+            stored = self.show(daemon, "text")["bytes"]["stored"]
+
+            def used(daemon=daemon):
+                tiers = daemon.ctl("df", "-o", "json").json()["tiers"]
+                return [t["used_bytes"] for t in tiers if t["name"].startswith("disk")]
+
+            self.wait_for("what is told with the next beat", lambda: sum(used()) >= stored)
+            # Rank 0 has the catalogue as well.
+            held[ranks] = stored, max(used()[1:])
+            self.assertEqual(daemon.stop(), 0)
+            self.stop_workers()
+        self.assertAlmostEqual(held[4][0] / held[2][0], 2, delta=0.1)
+        self.assertAlmostEqual(held[4][1] / held[2][1], 1, delta=0.1)
+
     def test_documents_are_dealt(self):
         paths = [self.write(f"d{i}.txt", prose(i, 60 + 90 * i)) for i in range(6)]
         answers = []
@@ -185,10 +238,74 @@ class RanksTest(IntegrationTest):
             self.assertEqual(daemon.ctl("verify", "docs").code, 0)
         self.assertEqual(answers[0], answers[1])
 
+    def test_a_grid_shares_weights_and_text(self):
+        # Weights of some 40 MB, beside which nothing else of a process counts for much.
+        self.make_model(self.model, context=32768, hidden=1024, **{"feed-forward": 4096})
+        alone = self.daemon()
+        self.ingest(alone, "text", prose(5, WORDS))
+        expected = self.ask(alone, "text")["answer"]
+        whole = own_memory(alone.process.pid)
+        self.assertEqual(alone.stop(), 0)
+        threads = self.daemon(tensor_parallel=3)
+        checks = threads.ctl("doctor", "-o", "json").json()["checks"]
+        self.assertEqual(sum("computes products" in c["text"] for c in checks), 2)
+        self.ingest(threads, "short", prose(5, 40))
+        self.assertEqual(threads.ctl("verify", "short").code, 0)
+        self.assertEqual(threads.stop(), 0)
+        # Ranks 0 and 2 have the text, 1 and 3 the other half of their weights.
+        rank_file = self.rank_file(4)
+        for rank in (1, 3, 2):
+            self.start_worker(rank_file, rank, "--tensor-parallel=2")
+        daemon = self.daemon(rank_file=rank_file, tensor_parallel=2)
+        self.await_followers(daemon, 1)
+        self.wait_for("the disk", lambda: "disk@2" in daemon.ctl("df").out)
+        for rank in (1, 3):
+            self.assertLess(own_memory(self.workers[rank].pid), 0.75 * whole)
+        self.ingest(daemon, "text", prose(5, WORDS))
+        self.assertEqual(self.ask(daemon, "text")["answer"], expected)
+        self.assertEqual(daemon.ctl("verify", "text").code, 0)
+        # A rank that has weights alone is as much part of it as any other.
+        self.workers[1].kill()
+        self.workers[1].wait()
+        run = daemon.ctl("ask", "text", "why?", "--max-tokens", "12")
+        self.assertEqual(run.code, 5, run.err)
+        self.assertIn("rank 1 (127.0.0.1:", run.err)
+        self.assertIn("has a part of the weights", run.err)
+        self.start_worker(rank_file, 1, "--tensor-parallel=2")
+        self.wait_for("its return", lambda: daemon.ctl(
+            "ask", "text", "why?", "--max-tokens", "12").code == 0, 60)
+        self.assertEqual(self.ask(daemon, "text")["answer"], expected)
+
+    def test_a_plan_for_gpus_is_what_a_simulation_of_the_schedule_gives(self):
+        model = rank_schedule.Model(layers=2, hidden=64, feed_forward=128, q_heads=4, kv_heads=2,
+                                    head_dim=16)
+        daemon = self.daemon()
+        path = self.write("text.txt", prose(1, 300))
+        tokens = 10_000_000
+        for link in ((), ("--link", "50GB/s")):
+            arguments = ("plan", path, "--ranks", "1,8,64", "--tokens", str(tokens), *link)
+            plans = daemon.ctl(*arguments, "-o", "json").json()["ranks"]
+            self.assertEqual([p["ranks"] for p in plans], [1, 8, 64])
+            for plan in plans:
+                simulated = rank_schedule.simulate(model, plan["ranks"], tokens, plan)
+                self.assertAlmostEqual(plan["seconds"] / simulated, 1, delta=0.02, msg=plan)
+                self.assertLessEqual(plan["waiting_seconds"], plan["seconds"])
+                one = plans[0]["seconds"] / plan["ranks"] / plan["seconds"]
+                self.assertAlmostEqual(plan["efficiency"], one, delta=0.02)
+            if link:
+                self.assertEqual(plans[1]["link_bytes_per_s"], 50e9)
+            table = daemon.ctl(*arguments).out
+            self.assertIn(plans[0]["measured_on"] + "S", table)
+            self.assertRegex(table, r"(?m)^ *64 ")
+        self.assertEqual(daemon.ctl("plan", path, "--ranks", "0").code, 2)
+        self.assertEqual(daemon.ctl("plan", path, "--ranks", "5000").code, 2)
+
     def test_what_is_no_rank_is_refused(self):
         rank_file = self.rank_file(2)
         for options, text in (({"rank_file": rank_file, "ranks": 2}, "one rank a process"),
                               ({"rank": 1}, "give rank_file"),
+                              ({"rank_file": rank_file, "tensor_parallel": 3}, "must divide"),
+                              ({"ranks": 3, "tensor_parallel": 2}, "number of ranks, 3"),
                               ({"rank_file": self.write("bad", "nowhere\nhost:1\n")}, "line 1")):
             daemon = Daemon(tempfile.mkdtemp(dir=self.folder), self.model, **options)
             daemon.start(expect_ready=False)

@@ -257,7 +257,7 @@ Result<CorpusShape> FakeEngine::ShapeOf(std::string_view kv_format, const Segmen
   shape.identity = {{"weights", model_.digest}};
   if (!tenant.empty()) shape.identity.push_back({"tenant", std::string(tenant)});
   shape.root = ChainRoot(shape.identity);
-  shape.kv_format = kv_format;
+  shape.kv_format = kv_format.empty() ? controls_.kv_format : kv_format;
   shape.block_tokens = 8;
   shape.sections = 4;
   shape.block_bytes = 64 * 1024;

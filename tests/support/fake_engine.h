@@ -28,8 +28,9 @@ struct FakeEngineControls {
   std::string prefill_error;
   StatusCode prefill_code = StatusCode::kResourceExhausted;
 
-  QuestionRequest last_question;  // "options", or the last one without a corpus
-  std::atomic<int> runs{0};       // made, over all prefills
+  std::string kv_format = "bf16";  // the default
+  QuestionRequest last_question;   // "options", or the last one without a corpus
+  std::atomic<int> runs{0};        // made, over all prefills
   std::atomic<int> tokenizers_waiting{0};
   std::atomic<int> asks_running{0};
   std::atomic<int> asks_stopped{0};       // ended by their stop token or sink

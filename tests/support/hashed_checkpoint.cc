@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <fstream>
+#include <numeric>
 #include <sstream>
 
 #include "kernels/reference/kv_tile.h"
@@ -66,6 +67,12 @@ std::vector<FamilyCase> ReadFamilyCases(const std::string& path) {
     c.ids = c.record["ids"].get<std::vector<uint32_t>>();
     c.logits = c.record["logits"].get<std::vector<std::vector<float>>>();
     c.record.erase("logits");
+    c.borders = c.record.value("borders", std::vector<uint32_t>());
+    c.positions = c.record.value("positions", std::vector<uint32_t>());
+    if (c.positions.empty()) {
+      c.positions.resize(c.ids.size());
+      std::iota(c.positions.begin(), c.positions.end(), 0);
+    }
     cases.push_back(std::move(c));
   }
   return cases;

@@ -10,12 +10,14 @@
 
 namespace corpusd {
 
-// One line of families.jsonl.
+// One line of families.jsonl, or of another file of make_families.py.
 struct FamilyCase {
   std::string name;
   nlohmann::json record;
   std::vector<uint32_t> ids;
-  std::vector<std::vector<float>> logits;  // of each position, at KeptLogit of a vocabulary
+  std::vector<std::vector<float>> logits;  // of some positions, at KeptLogit of a vocabulary
+  std::vector<uint32_t> positions;         // whose they are; of most files all of them
+  std::vector<uint32_t> borders;           // of chunks or windows, if positions lie around those
 };
 
 // Aborts the test program if the file cannot be read.

@@ -238,7 +238,7 @@ void CudaBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVi
   CHECK(target.first_slot + keys.rows <= format.block_tokens) << target.first_slot;
   CHECK(format.block_tokens == kBlockTokens && keys.row_stride == values.row_stride)
       << format.Canonical();
-  const bool coded = IsCoded(format.key_codec) || IsCoded(format.value_codec);
+  const bool coded = IsCoded(format);
   CHECK(!coded || (target.basis != nullptr && target.first_slot == 0)) << format.Canonical();
   BeginOnDevice();
   if (keys.rows == 0) return;
@@ -246,11 +246,12 @@ void CudaBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVi
   call.stride = keys.row_stride;
   call.kv_heads = format.kv_heads;
   call.head_dim = format.head_dim;
-  call.key_codec = CodecOf(format.key_codec);
-  call.value_codec = CodecOf(format.value_codec);
+  const LayerCodecs codecs = format.CodecsOf(target.layer);
+  call.key_codec = CodecOf(codecs.key);
+  call.value_codec = CodecOf(codecs.value);
   call.layer_offset = format.KeyTileOffset(target.layer, 0);
-  call.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
-  call.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
+  call.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes(target.layer));
+  call.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes(target.layer));
   const auto turn = arrays_.Rope(rope);
   const auto basis = arrays_.Basis(target.basis, format.kv_heads, format.head_dim);
   if (!Keep(turn.status()) || !Keep(basis.status())) return;

@@ -81,6 +81,7 @@ class CudaBackend final : public Backend, public NodeAttention {
   Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
                     std::span<const MergeNode> nodes) override;
   uint32_t span_pages() const override { return kSpanPages; }
+  uint32_t leaf_width() const override { return node_width_; }
   void* stream() const override { return stream_; }
 
  private:
@@ -139,7 +140,7 @@ class CudaBackend final : public Backend, public NodeAttention {
     std::vector<uint32_t> pages;
   };
   Status AddLeaves(const AttentionInput& input, uint64_t last_position,
-                   std::span<const MergeNode> nodes, Leaves* leaves);
+                   std::span<const MergeNode> nodes, bool steady, Leaves* leaves);
   cuda::NodeLayout LayoutOf(const AttentionShape& shape, uint32_t rows) const;
   // The states of all leaves, for rows of one call.
   void AttendFewLeaves(float* states, MatrixView q, const AttentionInput& input,

@@ -21,23 +21,6 @@ uint32_t NodeOfStrand(uint32_t strand, uint32_t width) {
   return strand;
 }
 
-// Pages [first, first + count) of all lists, those that are there.
-void AppendPages(std::span<const KvPageList> lists, uint64_t first, uint64_t count,
-                 uint64_t last_position, std::vector<KvPageList>* out) {
-  for (const KvPageList& list : lists) {
-    const uint64_t skipped = std::min<uint64_t>(first, list.pages.size());
-    auto pages = list.pages.subspan(skipped);
-    first -= skipped;
-    pages = pages.first(std::min<uint64_t>(count, pages.size()));
-    count -= pages.size();
-    while (!pages.empty() && pages.back().first_position > last_position) {
-      pages = pages.first(pages.size() - 1);
-    }
-    if (!pages.empty()) out->push_back({list.format, pages});
-    if (count == 0) return;
-  }
-}
-
 uint32_t PageCount(const AttentionInput& input) {
   uint64_t pages = 0;
   for (const KvPageList& list : input.lists) pages += list.pages.size();
@@ -78,7 +61,7 @@ cuda::NodeLayout CudaBackend::LayoutOf(const AttentionShape& shape, uint32_t row
 }
 
 Status CudaBackend::AddLeaves(const AttentionInput& input, uint64_t last_position,
-                              std::span<const MergeNode> nodes, Leaves* leaves) {
+                              std::span<const MergeNode> nodes, bool steady, Leaves* leaves) {
   const uint32_t spans = SpansOf(PageCount(input), kSpanPages);
   for (const MergeNode& node : nodes) {
     const uint32_t width = std::max(node.width, node_width_);
@@ -88,14 +71,15 @@ Status CudaBackend::AddLeaves(const AttentionInput& input, uint64_t last_positio
       if (below && (index < spans || index == node.index)) leaves->nodes.push_back({width, index});
     }
   }
+  pages_.BeginPieces(input.lists, steady);
   for (const MergeNode& leaf : leaves->nodes) {
-    std::vector<KvPageList> lists;
+    uint32_t& pages = leaves->pages.emplace_back();
     for (uint32_t span = 0; span < spans; ++span) {
       if (NodeOfStrand(StrandOf(span), leaf.width) != leaf.index) continue;
-      AppendPages(input.lists, uint64_t{span} * kSpanPages, kSpanPages, last_position, &lists);
+      ASSIGN_OR_RETURN(const uint32_t added,
+                       pages_.AddPiece(uint64_t{span} * kSpanPages, kSpanPages, last_position));
+      pages += added;
     }
-    ASSIGN_OR_RETURN(const uint32_t count, pages_.Add(lists));
-    leaves->pages.push_back(count);
   }
   return OkStatus();
 }
@@ -261,8 +245,9 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   if (q.rows == 0 || nodes.empty() || !failed_.ok()) return failed_;
   pages_.Begin(input.layer);
   Leaves leaves;
-  if (!Keep(AddLeaves(input, input.first_position + q.rows - 1, nodes, &leaves))) return failed_;
   const bool few = q.rows <= few_rows();
+  const uint64_t last_position = input.first_position + q.rows - 1;
+  if (!Keep(AddLeaves(input, last_position, nodes, /*steady=*/few, &leaves))) return failed_;
   const cuda::NodeLayout whole = LayoutOf(shape, q.rows);
   // Outputs of many rows are written 16 bytes at a time.
   const bool aligned = reinterpret_cast<uintptr_t>(states.data()) % kOutputAlignment == 0 &&
@@ -271,8 +256,13 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   cuda::PrefillAttention expanded;
   if (!few && !ExpandLeaves(input, &expanded)) return failed_;
   const uint64_t row_bytes = leaves.nodes.size() * NodeStateFloats(shape, 1) * sizeof(float);
-  const uint32_t together =
+  uint32_t together =
       folded ? std::max(kRowsTogether, static_cast<uint32_t>(kLeafBytes / row_bytes)) : q.rows;
+  if (const uint32_t pieces = (q.rows + together - 1) / together; pieces > 1) {  // alike, of tiles
+    const uint32_t rows = (q.rows + pieces - 1) / pieces;
+    together =
+        (rows + cuda::kPrefillTileRows - 1) / cuda::kPrefillTileRows * cuda::kPrefillTileRows;
+  }
   for (uint32_t first = 0; first < q.rows; first += together) {
     // A last piece of few rows would have their layout, and their arithmetic.
     const uint32_t left = q.rows - first;

@@ -12,9 +12,18 @@ namespace corpusd {
 
 namespace {
 
-// Lists of fewer pages are looked at anew; those of as many questions as decode together are kept.
-constexpr size_t kLongList = 256;
-constexpr size_t kKnownMax = 20;
+// Divided lists: of as many questions as decode together.
+constexpr size_t kDividedMax = 20;
+
+bool Same(const KvPage& a, const KvPage& b) {
+  return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
+         a.hidden == b.hidden;
+}
+
+// What is kept of a list serves all layers, so they must be alike.
+bool IsKept(const KvPageList& list) {
+  return list.pages.size() >= KnownPages::kLongList && list.format->layer_codecs.empty();
+}
 
 }  // namespace
 
@@ -38,7 +47,8 @@ void PageTable::Begin(uint32_t layer) {
 
 void PageTable::BeginStep() {
   tables_.Begin();
-  for (Known& known : known_) known.seen_in_step = false;
+  known_.BeginStep();
+  for (Divided& divided : divided_) divided.seen_in_step.clear();
 }
 
 Result<bool> PageTable::Reachable(const std::byte* bytes) const {
@@ -49,44 +59,114 @@ Result<bool> PageTable::Reachable(const std::byte* bytes) const {
   return attributes.type == cudaMemoryTypeDevice;
 }
 
-PageTable::Known* PageTable::Find(const KvPageList& list, int64_t first_seen) {
-  const auto same = [](const KvPage& a, const KvPage& b) {
-    return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
-           a.hidden == b.hidden;
-  };
-  const auto found = std::ranges::find_if(known_, [&](const Known& known) {
-    const size_t count = known.sources.size();
-    if (!(known.format == *list.format) || known.first_seen != first_seen ||
-        count > list.pages.size() || !same(known.sources.front(), list.pages.front()) ||
-        !same(known.sources.back(), list.pages[count - 1])) {
+const uint8_t* PageTable::BytesOf(const KvFormat& format, const KvPage& source) const {
+  const uint64_t before = uint64_t{layer_} * format.LayerBytes(layer_);
+  return reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(source.bytes) +
+                                          format.LayerOffset(layer_) - before);
+}
+
+cuda::DevicePage PageTable::PageOf(const KvFormat& format, const KvPage& source) const {
+  cuda::DevicePage page;
+  page.bytes = BytesOf(format, source);
+  page.layer_bytes = static_cast<uint32_t>(format.LayerBytes(layer_));
+  page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes(layer_));
+  page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes(layer_));
+  const LayerCodecs codecs = format.CodecsOf(layer_);
+  page.key_codec = CodecOf(codecs.key);
+  page.value_codec = CodecOf(codecs.value);
+  page.first_position = static_cast<int64_t>(source.first_position);
+  page.tokens = static_cast<uint16_t>(source.tokens);
+  page.hidden = static_cast<uint16_t>(source.hidden);
+  return page;
+}
+
+PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
+  static_assert(std::has_unique_object_representations_v<KvPage>);
+  // Ends say nothing: where they are another rank's, those of all texts look alike.
+  const KvPage* const where = list.pages.data();
+  const auto found = std::ranges::find_if(divided_, [&](const Divided& divided) {
+    if (!(divided.format == *list.format) || divided.sources.size() != list.pages.size()) {
       return false;
     }
-    // In a step nothing changes but what ends a list.
-    if (known.seen_in_step && count == list.pages.size()) return true;
-    return std::ranges::equal(known.sources, list.pages.first(count), same);
+    const auto& seen = divided.seen_in_step;
+    if (steady && std::ranges::find(seen, where) != seen.end()) return true;
+    return std::memcmp(divided.sources.data(), where, list.pages.size_bytes()) == 0;
   });
-  if (found == known_.end()) return nullptr;
-  known_.splice(known_.begin(), known_, found);
-  return &known_.front();
+  if (found != divided_.end()) {
+    divided_.splice(divided_.begin(), divided_, found);
+  } else {
+    if (divided_.size() == kDividedMax) divided_.pop_back();
+    Divided& added = divided_.emplace_front();
+    added.format = *list.format;
+    added.sources.assign(list.pages.begin(), list.pages.end());
+    for (const KvPage& source : list.pages) {
+      added.pages.push_back(PageOf(added.format, source));
+      added.pages.back().bytes = nullptr;
+    }
+  }
+  Divided& divided = divided_.front();
+  if (steady && std::ranges::find(divided.seen_in_step, where) == divided.seen_in_step.end()) {
+    divided.seen_in_step.push_back(where);
+  }
+  return &divided;
+}
+
+void PageTable::BeginPieces(std::span<const KvPageList> lists, bool steady) {
+  wholes_.clear();
+  for (const KvPageList& list : lists) {
+    const bool is_long = IsKept(list);
+    wholes_.push_back({list, is_long ? Divide(list, steady) : nullptr});
+  }
+}
+
+Result<uint32_t> PageTable::AddPiece(uint64_t first, uint64_t count, uint64_t last_position) {
+  const size_t before = pages_.size();
+  for (const auto& [list, divided] : wholes_) {
+    const uint64_t skipped = std::min<uint64_t>(first, list.pages.size());
+    first -= skipped;
+    const uint64_t end = std::min<uint64_t>(skipped + count, list.pages.size());
+    count -= end - skipped;
+    for (uint64_t i = skipped; i < end; ++i) {
+      const KvPage& source = list.pages[i];
+      if (source.first_position > last_position) break;
+      if (divided != nullptr && divided->pages[i].bytes != nullptr) {
+        pages_.push_back(divided->pages[i]);
+        continue;
+      }
+      pages_.push_back(PageOf(*list.format, source));
+      if (source.hidden >= source.tokens) {  // no byte is read; it may not be there
+        pages_.back().bytes = nullptr;
+        continue;
+      }
+      ASSIGN_OR_RETURN(const bool reachable, Reachable(source.bytes));
+      if (!reachable) {
+        host_pages_.push_back({pages_.size() - 1, source.bytes + list.format->LayerOffset(layer_)});
+      } else if (divided != nullptr) {
+        divided->pages[i].bytes = pages_.back().bytes;
+      }
+    }
+    if (pages_.size() > before && end > skipped) {
+      const cuda::DevicePage& page = pages_.back();
+      kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
+    }
+    if (count == 0) break;
+  }
+  return static_cast<uint32_t>(pages_.size() - before);
 }
 
 Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_only) {
   const KvFormat& format = *list.format;
-  cuda::DevicePage page;
-  page.layer_bytes = static_cast<uint32_t>(format.LayerBytes());
-  page.key_tile_bytes = static_cast<uint32_t>(format.KeyTileBytes());
-  page.value_tile_bytes = static_cast<uint32_t>(format.ValueTileBytes());
-  page.key_codec = CodecOf(format.key_codec);
-  page.value_codec = CodecOf(format.value_codec);
+  cuda::DevicePage page = PageOf(format, KvPage());
   if (!list.pages.empty()) kinds_ |= 1u << cuda::PageKindOf(page.key_codec, page.value_codec);
-  const bool is_long = list.pages.size() >= kLongList;
-  Known* known = is_long ? Find(list, first_seen) : nullptr;
-  const size_t old = known == nullptr ? 0 : known->pages.size();
+  const bool is_kept = IsKept(list);
   const size_t first = pages_.size(), first_host = host_pages_.size();
   bool all_seen = true;
-  if (old > 0) pages_.insert(pages_.end(), known->pages.begin(), known->pages.end());
+  std::span<const cuda::DevicePage> known;
+  if (is_kept) known = known_.Find(list, first_seen);
+  const size_t old = known.size();
+  pages_.insert(pages_.end(), known.begin(), known.end());
   for (const KvPage& source : list.pages.subspan(old)) {
-    page.bytes = reinterpret_cast<const uint8_t*>(source.bytes);
+    page.bytes = BytesOf(format, source);
     page.first_position = static_cast<int64_t>(source.first_position);
     page.tokens = static_cast<uint16_t>(source.tokens);
     page.hidden = static_cast<uint16_t>(std::max<int64_t>(
@@ -98,20 +178,13 @@ Status PageTable::AddList(const KvPageList& list, int64_t first_seen, bool seen_
     if (!seen) page.bytes = nullptr;
     ASSIGN_OR_RETURN(const bool reachable, seen ? Reachable(source.bytes) : Result<bool>(true));
     if (!reachable) {
-      host_pages_.push_back({pages_.size(), source.bytes + layer_ * format.LayerBytes()});
+      host_pages_.push_back({pages_.size(), source.bytes + format.LayerOffset(layer_)});
     }
     pages_.push_back(page);
   }
-  if (!is_long || !all_seen || host_pages_.size() > first_host) return OkStatus();
-  if (known == nullptr) {
-    if (known_.size() == kKnownMax) known_.pop_back();
-    known = &known_.emplace_front(Known{format, first_seen, {}, {}, false});
+  if (is_kept && all_seen && host_pages_.size() == first_host) {
+    known_.Keep(list, first_seen, std::span(pages_).subspan(first));
   }
-  known->seen_in_step = true;
-  known->sources.insert(known->sources.end(), list.pages.begin() + static_cast<ptrdiff_t>(old),
-                        list.pages.end());
-  known->pages.insert(known->pages.end(), pages_.begin() + static_cast<ptrdiff_t>(first + old),
-                      pages_.end());
   return OkStatus();
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/backend/cuda/cuda_pool.h"
+#include "engine/backend/cuda/known_pages.h"
 #include "engine/backend/cuda/launch_list.h"
 #include "kernels/cuda/page.h"
 #include "kernels/shapes.h"
@@ -37,6 +38,12 @@ class PageTable {
   // were added; they follow those added before.
   Result<uint32_t> Add(std::span<const KvPageList> lists, int64_t first_seen = 0,
                        bool seen_only = false);
+  // Before AddPiece: the lists that pieces are of, which outlive the last one. steady: until the
+  // step ends, no other pages come to where those of these lists lie.
+  void BeginPieces(std::span<const KvPageList> lists, bool steady);
+  // Adds pages [first, first + count) of all lists, those that begin up to last_position. Others
+  // are not looked at. RETURNS how many.
+  Result<uint32_t> AddPiece(uint64_t first, uint64_t count, uint64_t last_position);
   const cuda::DevicePage& page(size_t index) const { return pages_[index]; }
   size_t size() const { return pages_.size(); }
   // Where the first page of which something is seen begins; 0 if there is none.
@@ -46,7 +53,8 @@ class PageTable {
   // After an error: nothing of earlier calls is on the device.
   void Forget() {
     tables_.Forget();
-    known_.clear();
+    known_.Clear();
+    divided_.clear();
   }
   // Begins a step, as ParameterSlots.
   void BeginStep();
@@ -56,18 +64,19 @@ class PageTable {
   Result<const cuda::DevicePage*> Upload();
 
  private:
-  // Pages of a long list as they were added last: a corpus's are the same for all layers and steps,
-  // and looking at every one of them takes longer than attending to it.
-  struct Known {
+  // A long list of which pieces are added; bytes null: a page that was not looked at.
+  struct Divided {
     KvFormat format;
-    int64_t first_seen = 0;
     std::vector<KvPage> sources;
     std::vector<cuda::DevicePage> pages;
-    bool seen_in_step = false;
+    std::vector<const KvPage*> seen_in_step;  // where such lists lay
   };
+  // Where the page would begin if all layers were as large as this call's: kernels add as many
+  // times that as there are layers before it.
+  const uint8_t* BytesOf(const KvFormat& format, const KvPage& source) const;
+  cuda::DevicePage PageOf(const KvFormat& format, const KvPage& source) const;
+  Divided* Divide(const KvPageList& list, bool steady);
   Status AddList(const KvPageList& list, int64_t first_seen, bool seen_only);
-  // A known list that this one begins with, none of whose pages is the host's or hidden; or null.
-  Known* Find(const KvPageList& list, int64_t first_seen);
   // Whether kernels read the page where it lies.
   Result<bool> Reachable(const std::byte* bytes) const;
   Status CopyHostPages();
@@ -82,7 +91,13 @@ class PageTable {
     const std::byte* layer;
   };
   std::vector<HostPage> host_pages_;
-  std::list<Known> known_;              // the last ones, the last first
+  KnownPages known_;            // lists of which no page is hidden or the host's
+  std::list<Divided> divided_;  // the last ones, the last first
+  struct WholeList {
+    KvPageList list;
+    Divided* divided = nullptr;  // null: it is short
+  };
+  std::vector<WholeList> wholes_;       // of AddPiece
   std::unique_ptr<CudaBuffer> staged_;  // on the device
   ParameterSlots tables_;
 };

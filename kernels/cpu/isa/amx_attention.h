@@ -23,10 +23,16 @@ struct AmxPolicy {
   }
   static void Attend(const AttentionTask& task, const PageTiles& page, const PageTiles* next,
                      const AttentionWork<uint16_t>& work, SoftmaxState state) {
-    if (task.basis != nullptr && IsCodedPage(page) && task.call_rows <= kFewRows) {
-      return AttendCodedPage<AmxTerms>(task, page, next, work, state);
+    if (task.basis == nullptr || !IsCodedPage(page) || task.call_rows > kFewRows) {
+      return AttendPage<AmxPolicy>(task, page, next, work, state);
     }
-    AttendPage<AmxPolicy>(task, page, next, work, state);
+    const auto index = static_cast<uint32_t>(&page - task.pages);
+    const uint32_t first = index / kPartPages * kPartPages;
+    const uint32_t end = MinU32(first + kPartPages, task.page_count);
+    const bool alone = IsCodedPart(task, first, end);
+    if (!alone) _tile_loadconfig(&kTermTiles);
+    AmxAttendCoded(task, page, next, MapsWholePart(task, first, end), work, state);
+    if (!alone) _tile_loadconfig(&kWholeTiles);
   }
   static void StoreElements(uint16_t* p, Lanes v) { StoreBf16(p, v); }
 
@@ -59,16 +65,27 @@ struct AmxPolicy {
   }
 };
 
+// Ends the use of tile registers, which each part of few rows sets up for itself.
+class PartTiles {
+ public:
+  explicit PartTiles(const AttentionTask& task) {
+    if (ExpandsPages(task)) _tile_loadconfig(&kWholeTiles);
+  }
+  ~PartTiles() { _tile_release(); }
+  PartTiles(const PartTiles&) = delete;
+  PartTiles& operator=(const PartTiles&) = delete;
+};
+
 void AmxAttend(const AttentionTask& task) noexcept {
-  const TileScope<> tiles;
+  const PartTiles tiles(task);
   Attend<AmxPolicy>(task);
 }
 void AmxAttendPart(const AttentionTask& task, uint32_t part, float* state) noexcept {
-  const TileScope<> tiles;
+  const PartTiles tiles(task);
   AttendPart<AmxPolicy>(task, part, state);
 }
 void AmxAttendParts(const AttentionTask& task, uint32_t first, uint32_t end, float* into) noexcept {
-  const TileScope<> tiles;
+  const PartTiles tiles(task);
   AttendParts<AmxPolicy>(task, first, end, into);
 }
 

@@ -15,7 +15,7 @@ struct TileRounding {
 // c[rows][cols] = a0 * b0 + a1 * b1, both of the same shape. REQUIRES: multiples of 32.
 inline void SumOfProducts(TileFactors first, TileFactors second, uint32_t rows, uint32_t cols,
                           float* c) {
-  __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see TermTiles
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see ScoreTiles
   for (uint32_t r = 0; r < rows; r += 2 * kTileSide) {
     for (uint32_t i = 0; i < cols; i += 2 * kTileSide) {
       const auto at = [&](TileFactors f) {

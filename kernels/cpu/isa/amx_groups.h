@@ -36,7 +36,7 @@ inline void MultiplyGroup(const std::byte* rows, uint64_t row_bytes, uint32_t g,
                           const std::byte* tile, GroupSums* sums) {
   const std::byte* a =
       rows + size_t{g} * kGroupCodeBytes + (kKind == PackedKind::kQ4 ? kNibbleOrder : 0);
-  __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see TermTiles
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see ScoreTiles
   _tile_zero(0);
   _tile_zero(1);
   _tile_loadd(4, a, row_bytes);

@@ -39,6 +39,8 @@
 #include "kernels/cpu/isa/amx_expand.h"
 // over coded pages
 #include "kernels/cpu/isa/coded_terms.h"
+// (levels as tiles take them)
+#include "kernels/cpu/isa/amx_levels.h"
 // (their products)
 #include "kernels/cpu/isa/amx_coded.h"
 // (the policy of both)

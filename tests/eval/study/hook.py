@@ -58,6 +58,8 @@ def attention(module, query, key, value, attention_mask, scaling=None, **_):
     bias = None
     exact_key, exact_value = key, value
     if CACHE.format is not None:
+        if hasattr(CACHE.format, "look"):
+            CACHE.format.look(layer, query, key, value)
         key, value = CACHE.format.keys(layer, key), CACHE.format.values(layer, value)
         s = CACHE.format.sinks
         if s:

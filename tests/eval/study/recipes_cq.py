@@ -1,7 +1,7 @@
 """Recipes of the cq tile formats (study/cq.py): the formats themselves, then what was asked."""
 
 
-def cq(name, bits, key=None, value=None, sinks=4, contexts=None, tail=0, **shared):
+def cq(name, bits, key=None, value=None, sinks=4, contexts=None, tail=0, hot=None, **shared):
     """bits: of keys and values, or of each; key, value and shared override cq.SPEC."""
     both = bits if isinstance(bits, tuple) else (bits, bits)
     sides = [dict(shared, code="cq", bits=width, **(own or {}))
@@ -13,6 +13,8 @@ def cq(name, bits, key=None, value=None, sinks=4, contexts=None, tail=0, **share
     recipe = {"name": name, "k": sides[0], "v": sides[1], "sinks": sinks, "tail": tail}
     if contexts:
         recipe["contexts"] = contexts
+    if hot:
+        recipe["hot"] = hot
     return recipe
 
 
@@ -87,6 +89,11 @@ def slow():
     yield cq("cq2 trellis L=12", 2, **dict(TRELLIS, window=12, beam=64))
     yield cq("cq2 e8p", 2, levels="e8p", scales=(0,))
     yield cq("cq2 V diffused", 2, value={"diffuse": 1.0})
+    for by in ("oracle", "model", "value", "random"):
+        yield cq(f"cq4k2v, an eighth of V 4 bits, by {by}", (4, 2),
+                 hot={"sides": "v", "share": 1 / 8, "bits": 4, "by": by})
+        yield cq(f"cq2, an eighth 4 bits, by {by}", 2,
+                 hot={"sides": "kv", "share": 1 / 8, "bits": 4, "by": by})
     for mean in (3, 2.5):
         yield dict(cq(f"widths by layer, mean {mean}", 3), mean_bits=mean, choices=(2, 3, 4))
 

@@ -107,9 +107,20 @@ TEST(Options, RanksAreDevicesThreadsOrProcesses) {
   EXPECT_EQ(devices({"--device", "cuda:3"}), List{"cuda:3"});
   EXPECT_EQ(devices({"--device", "cuda:0,1"}), (List{"cuda:0", "cuda:1"}));
   EXPECT_EQ(devices({"--ranks", "3"}), (List{"cpu", "cpu", "cpu"}));
+  EXPECT_EQ(devices({"--tensor-parallel", "2"}), (List{"cpu", "cpu"}));
+  EXPECT_EQ(devices({"--tensor-parallel", "2", "--ranks", "4"}),
+            (List{"cpu", "cpu", "cpu", "cpu"}));
   EXPECT_EQ(devices({"--rank-file", "f", "--rank", "2"}), List{"auto"});
   EXPECT_FALSE(World().Load({"--model", "m", "--device", "cuda:0", "--ranks", "2"}).ok());
   EXPECT_FALSE(World().Load({"--model", "m", "--rank-file", "f", "--ranks", "2"}).ok());
+  EXPECT_THAT(
+      World().Load({"--model", "m", "--tensor-parallel", "2", "--ranks", "3"}).status().message(),
+      HasSubstr("must divide the number of ranks, 3"));
+  EXPECT_THAT(World()
+                  .Load({"--model", "m", "--tensor-parallel", "2", "--device", "cuda:0,1"})
+                  .status()
+                  .message(),
+              HasSubstr("shares weights among CPU ranks"));
 }
 
 TEST(Options, ModelIsRequiredToRunOnly) {

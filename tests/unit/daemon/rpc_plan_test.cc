@@ -36,6 +36,15 @@ TEST_F(RpcPlanTest, SaysWhatASampleAndABlockTake) {
   EXPECT_EQ(client_->Plan(request)->sample_tokens(), 0u);
 }
 
+TEST_F(RpcPlanTest, ADefaultOfOtherLayersIsAmongTheFormats) {
+  EXPECT_EQ(client_->Plan({})->formats_size(), 5);
+  controls_.kv_format = "cq4+0-1:cq8";
+  const auto reply = client_->Plan({});
+  EXPECT_EQ(reply->default_format(), "cq4+0-1:cq8");
+  ASSERT_EQ(reply->formats_size(), 6);
+  EXPECT_EQ(reply->formats(5).name(), "cq4+0-1:cq8");
+}
+
 TEST_F(RpcPlanTest, PricesAreTheOptionsAndRatesWhatWasMeasured) {
   StopDaemon();
   options_.price_currency = "EUR";

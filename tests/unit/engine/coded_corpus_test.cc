@@ -36,7 +36,7 @@ class CodedCorpusTest : public EngineFixture {
 };
 
 TEST_F(CodedCorpusTest, AnswersAreTheSameFromMemoryFromDiskAndComputedAgain) {
-  for (const std::string format : {"cq8", "cq4", "cq4k2v", "cq3", "cq2"}) {
+  for (const std::string format : {"cq8", "cq4", "cq4k2v", "cq3", "cq2", "cq2+0:cq8k4v"}) {
     Ingest(format, Prose(400), format);
     const auto fresh = Ask(format);
     ASSERT_TRUE(fresh.ok()) << fresh.status().ToString();
@@ -57,6 +57,39 @@ TEST_F(CodedCorpusTest, AQuarterOfTheBytesOfBf16) {
   const double bf16 = static_cast<double>(store_->GetCorpus("exact")->block_bytes);
   const double cq4 = static_cast<double>(store_->GetCorpus("coded")->block_bytes);
   EXPECT_NEAR(cq4 / bf16, 4.1875 / 16, 1e-6);
+}
+
+TEST_F(CodedCorpusTest, LayersOfOtherCodecsGiveOtherRootsAndTheBytesTheySay) {
+  Ingest("cq4", Prose(400), "cq4");
+  Ingest("first", Prose(400), "cq4+0:cq8");
+  Ingest("last", Prose(400), "cq8+0:cq4");
+  Ingest("twin", Prose(400), "cq8k4v+0:cq4+1:cq8");
+  const CorpusRecord cq4 = *store_->GetCorpus("cq4"), first = *store_->GetCorpus("first");
+  const CorpusRecord last = *store_->GetCorpus("last"), twin = *store_->GetCorpus("twin");
+  EXPECT_NE(first.root, cq4.root);
+  EXPECT_NE(first.root, last.root);
+  EXPECT_EQ(twin.root, last.root) << "the same layers, said otherwise";
+  EXPECT_EQ(first.kv_format, "cq8+1:cq4");
+  EXPECT_EQ(last.kv_format, "cq4+1:cq8");
+  EXPECT_EQ(BytesOf("twin"), BytesOf("last"));
+  EXPECT_NEAR(static_cast<double>(first.block_bytes) / static_cast<double>(cq4.block_bytes),
+              (8.1875 + 4.1875) / 2 / 4.1875, 1e-3);
+  // What both keep alike has the same bytes: nothing of a layer is written by another's codec.
+  const uint64_t layer = cq4.block_bytes / 2;
+  EXPECT_EQ(BytesOf("last").substr(0, layer), BytesOf("cq4").substr(0, layer));
+}
+
+TEST_F(CodedCorpusTest, ANameThatSaysNoFormatIsRefusedInOneSentence) {
+  for (const std::string name : {"cq4+0:cq9", "cq4+2:cq8", "bf16+0:cq8", "cq4+0:cq8+0:cq2"}) {
+    const Status refused = Create("a", Prose(100), name).status();
+    EXPECT_EQ(refused.code(), StatusCode::kInvalidArgument) << name;
+    EXPECT_TRUE(refused.message().starts_with("KV format '" + name + "' ")) << refused.message();
+    EXPECT_EQ(refused.message().find('\n'), std::string::npos);
+  }
+  options_.kv_format = "cq4+7:cq8";
+  engine_.reset();
+  const auto engine = Engine::Create(options_, store_.get());
+  EXPECT_EQ(engine.status().code(), StatusCode::kInvalidArgument) << engine.status().ToString();
 }
 
 TEST_F(CodedCorpusTest, TheRecordSaysWhatTheFormatCostsTheCorpus) {

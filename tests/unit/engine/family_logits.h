@@ -35,18 +35,21 @@ inline LoadedFamily LoadFamily(const FamilyCase& family_case, const std::string&
   return {*std::move(source), *std::move(model)};
 }
 
-// All logits [position][vocabulary], the prompt given in calls of `call_tokens`; 0: one call.
+// All logits [position][vocabulary], the prompt given in calls of so many tokens each.
 inline std::vector<std::vector<float>> AllLogits(const Model& model, Backend& backend,
-                                                 std::span<const TokenId> ids, size_t call_tokens) {
+                                                 std::span<const TokenId> ids,
+                                                 std::span<const size_t> calls) {
   const ModelConfig& config = model.config();
   const KvFormat format = *model.Format("bf16");
   KvSequence kv(format, format);
-  const size_t step = call_tokens == 0 ? ids.size() : call_tokens;
+  const size_t step = *std::max_element(calls.begin(), calls.end());
   const auto scratch = ForwardScratch::Create(backend, config, static_cast<uint32_t>(step));
   const auto logits = backend.AllocateShared(uint64_t{config.vocabulary} * 4 * step, "logits");
   std::vector<std::vector<float>> rows;
-  for (size_t first = 0; first < ids.size(); first += step) {
-    const auto call = ids.subspan(first, std::min(step, ids.size() - first));
+  size_t first = 0;
+  for (const size_t call_tokens : calls) {
+    const auto call = ids.subspan(first, call_tokens);
+    first += call_tokens;
     const Status status = model.Forward(call, kv, **scratch, [] { return true; });
     EXPECT_TRUE(status.ok()) << status.ToString();
     const MatrixView view =
@@ -59,14 +62,25 @@ inline std::vector<std::vector<float>> AllLogits(const Model& model, Backend& ba
   return rows;
 }
 
-// Of each position the largest difference from the oracle, as a share of the larger of the logit
-// and 1: logits of these models have a spread of about 2.
+// The same in calls of `call_tokens`, the last of what is left; 0: one call.
+inline std::vector<std::vector<float>> AllLogits(const Model& model, Backend& backend,
+                                                 std::span<const TokenId> ids, size_t call_tokens) {
+  const size_t step = call_tokens == 0 ? ids.size() : call_tokens;
+  std::vector<size_t> calls(ids.size() / step, step);
+  if (ids.size() % step > 0) calls.push_back(ids.size() % step);
+  return AllLogits(model, backend, ids, calls);
+}
+
+// Of each kept position the largest difference from the oracle, as a share of the larger of the
+// logit and 1: logits of these models have a spread of about 2.
 inline std::vector<double> LogitDifferences(const FamilyCase& family_case,
                                             const std::vector<std::vector<float>>& rows) {
   std::vector<double> differences;
-  EXPECT_EQ(rows.size(), family_case.logits.size());
-  for (uint32_t position = 0; position < rows.size(); ++position) {
-    const std::vector<float>& expected = family_case.logits[position];
+  EXPECT_EQ(rows.size(), family_case.ids.size());
+  EXPECT_EQ(family_case.positions.size(), family_case.logits.size());
+  for (size_t kept_at = 0; kept_at < family_case.positions.size(); ++kept_at) {
+    const uint32_t position = family_case.positions[kept_at];
+    const std::vector<float>& expected = family_case.logits[kept_at];
     const auto kept = static_cast<uint32_t>(expected.size());
     double largest = 0;
     for (uint32_t i = 0; i < kept; ++i) {

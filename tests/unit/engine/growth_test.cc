@@ -180,7 +180,7 @@ TEST_F(GrowthTest, ARunReadsItsHistoryOnce) {
         engine_->Prefill("a", [&](const PrefillProgress& now) { runs.push_back(now); }, {}).ok());
     const CorpusRecord record = *store_->GetCorpus("a");
     const KvLayout layout = Layout();
-    const uint64_t layer_bytes = layout.blocks.LayerBytes();
+    const uint64_t layer_bytes = layout.blocks.LayerBytes(0);
     const uint64_t stored_layers = record.block_bytes / layer_bytes;
     const bool last_attends = layout.parts->places.back().part != 0;
     const uint64_t leased = LeasedBlocksMax(*backend_, *store_, layout, record.chain.size());

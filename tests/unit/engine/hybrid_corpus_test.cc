@@ -59,7 +59,7 @@ class HybridCorpusTest : public EngineFixture {
 
 TEST_F(HybridCorpusTest, AFollowUpRecomputesNothingAndSaysTheSame) {
   EXPECT_EQ(engine_->model().architecture, "llama4");
-  for (const char* const format : {"bf16", "cq4"}) {
+  for (const char* const format : {"bf16", "cq4", "cq4+0:cq8+2-3:cq2"}) {
     for (const size_t words : {20, 150}) {
       SCOPED_TRACE(testing::Message() << format << ", " << words << " words");
       const std::string name = format + std::to_string(words);

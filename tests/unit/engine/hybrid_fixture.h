@@ -171,7 +171,7 @@ class HybridFixture : public EngineFixture {
     const auto blocks = all.OwnBlocks();
     ASSERT_EQ(blocks.size(), record.chain.size());
     const auto layout = Layout();
-    const uint64_t layer_bytes = layout.blocks.LayerBytes();
+    const uint64_t layer_bytes = layout.blocks.LayerBytes(0);
     const auto expect_same = [&](const Digest& digest, uint64_t block, uint32_t part) {
       std::vector<std::byte> payload;
       uint32_t sections = 0;

@@ -65,7 +65,7 @@ TEST_F(HybridPartsTest, AFollowUpAtAnyPlaceAndAnAppendAreExact) {
 // What a chunk of 512 keeps of a corpus, and what a corpus costs then.
 TEST_F(HybridPartsTest, NothingIsKeptAtAMultipleOfAChunk) {
   Start({"llama4 as Scout", 512});
-  const uint64_t layer_bytes = Layout().blocks.LayerBytes();
+  const uint64_t layer_bytes = Layout().blocks.LayerBytes(0);
   for (const size_t length : {512, 700, 1023, 1024, 1025, 1536}) {
     SCOPED_TRACE(length);
     IngestIds("a", Ids(length));

@@ -243,23 +243,5 @@ TEST(CodedTileCodec, TilesAreGolden) {
   }
 }
 
-TEST(KvFormatName, NamesOfCodedFormatsReadBack) {
-  for (const std::string name : {"bf16", "int8", "cq8", "cq4", "cq3", "cq2", "cq4k2v", "cq8k3v"}) {
-    KvFormat format;
-    ASSERT_TRUE(ParseKvFormatName(name, &format.key_codec, &format.value_codec)) << name;
-    EXPECT_EQ(KvFormatName(format), name);
-  }
-  KvFormat format;
-  for (const std::string name : {"cq5", "cq4k5v", "cq4k2", "cq4k2w", "xq4k2v", "", "cq4v2k"}) {
-    EXPECT_FALSE(ParseKvFormatName(name, &format.key_codec, &format.value_codec)) << name;
-  }
-  ASSERT_TRUE(ParseKvFormatName("cq4k2v", &format.key_codec, &format.value_codec));
-  EXPECT_EQ(format.key_codec, KvCodec::kCq4);
-  EXPECT_EQ(format.value_codec, KvCodec::kCq2);
-  format.head_dim = 64;
-  EXPECT_EQ(format.KeyTileBytes(), 4288u);
-  EXPECT_EQ(format.ValueTileBytes(), 2240u);
-}
-
 }  // namespace
 }  // namespace corpusd

@@ -411,12 +411,16 @@ TEST(IsaAttention, CodedRowsAreIndependentBitForBit) {
 // A few rows over coded pages in exact products, and pages with keys or values of either kind.
 TEST(IsaAttention, FewCodedRowsMatchTheReference) {
   for (const KvCodec codec : {KvCodec::kCq8, KvCodec::kCq4, KvCodec::kCq3, KvCodec::kCq2}) {
-    Scene scene = CodedScene(codec, codec, kCodedShape);
-    scene.first_position += scene.rows - 16;
-    scene.rows = 16;
-    const Answer expected = Reference(scene, 0, 1);
-    for (const CpuKernels* kernels : TestedKernels()) {
-      ExpectNear(*kernels, scene, expected, 0, 1, CodedBoundFor(*kernels, scene.rows));
+    for (const uint32_t head_dim : {64u, 128u, 192u, 256u}) {
+      AttentionShape shape = kCodedShape;
+      shape.head_dim = head_dim;
+      Scene scene = CodedScene(codec, head_dim == 128 ? KvCodec::kCq4 : codec, shape);
+      scene.first_position += scene.rows - 16;
+      scene.rows = 16;
+      const Answer expected = Reference(scene, 0, 5);
+      for (const CpuKernels* kernels : TestedKernels()) {
+        ExpectNear(*kernels, scene, expected, 0, 5, CodedBoundFor(*kernels, scene.rows));
+      }
     }
   }
 }

@@ -136,8 +136,8 @@ void RandomPages::AppendTiles(std::vector<PageTiles>& tiles) const {
   for (const KvPage& page : pages_) {
     tiles.push_back({.keys = page.bytes + format_.KeyTileOffset(0, 0),
                      .values = page.bytes + format_.ValueTileOffset(0, 0),
-                     .key_stride = format_.KeyTileBytes(),
-                     .value_stride = format_.ValueTileBytes(),
+                     .key_stride = format_.KeyTileBytes(0),
+                     .value_stride = format_.ValueTileBytes(0),
                      .first_position = page.first_position,
                      .tokens = page.tokens,
                      .hidden = page.hidden,

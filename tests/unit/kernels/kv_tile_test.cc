@@ -18,8 +18,8 @@ KvFormat OneHead(KvCodec codec) {
 TEST(KvTile, ReadsBackWithinTheCodecsPrecision) {
   for (const KvCodec codec : {KvCodec::kBf16, KvCodec::kInt8}) {
     const KvFormat format = OneHead(codec);
-    AlignedBytes tile(format.KeyTileBytes());
-    AlignedBytes value_tile(format.ValueTileBytes());
+    AlignedBytes tile(format.KeyTileBytes(0));
+    AlignedBytes value_tile(format.ValueTileBytes(0));
     const std::vector<float> source = RandomFloats(kBlockTokens * 64, 3.0f, 1);
     for (uint32_t t = 0; t < kBlockTokens; ++t) {
       WriteKey(tile.data(), format, t, &source[t * 64], nullptr);
@@ -46,8 +46,8 @@ TEST(KvTile, ReadsBackWithinTheCodecsPrecision) {
 // The layout that the kernels and stored blocks rely on.
 TEST(KvTile, LaysOutPairsAndQuads) {
   const KvFormat format = OneHead(KvCodec::kBf16);
-  AlignedBytes tile(format.KeyTileBytes());
-  AlignedBytes value_tile(format.ValueTileBytes());
+  AlignedBytes tile(format.KeyTileBytes(0));
+  AlignedBytes value_tile(format.ValueTileBytes(0));
   std::vector<float> one(64, 0.0f);
   one[5] = 1.0f;
   WriteKey(tile.data(), format, 9, one.data(), nullptr);
@@ -58,7 +58,7 @@ TEST(KvTile, LaysOutPairsAndQuads) {
   std::memcpy(&bits, value_tile.data() + ((9 / 2 * 64 + 5) * 2 + 1) * 2, 2);
   EXPECT_EQ(bits, 0x3f80);
   const KvFormat small = OneHead(KvCodec::kInt8);
-  AlignedBytes quads(small.KeyTileBytes());
+  AlignedBytes quads(small.KeyTileBytes(0));
   WriteKey(quads.data(), small, 9, one.data(), nullptr);
   EXPECT_EQ(static_cast<int>(quads.data()[(5 / 4 * 128 + 9) * 4 + 1]), 127);
   float scale;
@@ -69,7 +69,7 @@ TEST(KvTile, LaysOutPairsAndQuads) {
 TEST(KvTile, RotatesKeysByTheirSlot) {
   const TestRope rope(kBlockTokens, 32);
   const KvFormat format = OneHead(KvCodec::kBf16);
-  AlignedBytes tile(format.KeyTileBytes());
+  AlignedBytes tile(format.KeyTileBytes(0));
   std::vector<float> unit(64, 0.0f);
   unit[0] = 1.0f;
   WriteKey(tile.data(), format, 2, unit.data(), rope.table());
@@ -82,7 +82,7 @@ TEST(KvTile, RotatesKeysByTheirSlot) {
 TEST(KvTile, WritesTinyAndHugeTokensFinitely) {
   const KvFormat format = OneHead(KvCodec::kInt8);
   for (const float size : {0.0f, std::numeric_limits<float>::denorm_min(), 1e-31f, 1e38f}) {
-    AlignedBytes tile(format.ValueTileBytes());
+    AlignedBytes tile(format.ValueTileBytes(0));
     const std::vector<float> values(64, size);
     WriteValue(tile.data(), format, 0, values.data());
     float value[64];

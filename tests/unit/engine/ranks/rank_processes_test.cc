@@ -7,6 +7,7 @@
 
 #include "engine/ranks/rank_crew.h"
 #include "tests/unit/engine/engine_fixture.h"
+#include "tests/unit/engine/ranks/separate_device.h"
 
 namespace corpusd {
 namespace {
@@ -17,8 +18,8 @@ constexpr size_t kWords = 1400;
 // What `corpusd --rank K` runs, as threads of the test.
 class Rank {
  public:
-  Rank(const std::string& model, const std::string& folder, std::vector<std::string> addresses,
-       uint32_t rank) {
+  Rank(const std::string& model, const std::string& folder, const TestDevices& devices,
+       std::vector<std::string> addresses, uint32_t rank) {
     auto shelf = RankShelf::Open(folder, uint64_t{1} << 30);
     EXPECT_TRUE(shelf.ok()) << shelf.status().ToString();
     shelf_ = std::move(*shelf);
@@ -27,6 +28,8 @@ class Rank {
     options.threads = 1;
     options.host_bytes = uint64_t{1} << 30;
     options.shelf = shelf_.get();
+    options.device = devices.NameOf(rank);
+    options.devices = devices.source;
     auto worker = RankWorker::Create(options);
     EXPECT_TRUE(worker.ok()) << worker.status().ToString();
     worker_ = std::move(*worker);
@@ -51,7 +54,7 @@ class Rank {
   std::jthread following_, serving_;
 };
 
-class RankProcessesTest : public EngineFixture {
+class RankProcessesTest : public EngineFixture, public ::testing::WithParamInterface<const char*> {
  protected:
   void SetUp() override {
     options_.threads = 1;
@@ -85,6 +88,7 @@ class RankProcessesTest : public EngineFixture {
       ASSERT_TRUE(free_port.ok());
       options_.ranks.addresses.push_back(address);
     }
+    devices_.Use(1, &options_, &store_options_);
     options_.ranks.store_id = folder;
     store_options_.shelves = ranks - 1;
     Open(folder);
@@ -94,7 +98,7 @@ class RankProcessesTest : public EngineFixture {
   void StartRank(uint32_t rank, const std::string& folder) {
     ranks_[rank] = std::make_unique<Rank>(options_.model_path,
                                           folder_.File(folder + "-" + std::to_string(rank)),
-                                          options_.ranks.addresses, rank);
+                                          devices_, options_.ranks.addresses, rank);
   }
   // So many follow, and have their disks attached.
   void AwaitRanks(uint32_t count) {
@@ -120,9 +124,12 @@ class RankProcessesTest : public EngineFixture {
   CorpusRecord alone_;
   std::string bytes_, answer_;
   std::map<uint32_t, std::unique_ptr<Rank>> ranks_;
+  const TestDevices devices_{GetParam()};
 };
 
-TEST_F(RankProcessesTest, ACorpusIsThatOfOneRankAndLiesOnTheDisksOfAll) {
+INSTANTIATE_TEST_SUITE_P(Devices, RankProcessesTest, ::testing::Values("cpu", "device"));
+
+TEST_P(RankProcessesTest, ACorpusIsThatOfOneRankAndLiesOnTheDisksOfAll) {
   OpenGroup(3, "three");
   Ingest("text", Prose(kWords));
   EXPECT_EQ(store_->GetCorpus("text")->chain, alone_.chain);
@@ -146,7 +153,7 @@ TEST_F(RankProcessesTest, ACorpusIsThatOfOneRankAndLiesOnTheDisksOfAll) {
   EXPECT_GT(engine_->ranks().passes, passes);
 }
 
-TEST_F(RankProcessesTest, ALostRankIsNamedAndItsBlocksAreAwayUntilTheyAreComputedAgain) {
+TEST_P(RankProcessesTest, ALostRankIsNamedAndItsBlocksAreAwayUntilTheyAreComputedAgain) {
   OpenGroup(2, "two");
   Ingest("text", Prose(kWords));
   ASSERT_GT(BlocksOnShelves(), 0u);
@@ -185,7 +192,7 @@ TEST_F(RankProcessesTest, ALostRankIsNamedAndItsBlocksAreAwayUntilTheyAreCompute
   EXPECT_EQ(BytesOf("text"), bytes_);
 }
 
-TEST_F(RankProcessesTest, APrefillGoesOnOverThoseThatAreLeft) {
+TEST_P(RankProcessesTest, APrefillGoesOnOverThoseThatAreLeft) {
   OpenGroup(3, "three");
   ASSERT_TRUE(Create("text", Prose(kWords)).ok());
   const Status cut_off = engine_->Prefill("text",
@@ -205,7 +212,7 @@ TEST_F(RankProcessesTest, APrefillGoesOnOverThoseThatAreLeft) {
   EXPECT_EQ(Ask("text")->answer, answer_);
 }
 
-TEST_F(RankProcessesTest, APrefillGoesOnAloneWhenAllOthersAreLost) {
+TEST_P(RankProcessesTest, APrefillGoesOnAloneWhenAllOthersAreLost) {
   OpenGroup(2, "two");
   ASSERT_TRUE(Create("text", Prose(kWords)).ok());
   const Status cut_off = engine_->Prefill("text",

@@ -4,6 +4,8 @@
 
 #include <thread>
 
+#include "store/base/fault_point.h"
+#include "tests/unit/engine/ranks/separate_device.h"
 #include "tests/unit/engine/segmented_fixture.h"
 
 namespace corpusd {
@@ -12,7 +14,8 @@ namespace {
 // Longer than a span of pages, so that a corpus lies with several ranks: a token is a byte or two.
 constexpr size_t kWords = 1400;
 
-class RankedCorporaTest : public SegmentedFixture {
+class RankedCorporaTest : public SegmentedFixture,
+                          public ::testing::WithParamInterface<const char*> {
  protected:
   void SetUp() override {
     SegmentedFixture::SetUp();
@@ -26,8 +29,7 @@ class RankedCorporaTest : public SegmentedFixture {
     engine_.reset();
     store_.reset();
     store_options_.data_dir = folder_.File(folder);
-    options_.ranks.devices.clear();
-    if (ranks > 1) options_.ranks.devices.assign(ranks, "cpu");
+    devices_.Use(ranks, &options_, &store_options_);
     Restart();
     if (ranks > 1) AwaitRanks(ranks);
   }
@@ -44,6 +46,18 @@ class RankedCorporaTest : public SegmentedFixture {
     ASSERT_TRUE(follow()) << ranks << " ranks";
   }
 
+  // The group before has ended, and so many have formed.
+  void AwaitGroups(uint64_t groups) {
+    const auto formed = [&] {
+      const RanksReport report = engine_->ranks();
+      return report.groups >= groups && report.ranks.back().state == "follows";
+    };
+    for (int i = 0; i < 1000 && !formed(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    ASSERT_TRUE(formed()) << groups << " groups";
+  }
+
   std::string Answer(const std::string& corpus, const std::string& question = "why?") {
     QuestionRequest request;
     request.corpus = corpus;
@@ -53,9 +67,13 @@ class RankedCorporaTest : public SegmentedFixture {
     EXPECT_TRUE(report.ok()) << report.status().ToString();
     return report.ok() ? report->answer : "";
   }
+
+  const TestDevices devices_{GetParam()};
 };
 
-TEST_F(RankedCorporaTest, AnyNumberOfRanksStoresAndAnswersAsOne) {
+INSTANTIATE_TEST_SUITE_P(Devices, RankedCorporaTest, ::testing::Values("cpu", "device"));
+
+TEST_P(RankedCorporaTest, AnyNumberOfRanksStoresAndAnswersAsOne) {
   for (const std::string format : {"bf16", "int8"}) {
     Open(1, "alone-" + format);
     Ingest("text", Prose(kWords), format);
@@ -86,7 +104,7 @@ TEST_F(RankedCorporaTest, AnyNumberOfRanksStoresAndAnswersAsOne) {
   }
 }
 
-TEST_F(RankedCorporaTest, QuestionsShareAPassAndAQuestionMayHaveSeveralAnswers) {
+TEST_P(RankedCorporaTest, QuestionsShareAPassAndAQuestionMayHaveSeveralAnswers) {
   Open(1, "data");
   Ingest("text", Prose(kWords));
   std::vector<std::string> alone;
@@ -120,7 +138,7 @@ TEST_F(RankedCorporaTest, QuestionsShareAPassAndAQuestionMayHaveSeveralAnswers) 
   EXPECT_EQ(ask(), texts);
 }
 
-TEST_F(RankedCorporaTest, WhatSomeBeganOthersFinish) {
+TEST_P(RankedCorporaTest, WhatSomeBeganOthersFinish) {
   Open(1, "alone");
   Ingest("text", Prose(kWords));
   const std::string bytes = BytesOf("text");
@@ -145,7 +163,50 @@ TEST_F(RankedCorporaTest, WhatSomeBeganOthersFinish) {
   EXPECT_EQ(BytesOf("text"), bytes);
 }
 
-TEST_F(RankedCorporaTest, DocumentsAreDealtAndTheirBlocksAreThoseOfOneRank) {
+TEST_P(RankedCorporaTest, AThreadThatFailsIsNamedAndTheOthersGoOn) {
+  Open(1, "alone");
+  Ingest("text", Prose(kWords));
+  const std::string bytes = BytesOf("text"), answer = Answer("text");
+  Open(2, "data");
+  ASSERT_TRUE(Create("text", Prose(kWords)).ok());
+  ArmFault("rank.compute", FaultKind::kIoError, /*after=*/3, /*times=*/1);
+  const Status failed = engine_->Prefill("text", [](const PrefillProgress&) {}, {});
+  EXPECT_EQ(failed.code(), StatusCode::kUnavailable) << failed.ToString();
+  EXPECT_NE(failed.message().find("rank 1 of 2"), std::string::npos) << failed.ToString();
+  EXPECT_GT(store_->GetCorpus("text")->durable_tokens, 0u);
+  AwaitGroups(2);
+  const Status finished = engine_->Prefill("text", [](const PrefillProgress&) {}, {});
+  ASSERT_TRUE(finished.ok()) << finished.ToString();
+  EXPECT_EQ(BytesOf("text"), bytes);
+  // In an answer.
+  ArmFault("rank.compute", FaultKind::kIoError, /*after=*/4, /*times=*/1);
+  QuestionRequest request;
+  request.corpus = "text";
+  request.question = "why?";
+  request.max_tokens = 12;
+  const auto cut_off = engine_->Ask(request, [](const auto&) { return true; }, {});
+  EXPECT_EQ(cut_off.status().code(), StatusCode::kUnavailable) << cut_off.status().ToString();
+  EXPECT_NE(cut_off.status().message().find("rank 1 of 2"), std::string::npos)
+      << cut_off.status().ToString();
+  AwaitGroups(3);
+  EXPECT_EQ(Answer("text"), answer);
+  DisarmFaults();
+}
+
+TEST_P(RankedCorporaTest, WhereADeviceHasNoRoomOneRankGoesOnAlone) {
+  if (devices_.name == "cpu") GTEST_SKIP() << "blocks stay in the store's memory";
+  Open(1, "alone");
+  Ingest("text", Prose(kWords));
+  const std::string bytes = BytesOf("text"), answer = Answer("text");
+  options_.ranks.device_bytes = uint64_t{256} << 10;
+  Open(2, "data");
+  Ingest("text", Prose(kWords));
+  EXPECT_EQ(BytesOf("text"), bytes);
+  EXPECT_EQ(Answer("text"), answer);
+  EXPECT_EQ(engine_->ranks().lost, 0u);
+}
+
+TEST_P(RankedCorporaTest, DocumentsAreDealtAndTheirBlocksAreThoseOfOneRank) {
   std::vector<TestDocument> documents;
   for (int i = 0; i < 9; ++i) {
     documents.push_back({"d" + std::to_string(i), Prose(20 + static_cast<size_t>(i) * 37, i + 1)});

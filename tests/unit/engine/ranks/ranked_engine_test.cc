@@ -7,6 +7,7 @@
 #include "engine/ranks/ranked_prefill.h"
 #include "tests/unit/engine/hybrid_fixture.h"
 #include "tests/unit/engine/ranks/rank_threads.h"
+#include "tests/unit/engine/ranks/separate_device.h"
 
 namespace corpusd {
 namespace {
@@ -91,7 +92,7 @@ TEST_P(RankedChunksTest, LayersThatSeeAChunkOrAWindowAreThoseOfOneRank) {
   const auto ids = Ids(tokens, 5);
   const auto all = KeepAll(ids);
   const auto whole = all->OwnBlocks();
-  const uint64_t layer_bytes = Layout().blocks.LayerBytes();
+  const uint64_t layer_bytes = Layout().blocks.LayerBytes(0);
   for (const uint32_t ranks : {2u, 3u}) {
     const Blocks blocks = Together(ranks, ids, 1024);
     ASSERT_EQ(blocks.size(), whole.size());
@@ -117,11 +118,14 @@ INSTANTIATE_TEST_SUITE_P(Spans, RankedChunksTest,
 
 // An engine with ranks as threads: what is stored, parts included, and what follows it.
 class HybridRanksTest : public RankedEngineTest,
-                        public ::testing::WithParamInterface<HybridModel> {};
+                        public ::testing::WithParamInterface<std::tuple<HybridModel, const char*>> {
+};
 
 TEST_P(HybridRanksTest, ACorpusOfSeveralRanksIsThatOfOne) {
   context_tokens_ = 16384;
-  Start(GetParam());
+  const auto& [model, kind] = GetParam();
+  const TestDevices devices(kind);
+  Start(model);
   const auto ids = Ids(8192 + 1500, 6), more = Ids(700, 7);
   IngestIds("text", ids);
   const CorpusRecord alone = *store_->GetCorpus("text");
@@ -134,7 +138,7 @@ TEST_P(HybridRanksTest, ACorpusOfSeveralRanksIsThatOfOne) {
   for (const uint32_t ranks : {2u, 3u}) {
     SCOPED_TRACE(std::to_string(ranks) + " ranks");
     store_options_.data_dir = folder_.File("ranks" + std::to_string(ranks));
-    options_.ranks.devices.assign(ranks, "cpu");
+    devices.Use(ranks, &options_, &store_options_);
     Restart();
     while (engine_->ranks().groups == 0) std::this_thread::yield();
     IngestIds("text", ids);
@@ -153,8 +157,10 @@ TEST_P(HybridRanksTest, ACorpusOfSeveralRanksIsThatOfOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Spans, HybridRanksTest,
-                         ::testing::Values(HybridModel{"llama4", 1024}, HybridModel{"gemma 3", 512},
-                                           HybridModel{"mistral", 256}));
+                         ::testing::Combine(::testing::Values(HybridModel{"llama4", 1024},
+                                                              HybridModel{"gemma 3", 512},
+                                                              HybridModel{"mistral", 256}),
+                                            ::testing::Values("cpu", "device")));
 
 }  // namespace
 }  // namespace corpusd

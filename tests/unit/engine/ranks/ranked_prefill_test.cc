@@ -138,7 +138,8 @@ TEST_F(RankedPrefillTest, AnyNumberOfRanksMakesTheBytesOfOneAndAnswersAsOne) {
                           {TransportKind::kInProcess, 4}, {TransportKind::kInProcess, 8},
                           {TransportKind::kTcp, 2},       {TransportKind::kTcp, 4}};
   // A part-filled last block; and a last run so short that its arithmetic is another.
-  for (const auto& [format, tokens] : {std::pair{"bf16", 2900u}, {"cq4", 2567u}}) {
+  for (const auto& [format, tokens] :
+       {std::pair{"bf16", 2900u}, {"cq4", 2567u}, {"cq4+1:cq2", 2567u}}) {
     const auto ids = Ids(tokens);
     const Blocks alone = Alone(format, ids);
     const auto answer = AnswerAlone(format, ids, alone);

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <future>
 #include <mutex>
 #include <numeric>
 
@@ -112,6 +113,28 @@ TEST_P(TransportTest, WhoGivesUpTellsAllOthersWhy) {
     if (status.code() == StatusCode::kAborted) {
       EXPECT_NE(status.message().find("the disk is full"), std::string::npos) << status.ToString();
     }
+  });
+}
+
+// What a rank does beside its transfers ends with the job, too.
+TEST_P(TransportTest, WhoWaitsForNothingIsToldOfTheEnd) {
+  RunRanks(GetParam(), [](Transport& transport) {
+    std::promise<std::string> told;
+    transport.OnEnd([&](const Status& why) { told.set_value(why.message()); });
+    (void)transport.Barrier();
+    if (transport.rank() == 0) transport.Abort(IoError("the disk is full"));
+    auto end = told.get_future();
+    if (end.wait_for(GetParam().timeout) == std::future_status::ready) {
+      EXPECT_NE(end.get().find("rank 0"), std::string::npos);
+    } else {
+      ADD_FAILURE() << "rank " << transport.rank() << " was not told";
+    }
+    transport.OnEnd({});
+    // Who comes late is told at once.
+    bool late = false;
+    transport.OnEnd([&](const Status&) { late = true; });
+    EXPECT_TRUE(late);
+    transport.OnEnd({});
   });
 }
 
