@@ -63,5 +63,28 @@ TEST(WeightSizes, OfScout) {
   EXPECT_LT(total(WeightMode::kInt4).bytes, uint64_t{69} * 1000 * 1000 * 1000);
 }
 
+// What it keeps of a token: of the 48 layers the 12 without positions, a quarter of all. The
+// chunked ones keep the tail of the last chunk, at a multiple of 8192 nothing.
+TEST(LayerParts, ScoutKeepsAQuarter) {
+  const HfConfig scout =
+      *ReadHfConfig(nlohmann::json::parse(ReadWholeFile(GoldenPath("llama4_scout.json"))), "scout");
+  const auto parts = LayerPartsOf(scout.model);
+  ASSERT_NE(parts, nullptr);
+  ASSERT_EQ(parts->parts.size(), 2U);
+  EXPECT_EQ(parts->parts[0].layers, 12U);
+  EXPECT_EQ(parts->parts[1].kind, "c8192");
+  EXPECT_EQ(parts->parts[1].layers, 36U);
+  for (uint32_t i = 0; i < scout.model.layers; ++i) {
+    EXPECT_EQ(parts->places[i].part, i % 4 == 3 ? 0U : 1U) << i;
+  }
+  const auto kib_a_token = [&](uint32_t layers) {
+    const KvFormat bf16{
+        .layers = layers, .kv_heads = scout.model.kv_heads, .head_dim = scout.model.head_dim};
+    return bf16.BlockBytes() / kBlockTokens / 1024;
+  };
+  EXPECT_EQ(kib_a_token(parts->parts[0].layers), 48U);
+  EXPECT_EQ(kib_a_token(scout.model.layers), 192U);
+}
+
 }  // namespace
 }  // namespace corpusd
