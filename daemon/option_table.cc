@@ -54,8 +54,7 @@ std::vector<OptionSpec> OptionsWithoutSection() {
        "CPU ranks that compute corpora together, threads of this process, each with its own "
        "weights"},
       {"tensor-parallel", "N", "1",
-       "every N ranks that follow one another share the weights, so that each holds an Nth; the "
-       "first of them has a part of the text"},
+       "every N ranks share the weights, an Nth each; the first of them has a part of the text"},
       {"rank-file", "FILE", "",
        "ranks that are processes, on several hosts: a line host:port for each, the daemon first"},
       {"rank", "K", "0",

@@ -204,10 +204,10 @@ class RanksTest(IntegrationTest):
         self.assertEqual(daemon.ctl("verify", "text").code, 0)
 
     def test_what_a_rank_holds_stays_flat(self):
-        # Twice the text over twice the ranks, in whole spans of 8192 tokens.
+        # Twice the text over twice the ranks, a span of 8192 tokens, or nearly, for each.
         self.make_model(self.model, context=40960)
         held = {}
-        for ranks, words in ((2, 3250), (4, 6500)):
+        for ranks, words in ((2, 3430), (4, 6860)):
             daemon, _ = self.group(ranks)
             self.wait_for("the disks", lambda: daemon.ctl("df").out.count("disk@") == ranks - 1)
             self.ingest(daemon, "text", prose(7, words))
@@ -217,7 +217,8 @@ class RanksTest(IntegrationTest):
                 tiers = daemon.ctl("df", "-o", "json").json()["tiers"]
                 return [t["used_bytes"] for t in tiers if t["name"].startswith("disk")]
 
-            self.wait_for("what is told with the next beat", lambda: sum(used()) >= stored)
+            others = stored * (ranks - 1) / ranks
+            self.wait_for("what is told with the next beat", lambda: sum(used()[1:]) > 0.95 * others)
             # Rank 0 has the catalogue as well.
             held[ranks] = stored, max(used()[1:])
             self.assertEqual(daemon.stop(), 0)
