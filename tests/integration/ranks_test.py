@@ -218,7 +218,8 @@ class RanksTest(IntegrationTest):
                 return [t["used_bytes"] for t in tiers if t["name"].startswith("disk")]
 
             others = stored * (ranks - 1) / ranks
-            self.wait_for("what is told with the next beat", lambda: sum(used()[1:]) > 0.95 * others)
+            self.wait_for("what is told with the next beat",
+                          lambda: sum(used()[1:]) > 0.95 * others)
             # Rank 0 has the catalogue as well.
             held[ranks] = stored, max(used()[1:])
             self.assertEqual(daemon.stop(), 0)
