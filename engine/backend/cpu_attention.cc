@@ -172,7 +172,8 @@ float* CpuAttention::SpreadParts(const Cut& cut, MatrixView out, MatrixView q,
   const uint64_t item_floats = AttentionStateFloats(input.shape, cut.block_rows) * parts;
   auto* const states =
       reinterpret_cast<float*>(HostBuffer::Grow(states_, item_floats * cut.items * 4));
-  pool_.ParallelFor(cut.items * parts, [&](uint32_t i, unsigned thread) {
+  // A thread's parts follow each other: a part asks for the first page of the next.
+  pool_.ParallelForRanges(cut.items * parts, [&](uint32_t i, unsigned thread) {
     const AttentionTask task = Over(pages, TaskOf(cut, out, q, input, i / parts, thread));
     float* const state =
         states + i / parts * item_floats + i % parts * AttentionStateFloats(input.shape, task.rows);

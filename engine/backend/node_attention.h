@@ -31,6 +31,8 @@ class NodeAttention {
                             const AttentionInput& input, std::span<const MergeNode> nodes) = 0;
   // Pages of a span, as this backend merges them.
   virtual uint32_t span_pages() const = 0;
+  // States of nodes narrower than this are put together from those of this width below them.
+  virtual uint32_t leaf_width() const { return 1; }
   // Where both are done one after the other, for Transport::RunOn; null: when they return, they are
   // done.
   virtual void* stream() const { return nullptr; }

@@ -100,13 +100,19 @@ class NcclTransport final : public Transport {
     return Post({from, nullptr, bytes.data(), bytes.size()});
   }
 
+  TransferPtr Gather(std::span<std::byte> all) override {
+    return Post({rank() == 0 ? 1U : 0U, nullptr, all.data(), all.size() / size(), true});
+  }
+
   void Start() override {
     if (posted_.empty()) return;
     Begin([&] {
       for (const Operation& o : posted_) {
         const auto other = static_cast<int>(o.other);
         const ncclResult_t result =
-            o.source != nullptr
+            o.gathers ? ncclAllGather(o.target + o.bytes * rank(), o.target, o.bytes, ncclChar,
+                                      communicator_, stream_)
+            : o.source != nullptr
                 ? ncclSend(o.source, o.bytes, ncclChar, other, communicator_, stream_)
                 : ncclRecv(o.target, o.bytes, ncclChar, other, communicator_, stream_);
         if (Failed(result)) return result;
@@ -190,6 +196,7 @@ class NcclTransport final : public Transport {
     const std::byte* source;
     std::byte* target;
     size_t bytes;
+    bool gathers = false;  // from all into target
   };
   class PostedTransfer final : public Transfer {
    public:
@@ -342,8 +349,6 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
   CHECK(job.rank < job.size) << job.rank << " of " << job.size;
   // A program that uses multicast can put a host's devices out of service, for others too.
   (void)setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
-  // States of one row of a large model, 21 KB, go by the protocol of short messages.
-  (void)setenv("NCCL_P2P_LL_THRESHOLD", "65536", /*overwrite=*/0);
   cudaError_t error = cudaSetDevice(job.device);
   cudaStream_t stream = nullptr;
   // Transfers take a few multiprocessors at once, not when the blocks of a kernel are all begun.

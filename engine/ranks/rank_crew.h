@@ -52,7 +52,7 @@ struct RankIdentity {
 struct ProcessCrewOptions {
   std::vector<std::string> addresses;  // by rank: lines of the rank file
   RankIdentity identity;               // rank 0's, which the others must have
-  uint32_t stride = 1;  // every so manieth follows; those between share the weights of one of them
+  uint32_t stride = 1;         // every stride-th follows; those between have parts of its weights
   std::string device = "cpu";  // rank 0's
   std::shared_ptr<DeviceSource> devices = HostDevices();
   std::chrono::milliseconds timeout = kTransferTimeout;

@@ -10,18 +10,6 @@ namespace {
 
 std::span<const std::byte> BytesOf(std::span<const float> floats) { return std::as_bytes(floats); }
 
-// The first floats of a buffer.
-std::span<float> FloatsIn(const std::unique_ptr<Buffer>& buffer, uint64_t count) {
-  CHECK(buffer->bytes() >= count * sizeof(float)) << count;
-  return {reinterpret_cast<float*>(buffer->data()), count};
-}
-
-uint64_t PagesOf(const AttentionInput& input) {
-  uint64_t pages = 0;
-  for (const KvPageList& list : input.lists) pages += list.pages.size();
-  return pages;
-}
-
 AttentionInput InputOver(AttentionInput input, std::span<const KvPageList> one_layer) {
   input.layer = 0;
   input.lists = one_layer;
@@ -77,14 +65,23 @@ Status RankedAttention::Grow(std::unique_ptr<Buffer>* buffer, uint64_t bytes) {
   return OkStatus();
 }
 
+std::span<float> RankedAttention::FloatsIn(const std::unique_ptr<Buffer>& buffer, uint64_t count) {
+  CHECK(buffer->bytes() >= count * sizeof(float)) << count;
+  return {reinterpret_cast<float*>(buffer->data()), count};
+}
+
 Status RankedAttention::Await() { return WaitAll(left_); }
 
-RankedAttention::Nodes RankedAttention::NodesOver(uint64_t pages) const {
+RankedAttention::Nodes RankedAttention::NodesOver(uint64_t pages, uint32_t width) const {
   Nodes nodes;
+  const uint32_t spans = SpansOf(static_cast<uint32_t>(pages), placement_.span_pages);
   for (uint32_t rank = 0; rank < placement_.ranks; ++rank) {
     nodes.first.push_back(nodes.all.size());
-    const auto own = placement_.NodesOf(rank, pages);
-    nodes.all.insert(nodes.all.end(), own.begin(), own.end());
+    for (const MergeNode& node : placement_.NodesOf(rank, pages)) {
+      FoldStrands(
+          node, spans, 0, [&](MergeNode n) { return n.width >= width; },
+          [&](MergeNode n, uint32_t) { nodes.all.push_back(n); }, [](uint32_t) {});
+    }
   }
   nodes.first.push_back(nodes.all.size());
   return nodes;
@@ -194,78 +191,6 @@ Status RankedAttention::Attend(MatrixView out, MatrixView q, std::span<const Att
   return status;
 }
 
-// All pages that this rank keeps are there. Placement is asked once a span.
-void RankedAttention::CheckKept(const AttentionInput& input) const {
-  const uint32_t me = transport_.rank();
-  uint64_t index = 0;
-  bool kept = false;
-  for (const KvPageList& list : input.lists) {
-    for (const KvPage& page : list.pages) {
-      if (index % placement_.span_pages == 0) kept = placement_.RankOfPage(index) == me;
-      CHECK(!kept || page.bytes != RemotePage())
-          << "page " << index << " is kept by " << transport_.NameOf(me) << " but is not there";
-      ++index;
-    }
-  }
-}
-
-Status RankedAttention::AttendAlike(MatrixView out, MatrixView q,
-                                    std::span<const AttentionPart> parts) {
-  const uint32_t me = transport_.rank();
-  std::vector<Nodes> nodes;
-  std::vector<size_t> begins;  // of each part's states, [nodes][NodeStateFloats]
-  size_t floats = 0;
-  for (const AttentionPart& part : parts) {
-    nodes.push_back(NodesOver(PagesOf(part.input)));
-    begins.push_back(floats);
-    floats += nodes.back().all.size() * NodeStateFloats(part.input.shape, part.rows);
-  }
-  RETURN_IF_ERROR(Grow(&states_, floats * sizeof(float)));
-  const auto all_states = FloatsIn(states_, floats);
-  const auto states_of = [&](size_t i, uint32_t rank) {
-    const uint64_t each = NodeStateFloats(parts[i].input.shape, parts[i].rows);
-    return all_states.subspan(begins[i] + nodes[i].first[rank] * each,
-                              nodes[i].Of(rank).size() * each);
-  };
-  uint32_t row = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const AttentionInput& input = parts[i].input;
-    CheckKept(input);
-    RETURN_IF_ERROR(
-        nodes_.AttendNodes(states_of(i, me), q.Rows(row, parts[i].rows), input, nodes[i].Of(me)));
-    row += parts[i].rows;
-  }
-  // Small, and everybody waits for it: in the order of the device's own work, if that is possible.
-  const bool in_order = transport_.RunOn(nodes_.stream());
-  if (!in_order) RETURN_IF_ERROR(local_.Synchronize());
-  std::vector<TransferPtr> transfers;
-  for (uint32_t step = 1; step < placement_.ranks; ++step) {
-    const uint32_t to = (me + step) % placement_.ranks;
-    const uint32_t from = (me + placement_.ranks - step) % placement_.ranks;
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const auto mine = states_of(i, me), theirs = states_of(i, from);
-      if (!mine.empty()) transfers.push_back(transport_.Send(to, BytesOf(mine)));
-      if (theirs.empty()) continue;
-      transfers.push_back(transport_.Receive(from, std::as_writable_bytes(theirs)));
-    }
-  }
-  if (in_order) {
-    (void)transport_.RunOn(nullptr);  // they begin
-    left_ = std::move(transfers);
-  } else {
-    RETURN_IF_ERROR(WaitAll(transfers));
-  }
-  row = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const uint64_t each = NodeStateFloats(parts[i].input.shape, parts[i].rows);
-    const auto states = all_states.subspan(begins[i], nodes[i].all.size() * each);
-    RETURN_IF_ERROR(
-        nodes_.MergeNodes(out.Rows(row, parts[i].rows), states, parts[i].input, nodes[i].all));
-    row += parts[i].rows;
-  }
-  return OkStatus();
-}
-
 std::span<float> RankedAttention::StatesOf(const Nodes& nodes, const AttentionShape& shape,
                                            uint32_t row, uint32_t rows, uint32_t rank) {
   const uint64_t each = NodeStateFloats(shape, rows);
@@ -339,7 +264,14 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
       Grow(&states_,
            nodes.all.size() * NodeStateFloats(parts.front().input.shape, q.rows) * sizeof(float)));
   std::vector<TransferPtr> sending, receiving;
-  RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
+  // Telling a transport of hundreds of pages takes a millisecond, which a device can compute in.
+  const bool computes_meanwhile = nodes_.stream() != nullptr;
+  if (computes_meanwhile) {
+    const auto next = PagesFor((me + ranks - 1) % ranks, me);
+    RETURN_IF_ERROR(Grow(&arriving_[1], next.size() * layer.layer_bytes));
+  } else {
+    RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
+  }
   for (uint32_t step = 0; step < ranks; ++step) {
     const uint32_t source = (me + ranks - step) % ranks;
     if (step > 0) {
@@ -356,6 +288,9 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
                                          q.Rows(row, part.rows), InputOver(part.input, lists),
                                          nodes.Of(source)));
       row += part.rows;
+    }
+    if (step == 0 && computes_meanwhile) {
+      RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
     }
   }
   RETURN_IF_ERROR(WaitAll(sending));

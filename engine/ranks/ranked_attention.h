@@ -77,7 +77,13 @@ class RankedAttention {
   };
 
   Status Grow(std::unique_ptr<Buffer>* buffer, uint64_t bytes);
-  Nodes NodesOver(uint64_t pages) const;
+  // The first floats of a buffer.
+  static std::span<float> FloatsIn(const std::unique_ptr<Buffer>& buffer, uint64_t count);
+  // width: of the widest that are not divided.
+  Nodes NodesOver(uint64_t pages, uint32_t width = 1) const;
+  // The states of others, of a call over parts, [nodes][NodeStateFloats] of each.
+  std::vector<TransferPtr> ExchangeStates(std::span<const Nodes> nodes,
+                                          std::span<const std::span<float>> states);
   uint64_t PageCount() const;
   uint64_t EndOfRows(uint32_t rank) const { return pass_.pieces[rank].back().end(); }
   std::vector<uint64_t> PagesFor(uint32_t holder, uint32_t reader) const;

@@ -16,6 +16,28 @@ Status WaitAll(std::vector<TransferPtr>& transfers) {
   return first;
 }
 
+namespace {
+
+class SeveralTransfers final : public Transfer {
+ public:
+  std::vector<TransferPtr> all;
+  Status Wait() override { return WaitAll(all); }
+};
+
+}  // namespace
+
+TransferPtr Transport::Gather(std::span<std::byte> all) {
+  const size_t each = all.size() / size();
+  CHECK(all.size() == each * size()) << all.size();
+  auto gathered = std::make_unique<SeveralTransfers>();
+  for (uint32_t i = 1; i < size(); ++i) {
+    const uint32_t to = (rank() + i) % size(), from = (rank() + size() - i) % size();
+    gathered->all.push_back(Send(to, all.subspan(rank() * each, each)));
+    gathered->all.push_back(Receive(from, all.subspan(from * each, each)));
+  }
+  return gathered;
+}
+
 // A binomial tree: log2(size) steps.
 Status Transport::Broadcast(uint32_t root, std::span<std::byte> bytes) {
   CHECK(root < size()) << root;

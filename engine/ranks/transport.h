@@ -47,6 +47,9 @@ class Transport {
   // REQUIRES: another rank.
   virtual TransferPtr Send(uint32_t to, std::span<const std::byte> bytes) = 0;
   virtual TransferPtr Receive(uint32_t from, std::span<std::byte> bytes) = 0;
+  // The parts of all ranks to all; this one's lies in its place of [size][equal bytes] already. All
+  // ranks call alike. REQUIRES: several ranks.
+  virtual TransferPtr Gather(std::span<std::byte> all);
   // What was posted before may begin now: some transports start a group of transfers at once. Wait
   // does the same.
   virtual void Start() {}

@@ -102,7 +102,8 @@ int AttendPages(const PageAttention& call, CUstream_st* stream);
 // one width, and over all others.
 int AttendCodedParts(const PageAttention& call, CUstream_st* stream);
 int AttendLongParts(const PageAttention& call, CUstream_st* stream);
-// The same as AttendCodedParts, for layers without positions.
+// The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits.
 int AttendStillParts(const PageAttention& call, CUstream_st* stream);
+int AttendTeamParts(const PageAttention& call, CUstream_st* stream);
 
 }  // namespace corpusd::cuda

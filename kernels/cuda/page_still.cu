@@ -14,12 +14,6 @@
 namespace corpusd::cuda {
 namespace {
 
-// Weights are 2^(score - reference). The reference is kLift octaves below the highest score when it
-// is set, and set anew when a weight reaches 2^kCeiling: so halves hold a weight times the largest
-// scale, and weights down to 2^-22 of the largest to full precision.
-constexpr float kLift = 8.0f;
-constexpr float kCeiling = 11.0f;
-
 // A warp's softmax over its groups. Lane 4g + t has heads 2t, 2t + 1; scores of tokens g, g + 8;
 // value sums of dims g, g + 8 of each fragment, in units of levels.
 template <int Bits, int Dim>
@@ -216,14 +210,6 @@ __device__ __forceinline__ void StillWorker<Bits, Dim>::Weigh(float (&score)[kCo
   }
 }
 
-__device__ __forceinline__ uint32_t MultiplyHalves(uint32_t x, uint32_t y) {
-  return HalfBits(__hmul2(HalfPair(x), HalfPair(y)));
-}
-// A scale byte is the top of a half's mantissa and the bottom of its exponent.
-__device__ __forceinline__ uint32_t ScaleHalves(uint32_t bytes, uint32_t selector) {
-  return PermuteBytes(bytes, 0, selector) * 32 + 0x28002800u;
-}
-
 // Levels are multiplied as 1152 + level, as they come out of a look-up; one product more counts
 // what that adds. at: of the page in its chunk.
 template <int Bits, int Dim>
@@ -407,8 +393,9 @@ __global__ void __launch_bounds__(kStillThreads, 2)
       ptx::InitBarrier(&fixed.done[threadIdx.x], kStillWarps);
     }
     ptx::PublishBarriers();
-    BeginStill<Bits, Dim>(&shared, part.Queries(call), part.heads, call.scale * kLog2E,
-                          call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
+    BeginStill<Bits, Dim, kStillThreads>(
+        &shared, part.Queries(call), part.heads, call.scale * kLog2E,
+        call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
   }
   StillWorker<Bits, Dim> worker(call, &shared);
   worker.Run();
@@ -433,19 +420,12 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
   return cudaGetLastError();
 }
 
-template <int Dim>
-int LaunchWidths(const PageAttention& call, CUstream_st* stream) {
-  if (const int error = Launch<2, Dim>(call, stream)) return error;
-  if (const int error = Launch<3, Dim>(call, stream)) return error;
-  if (const int error = Launch<4, Dim>(call, stream)) return error;
-  return Launch<8, Dim>(call, stream);
-}
-
 }  // namespace
 
 int AttendStillParts(const PageAttention& call, CUstream_st* stream) {
-  if (call.head_dim == 64) return LaunchWidths<64>(call, stream);
-  if (call.head_dim == 128) return LaunchWidths<128>(call, stream);
+  if (const int error = AttendTeamParts(call, stream)) return error;
+  if (call.head_dim == 64) return Launch<8, 64>(call, stream);
+  if (call.head_dim == 128) return Launch<8, 128>(call, stream);
   return cudaErrorInvalidValue;
 }
 

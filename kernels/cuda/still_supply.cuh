@@ -1,23 +1,15 @@
-// kernels/cuda/still_supply.cuh -- what a block of page_still.cu has in shared memory, how it
-// begins (its queries as integers of 16 bits), how pages are described, with what their blocks'
-// means add to scores, and asked for.
+// kernels/cuda/still_supply.cuh -- what a block of page_still.cu has in shared memory, how pages
+// are described, with what their blocks' means add to scores, and asked for.
 #pragma once
 
-#include "kernels/cuda/level_bytes.h"
 #include "kernels/cuda/long_part.cuh"
-#include "kernels/cuda/page_part.cuh"
 #include "kernels/cuda/ptx/async_copy.cuh"
-#include "kernels/cuda/ptx/warpgroup.cuh"
+#include "kernels/cuda/still_begin.cuh"
 
 namespace corpusd::cuda {
 
 constexpr int kStillWarps = 8, kStillThreads = 32 * kStillWarps;
-// Of shared memory, when two blocks share a multiprocessor of 228 KB.
-constexpr int kStillSharedBytes = 113 * 1024;
 constexpr int kStillStagesMax = 8;
-// The largest coordinate of a block's queries is this integer at most: 256 * high + low, signed
-// bytes.
-constexpr float kStillLargestTerm = 32000.0f;
 
 // Groups of 16 tokens that a warp takes of a page: as many as its registers hold. So many teams of
 // warps take turns with the pages.
@@ -64,115 +56,15 @@ struct StillShared {
   // So many pages ahead a page is asked for: where there is room, the others may be a page behind.
   static constexpr int kAhead = kStages < 4 ? kStages - 1 : kStages - 2;
   static_assert(kStages >= 2);
-  struct Begin {
-    float rows[Dim][kHeads];                           // scaled queries
-    float products[kStillThreads / Dim][kHeads][Dim];  // of teams; the first becomes the sum
-    float largest[kStillWarps];
-  };
+  static constexpr bool kKeepsQueries = true;
   union {
     Stage stages[kStages];
-    Begin begin;
+    StillBegin<Dim> begin;
     float outputs[kStillWarps][kHeads][Dim];
   };
   Fixed fixed;
-  static_assert(sizeof(Begin) <= sizeof(stages));
+  static_assert(sizeof(begin) <= sizeof(stages));
 };
-
-// The queries in coordinates, as terms and as halves. All threads of the block.
-template <int Bits, int Dim>
-__device__ void BeginStill(StillShared<Bits, Dim>* shared, const float* q, int heads, float scale,
-                           const float* basis) {
-  auto& [rows, products, largest] = shared->begin;
-  auto& fixed = shared->fixed;
-  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-  constexpr int kTeams = kStillThreads / Dim, kOwn = Dim / kTeams;
-  for (int i = thread; i < kHeads * Dim; i += kStillThreads) {
-    rows[i % Dim][i / Dim] = i < heads * Dim ? q[i] * scale : 0.0f;
-  }
-  if (thread < 2) {
-    fixed.table[thread] = MakeLevelTable<Bits>();
-    fixed.key_table[thread] = MakeLevelTable<Bits>();
-    if (Bits < 4) {
-      fixed.key_table[thread].words[0] ^= 0x80808080u;
-      fixed.key_table[thread].words[1] ^= 0x80808080u;
-    }
-  }
-  __syncthreads();
-  {
-    const int j = thread % Dim, team = thread / Dim;
-    const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
-    float sums[kHeads] = {};
-#pragma unroll 16
-    for (int i = 0; i < kOwn; ++i) {
-      const float x = __ldg(from + i * Dim);
-#pragma unroll
-      for (int h = 0; h < kHeads; ++h) sums[h] = fmaf(rows[team * kOwn + i][h], x, sums[h]);
-    }
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) products[team][h][j] = sums[h];
-  }
-  __syncthreads();
-  if (warp < kHeads) {  // a warp a head
-    const float* means = basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim);
-    float highest = 0, constant = 0;
-    for (int j = lane; j < Dim; j += 32) {
-      float x = products[0][warp][j];
-#pragma unroll
-      for (int team = 1; team < kTeams; ++team) x += products[team][warp][j];
-      products[0][warp][j] = x;
-      highest = fmaxf(highest, fabsf(x));
-      constant = fmaf(x, __ldg(means + j), constant);
-    }
-    for (int i = 16; i > 0; i /= 2) {
-      highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, i));
-      constant += __shfl_xor_sync(~0u, constant, i);
-    }
-    if (lane == 0) largest[warp] = highest, fixed.head_constants[warp] = constant;
-  }
-  __syncthreads();
-  float highest = 0;
-  for (int h = 0; h < kHeads; ++h) highest = fmaxf(highest, largest[h]);
-  // The power of two above what the largest coordinate asks for.
-  const float wanted = highest * (1.0f / (LevelUnit(Bits) * kStillLargestTerm));
-  const int exponent =
-      highest > 0 ? max(static_cast<int>(__float_as_uint(wanted) >> 23) - 126, -60) : 0;
-  const float inverse =
-      __uint_as_float(static_cast<uint32_t>(127 - exponent) << 23) * (1.0f / LevelUnit(Bits));
-  if (thread == 0) fixed.unit_bits = static_cast<uint32_t>(exponent) << 23;
-  const int g = lane / 4, t = lane % 4;
-  for (int pair = warp; pair < Dim / 32; pair += kStillThreads / 32) {
-    uint32_t u[4][2];
-#pragma unroll
-    for (int n = 0; n < 4; ++n) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const float x = products[0][g][32 * pair + 8 * n + 2 * t + c];
-        u[n][c] = static_cast<uint32_t>(__float2int_rn(x * inverse) + 128);
-      }
-    }
-    uint4 terms;  // as KeyColumn says
-    if constexpr (Bits == 8) {
-      SplitBytes(u[0][0], u[0][1], u[1][0], u[1][1], &terms.x, &terms.z);
-      SplitBytes(u[2][0], u[2][1], u[3][0], u[3][1], &terms.y, &terms.w);
-    } else {
-      SplitBytes(u[0][0], u[2][0], u[1][0], u[3][0], &terms.x, &terms.z);
-      SplitBytes(u[0][1], u[2][1], u[1][1], u[3][1], &terms.y, &terms.w);
-    }
-    fixed.terms[pair][lane] = terms;
-  }
-  for (int f = warp; f < Dim / 16; f += kStillThreads / 32) {
-    const float* x = &products[0][g][16 * f + 2 * t];
-    fixed.queries[f][lane] = make_uint2(PackHalves(x[0], x[1]), PackHalves(x[8], x[9]));
-  }
-  if (warp < kHeads) {
-    int total = 0;
-    for (int j = lane; j < Dim; j += 32) total += __float2int_rn(products[0][warp][j] * inverse);
-    total = __reduce_add_sync(~0u, total);
-    if (lane == 0) fixed.offsets[warp] = 128 * total;
-  }
-  ptx::FenceShared();  // copies will come where the queries were
-  __syncthreads();
-}
 
 // What the warps do beside multiplying: warp w describes page w of the chunk behind the one in
 // work, with what its block's means add; and every page is asked for by one warp, `kAhead` pages

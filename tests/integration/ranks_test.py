@@ -36,11 +36,15 @@ class RanksTest(IntegrationTest):
         self.workers = {}
 
     def tearDown(self):
+        self.stop_workers()
+        super().tearDown()
+
+    def stop_workers(self):
         for worker in self.workers.values():
             if worker.poll() is None:
                 worker.kill()
                 worker.wait()
-        super().tearDown()
+        self.workers.clear()
 
     def rank_file(self, ranks):
         lines = [f"127.0.0.1:{port}" for port in free_ports(ranks)]
@@ -217,6 +221,7 @@ class RanksTest(IntegrationTest):
             # Rank 0 has the catalogue as well.
             held[ranks] = stored, max(used()[1:])
             self.assertEqual(daemon.stop(), 0)
+            self.stop_workers()
         self.assertAlmostEqual(held[4][0] / held[2][0], 2, delta=0.1)
         self.assertAlmostEqual(held[4][1] / held[2][1], 1, delta=0.1)
 
@@ -272,18 +277,18 @@ class RanksTest(IntegrationTest):
         self.assertEqual(self.ask(daemon, "text")["answer"], expected)
 
     def test_a_plan_for_gpus_is_what_a_simulation_of_the_schedule_gives(self):
-        self.make_model(self.model, context=32768, **{"head-dim": 128})
         model = rank_schedule.Model(layers=2, hidden=64, feed_forward=128, q_heads=4, kv_heads=2,
-                                    head_dim=128)
-        daemon = self.daemon(kv_format="bf16")
+                                    head_dim=16)
+        daemon = self.daemon()
         path = self.write("text.txt", prose(1, 300))
-        for tokens, link in ((2_000_000, ()), (10_000_000, ("--link", "50GB/s"))):
+        tokens = 10_000_000
+        for link in ((), ("--link", "50GB/s")):
             arguments = ("plan", path, "--ranks", "1,8,64", "--tokens", str(tokens), *link)
             plans = daemon.ctl(*arguments, "-o", "json").json()["ranks"]
             self.assertEqual([p["ranks"] for p in plans], [1, 8, 64])
             for plan in plans:
                 simulated = rank_schedule.simulate(model, plan["ranks"], tokens, plan)
-                self.assertAlmostEqual(plan["seconds"] / simulated, 1, delta=0.03, msg=plan)
+                self.assertAlmostEqual(plan["seconds"] / simulated, 1, delta=0.02, msg=plan)
                 self.assertLessEqual(plan["waiting_seconds"], plan["seconds"])
                 one = plans[0]["seconds"] / plan["ranks"] / plan["seconds"]
                 self.assertAlmostEqual(plan["efficiency"], one, delta=0.02)

@@ -91,7 +91,8 @@ class RestartTest(IntegrationTest):
         durable = daemon.ctl("job", "1", "-o", "json").json()["done_tokens"]
         daemon.kill()
         daemon.start()
-        # What was durable is where the job goes on: at most the run in flight is computed again.
+        # What was durable is where the job goes on: at most the run in flight and the one on
+        # its way to the disk are computed again.
         self.assertGreaterEqual(daemon.ctl("job", "1", "-o", "json").json()["done_tokens"], durable)
         self.assertEqual(daemon.ctl("wait", "a", "--timeout", "60s").code, 0)
         job = daemon.ctl("job", "1", "-o", "json").json()

@@ -81,6 +81,7 @@ class CudaBackend final : public Backend, public NodeAttention {
   Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
                     std::span<const MergeNode> nodes) override;
   uint32_t span_pages() const override { return kSpanPages; }
+  uint32_t leaf_width() const override { return node_width_; }
   void* stream() const override { return stream_; }
 
  private:

@@ -81,6 +81,7 @@ cuda::DevicePage PageTable::PageOf(const KvFormat& format, const KvPage& source)
 }
 
 PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
+  static_assert(std::has_unique_object_representations_v<KvPage>);
   // Ends say nothing: where they are another rank's, those of all texts look alike.
   const KvPage* const where = list.pages.data();
   const auto found = std::ranges::find_if(divided_, [&](const Divided& divided) {
@@ -89,7 +90,7 @@ PageTable::Divided* PageTable::Divide(const KvPageList& list, bool steady) {
     }
     const auto& seen = divided.seen_in_step;
     if (steady && std::ranges::find(seen, where) != seen.end()) return true;
-    return std::ranges::equal(divided.sources, list.pages, Same);
+    return std::memcmp(divided.sources.data(), where, list.pages.size_bytes()) == 0;
   });
   if (found != divided_.end()) {
     divided_.splice(divided_.begin(), divided_, found);

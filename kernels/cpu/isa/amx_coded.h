@@ -133,7 +133,7 @@ inline void PackQueries(const float* mapped, uint32_t rows, uint32_t head_dim, i
 
 // c[128][8] = the keys' rows times the query terms of a pass.
 inline void ScoreTiles(const std::byte* keys, const std::byte* queries, uint32_t head_dim,
-                       int32_t* c) {
+                       int32_t* c, ReadAhead& ahead) {
   // The tile loads of some compilers do not say that they read memory.
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   constexpr size_t kChunkBytes = size_t{kBlockTokens} * kChunk;
@@ -146,6 +146,7 @@ inline void ScoreTiles(const std::byte* keys, const std::byte* queries, uint32_t
       _tile_dpbssd(0, 3, 2);
     }
     _tile_stored(0, c, 32);
+    ahead.Take(2);
   }
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
@@ -202,7 +203,7 @@ inline void FinishScores(const int32_t* c, const float* key_scales, const PassRo
       Store(pass.scores + r * kBlockTokens + t, s);
       top[r] = Max(top[r], s);
     }
-    ahead.Next();
+    ahead.Take(3);
   }
 #pragma GCC unroll 4
   for (uint32_t r = 0; r < kRows; ++r) largest[r] = ReduceMax(top[r]);
@@ -242,10 +243,11 @@ inline void WeighPass(const PassRows& pass, const float* largest, const float* v
       e = Mul(e, Load(value_scales + t));
       top = Max(top, e);
       Store(row + t, e);
-      if (t % 32 == 0) ahead.Next();
     }
+    ahead.Take(4);
     const float peak = ReduceMax(top);
     const Lanes inverse = Broadcast(peak < kSmallestTerm ? 0.0f : kWeightLimit / peak);
+    ahead.Take(4);
     for (uint32_t k = 0; k < 2; ++k) {
       std::byte* high = terms + r * kBlockTokens + k * kChunk;
       PackWeights(row + k * kChunk, inverse, high, high + kPassRows * kBlockTokens);
@@ -256,7 +258,8 @@ inline void WeighPass(const PassRows& pass, const float* largest, const float* v
 }
 
 // c[8][64 columns] = the weight terms of a pass times 64 dims of the values.
-inline void ValueTiles(const std::byte* weights, const std::byte* values, int32_t* c) {
+inline void ValueTiles(const std::byte* weights, const std::byte* values, int32_t* c,
+                       ReadAhead& ahead) {
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   constexpr size_t kBlockBytes = size_t{kBlockTokens} * kTileSide;
   for (uint32_t j = 0; j < kChunk; j += 2 * kTileSide, values += 2 * kBlockBytes) {
@@ -271,6 +274,7 @@ inline void ValueTiles(const std::byte* weights, const std::byte* values, int32_
     }
     _tile_stored(6, c + j, kChunk * 4);
     _tile_stored(7, c + j + kTileSide, kChunk * 4);
+    ahead.Take(6);
   }
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
@@ -320,7 +324,7 @@ inline void ForEachPass(uint32_t stacked, const Body& body) {
 // The next page's tiles, to be asked for while this one is worked on.
 inline ReadAhead AheadOf(const AttentionTask& task, const PageTiles* next) {
   if (next == nullptr || !IsCodedPage(*next)) return {nullptr, 0, nullptr, 0};
-  const auto bytes = [&](KvCodec codec) {
+  const auto bytes = [&](KvCodec codec) -> uint32_t {
     return CodedTileBytes(static_cast<int>(CodeBits(codec)), static_cast<int>(task.shape.head_dim));
   };
   return {next->keys + task.kv_head * next->key_stride, bytes(next->key_codec),
@@ -364,7 +368,7 @@ void AmxAttendCoded(const AttentionTask& task, const PageTiles& page, const Page
     }
     PackQueries(mapped + size_t{s} * head_dim, kRows, head_dim, reinterpret_cast<int8_t*>(weights),
                 terms, query_scales);
-    ScoreTiles(work.keys.levels, terms, head_dim, sums);
+    ScoreTiles(work.keys.levels, terms, head_dim, sums, ahead);
     if (s == 0) {
       UnpackRowsOf(value_bits, false, values, value_bytes, head_dim, ahead);
       UnpackScales(work.values.scales, work.values.means, value_bytes, value_bits, false, head_dim);
@@ -383,13 +387,14 @@ void AmxAttendCoded(const AttentionTask& task, const PageTiles& page, const Page
       AddToRow(state, first + r, largest[r], masses[r], head_dim);
     }
     for (uint32_t j = 0; j < head_dim; j += kChunk) {
-      ValueTiles(weights, values + size_t{j} * kBlockTokens, sums);
+      ValueTiles(weights, values + size_t{j} * kBlockTokens, sums, ahead);
       for (uint32_t r = 0; r < kRows; ++r) {
         GatherRow(sums + r * kChunk, work.values.means + j, scales[r], masses[r],
                   state.values + size_t{first + r} * head_dim + j);
       }
     }
   });
+  ahead.Rest();
 }
 
 }  // namespace

@@ -10,32 +10,46 @@ namespace {
 
 constexpr uint32_t kChunk = 64;  // dims, or tokens, that one row of a tile register holds
 
-// Asks for the tiles that a thread reads next, line by line, while it works on those before.
+// Asks for two tiles that a thread reads next while it works on those before. A processor waits for
+// some 16 lines at a time, and with them for whoever asks for more: so they are asked for evenly.
 class ReadAhead {
  public:
-  ReadAhead(const std::byte* first, int64_t first_bytes, const std::byte* second,
-            int64_t second_bytes)
-      : at_(first), left_(first_bytes), second_(second), second_left_(second_bytes) {}
-  void Next() {
-    if (left_ <= 0) {
-      at_ = second_;
-      left_ = second_left_;
-      second_left_ = 0;
-      if (left_ <= 0) return;
-    }
-    __builtin_prefetch(at_, 0, 2);
-    at_ += 64;
-    left_ -= 64;
+  static constexpr uint32_t kShares = 128;
+  ReadAhead(const std::byte* first, uint32_t first_bytes, const std::byte* second,
+            uint32_t second_bytes)
+      : at_(first),
+        left_((first_bytes + 63) / 64),
+        second_(second),
+        second_left_((second_bytes + 63) / 64),
+        lines_(left_ + second_left_) {}
+  // So many 128ths of all their lines.
+  void Take(uint32_t shares) {
+    credit_ += lines_ * shares;
+    for (; credit_ >= kShares; credit_ -= kShares) Line();
   }
+  // Those that are left.
   void Rest() {
-    while (left_ > 0 || second_left_ > 0) Next();
+    while (left_ + second_left_ > 0) Line();
   }
 
  private:
+  void Line() {
+    if (left_ == 0) {
+      at_ = second_;
+      left_ = second_left_;
+      second_left_ = 0;
+      if (left_ == 0) return;
+    }
+    __builtin_prefetch(at_, 0, 2);
+    at_ += 64;
+    --left_;
+  }
   const std::byte* at_;
-  int64_t left_;
+  uint32_t left_;
   const std::byte* second_;
-  int64_t second_left_;
+  uint32_t second_left_;
+  uint32_t lines_;
+  uint32_t credit_ = 0;
 };
 
 inline __m512i LoadLine(const std::byte* p) { return _mm512_loadu_si512(p); }
@@ -225,9 +239,8 @@ inline void UnpackKeyRows(std::byte* out, const std::byte* tile, uint32_t head_d
         rows.Split(raw, &low, &high);
         _mm512_store_si512(out + size_t{RowOfSlot(2 * g)} * 64, low);
         _mm512_store_si512(out + size_t{RowOfSlot(2 * g + 1)} * 64, high);
-        if (g % 2 == 0 || kBits == 8 || kBits == 4) ahead.Next();
-        if (kBits == 8) ahead.Next();
       }
+      if (chunk == 0) ahead.Take(2);
     }
   }
 }
@@ -279,10 +292,9 @@ inline void UnpackValueQuads(std::byte* out, const std::byte* tile, uint32_t hea
           rows.Split(raw, &low, &high);
           _mm512_store_si512(target + b * kBlockBytes + size_t{t} * 256, low);
           _mm512_store_si512(target + (b + 2) * kBlockBytes + size_t{t} * 256, high);
-          if (t % 2 == 0 || kBits == 8 || kBits == 4) ahead.Next();
-          if (kBits == 8) ahead.Next();
         }
       }
+      if (chunk == 0) ahead.Take(4);
     }
   }
 }

@@ -1,8 +1,9 @@
-// The decode kernel of layers without positions, run on the CPU: one block's part of a long row
+// The decode kernels of layers without positions, run on the CPU: one block's part of a long row
 // against its double sums.
 #include "tests/gpu/emulated/device.h"
-// The kernel's source; the order matters.
+// The kernels' sources; the order matters.
 #include "page_still.inc"
+#include "page_team.inc"
 
 #include <gtest/gtest.h>
 
@@ -78,7 +79,11 @@ class StillScene {
         shared.data() + (1024 - reinterpret_cast<uintptr_t>(shared.data()) % 1024);
     emulated::block.index = {part, kHead, 0};
     ptx::counting_barriers.clear();
-    EXPECT_TRUE(emulated::Run(kStillThreads, [&] { StillKernel<Bits, Dim>(call_); }));
+    if constexpr (Bits == 8) {
+      EXPECT_TRUE(emulated::Run(kStillThreads, [&] { StillKernel<Bits, Dim>(call_); }));
+    } else {
+      EXPECT_TRUE(emulated::Run(TeamThreads(Dim), [&] { TeamKernel<Bits, Dim>(call_); }));
+    }
     double worst = 0;
     for (uint32_t h = kHead * kGroup; h < (kHead + 1) * kGroup; ++h) {
       const uint32_t place = PageKindOfBits(Bits) * ((kPages + each - 1) / each) + part;
@@ -152,6 +157,9 @@ void CheckBothScenes() {
   SCOPED_TRACE(std::to_string(Bits) + " bits, " + std::to_string(Dim) + " dims");
   EXPECT_LT((StillScene<Bits, Dim>(false).Run(1)), 2e-3);
   EXPECT_LT((StillScene<Bits, Dim>(true).Run(0)), 2e-3) << "hidden, short and other pages";
+  ptx::late_copies.wanted = true;
+  EXPECT_LT((StillScene<Bits, Dim>(false).Run(1)), 2e-3) << "tiles that overtake each other";
+  ptx::late_copies = {};
 }
 
 TEST(StillKernelTest, OneBlocksPartMatchesDoubleSums) {

@@ -234,6 +234,9 @@ class SeparateBackend final : public ForwardingBackend, public NodeAttention {
     return nodes_.MergeNodes(out, states, input, nodes);
   }
   uint32_t span_pages() const override { return nodes_.span_pages(); }
+  // As devices have them; no transport here runs on it.
+  uint32_t leaf_width() const override { return 8; }
+  void* stream() const override { return region_.get(); }
 
  private:
   const std::unique_ptr<Backend> cpu_;

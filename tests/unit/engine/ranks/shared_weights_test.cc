@@ -159,6 +159,7 @@ TEST_F(SharedWeightsTest, ALostRankIsNamedAndItsReturnIsTakenIn) {
   Write(Heads(8, 4, 128, 256));
   const Outcome alone = Alone();
   Serve(3);
+  ComputeGate gate;
   const auto local = *MakeCpuBackend({.threads = 1});
   const auto opened = SharedWeights::Open(*local, Calling(3));
   ASSERT_TRUE(opened.ok()) << opened.status().ToString();
@@ -185,13 +186,20 @@ TEST_F(SharedWeightsTest, ALostRankIsNamedAndItsReturnIsTakenIn) {
   ASSERT_TRUE(again.ok()) << again.ToString();
   EXPECT_EQ(RunModel(*model, shared.backend(), LayoutOf(*model), 300).numbers, alone.numbers);
   // In the background, whoever computes.
-  ComputeGate gate;
   shared.CallAgainWhenLost([&](const std::function<void()>& change) {
     const ComputeGate::Turn turn(gate, ComputePriority::kQuestion);
     change();
   });
+  const std::string first = served_[0]->address();
   served_[0].reset();
-  served_[0] = std::make_unique<ServedRank>(path_, WeightSeat{1, 3}, Calling(3).addresses[0]);
+  served_[0] = std::make_unique<ServedRank>(path_, WeightSeat{1, 3}, first);
+  Status there = UnavailableError("not tried");
+  for (int i = 0; i < 400 && !there.ok(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const ComputeGate::Turn turn(gate, ComputePriority::kQuestion);
+    there = forward();
+  }
+  EXPECT_TRUE(there.ok()) << there.ToString();
 }
 
 TEST_F(SharedWeightsTest, WhoHasOtherWeightsOrAnotherPartIsRefusedByName) {

@@ -1,11 +1,13 @@
 // tests/gpu/emulated/kernels/cuda/ptx/async_copy.cuh -- stands in for the file of that name: copies
-// are done when they are asked for, barriers count arrivals and bytes. Ends the program at more
-// arrivals than a phase has, and at a copy that is not aligned.
+// are done when they are asked for, or later and in any order; barriers count arrivals and bytes.
+// Ends the program at more arrivals than a phase has, and at a copy that is not aligned.
 #pragma once
 
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <random>
+#include <vector>
 
 #include "tests/gpu/emulated/device.h"
 
@@ -49,13 +51,42 @@ inline void Arrive(uint64_t* barrier) { counting_barriers.at(barrier).Arrive(0);
 inline void ArriveExpecting(uint64_t* barrier, int bytes) {
   counting_barriers.at(barrier).Arrive(bytes);
 }
+// Copies under way, if they are to be late; those who wait bring them.
+struct LateCopies {
+  struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+    uint64_t* barrier;
+  };
+  bool wanted = false;
+  std::vector<Copy> copies;
+  std::mt19937 random{7};
+
+  // Ends one of the copies, seldom enough that others overtake it.
+  void Step() {
+    if (copies.empty() || random() % 40000 != 0) return;
+    const size_t which = random() % copies.size();
+    const Copy copy = copies[which];
+    copies.erase(copies.begin() + static_cast<ptrdiff_t>(which));
+    std::memcpy(copy.to, copy.from, copy.bytes);
+    counting_barriers.at(copy.barrier).Receive(static_cast<int64_t>(copy.bytes));
+  }
+};
+inline LateCopies late_copies;
 inline void WaitPhase(uint64_t* barrier, int parity) {
-  while (counting_barriers.at(barrier).phase == parity) emulated::Yield();
+  while (counting_barriers.at(barrier).phase == parity) {
+    late_copies.Step();
+    emulated::Yield();
+  }
 }
 inline void CopyToShared(void* to, const void* from, int bytes, uint64_t* barrier) {
   const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
   CountingBarrier::Require(aligned(to) && aligned(from) && bytes % 16 == 0,
                            "a copy is not aligned");
+  if (late_copies.wanted) {
+    return late_copies.copies.push_back({to, from, static_cast<size_t>(bytes), barrier});
+  }
   std::memcpy(to, from, static_cast<size_t>(bytes));
   counting_barriers.at(barrier).Receive(bytes);
 }
