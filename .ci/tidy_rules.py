@@ -50,7 +50,7 @@ GUARDED_WORDS = (
          "daemon/shutdown.*",          # one thread that waits for signals
          "engine/ranks/tcp_transport.*",  # one thread that moves a rank's messages
          "engine/ranks/thread_crew.*",    # ranks that are threads
-         "engine/ranks/shared_weights.*",  # the same, and one that calls those that were lost
+         "engine/ranks/shared_weights.*",  # serves and looks after a rank with weights
         "engine/ranks/nccl_transport.*",  # one that joins a job, left behind if that never returns
          "engine/ranks/rank_group.*",     # one thread that musters them
          "store/transfer_queue.*",     # moves between tiers

@@ -62,9 +62,8 @@ std::vector<OptionSpec> OptionsWithoutSection() {
       {"rank-timeout", "TIME", "5m", "how long a rank is waited for before it counts as lost"},
       {"isa", "NAME", "auto", "lowers the CPU's instruction set: auto, avx2, avx512, amx"},
       {"kv-format", "FORMAT", "auto",
-       "how new corpora keep keys and values: bf16, int8, cq8, cq4, cq3, cq2, mixed as cq4k2v or "
-       "by "
-       "layer as cq4+0-1:cq8; auto: cq8 or bf16"},
+       "of new corpora: bf16, int8, cq8, cq4, cq3, cq2; cq4k2v; by layer cq4+0-1:cq8; auto: cq8 or "
+       "bf16"},
       {"calibration-text", "FILE", "",
        "a text that the cq formats are fitted to, once a model. Default: a bundled one"},
       {"quality-kld-max", "NATS", "0.05",

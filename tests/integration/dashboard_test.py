@@ -143,7 +143,7 @@ class DashboardTest(IntegrationTest):
 
     def test_a_prefill_is_watched_live_and_cancelled(self):
         self.load()
-        self.running.ctl("ingest", "long", self.write("l.txt", prose(3, 60000)), "--detach")
+        self.running.ctl("ingest", "long", self.write("l.txt", prose(3, 400000)), "--detach")
         self.page.wait("return document.querySelector('#jobs progress')?.value > 0", seconds=60)
         self.shoot("job")
         self.page.click("#jobs button")

@@ -10,7 +10,7 @@ TRANSFER_S = 20e-6     # until the first byte of a transfer
 
 @dataclasses.dataclass
 class Model:
-    """A llama whose layers all see everything; pages in bf16, queries and states in float32."""
+    """A llama whose layers all see everything: pages in bf16, queries and states in float32."""
     layers: int
     hidden: int
     feed_forward: int
@@ -81,10 +81,9 @@ class Layer:
         size = (self.tokens + self.history) / ranks * self.model.kv_bytes()
         free, began = [0.0] * ranks, [0.0] * ranks
         for step in range(ranks):
-            arrived = [0.0] * ranks
-            for r in range(ranks if step else 0):
-                source = (r - step) % ranks
-                arrived[r] = self.transfer(source, r, max(began[r], began[source]), size)
+            arrived = [self.transfer((r - step) % ranks, r,
+                                     max(began[r], began[(r - step) % ranks]),
+                                     size) if step else 0.0 for r in range(ranks)]
             began = [max(free[r], arrived[r]) for r in range(ranks)]
             free = [began[r] + self.compute(r, (r - step) % ranks) for r in range(ranks)]
         return max(free)

@@ -102,7 +102,7 @@ class RestartTest(IntegrationTest):
     def test_a_prefill_goes_on_by_itself_after_a_kill_unless_it_was_cancelled(self):
         daemon = self.daemon()
         for name, seed in (("cancelled", 8), ("goes-on", 9)):
-            daemon.ctl("ingest", name, self.write(name, prose(seed, 450)), "--detach")
+            daemon.ctl("ingest", name, self.write(name, prose(seed, 1300)), "--detach")
         self.wait_for("the first durable run",
                       lambda: daemon.ctl("job", "1", "-o", "json").json()["done_tokens"] > 0)
         self.assertEqual(daemon.ctl("cancel", "1").code, 0)
