@@ -15,11 +15,6 @@ namespace {
 // Divided lists: of as many questions as decode together.
 constexpr size_t kDividedMax = 20;
 
-bool Same(const KvPage& a, const KvPage& b) {
-  return a.bytes == b.bytes && a.first_position == b.first_position && a.tokens == b.tokens &&
-         a.hidden == b.hidden;
-}
-
 // What is kept of a list serves all layers, so they must be alike.
 bool IsKept(const KvPageList& list) {
   return list.pages.size() >= KnownPages::kLongList && list.format->layer_codecs.empty();
