@@ -7,6 +7,19 @@
 #include "store/base/units.h"
 
 namespace corpusd {
+namespace {
+
+// What every rank is told of the model. Rank: RankWorkerOptions or WeightRankOptions.
+template <class Rank>
+void SetModel(const Options& options, Rank* rank) {
+  rank->model_path = options.model_path;
+  rank->device = options.device == "auto" ? "cpu" : options.device;
+  rank->isa = options.isa;
+  rank->weights = options.weights;
+  rank->threads = options.threads;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
                                                         std::function<void()> on_end) {
@@ -34,11 +47,7 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
 Status RankProcess::StartText(const Options& options, RankProcessOptions rank,
                               const std::function<void()>& on_end) {
   RankWorkerOptions worker;
-  worker.model_path = options.model_path;
-  worker.device = options.device == "auto" ? "cpu" : options.device;
-  worker.isa = options.isa;
-  worker.weights = options.weights;
-  worker.threads = options.threads;
+  SetModel(options, &worker);
   worker.host_bytes = options.host_bytes;
   worker.device_bytes = options.device_bytes;
   const auto own = rank.addresses.begin() + rank.rank;
@@ -64,11 +73,7 @@ Status RankProcess::StartText(const Options& options, RankProcessOptions rank,
 
 Status RankProcess::StartWeights(const Options& options, const RankProcessOptions& rank) {
   WeightRankOptions part;
-  part.model_path = options.model_path;
-  part.device = options.device == "auto" ? "cpu" : options.device;
-  part.isa = options.isa;
-  part.weights = options.weights;
-  part.threads = options.threads;
+  SetModel(options, &part);
   part.seat = {rank.rank % rank.stride, rank.stride};
   ASSIGN_OR_RETURN(weights_, WeightRank::Create(part));
   std::string bound;

@@ -134,14 +134,14 @@ Result<std::vector<WeightBackend::Peer>> SharedWeights::CallAll(
   return peers;
 }
 
-Status SharedWeights::CallAgain() {
-  backend_->Join({});  // those that are left serve one connection at a time
+Status SharedWeights::CallAgain(const Alone& alone) {
+  alone([&] { backend_->Join({}); });  // those that are left serve one connection at a time
   ASSIGN_OR_RETURN(auto peers, CallAll(kCallTimeout));
-  backend_->Join(std::move(peers));
+  alone([&] { backend_->Join(std::move(peers)); });
   return OkStatus();
 }
 
-void SharedWeights::CallAgainWhenLost(std::function<void(const std::function<void()>&)> alone) {
+void SharedWeights::CallAgainWhenLost(Alone alone) {
   if (options_.addresses.empty()) return;
   watch_ = std::jthread([this, alone = std::move(alone)](const std::stop_token& stop) {
     bool lost = false;
@@ -151,11 +151,7 @@ void SharedWeights::CallAgainWhenLost(std::function<void(const std::function<voi
       if (seen.ok()) continue;
       if (!lost) Tell(seen.message());
       lost = true;
-      // Those that are left serve one connection at a time.
-      alone([&] { backend_->Join({}); });
-      auto peers = CallAll(kCallTimeout);
-      if (!peers.ok()) continue;
-      alone([&] { backend_->Join(*std::move(peers)); });
+      if (!CallAgain(alone).ok()) continue;
       Tell("all parts of the weights are there again");
       lost = false;
     }

@@ -47,10 +47,13 @@ class SharedWeights {
   Status Look() { return backend_->Look(); }
   // Calls those that are not there, once. RETURNS Ok if all are. REQUIRES: nobody computes, until
   // it returns.
-  Status CallAgain();
-  // The same in the background, as often as need be. alone: runs what it is given while nobody
-  // computes.
-  void CallAgainWhenLost(std::function<void(const std::function<void()>&)> alone);
+  Status CallAgain() {
+    return CallAgain([](const std::function<void()>& change) { change(); });
+  }
+  // Runs what it is given while nobody computes.
+  using Alone = std::function<void(const std::function<void()>&)>;
+  // The same in the background, as often as need be.
+  void CallAgainWhenLost(Alone alone);
 
   struct Peer {
     uint32_t rank = 0;  // of the rank file, or of the threads
@@ -63,6 +66,7 @@ class SharedWeights {
   class ThreadRank;
   explicit SharedWeights(const SharedWeightsOptions& options);
   Status StartThreads();
+  Status CallAgain(const Alone& alone);
   Result<WeightBackend::Peer> Call(uint32_t rank, Deadline deadline);
   Result<std::vector<WeightBackend::Peer>> CallAll(std::chrono::milliseconds patience);
   Status Greet(uint32_t rank, const Socket& socket);

@@ -33,29 +33,10 @@ struct CodedGroups {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const uint8_t* from = slot + i * Tile::kGroupBytes;
-      ReadWords(words[i], from, lane);
+      ReadGroupWords<Tile>(words[i], from, lane);
       from = slot + kCount * Tile::kGroupBytes + i * 16;
       scales[i] = IsKey ? *reinterpret_cast<const uint16_t*>(from + lane / 4 * 2)
                         : *reinterpret_cast<const uint32_t*>(from + lane % 4 * 4);
-    }
-  }
-
- private:
-  static __device__ __forceinline__ void ReadWords(uint32_t (&words)[Tile::kWords],
-                                                   const uint8_t* from, int lane) {
-    constexpr int kWhole = Tile::kWords / 4 * 4;
-#pragma unroll
-    for (int w = 0; w < kWhole; w += 4) {
-      const auto v = *reinterpret_cast<const uint4*>(from + Tile::WordOffset(w, lane));
-      words[w] = v.x, words[w + 1] = v.y, words[w + 2] = v.z, words[w + 3] = v.w;
-    }
-    if constexpr (Tile::kWords % 4 >= 2) {
-      const auto v = *reinterpret_cast<const uint2*>(from + Tile::WordOffset(kWhole, lane));
-      words[kWhole] = v.x, words[kWhole + 1] = v.y;
-    }
-    if constexpr (Tile::kWords % 2 == 1) {
-      constexpr int kLast = Tile::kWords - 1;
-      words[kLast] = *reinterpret_cast<const uint32_t*>(from + Tile::WordOffset(kLast, lane));
     }
   }
 };

@@ -32,6 +32,27 @@ __device__ __forceinline__ float2 UnpackBfloats(uint32_t bits) {
   return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xFFFF0000u));
 }
 
+// A lane's words of a group of 16 tokens that begins at `from`, in shared memory. Tile: a
+// CodedTile.
+template <class Tile>
+__device__ __forceinline__ void ReadGroupWords(uint32_t (&words)[Tile::kWords], const uint8_t* from,
+                                               int lane) {
+  constexpr int kWhole = Tile::kWords / 4 * 4;
+#pragma unroll
+  for (int w = 0; w < kWhole; w += 4) {
+    const auto v = *reinterpret_cast<const uint4*>(from + Tile::WordOffset(w, lane));
+    words[w] = v.x, words[w + 1] = v.y, words[w + 2] = v.z, words[w + 3] = v.w;
+  }
+  if constexpr (Tile::kWords % 4 >= 2) {
+    const auto v = *reinterpret_cast<const uint2*>(from + Tile::WordOffset(kWhole, lane));
+    words[kWhole] = v.x, words[kWhole + 1] = v.y;
+  }
+  if constexpr (Tile::kWords % 2 == 1) {
+    constexpr int kLast = Tile::kWords - 1;
+    words[kLast] = *reinterpret_cast<const uint32_t*>(from + Tile::WordOffset(kLast, lane));
+  }
+}
+
 constexpr bool IsCodedPage(PageCodec codec) { return static_cast<int>(codec) <= 8; }
 
 // A group of 16 tokens of a tile in one of the codecs.

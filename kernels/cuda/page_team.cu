@@ -83,23 +83,9 @@ class TeamWorker {
 template <int Bits, int Dim>
 __device__ __forceinline__ void TeamWorker<Bits, Dim>::ReadWords(Words& words, const uint8_t* tile,
                                                                  int group) const {
-  constexpr int kWhole = Tile::kWords / 4 * 4;
 #pragma unroll
   for (int i = 0; i < kTogether; ++i) {
-    const uint8_t* from = tile + (group + i) * Tile::kGroupBytes;
-#pragma unroll
-    for (int w = 0; w < kWhole; w += 4) {
-      const auto v = *reinterpret_cast<const uint4*>(from + Tile::WordOffset(w, lane_));
-      words[i][w] = v.x, words[i][w + 1] = v.y, words[i][w + 2] = v.z, words[i][w + 3] = v.w;
-    }
-    if constexpr (Tile::kWords % 4 >= 2) {
-      const auto v = *reinterpret_cast<const uint2*>(from + Tile::WordOffset(kWhole, lane_));
-      words[i][kWhole] = v.x, words[i][kWhole + 1] = v.y;
-    }
-    if constexpr (Tile::kWords % 2 == 1) {
-      constexpr int kLast = Tile::kWords - 1;
-      words[i][kLast] = *reinterpret_cast<const uint32_t*>(from + Tile::WordOffset(kLast, lane_));
-    }
+    ReadGroupWords<Tile>(words[i], tile + (group + i) * Tile::kGroupBytes, lane_);
   }
 }
 
