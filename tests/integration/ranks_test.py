@@ -218,10 +218,15 @@ class RanksTest(IntegrationTest):
                 return [t["used_bytes"] for t in tiers if t["name"].startswith("disk")]
 
             others = stored * (ranks - 1) / ranks
-            self.wait_for("what is told with the next beat",
-                          lambda: sum(used()[1:]) > 0.95 * others)
-            # Rank 0 has the catalogue as well.
-            held[ranks] = stored, max(used()[1:])
+
+            def settled(used=used, others=others):
+                before = used()
+                time.sleep(2)  # two beats
+                return used() == before and sum(before[1:]) > 0.95 * others
+
+            self.wait_for("what is told with the next beats", settled)
+            # Rank 0 has the catalogue as well. The last one has more than those between.
+            held[ranks] = stored, sum(used()[1:]) / (ranks - 1)
             self.assertEqual(daemon.stop(), 0)
             self.stop_workers()
         self.assertAlmostEqual(held[4][0] / held[2][0], 2, delta=0.1)
