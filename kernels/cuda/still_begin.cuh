@@ -44,6 +44,27 @@ __device__ __forceinline__ int StillExponent(float highest) {
   return highest > 0 ? max(static_cast<int>(__float_as_uint(wanted) >> 23) - 126, -60) : 0;
 }
 
+// The terms of 32 columns, of the high bytes and then of the low ones: registers of a B operand, a
+// lane's side by side, or in four pieces of shared memory (PiecesOperand): high, low, and the same
+// of the operand's second half.
+template <class Shared>
+__device__ __forceinline__ void PutTerms(uint4 (&to)[32], int lane, uint4 terms) {
+  if constexpr (Shared::kOfGroup) {
+    auto* words = reinterpret_cast<uint32_t*>(to) + lane;
+    words[0] = terms.x, words[32] = terms.z, words[64] = terms.y, words[96] = terms.w;
+  } else {
+    to[lane] = terms;
+  }
+}
+template <class Shared>
+__device__ __forceinline__ uint4 ReadTerms(const uint4 (&from)[32], int lane) {
+  if constexpr (Shared::kOfGroup) {
+    const auto* words = reinterpret_cast<const uint32_t*>(from) + lane;
+    return make_uint4(words[0], words[64], words[32], words[96]);
+  }
+  return from[lane];
+}
+
 // Fills of `Shared` what comes from the queries and the basis. All `Threads` of the block.
 template <int Bits, int Dim, int Threads, class Shared>
 __device__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
@@ -124,7 +145,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
       SplitBytes(u[0][0], u[2][0], u[1][0], u[3][0], &terms.x, &terms.z);
       SplitBytes(u[0][1], u[2][1], u[1][1], u[3][1], &terms.y, &terms.w);
     }
-    fixed.terms[pair][lane] = terms;
+    PutTerms<Shared>(fixed.terms[pair], lane, terms);
   }
   if constexpr (Shared::kKeepsQueries) {
     for (int f = warp; f < Dim / 16; f += Threads / 32) {

@@ -27,9 +27,15 @@ struct TeamShared {
   static constexpr int kValueBytes = kKeyBytes + Dim;               // and means
   static constexpr int kBatch = 16;  // pages that are described together: rows of a product
   static constexpr int kSlots = 2 * kBatch;
-  // A team's weights of a page.
+  // Whether products are of a whole team, a warpgroup, out of shared memory.
+  static constexpr bool kOfGroup = kTeamWarps == 4;
+  // A team's weights of a page, times the values' scales: B operands, of a group of tokens in two
+  // pieces or of two groups in registers.
   struct Weights {
-    uint4 operands[kGroups / 2][32];      // B operands of two groups, times the values' scales
+    union {
+      uint32_t pieces[kGroups][2][32];
+      uint4 operands[kGroups / 2][32];
+    };
     float4 sums[kHeads / 2][kTeamWarps];  // of two heads: of weights, then of those in `operands`
   };
   struct Stage {
@@ -37,8 +43,8 @@ struct TeamShared {
     alignas(16) uint8_t values[kValueBytes];
   };
   struct Fixed {
-    uint4 terms[kPairs][32];          // B operands of the keys: high bytes, then low
-    Weights weights[kTeams][2];       // of a team's pages in turns
+    uint4 terms[kPairs][32];          // B operands of the keys, as TermWords says
+    alignas(128) Weights weights[kTeams][2];  // of a team's pages in turns
     float constants[kSlots][kHeads];  // what a head adds to all scores of a page
     int2 seen[kSlots];                // slots [x, y) of a page; page i of the part at i % kSlots
     float head_constants[kHeads];     // the part of all pages
@@ -170,7 +176,7 @@ __device__ __forceinline__ void TeamSupply<Bits, Dim>::Constants(const Page& pag
   int high[4] = {}, low[4] = {};
 #pragma unroll
   for (int p = 0; p < Shared::kPairs; ++p) {
-    const uint4 b = fixed.terms[p][lane_];
+    const uint4 b = ReadTerms<Shared>(fixed.terms[p], lane_);
     uint32_t a[4];
     MeanBytes(means[0], p, t_, &a[0], &a[2]);
     MeanBytes(means[1], p, t_, &a[1], &a[3]);
