@@ -79,13 +79,22 @@ CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t 
     return PermuteSignedBytes(words[0], 0, nibbles);
   }
 }
+// The upper four of eight nibbles; of 2 and 3 bits their top bits are clear.
+template <int Bits>
+CORPUSD_HOST_DEVICE uint32_t UpperNibbles(uint32_t nibbles) {
+#if defined(__CUDA_ARCH__) && defined(CORPUSD_SHIFTS_BY_PRODUCT)
+  return Bits == 4 ? ptx::HighHalf(nibbles) : ptx::HighHalfOfNumbers(nibbles);
+#else
+  return nibbles >> 16;
+#endif
+}
 // Eight codes in nibbles: those of the low half word, and of the high one.
 template <int Bits>
 CORPUSD_HOST_DEVICE void LookUpEight(const LevelTable<Bits>& table, uint32_t nibbles, uint32_t* low,
                                      uint32_t* high) {
   const uint32_t flipped = ~nibbles;
   *low = LookUpFour<Bits>(table, nibbles, flipped);
-  *high = LookUpFour<Bits>(table, nibbles >> 16, flipped >> 16);
+  *high = LookUpFour<Bits>(table, UpperNibbles<Bits>(nibbles), UpperNibbles<Bits>(flipped));
 }
 
 // The codes of fragment f, 3 or 4 bits: register r, half h in nibble r + 4 h.

@@ -382,6 +382,7 @@ __global__ void __launch_bounds__(kStillThreads, 2)
     BeginStill<Bits, Dim, kStillThreads>(
         &shared, part.Queries(call), part.heads, call.scale * kLog2E,
         call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
+    __syncthreads();
   }
   StillWorker<Bits, Dim> worker(call, &shared);
   worker.Run();

@@ -36,19 +36,23 @@ __global__ void __launch_bounds__(TeamThreads(Dim), 2)
     const LongPart part(call);
     if (!part.any()) return;
     if (threadIdx.x == 0) fixed.part = part;  // for later: registers are few
-    if (threadIdx.x < Shared::kArrivals) ptx::InitBarrier(&fixed.full[threadIdx.x], 1);
+    if (threadIdx.x < Shared::kSlots) ptx::InitBarrier(&fixed.full[threadIdx.x], 1);
     if (threadIdx.x < Shared::kStages) {
       ptx::InitBarrier(&fixed.empty[threadIdx.x], Shared::kTeamWarps);
     }
     ptx::PublishBarriers();
-    BeginStill<Bits, Dim, TeamThreads(Dim)>(
-        &shared, part.Queries(call), part.heads, call.scale * kLog2E,
-        call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
+    __syncthreads();
+    if (threadIdx.x < 32 * TeamWorkers(Dim)) {
+      BeginStill<Bits, Dim, 32 * TeamWorkers(Dim)>(
+          &shared, part.Queries(call), part.heads, call.scale * kLog2E,
+          call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
+    }
   }
   if (threadIdx.x / 32 == TeamWorkers(Dim)) {
     TeamSupply<Bits, Dim>(call, &shared).Run();
     __syncthreads();  // the stages are read
   } else {
+    __syncthreads();  // the queries are in coordinates
     TeamWorker<Bits, Dim> worker(&shared);
     worker.Run();
     __syncthreads();

@@ -13,8 +13,16 @@ constexpr int kTeamStagesMax = 16;
 
 // Warps that multiply, beside the one that supplies them: fewer where a warp scores more tokens,
 // for which it needs registers.
-constexpr int TeamWorkers(int dim) { return dim == 64 ? 10 : 12; }
+#ifndef CORPUSD_TEAM_WORKERS
+#define CORPUSD_TEAM_WORKERS 12
+#endif
+constexpr int TeamWorkers(int dim) { return dim == 64 ? 10 : CORPUSD_TEAM_WORKERS; }
 constexpr int TeamThreads(int dim) { return 32 * (TeamWorkers(dim) + 1); }
+
+struct alignas(16) TeamPage {
+  int hidden, visible;  // slots [hidden, visible) are seen
+  int stage;
+};
 
 template <int Bits, int Dim>
 struct TeamShared {
@@ -26,6 +34,9 @@ struct TeamShared {
   static constexpr int kKeyBytes = Tile::kCodeBytes + kTileTokens;  // codes and scales
   static constexpr int kValueBytes = kKeyBytes + Dim;               // and means
   static constexpr int kBatch = 16;  // pages that are described together: rows of a product
+  // Pages that are described at a time. Their barriers are so many that a team which waits for a
+  // page of the next turn cannot take this turn's for it: pages of other teams do not arrive in
+  // order, and a wait for a phase passes while the phase before is not over.
   static constexpr int kSlots = 2 * kBatch;
   // Whether products are of a whole team, a warpgroup, out of shared memory.
   static constexpr bool kOfGroup = kTeamWarps == 4;
@@ -33,7 +44,7 @@ struct TeamShared {
   // pieces or of two groups in registers.
   struct Weights {
     union {
-      uint32_t pieces[kGroups][2][32];
+      uint32_t pieces[kGroups + 1][2][32];  // the last: sums of weights
       uint4 operands[kGroups / 2][32];
     };
     float4 sums[kHeads / 2][kTeamWarps];  // of two heads: of weights, then of those in `operands`
@@ -46,7 +57,7 @@ struct TeamShared {
     uint4 terms[kPairs][32];          // B operands of the keys, as TermWords says
     alignas(128) Weights weights[kTeams][2];  // of a team's pages in turns
     float constants[kSlots][kHeads];  // what a head adds to all scores of a page
-    int2 seen[kSlots];                // slots [x, y) of a page; page i of the part at i % kSlots
+    TeamPage pages[kSlots];           // page i of the part at i % kSlots
     float head_constants[kHeads];     // the part of all pages
     int offsets[kHeads];              // what the bytes' 128 adds to products of unsigned bytes
     uint32_t unit_bits;               // the terms' unit, a power of two: added to a float's bits
@@ -59,22 +70,26 @@ struct TeamShared {
     // The same for keys: signed bytes where offsets can be spared.
     LevelTable<Bits> key_table[2];
     LongPart part;
-    uint64_t full[kTeamStagesMax + kTeams], empty[kTeamStagesMax];
+    uint64_t full[kSlots], empty[kTeamStagesMax];
   };
   static constexpr int kRoom = (kStillSharedBytes - int{sizeof(Fixed)}) / int{sizeof(Stage)};
   static constexpr int kStages = kRoom < kTeamStagesMax ? kRoom : kTeamStagesMax;
-  static_assert(kStages > kTeams && kStages + kBatch <= kSlots);
-  // Barriers of pages that come, so many that each is one team's alone. A wait for a phase passes
-  // while the phase before is not over, and pages of other teams do not arrive in order.
-  static constexpr int kArrivals = (kStages + kTeams - 1) / kTeams * kTeams;
-  static constexpr bool kKeepsQueries = false;
+  static_assert(kStages > kTeams && kStages + kBatch <= kSlots && kStages + kTeams <= kSlots);
+  static constexpr bool kKeepsQueries = false, kBeginsBesideCopies = true;
+  // Stages that the block's begin does not use: their pages are asked for before it.
+  static constexpr int kEarly =
+      kStages - (int{sizeof(StillBegin<Dim>)} + int{sizeof(Stage)} - 1) / int{sizeof(Stage)};
+  static_assert(kEarly > 0 && kEarly <= kBatch);
   union {
     Stage stages[kStages];
-    StillBegin<Dim> begin;
     float outputs[kTeams][kHeads][Dim];
   };
   Fixed fixed;
-  static_assert(sizeof(begin) <= sizeof(stages) && sizeof(outputs) <= sizeof(stages));
+  static_assert(sizeof(outputs) <= sizeof(stages));
+
+  __device__ __forceinline__ StillBegin<Dim>& Begin() {
+    return *reinterpret_cast<StillBegin<Dim>*>(&stages[kEarly]);
+  }
 };
 
 // The warp that supplies the others, 16 pages at a time: a lane knows a page.
@@ -89,21 +104,26 @@ class TeamSupply {
   __device__ __forceinline__ void Run() {
     auto& fixed = shared_->fixed;
     const uint32_t pages = fixed.part.end - fixed.part.first;
-    int stage = 0, parity = 1, arrival = 0;
+    int stage = 0, parity = 1;
     Page page = Describe(lane_);
+    if (lane_ < Shared::kEarly) Ask(page, lane_, lane_);
+    __syncthreads();  // the queries are in coordinates
 #pragma unroll 1
     for (uint32_t base = 0; base < pages; base += Shared::kBatch) {
-      if (lane_ < Shared::kBatch) fixed.seen[(base + lane_) % Shared::kSlots] = page.seen;
       Constants(page, base % Shared::kSlots);
       const Page next = Describe(base + Shared::kBatch + lane_);
       __syncwarp();
-      const int count = static_cast<int>(min(pages - base, uint32_t{Shared::kBatch}));
+      const uint32_t count = min(pages - base, uint32_t{Shared::kBatch});
 #pragma unroll 1
-      for (int i = 0; i < count; ++i) {
+      for (uint32_t i = 0; i < count; ++i) {
         ptx::WaitPhase(&fixed.empty[stage], parity);
-        if (lane_ == i) Ask(page, stage, arrival);
+        if (static_cast<uint32_t>(lane_) == i) {
+          const uint32_t slot = (base + i) % Shared::kSlots;
+          if (base + i >= Shared::kEarly) Ask(page, stage, slot);
+          fixed.pages[slot] = {page.seen.x, page.seen.y, stage};
+          ptx::Arrive(&fixed.full[slot]);
+        }
         if (++stage == Shared::kStages) stage = 0, parity ^= 1;
-        if (++arrival == Shared::kArrivals) arrival = 0;
       }
       page = next;
     }
@@ -116,7 +136,8 @@ class TeamSupply {
   };
   __device__ __forceinline__ Page Describe(uint32_t which) const;
   __device__ __forceinline__ void Constants(const Page& page, uint32_t slot) const;
-  __device__ __forceinline__ void Ask(const Page& page, int stage, int arrival) const;
+  // Asks for a page's tiles. Who waits for them waits for an arrival at the barrier, too.
+  __device__ __forceinline__ void Ask(const Page& page, int stage, uint32_t slot) const;
   // A register of 32 columns of a page's means for either half of an operand's columns.
   static __device__ __forceinline__ void MeanBytes(const uint8_t* means, int pair, int t,
                                                    uint32_t* first, uint32_t* second);
@@ -195,10 +216,10 @@ __device__ __forceinline__ void TeamSupply<Bits, Dim>::Constants(const Page& pag
 
 template <int Bits, int Dim>
 __device__ __forceinline__ void TeamSupply<Bits, Dim>::Ask(const Page& page, int stage,
-                                                           int arrival) const {
-  auto& full = shared_->fixed.full[arrival];
-  if (page.keys == nullptr) return ptx::Arrive(&full);
-  ptx::ArriveExpecting(&full, Shared::kKeyBytes + Shared::kValueBytes);
+                                                           uint32_t slot) const {
+  if (page.keys == nullptr) return;
+  auto& full = shared_->fixed.full[slot];
+  ptx::ExpectBytes(&full, Shared::kKeyBytes + Shared::kValueBytes);
   auto& to = shared_->stages[stage];
   ptx::CopyToShared(to.keys, page.keys, Shared::kKeyBytes, &full);
   ptx::CopyToShared(to.values, page.values, Shared::kValueBytes, &full);

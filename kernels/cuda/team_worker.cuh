@@ -14,6 +14,30 @@ constexpr uint32_t kSumShare = 0x28002800u;   // two halves of 2^-5
 constexpr uint32_t kMinusBias = 0xF880F880u;  // of -1152 * 2^5
 constexpr int kFirstBarrier = 1;              // of the teams
 
+// The words of a pair of fragments of a group, read one by one.
+template <int Bits, int Dim>
+struct PairWords {
+  using Tile = CodedTile<Bits, Dim>;
+  static constexpr int kWords = Bits == 3 ? 3 : Bits / 2, kReads = Bits == 3 ? 3 : 1;
+  const uint8_t* from[kReads];
+
+  __device__ __forceinline__ PairWords(const uint8_t* codes, int pair, int lane) {
+    const int first = Bits == 3 ? pair / 2 * 3 : pair * kWords;
+#pragma unroll
+    for (int w = 0; w < kReads; ++w) from[w] = codes + Tile::WordOffset(first + w, lane);
+  }
+  __device__ __forceinline__ void Read(uint32_t (&words)[kWords], int group) const {
+    const int at = group * Tile::kGroupBytes;
+    if constexpr (Bits == 4) {
+      const auto v = *reinterpret_cast<const uint2*>(from[0] + at);
+      words[0] = v.x, words[1] = v.y;
+    } else {
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) words[w] = *reinterpret_cast<const uint32_t*>(from[w] + at);
+    }
+  }
+};
+
 // A warp of a team. Lane 4g + t has heads 2t, 2t + 1; scores of tokens g, g + 8 of each of its
 // groups; value sums of dims g, g + 8 of its two fragments, in units of levels.
 template <int Bits, int Dim>
@@ -71,6 +95,11 @@ class TeamWorker {
                                             const typename Shared::Weights& weights);
   __device__ __forceinline__ void AddGroupValues(const typename Shared::Stage& stage,
                                                  const typename Shared::Weights& weights);
+  template <int Step>
+  __device__ __forceinline__ void GroupHalves(const PairWords<Bits, Dim>& reader,
+                                              const LevelTable<Bits>& table, int group,
+                                              uint32_t (&of)[Step][2][4]) const;
+  __device__ __forceinline__ void MeanHalves(const uint8_t* means, uint32_t (&a)[2][4]) const;
 
   Shared* const shared_;
   uint32_t lane_, g_, t_, team_, own_, pair_;
@@ -152,16 +181,23 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::GroupScores(
   const LevelTable<Bits> table = fixed.key_table[lane_ % 2];
   int sums[kOwn][8] = {};  // by the high bytes, then by the low
   const ptx::PiecesOperand<256, 128> terms(ptx::SharedAddress(fixed.terms));
-  uint32_t words[kOwn][Tile::kWords], a[2][kStep][4];
+  constexpr int kParts = Bits == 4 ? kPairs / kStep : 1;  // in which a group's words are read
+  uint32_t words[kOwn][Tile::kWords / kParts], a[2][kStep][4];
 #pragma unroll
   for (int s = 0; s < kOwn * kPairs / kStep; ++s) {
     const int i = s / (kPairs / kStep), p = s % (kPairs / kStep) * kStep;
-    if (p == 0) {
-      ReadGroupWords<Tile>(words[i], stage.keys + (own_ * kOwn + i) * Tile::kGroupBytes, lane_);
+    const uint8_t* const group = stage.keys + (own_ * kOwn + i) * Tile::kGroupBytes;
+    if constexpr (Bits == 4) {
+      const auto v = *reinterpret_cast<const uint4*>(group + Tile::WordOffset(2 * p, lane_));
+      words[i][0] = v.x, words[i][1] = v.y, words[i][2] = v.z, words[i][3] = v.w;
+    } else if (p == 0) {
+      ReadGroupWords<Tile>(words[i], group, lane_);
     }
     if (s >= 2) ptx::WaitProducts<1>();
 #pragma unroll
-    for (int q = 0; q < kStep; ++q) KeyBytes<Bits>(table, words[i], p + q, a[s % 2][q]);
+    for (int q = 0; q < kStep; ++q) {
+      KeyBytes<Bits>(table, words[i], kParts > 1 ? q : p + q, a[s % 2][q]);
+    }
     if (p == 0) ptx::KeepOrder(sums[i]);
     ptx::FenceProducts();
 #pragma unroll
@@ -254,7 +290,19 @@ __device__ __forceinline__ bool TeamWorker<Bits, Dim>::Weigh(const Score& score,
     }
   }
   sums[0] = mass[0], sums[1] = mass[1];
-  if (g_ == 0) to.sums[t_][own_] = make_float4(mass[0], mass[1], scaled[0], scaled[1]);
+  if constexpr (kOfGroup) {
+    // Of a head the warps' masses (in units of means) and sums of scaled weights, a number in two
+    // halves; lanes with the same g have the same of heads 2t and 2t + 1.
+    const float of_mass = (g_ % 2 == 0 ? mass[0] : mass[1]) * (kMeanStep * LevelUnit(Bits));
+    const float x = g_ / 2 == 0 ? of_mass : g_ % 2 == 0 ? scaled[0] : scaled[1];
+    const float kept = __half22float2(HalfPair(PackHalves(x, x))).x;
+    if (g_ < 4) {
+      to.pieces[kGroups][g_ / 2][(2 * t_ + g_ % 2) * kTeamWarps + own_] =
+          PackHalves(kept, x - kept);
+    }
+  } else if (g_ == 0) {
+    to.sums[t_][own_] = make_float4(mass[0], mass[1], scaled[0], scaled[1]);
+  }
   // Bits of halves that are not negative ascend with them.
   constexpr uint32_t kTop = 0x6800u;  // 2^11
   static_assert(kCeiling == 11.0f);
@@ -331,30 +379,6 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::AddSums(
   }
 }
 
-// The words of a pair of fragments of a group, read one by one.
-template <int Bits, int Dim>
-struct PairWords {
-  using Tile = CodedTile<Bits, Dim>;
-  static constexpr int kWords = Bits == 3 ? 3 : Bits / 2, kReads = Bits == 3 ? 3 : 1;
-  const uint8_t* from[kReads];
-
-  __device__ __forceinline__ PairWords(const uint8_t* codes, int pair, int lane) {
-    const int first = Bits == 3 ? pair / 2 * 3 : pair * kWords;
-#pragma unroll
-    for (int w = 0; w < kReads; ++w) from[w] = codes + Tile::WordOffset(first + w, lane);
-  }
-  __device__ __forceinline__ void Read(uint32_t (&words)[kWords], int group) const {
-    const int at = group * Tile::kGroupBytes;
-    if constexpr (Bits == 4) {
-      const auto v = *reinterpret_cast<const uint2*>(from[0] + at);
-      words[0] = v.x, words[1] = v.y;
-    } else {
-#pragma unroll
-      for (int w = 0; w < kWords; ++w) words[w] = *reinterpret_cast<const uint32_t*>(from[w] + at);
-    }
-  }
-};
-
 // Fragments 2 pair and 2 pair + 1 of all groups. Pair: the same, counted from the first word read.
 template <int Bits, int Dim>
 template <int Pair>
@@ -377,8 +401,8 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::AddValues(
   }
 }
 
-// The same by products of the warpgroup. Its warps go one way: but for the codes of 3 bits, whose
-// pairs lie in two ways.
+// The same by products of the warpgroup, those of AddSums among them. The warps go one way: but for
+// codes of 3 bits, whose pairs lie in two ways.
 template <int Bits, int Dim>
 __device__ __forceinline__ void TeamWorker<Bits, Dim>::AddGroupValues(
     const typename Shared::Stage& stage, const typename Shared::Weights& weights) {
@@ -388,33 +412,22 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::AddGroupValues(
   const ptx::PiecesOperand<128, 128> operand(ptx::SharedAddress(weights.pieces));
   uint32_t a[2][kStep][2][4];
 #pragma unroll
-  for (int i = 0; i < kGroups; i += kStep) {
-    auto& of = a[i / kStep % 2];
-    if (i >= 2 * kStep) ptx::WaitProducts<1>();
-    uint32_t words[kStep][reader.kWords];
-#pragma unroll
-    for (int j = 0; j < kStep; ++j) reader.Read(words[j], i + j);
-    if constexpr (Bits == 3) {
-      uint32_t nibbles[kStep][2];
-      if (pair_ % 2 == 1) {
-#pragma unroll
-        for (int j = 0; j < kStep; ++j) PairNibbles<3>(words[j], 1, nibbles[j]);
-      } else {
-#pragma unroll
-        for (int j = 0; j < kStep; ++j) PairNibbles<3>(words[j], 0, nibbles[j]);
-      }
-#pragma unroll
-      for (int j = 0; j < kStep; ++j) NibbleHalves<3>(table, nibbles[j], of[j]);
+  for (int i = -kStep; i < kGroups; i += kStep) {
+    auto& of = a[i / kStep & 1];
+    const int count = i < 0 ? 1 : kStep;
+    if (i < 0) {
+      MeanHalves(stage.values + Shared::kKeyBytes, of[0]);
     } else {
-#pragma unroll
-      for (int j = 0; j < kStep; ++j) ValueHalves<Bits>(table, words[j], 0, of[j]);
+      if (i >= kStep) ptx::WaitProducts<1>();
+      GroupHalves(reader, table, i, of);
     }
-    if (i == 0) ptx::KeepOrder(output_[0]), ptx::KeepOrder(output_[1]);
+    if (i < 0) ptx::KeepOrder(output_[0]), ptx::KeepOrder(output_[1]);
     ptx::FenceProducts();
 #pragma unroll
-    for (int j = 0; j < 2 * kStep; ++j) {
-      ptx::MultiplyHalves(output_[j % 2], of[j / 2][j % 2],
-                          operand.At((i + j / 2) * sizeof(weights.pieces[0])));
+    for (int j = 0; j < count; ++j) {
+      const uint64_t b = operand.At((i < 0 ? kGroups : i + j) * sizeof(weights.pieces[0]));
+      ptx::MultiplyHalves(output_[0], of[j][0], b);
+      ptx::MultiplyHalves(output_[1], of[j][1], b);
     }
     ptx::CommitProducts();
   }
@@ -423,18 +436,60 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::AddGroupValues(
   ptx::KeepOrder(output_[1]);
 }
 
+// Operands of the pair's fragments of `Step` groups, from `group` on.
+template <int Bits, int Dim>
+template <int Step>
+__device__ __forceinline__ void TeamWorker<Bits, Dim>::GroupHalves(
+    const PairWords<Bits, Dim>& reader, const LevelTable<Bits>& table, int group,
+    uint32_t (&of)[Step][2][4]) const {
+  uint32_t words[Step][PairWords<Bits, Dim>::kWords];
+#pragma unroll
+  for (int j = 0; j < Step; ++j) reader.Read(words[j], group + j);
+  if constexpr (Bits == 3) {
+    uint32_t nibbles[Step][2];
+    if (pair_ % 2 == 1) {
+#pragma unroll
+      for (int j = 0; j < Step; ++j) PairNibbles<3>(words[j], 1, nibbles[j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < Step; ++j) PairNibbles<3>(words[j], 0, nibbles[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < Step; ++j) NibbleHalves<3>(table, nibbles[j], of[j]);
+  } else {
+#pragma unroll
+    for (int j = 0; j < Step; ++j) ValueHalves<Bits>(table, words[j], 0, of[j]);
+  }
+}
+
+// The means of the pair's dims as operands, and what takes off the bias: in turn, of columns that
+// are masses and of those that are sums of scaled weights.
+template <int Bits, int Dim>
+__device__ __forceinline__ void TeamWorker<Bits, Dim>::MeanHalves(const uint8_t* means,
+                                                                  uint32_t (&a)[2][4]) const {
+  const __half2 octaves = __floats2half2_rn(1 << kSumOctaves, 1 << kSumOctaves);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int mean = reinterpret_cast<const int8_t*>(means)[32 * pair_ + 8 * i + g_];
+    // Two halves of 1152 + mean, then of the mean times 2^5.
+    const uint32_t biased = static_cast<uint32_t>(mean) * 0x10001u + kLevelBias;
+    a[i / 2][i % 2] = HalfBits(__hfma2(HalfPair(biased), octaves, HalfPair(kMinusBias)));
+    a[i / 2][2 + i % 2] = kMinusBias;
+  }
+}
+
 template <int Bits, int Dim>
 __device__ __forceinline__ void TeamWorker<Bits, Dim>::Run() {
   auto& fixed = shared_->fixed;
-  int place = team_, arrival = team_, parity = 0, turn = 0;
+  int turn = 0;
 #pragma unroll 1
   for (uint32_t which = team_; which < fixed.part.end - fixed.part.first; which += Shared::kTeams) {
     Find();
-    auto& stage = shared_->stages[place];
-    ptx::WaitPhase(&fixed.full[arrival], parity);
     const uint32_t slot = which % Shared::kSlots;
-    const int2 seen = fixed.seen[slot];
-    if (seen.x < seen.y) {
+    ptx::WaitPhase(&fixed.full[slot], static_cast<int>(which / Shared::kSlots % 2));
+    const TeamPage page = fixed.pages[slot];
+    const auto& stage = shared_->stages[page.stage];
+    if (page.hidden < page.visible) {
       auto& weights = fixed.weights[team_][turn];
       turn ^= 1;
       Score score;
@@ -447,7 +502,7 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::Run() {
           Scores(score, stage, rest);
         }
       }
-      Hide(score, seen);
+      Hide(score, make_int2(page.hidden, page.visible));
       float sums[2];
 #pragma unroll 1
       for (bool raised = false;; raised = true) {
@@ -457,21 +512,19 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::Run() {
         Raise(score);
       }
       sum_[0] += sums[0], sum_[1] += sums[1];
-      AddSums(weights, stage.values + Shared::kKeyBytes);
       if constexpr (kOfGroup) {
         AddGroupValues(stage, weights);
-      } else if (Bits == 3 && pair_ % 2 == 1) {
-        AddValues<1>(stage, weights);
       } else {
-        AddValues<0>(stage, weights);
+        AddSums(weights, stage.values + Shared::kKeyBytes);
+        if (Bits == 3 && pair_ % 2 == 1) {
+          AddValues<1>(stage, weights);
+        } else {
+          AddValues<0>(stage, weights);
+        }
       }
     }
     __syncwarp();
-    if (lane_ == 0) ptx::Arrive(&fixed.empty[place]);
-    place += Shared::kTeams;
-    if (place >= Shared::kStages) place -= Shared::kStages;
-    arrival += Shared::kTeams;
-    if (arrival >= Shared::kArrivals) arrival -= Shared::kArrivals, parity ^= 1;
+    if (lane_ == 0) ptx::Arrive(&fixed.empty[page.stage]);
   }
 }
 

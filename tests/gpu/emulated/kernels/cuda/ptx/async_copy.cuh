@@ -51,6 +51,9 @@ inline void Arrive(uint64_t* barrier) { counting_barriers.at(barrier).Arrive(0);
 inline void ArriveExpecting(uint64_t* barrier, int bytes) {
   counting_barriers.at(barrier).Arrive(bytes);
 }
+inline void ExpectBytes(uint64_t* barrier, int bytes) {
+  counting_barriers.at(barrier).Receive(-int64_t{bytes});
+}
 // Copies under way, if they are to be late; those who wait bring them.
 struct LateCopies {
   struct Copy {
