@@ -36,9 +36,11 @@ __global__ void __launch_bounds__(TeamThreads(Dim), 2)
     const LongPart part(call);
     if (!part.any()) return;
     if (threadIdx.x == 0) fixed.part = part;  // for later: registers are few
-    if (threadIdx.x < Shared::kSlots) ptx::InitBarrier(&fixed.full[threadIdx.x], 1);
+    if (threadIdx.x < Shared::kSlots) {
+      ptx::InitBarrier(&fixed.full[threadIdx.x], ptx::kWarpArrivals);
+    }
     if (threadIdx.x < Shared::kStages) {
-      ptx::InitBarrier(&fixed.empty[threadIdx.x], Shared::kTeamWarps);
+      ptx::InitBarrier(&fixed.empty[threadIdx.x], Shared::kTeamWarps * ptx::kWarpArrivals);
     }
     ptx::PublishBarriers();
     __syncthreads();
@@ -48,16 +50,18 @@ __global__ void __launch_bounds__(TeamThreads(Dim), 2)
           call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
     }
   }
-  if (threadIdx.x / 32 == TeamWorkers(Dim)) {
-    TeamSupply<Bits, Dim>(call, &shared).Run();
-    __syncthreads();  // the stages are read
+  TeamWorker<Bits, Dim> worker(&shared);
+  TeamSupply<Bits, Dim> supply(call, &shared);
+  const bool supplies = threadIdx.x / 32 == TeamWorkers(Dim);
+  if (supplies) supply.Begin();
+  __syncthreads();  // the queries are in coordinates
+  if (supplies) {
+    supply.Run();
   } else {
-    __syncthreads();  // the queries are in coordinates
-    TeamWorker<Bits, Dim> worker(&shared);
     worker.Run();
-    __syncthreads();
-    worker.Store();
   }
+  __syncthreads();  // the stages are read
+  if (!supplies) worker.Store();
   __syncthreads();
   constexpr int kTeams = Shared::kTeams;
   if (threadIdx.x < kTeams * kHeads) {

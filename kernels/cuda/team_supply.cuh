@@ -101,28 +101,30 @@ class TeamSupply {
   __device__ __forceinline__ TeamSupply(const PageAttention& call, Shared* shared)
       : call_(call), shared_(shared), lane_(threadIdx.x % 32), g_(lane_ / 4), t_(lane_ % 4) {}
 
+  // Describes the first pages and asks for those that have room beside the block's begin.
+  __device__ __forceinline__ void Begin() {
+    first_ = Describe(lane_);
+    if (lane_ < Shared::kEarly) Ask(first_, lane_, lane_);
+  }
   __device__ __forceinline__ void Run() {
     auto& fixed = shared_->fixed;
     const uint32_t pages = fixed.part.end - fixed.part.first;
     int stage = 0, parity = 1;
-    Page page = Describe(lane_);
-    if (lane_ < Shared::kEarly) Ask(page, lane_, lane_);
-    __syncthreads();  // the queries are in coordinates
+    Page page = first_;
 #pragma unroll 1
     for (uint32_t base = 0; base < pages; base += Shared::kBatch) {
       Constants(page, base % Shared::kSlots);
       const Page next = Describe(base + Shared::kBatch + lane_);
-      __syncwarp();
       const uint32_t count = min(pages - base, uint32_t{Shared::kBatch});
 #pragma unroll 1
       for (uint32_t i = 0; i < count; ++i) {
+        const uint32_t slot = (base + i) % Shared::kSlots;
         ptx::WaitPhase(&fixed.empty[stage], parity);
         if (static_cast<uint32_t>(lane_) == i) {
-          const uint32_t slot = (base + i) % Shared::kSlots;
           if (base + i >= Shared::kEarly) Ask(page, stage, slot);
           fixed.pages[slot] = {page.seen.x, page.seen.y, stage};
-          ptx::Arrive(&fixed.full[slot]);
         }
+        ptx::ArriveWarp(&fixed.full[slot]);
         if (++stage == Shared::kStages) stage = 0, parity ^= 1;
       }
       page = next;
@@ -145,6 +147,7 @@ class TeamSupply {
   const PageAttention& call_;
   Shared* const shared_;
   const int lane_, g_, t_;
+  Page first_ = {nullptr, nullptr, {0, 0}};
 };
 
 template <int Bits, int Dim>

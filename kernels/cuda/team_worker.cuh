@@ -523,8 +523,7 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::Run() {
         }
       }
     }
-    __syncwarp();
-    if (lane_ == 0) ptx::Arrive(&fixed.empty[page.stage]);
+    ptx::ArriveWarp(&fixed.empty[page.stage]);
   }
 }
 
