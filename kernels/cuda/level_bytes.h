@@ -79,10 +79,11 @@ CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t 
     return PermuteSignedBytes(words[0], 0, nibbles);
   }
 }
-// The upper four of eight nibbles; of 2 and 3 bits their top bits are clear.
+// The upper four of eight nibbles, as products: shifts would take turns with the permutations. Of 2
+// and 3 bits the nibbles' top bits are clear.
 template <int Bits>
 CORPUSD_HOST_DEVICE uint32_t UpperNibbles(uint32_t nibbles) {
-#if defined(__CUDA_ARCH__) && defined(CORPUSD_SHIFTS_BY_PRODUCT)
+#ifdef __CUDA_ARCH__
   return Bits == 4 ? ptx::HighHalf(nibbles) : ptx::HighHalfOfNumbers(nibbles);
 #else
   return nibbles >> 16;

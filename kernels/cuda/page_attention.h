@@ -63,6 +63,8 @@ CORPUSD_HOST_DEVICE constexpr uint32_t PartPlaces(uint32_t pages_max, uint32_t k
   return pages_max >= kLongPages && of_long > parts ? of_long : parts;
 }
 
+constexpr uint32_t kKindsByShape = ~0u;
+
 struct PageAttention {
   DeviceMatrix out, q;  // [rows, q_heads * head_dim]; q is not turned yet
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;  // head_dim: 64, 128
@@ -73,7 +75,8 @@ struct PageAttention {
   const AttentionRow* rows = nullptr;     // on the device, [q.rows]
   uint32_t pages_min = 0, pages_max = 0;  // of a row
   uint32_t kinds = 0;                     // bit i: there may be pages of kind i
-  uint32_t unused_too = 0;
+  // Of rows without positions, bit i: warps take pages of kind i alone. Else the shape decides.
+  uint32_t lone_kinds = kKindsByShape;
   DeviceRope rope;
   DeviceBasis basis;           // coded pages have one
   float* workspace = nullptr;  // PageAttentionFloats
@@ -90,6 +93,14 @@ struct PageAttention {
   }
 };
 
+// 128 dims: 2 to 4 bits. A page of 64 dims is too little work for what a warp does once a page.
+constexpr uint32_t LoneKinds(const PageAttention& call) {
+  return call.lone_kinds != kKindsByShape ? call.lone_kinds
+         : call.head_dim == 128
+             ? 1u << PageKindOfBits(2) | 1u << PageKindOfBits(3) | 1u << PageKindOfBits(4)
+             : 0u;
+}
+
 constexpr size_t PageAttentionFloats(uint32_t rows, uint32_t pages_max, uint32_t q_heads,
                                      uint32_t kv_heads, uint32_t head_dim) {
   const uint32_t places = PartPlaces(pages_max, KvBlocks(q_heads, kv_heads));
@@ -101,8 +112,10 @@ int AttendPages(const PageAttention& call, CUstream_st* stream);
 // one width, and over all others.
 int AttendCodedParts(const PageAttention& call, CUstream_st* stream);
 int AttendLongParts(const PageAttention& call, CUstream_st* stream);
-// The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits.
+// The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits:
+// pages that a team of warps shares, and those that warps take alone.
 int AttendStillParts(const PageAttention& call, CUstream_st* stream);
 int AttendTeamParts(const PageAttention& call, CUstream_st* stream);
+int AttendLoneParts(const PageAttention& call, CUstream_st* stream);
 
 }  // namespace corpusd::cuda

@@ -11,7 +11,7 @@
 // 416 threads (352 at 64 dims), 113 KB of shared memory: two blocks a multiprocessor.
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/team_worker.cuh"
+#include "kernels/cuda/team_group.cuh"
 
 namespace corpusd::cuda {
 namespace {
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(TeamThreads(Dim), 2)
 
 template <int Bits, int Dim>
 int LaunchTeam(const PageAttention& call, CUstream_st* stream) {
-  if ((call.kinds >> PageKindOfBits(Bits) & 1) == 0) return cudaSuccess;
+  if (((call.kinds & ~LoneKinds(call)) >> PageKindOfBits(Bits) & 1) == 0) return cudaSuccess;
   constexpr int kBytes = sizeof(TeamShared<Bits, Dim>);
   static_assert(kBytes <= kStillSharedBytes);
   if (const cudaError_t error = cudaFuncSetAttribute(

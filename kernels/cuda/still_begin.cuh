@@ -84,7 +84,10 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
   auto& [rows, products, largest] = shared->Begin();
   auto& fixed = shared->fixed;
   constexpr int kTeams = StillBegin<Dim>::kTeams, kOwn = Dim / kTeams;
-  constexpr int kAhead = 16;  // factors that are asked for together, the first before all else
+  constexpr int kWanted = Threads == kStillBeginThreads ? 32 : 16;
+  constexpr int kAhead =
+      kWanted < kOwn ? kWanted
+                     : kOwn;  // factors that are asked for together, the first before all else
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   const int j = thread % Dim, team = thread / Dim;
   const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;

@@ -13,10 +13,7 @@ constexpr int kTeamStagesMax = 16;
 
 // Warps that multiply, beside the one that supplies them: fewer where a warp scores more tokens,
 // for which it needs registers.
-#ifndef CORPUSD_TEAM_WORKERS
-#define CORPUSD_TEAM_WORKERS 12
-#endif
-constexpr int TeamWorkers(int dim) { return dim == 64 ? 10 : CORPUSD_TEAM_WORKERS; }
+constexpr int TeamWorkers(int dim) { return dim == 64 ? 10 : 12; }
 constexpr int TeamThreads(int dim) { return 32 * (TeamWorkers(dim) + 1); }
 
 struct alignas(16) TeamPage {
@@ -54,13 +51,13 @@ struct TeamShared {
     alignas(16) uint8_t values[kValueBytes];
   };
   struct Fixed {
-    uint4 terms[kPairs][32];          // B operands of the keys, as TermWords says
+    uint4 terms[kPairs][32];                  // B operands of the keys, as TermWords says
     alignas(128) Weights weights[kTeams][2];  // of a team's pages in turns
-    float constants[kSlots][kHeads];  // what a head adds to all scores of a page
-    TeamPage pages[kSlots];           // page i of the part at i % kSlots
-    float head_constants[kHeads];     // the part of all pages
-    int offsets[kHeads];              // what the bytes' 128 adds to products of unsigned bytes
-    uint32_t unit_bits;               // the terms' unit, a power of two: added to a float's bits
+    float constants[kSlots][kHeads];          // what a head adds to all scores of a page
+    TeamPage pages[kSlots];                   // page i of the part at i % kSlots
+    float head_constants[kHeads];             // the part of all pages
+    int offsets[kHeads];  // what the bytes' 128 adds to products of unsigned bytes
+    uint32_t unit_bits;   // the terms' unit, a power of two: added to a float's bits
     float raised[kTeams][kTeamWarps][kHeads];
     float warp_sums[kTeams][kTeamWarps][kHeads];
     float maxima[kTeams][kHeads], sums[kTeams][kHeads];

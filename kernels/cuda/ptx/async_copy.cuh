@@ -21,10 +21,10 @@ __device__ __forceinline__ void PublishBarriers() {
 __device__ __forceinline__ void Arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
-// What a warp did before one arrival of its own; barriers are initialized with kWarpArrivals of it a
-// warp. One lane behind a __syncwarp is enough, but compute-sanitizer's racecheck takes only a
-// lane's own arrival for an order of its accesses (a ring of 20 lines shows it), so that a build for
-// it has all of them arrive (CORPUSD_RACECHECK).
+// What a warp did before one arrival of its own; barriers are initialized with kWarpArrivals of it
+// a warp. One lane behind a __syncwarp is enough, but compute-sanitizer's racecheck takes only a
+// lane's own arrival for an order of its accesses (a ring of 20 lines shows it), so that a build
+// for it has all of them arrive (CORPUSD_RACECHECK).
 #ifdef CORPUSD_RACECHECK
 constexpr int kWarpArrivals = 32;
 __device__ __forceinline__ void ArriveWarp(uint64_t* barrier) { Arrive(barrier); }
@@ -42,10 +42,10 @@ __device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, int bytes) {
 }
 // The bytes alone, in the phase under way; the arrival is to come.
 __device__ __forceinline__ void ExpectBytes(uint64_t* barrier, int bytes) {
-  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(
-                   SharedAddress(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 // Waits until the phase of this parity has ended.
 __device__ __forceinline__ void WaitPhase(uint64_t* barrier, int parity) {

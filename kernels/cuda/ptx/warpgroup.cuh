@@ -103,11 +103,11 @@ struct PiecesOperand {
 // signed bytes with rows along the sum.
 template <bool Signed>
 __device__ __forceinline__ void MultiplyBytes(int (&c)[8], const uint32_t (&a)[4], uint64_t b) {
-#define CORPUSD_MULTIPLY(Types)                                                              \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n16k32.s32." Types                           \
-               ".s8 {%0,%1,%2,%3,%4,%5,%6,%7},{%8,%9,%10,%11},%12,1;"                        \
-               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]),     \
-                 "+r"(c[6]), "+r"(c[7])                                                      \
+#define CORPUSD_MULTIPLY(Types)                                                          \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n16k32.s32." Types                       \
+               ".s8 {%0,%1,%2,%3,%4,%5,%6,%7},{%8,%9,%10,%11},%12,1;"                    \
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), \
+                 "+r"(c[6]), "+r"(c[7])                                                  \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
   if constexpr (Signed) {
     CORPUSD_MULTIPLY("s8");

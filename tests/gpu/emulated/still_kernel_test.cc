@@ -2,6 +2,7 @@
 // against its double sums.
 #include "tests/gpu/emulated/device.h"
 // The kernels' sources; the order matters.
+#include "page_lone.inc"
 #include "page_still.inc"
 #include "page_team.inc"
 
@@ -16,9 +17,9 @@ namespace corpusd::cuda {
 namespace {
 
 constexpr uint32_t kKvHeads = 8, kGroup = 5, kDistinct = 40;
-constexpr uint32_t kPages = 1024;     // a block has 32 of them
+constexpr uint32_t kPages = 1024;      // a block has 32 of them
 constexpr uint32_t kManyPages = 3000;  // or 91: more than are described at a time
-constexpr uint32_t kHead = 3;  // the KV head whose tiles are filled
+constexpr uint32_t kHead = 3;          // the KV head whose tiles are filled
 
 // A side's numbers of a page: codes [128][Dim], a scale byte a token, a mean a dim.
 struct Side {
@@ -36,7 +37,8 @@ struct Side {
 template <int Bits, int Dim>
 class StillScene {
  public:
-  explicit StillScene(bool odd, uint32_t pages = kPages) : row_{0, pages, int64_t{pages} * kTileTokens - 1} {
+  explicit StillScene(bool odd, uint32_t pages = kPages)
+      : row_{0, pages, int64_t{pages} * kTileTokens - 1} {
     using Tile = CodedTile<Bits, Dim>;
     constexpr uint32_t kBlock = 2 * kKvHeads * Tile::kBytes;
     bytes_.resize(size_t{kDistinct} * kBlock + 64);
@@ -75,7 +77,7 @@ class StillScene {
   }
 
   // Runs block `part`. RETURNS the largest error of a head, a share of its output's norm.
-  double Run(uint32_t part) {
+  double Run(uint32_t part, bool lone = false) {
     const uint32_t each = LongPagesOfPart(row_.pages, call_.kv_blocks());
     static std::vector<uint8_t> shared(kStillSharedBytes + 1024);
     emulated::block.shared =
@@ -84,6 +86,8 @@ class StillScene {
     ptx::counting_barriers.clear();
     if constexpr (Bits == 8) {
       EXPECT_TRUE(emulated::Run(kStillThreads, [&] { StillKernel<Bits, Dim>(call_); }));
+    } else if (lone) {
+      EXPECT_TRUE(emulated::Run(kLoneThreads, [&] { LoneKernel<Bits, Dim>(call_); }));
     } else {
       EXPECT_TRUE(emulated::Run(TeamThreads(Dim), [&] { TeamKernel<Bits, Dim>(call_); }));
     }
@@ -161,8 +165,29 @@ void CheckBothScenes() {
   EXPECT_LT((StillScene<Bits, Dim>(true).Run(0)), 2e-3) << "hidden, short and other pages";
   ptx::late_copies.wanted = true;
   EXPECT_LT((StillScene<Bits, Dim>(false).Run(1)), 2e-3) << "tiles that overtake each other";
-  EXPECT_LT((StillScene<Bits, Dim>(true, kManyPages).Run(2)), 2e-3) << "the same, more of them";
   ptx::late_copies = {};
+  EXPECT_LT((StillScene<Bits, Dim>(true, kManyPages).Run(2)), 2e-3) << "many pages";
+}
+
+// The same of page_lone.cu.
+template <int Bits, int Dim>
+void CheckLoneScenes() {
+  SCOPED_TRACE(std::to_string(Bits) + " bits, " + std::to_string(Dim) + " dims");
+  EXPECT_LT((StillScene<Bits, Dim>(false).Run(1, true)), 2e-3);
+  EXPECT_LT((StillScene<Bits, Dim>(true, kManyPages).Run(2, true)), 2e-3)
+      << "hidden, short and other pages";
+  ptx::late_copies.wanted = true;
+  EXPECT_LT((StillScene<Bits, Dim>(true).Run(0, true)), 2e-3) << "copies that overtake each other";
+  ptx::late_copies = {};
+}
+
+TEST(StillKernelTest, AWarpAloneMatchesDoubleSums) {
+  CheckLoneScenes<2, 64>();
+  CheckLoneScenes<3, 64>();
+  CheckLoneScenes<4, 64>();
+  CheckLoneScenes<2, 128>();
+  CheckLoneScenes<3, 128>();
+  CheckLoneScenes<4, 128>();
 }
 
 TEST(StillKernelTest, OneBlocksPartMatchesDoubleSums) {
