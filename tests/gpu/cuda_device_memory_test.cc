@@ -142,7 +142,8 @@ TEST_F(CudaDeviceMemoryTest, CopiesBesideTheBus) {
         for (size_t i = t; i < kBlocks * kRounds; i += threads) {
           const size_t b = i % kBlocks;
           EXPECT_TRUE(memory_->CopyIn(places[b], {from + b * kBlock, kBlock})->Wait().ok());
-          if (check) EXPECT_TRUE(memory_->Verify(places[b], kBlock, crcs[b]).ok());
+          if (!check) continue;
+          EXPECT_TRUE(memory_->Verify(places[b], kBlock, crcs[b]).ok());
         }
       }));
     }
