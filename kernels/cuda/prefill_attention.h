@@ -79,7 +79,12 @@ struct PrefillAttention {
   uint32_t window = 0;                 // a row sees so many tokens up to its own; 0: all
   const PrefillTile* tiles = nullptr;  // on the device; those that see most come first
   uint32_t tile_count = 0;
-  uint32_t pages_max = 0;             // of a tile
+  uint32_t pages_max = 0;  // of a tile
+  // Several results for the same rows, each over pages of its own: the tiles of result i are those
+  // from i * result_tiles on, its `out` and `log_sums` lie i * result_floats behind the first
+  // one's. result_tiles 0: one result.
+  uint32_t result_tiles = 0;
+  uint64_t result_floats = 0;         // a multiple of 4
   const DevicePage* pages = nullptr;  // on the device: what is filled and hidden
   uint32_t page_count = 0;            // of all sequences
   DeviceRope rope;
