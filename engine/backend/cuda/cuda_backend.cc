@@ -158,6 +158,7 @@ bool CudaBackend::Launched(int error, std::string_view what) {
 }
 
 void CudaBackend::StopRecording() {
+  if (recording_ && on_launch_) on_launch_();
   recording_ = false;
   if (failed_.ok() && !launches_.empty()) {
     Keep(CudaStatus(launches_.Flush(), "launch a step"));
