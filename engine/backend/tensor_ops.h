@@ -18,7 +18,8 @@ struct DeviceMessage {
   std::byte* data = nullptr;
   uint64_t bytes = 0;
 };
-inline constexpr uint32_t kDeviceMessagesMax = 14;  // both ways with seven others
+inline constexpr uint32_t kDevicesMax = 8;
+inline constexpr uint32_t kDeviceMessagesMax = 4 * (kDevicesMax - 1);  // two both ways with each
 
 // The way from one device to the others.
 class DeviceLink {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <thread>
@@ -28,7 +29,7 @@ class CallQueue {
     static_assert(sizeof(Call) <= kCallBytes && alignof(Call) <= alignof(std::max_align_t));
     static_assert(std::is_trivially_copyable_v<Call>);
     Slot& slot = NextSlot();
-    new (slot.bytes) Call(call);
+    std::memcpy(slot.bytes, &call, sizeof call);
     slot.run = [](const std::byte* bytes) {
       (*std::launder(reinterpret_cast<const Call*>(bytes)))();
     };
@@ -38,7 +39,7 @@ class CallQueue {
   void Await();
 
  private:
-  static constexpr size_t kCallBytes = 240;
+  static constexpr size_t kCallBytes = 368;
   static constexpr uint64_t kSlots = 1024;
   struct Slot {
     alignas(std::max_align_t) std::byte bytes[kCallBytes];

@@ -26,6 +26,7 @@ PartedUse UseOf(std::string_view tensor) {
     case TensorPart::kOwnOutputs:
       return has(".ffn_") ? PartedUse::kInner : PartedUse::kToFirst;
     case TensorPart::kJoined:
+      if (has("_shexp.")) return PartedUse::kShared;
       return has(".ffn_") ? PartedUse::kJoined : PartedUse::kFromFirst;
     case TensorPart::kVocabulary:
       return PartedUse::kVocabulary;

@@ -20,6 +20,7 @@ enum class PartedUse : uint8_t {
   kFromFirst,   // inputs with the first, outputs everywhere: attention's output
   kInner,       // outputs stay where they are: gates and ups
   kJoined,      // inputs put together, outputs everywhere: downs
+  kShared,      // the same beside a mixture of experts, which may be put together with it
   kVocabulary,  // embedding and head
   kExpertInner,
   kExpertJoined,

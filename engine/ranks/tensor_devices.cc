@@ -9,20 +9,12 @@
 #include "store/base/check.h"
 
 namespace corpusd {
-namespace {
-
-constexpr uint32_t kDevicesMax = kDeviceMessagesMax / 2 + 1;
 
 const PartedWeight& Parted(const Weight& weight) {
   const auto* const parted = dynamic_cast<const PartedWeight*>(&weight);
   CHECK(parted != nullptr) << "a weight that this backend did not load";
   return *parted;
 }
-
-// All of a row's outputs of a device, in one piece at the begin of the memory that all would take.
-MatrixView Compact(MatrixView m, uint32_t cols) { return {m.data, m.rows, cols, cols}; }
-
-}  // namespace
 
 // The first device's memory, and as much of every other's.
 class TensorDevices::TwinBuffer final : public Buffer {
@@ -169,7 +161,9 @@ Result<std::unique_ptr<Buffer>> TensorDevices::WithTwins(Result<std::unique_ptr<
 
 Status TensorDevices::Reserve(uint64_t bytes) {
   if (members_[0]->reserved_bytes() >= bytes) return OkStatus();
+  const bool passing = passing_;
   RETURN_IF_ERROR(Synchronize());
+  passing_ = passing;
   Status status = members_[0]->Reserve(bytes);
   for (uint32_t d = 1; d < count(); ++d) {
     Other& other = *others_[d - 1];
@@ -235,40 +229,15 @@ bool TensorDevices::IsEverywhere(const MatrixView& m) const {
   return twins != nullptr && !twins->first_only;
 }
 
-template <typename Call, typename... Views>
-void TensorDevices::OnAll(const Call& call, Views... views) {
-  for (uint32_t d = 1; d < count(); ++d) {
-    TensorMember* const member = members_[d].get();
-    const std::array theirs = {On(d, views)...};
-    others_[d - 1]->queue->Post([this, member, call, theirs] {
-      std::apply([&](auto... own) { call(*member, own...); }, theirs);
-      // The first device would wait in vain.
-      if (const Status status = member->ops().error(); !status.ok() && !broken_) {
-        member->ops().ForgetSteps();
-        Break(status);
-      }
-    });
-  }
-  call(*members_[0], views...);
-}
-
-template <typename Call, typename... Views>
-void TensorDevices::Everywhere(const Call& call, Views... views) {
-  if (!ok()) return;
-  Settle();
-  if ((IsEverywhere(views) && ...)) return OnAll(call, views...);
-  call(*members_[0], views...);
+void TensorDevices::LeaveWithFirst(const MatrixView& m) {
+  if (TwinBuffer* const twins = TwinsOf(m)) twins->first_only = true;
 }
 
 bool TensorDevices::IsPending(const MatrixView& m) const {
-  return pending_.data != nullptr && m.data >= pending_.data &&
-         m.data < pending_.row(pending_.rows);
-}
-
-void TensorDevices::Settle() {
-  if (pending_.data == nullptr) return;
-  const MatrixView parts = std::exchange(pending_, {});
-  OnAll([](TensorMember& member, MatrixView m) { member.JoinColumns(m); }, parts);
+  const auto within = [&](const MatrixView& all) {
+    return all.data != nullptr && m.data >= all.data && m.data < all.row(all.rows);
+  };
+  return within(pending_) || within(unjoined_) || within(shared_.out);
 }
 
 void TensorDevices::Embed(MatrixView out, const Weight& table, std::span<const uint32_t> ids) {
@@ -326,126 +295,11 @@ void TensorDevices::ScaleRows(MatrixView x, std::span<const float> factors) {
       x);
 }
 
-void TensorDevices::Activate(MatrixView out, MatrixView gate_up, bool gelu) {
-  if (!ok()) return;
-  Settle();
-  const bool parted = gate_up.data == parted_;
-  const auto activate = [=](TensorMember& member, MatrixView to, MatrixView from) {
-    gelu ? member.backend().GeGlu(to, from) : member.backend().SwiGlu(to, from);
-  };
-  if (!parted) return Everywhere(activate, out, gate_up);
-  parted_ = nullptr;
-  OnAll(
-      [activate, devices = count()](TensorMember& member, MatrixView to, MatrixView from) {
-        activate(member, member.OwnColumns(to), Compact(from, from.cols / devices));
-        member.JoinColumns(to);
-      },
-      out, gate_up);
-}
-
-void TensorDevices::MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) {
-  const PartedWeight& w = Parted(weight);
-  CHECK(x.cols == w.cols() && out.cols == w.rows() && out.rows == x.rows)
-      << x.cols << " inputs of " << w.cols();
-  if (!ok() || x.rows == 0) return;
-  if (w.use() != PartedUse::kWhole || IsPending(x) || IsPending(out)) Settle();
-  const PartedWeight* const parted = &w;
-  switch (w.use()) {
-    case PartedUse::kWhole:
-      return OnAll(
-          [=](TensorMember& member, MatrixView to, MatrixView from) {
-            member.backend().MatMul(to, from, parted->part(member.rank()), accumulate);
-          },
-          out, x);
-    case PartedUse::kVocabulary:
-    case PartedUse::kToFirst:
-      CHECK(!accumulate) << "a product that goes to the first device";
-      return MatMulToFirst(out, x, w);
-    case PartedUse::kInner:
-      parted_ = out.data;
-      return OnAll(
-          [=](TensorMember& member, MatrixView to, MatrixView from) {
-            const Weight& part = parted->part(member.rank());
-            member.backend().MatMul(Compact(to, part.rows()), from, part, accumulate);
-          },
-          out, x);
-    case PartedUse::kFromFirst:
-    case PartedUse::kJoined: {
-      const bool sent = w.use() == PartedUse::kFromFirst;
-      OnAll(
-          [=](TensorMember& member, MatrixView to, MatrixView from) {
-            if (sent) member.FromFirst(from);
-            member.backend().MatMul(member.OwnColumns(to), from, parted->part(member.rank()),
-                                    accumulate);
-          },
-          out, x);
-      pending_ = out;
-      return;
-    }
-    case PartedUse::kExpertInner:
-    case PartedUse::kExpertJoined:
-      CHECK(false) << "the product of an expert";
-  }
-}
-
-void TensorDevices::MatMulToFirst(MatrixView out, MatrixView x, const PartedWeight& weight) {
-  uint64_t outputs = 0;
-  for (uint32_t d = 0; d < count(); ++d) outputs += weight.part(d).rows();
-  status_ = Reserve(x.rows * outputs * sizeof(float));
-  if (!ok()) return;
-  if (TwinBuffer* const twins = TwinsOf(out)) twins->first_only = true;
-  const PartedWeight* const parted = &weight;
-  OnAll(
-      [out, parted](TensorMember& member, MatrixView from) { member.ToFirst(out, from, *parted); },
-      x);
-}
-
-const TensorDevices::ExpertLists* TensorDevices::ListsOf(uint32_t device,
-                                                         std::span<const Expert> experts) {
-  ExpertLists& lists = experts_[{device, experts.data()}];
-  const auto part = [&](const std::unique_ptr<Weight>& weight) {
-    return &Parted(*weight).part(device);
-  };
-  const bool known = lists.gate_up.size() == experts.size() &&
-                     lists.gate_up.front() == part(experts.front().gate_up);
-  if (known) return &lists;
-  if (device > 0) others_[device - 1]->queue->Await();  // it may still need the old ones
-  lists = {};
-  for (const Expert& expert : experts) {
-    lists.gate_up.push_back(part(expert.gate_up));
-    lists.down.push_back(part(expert.down));
-  }
-  return &lists;
-}
-
-void TensorDevices::MixExperts(MatrixView out, const ExpertInput& input) {
-  if (!ok() || input.x.rows == 0) return;
-  if (IsPending(input.x) || IsPending(input.logits)) Settle();
-  const uint32_t inner = Parted(*input.experts.front().down).cols();
-  status_ = Reserve(uint64_t{input.x.rows} * input.used * inner * sizeof(float));
-  if (!ok()) return;
-  std::array<const ExpertLists*, kDevicesMax> lists{};
-  for (uint32_t d = 0; d < count(); ++d) lists[d] = ListsOf(d, input.experts);
-  const uint32_t own = inner / count(), used = input.used;
-  OnAll(
-      [lists, own, used](TensorMember& member, MatrixView to, MatrixView x, MatrixView logits,
-                         MatrixView gate_up, MatrixView activated) {
-        ExpertParts parts;
-        parts.input = {x, logits, {}, used, {}, {}, gate_up, activated};
-        parts.gate_up = lists[member.rank()]->gate_up;
-        parts.down = lists[member.rank()]->down;
-        parts.first = member.rank() * own;
-        member.JoinColumns(member.ops().RaiseExperts(parts));
-        member.ops().LowerExperts(member.OwnColumns(to), parts);
-      },
-      out, input.x, input.logits, input.gate_up, input.activated);
-  pending_ = out;
-}
-
 Status TensorDevices::Synchronize() {
   if (ok()) Settle();
   passing_ = false;
-  pending_ = {};
+  pending_ = unjoined_ = {};
+  shared_ = {};
   parted_ = nullptr;
   for (uint32_t d = 1; d < count(); ++d) {
     others_[d - 1]->queue->Post([this, d] {

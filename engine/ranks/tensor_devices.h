@@ -8,6 +8,7 @@
 // tries anew. One caller at a time, as of any Backend.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <map>
 #include <memory>
@@ -68,6 +69,11 @@ class TensorDevices final : public ForwardingBackend {
     std::vector<float> factors;
     std::unique_ptr<CallQueue> queue;
   };
+  struct SharedExpert {
+    MatrixView out;
+    const PartedWeight* weight = nullptr;  // null: none
+    bool accumulate = false;
+  };
   struct ExpertLists {
     std::vector<const Weight*> gate_up, down;
   };
@@ -88,6 +94,8 @@ class TensorDevices final : public ForwardingBackend {
   MatrixView On(uint32_t device, MatrixView m) const;
   // Whether all devices have the matrix.
   bool IsEverywhere(const MatrixView& m) const;
+  // From now on the first device alone has it.
+  void LeaveWithFirst(const MatrixView& m);
   // call(member, views of its memory...) on every device, or on the first alone, if a matrix is
   // only there.
   template <typename Call, typename... Views>
@@ -96,8 +104,10 @@ class TensorDevices final : public ForwardingBackend {
   void OnAll(const Call& call, Views... views);
   void MatMulToFirst(MatrixView out, MatrixView x, const PartedWeight& weight);
   void Activate(MatrixView out, MatrixView gate_up, bool gelu);
-  // Puts together what the last product left in parts.
+  // Puts together what the last products left in parts.
   void Settle();
+  // By a weight that takes the inner numbers of all devices.
+  void MultiplyJoined(MatrixView out, MatrixView x, const PartedWeight& weight, bool accumulate);
   bool IsPending(const MatrixView& m) const;
   const ExpertLists* ListsOf(uint32_t device, std::span<const Expert> experts);
 
@@ -109,7 +119,10 @@ class TensorDevices final : public ForwardingBackend {
   std::map<std::pair<uint32_t, const void*>, ExpertLists> experts_;
   mutable std::mutex mutex_;  // of twins_
   std::map<const std::byte*, TwinBuffer*> twins_;
-  MatrixView pending_;             // of which every device has its own columns; data null: none
+  // Of what every device has its own columns; data null: nothing.
+  MatrixView pending_;             // the outputs of the last product
+  MatrixView unjoined_;            // the last inner numbers
+  SharedExpert shared_;            // whose product over unjoined_ has not begun
   const float* parted_ = nullptr;  // gates and ups, of which every device has its own, compact
   bool passing_ = false;           // since Embed, nobody has waited
   std::atomic<bool> broken_{false};
@@ -117,6 +130,34 @@ class TensorDevices final : public ForwardingBackend {
   Status broken_why_;
   Status status_;
 };
+
+template <typename Call, typename... Views>
+void TensorDevices::OnAll(const Call& call, Views... views) {
+  for (uint32_t d = 1; d < count(); ++d) {
+    TensorMember* const member = members_[d].get();
+    const std::array theirs = {On(d, views)...};
+    others_[d - 1]->queue->Post([this, member, call, theirs] {
+      std::apply([&](auto... own) { call(*member, own...); }, theirs);
+      // The first device would wait in vain.
+      if (const Status status = member->ops().error(); !status.ok() && !broken_) {
+        member->ops().ForgetSteps();
+        Break(status);
+      }
+    });
+  }
+  call(*members_[0], views...);
+}
+
+template <typename Call, typename... Views>
+void TensorDevices::Everywhere(const Call& call, Views... views) {
+  if (!ok()) return;
+  Settle();
+  if ((IsEverywhere(views) && ...)) return OnAll(call, views...);
+  call(*members_[0], views...);
+}
+
+// A weight that such a backend loaded.
+const PartedWeight& Parted(const Weight& weight);
 
 // Loads the model over the devices, each its part. Errors as LoadModel, and kInvalidArgument for
 // what cannot be dealt.

@@ -43,28 +43,38 @@ void TensorMember::Exchange() {
   if (link_ != nullptr) ops_.Exchange(*link_, all);
 }
 
-void TensorMember::JoinColumns(MatrixView m) {
-  const uint32_t own = m.cols / count_;
-  const uint64_t floats = uint64_t{m.rows} * own;
-  const bool in_place = m.rows == 1;  // they lie as they travel
-  const auto part_of = [&](uint32_t r) {
-    return in_place ? m.data + size_t{r} * own : staging() + r * floats;
-  };
-  const auto slice_of = [&](uint32_t r) { return MatrixView{part_of(r), m.rows, own, own}; };
-  CHECK(in_place || reserved_bytes() >= floats * count_ * sizeof(float)) << m.rows << " rows";
-  if (!in_place) {
+void TensorMember::JoinColumns(std::span<const MatrixView> matrices) {
+  // A row alone lies as it travels; of several, each device's columns are brought together first.
+  std::array<std::array<MatrixView, kDevicesMax>, 2> slices;
+  CHECK(matrices.size() <= slices.size()) << matrices.size();
+  float* next = staging();
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const MatrixView m = matrices[i];
+    const uint32_t own = m.cols / count_;
+    for (uint32_t r = 0; r < count_; ++r) {
+      slices[i][r] = m.rows == 1 ? m.Cols(r * own, own) : MatrixView{next, m.rows, own, own};
+      if (m.rows > 1) next += uint64_t{m.rows} * own;
+    }
     const ColumnPiece piece{rank_ * own, 0, own};
-    ops_.CopyColumns(slice_of(rank_), m, {&piece, 1});
+    if (m.rows > 1) ops_.CopyColumns(slices[i][rank_], m, {&piece, 1});
   }
+  const auto staged = static_cast<uint64_t>(next - staging());
+  CHECK(reserved_bytes() >= staged * sizeof(float)) << staged << " numbers";
   for (uint32_t step = 1; step < count_; ++step) {
     const uint32_t to = (rank_ + step) % count_, from = (rank_ + count_ - step) % count_;
-    Message(to, true, part_of(rank_), floats);
-    Message(from, false, part_of(from), floats);
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      const uint64_t floats = uint64_t{matrices[i].rows} * slices[i][to].cols;
+      Message(to, true, slices[i][rank_].data, floats);
+      Message(from, false, slices[i][from].data, floats);
+    }
   }
   Exchange();
-  for (uint32_t r = 0; r < count_ && !in_place; ++r) {
-    const ColumnPiece piece{0, r * own, own};
-    if (r != rank_) ops_.CopyColumns(m, slice_of(r), {&piece, 1});
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    for (uint32_t r = 0; r < count_ && matrices[i].rows > 1; ++r) {
+      const uint32_t own = slices[i][r].cols;
+      const ColumnPiece piece{0, r * own, own};
+      if (r != rank_) ops_.CopyColumns(matrices[i], slices[i][r], {&piece, 1});
+    }
   }
 }
 
@@ -94,7 +104,7 @@ void TensorMember::ToFirst(MatrixView out, MatrixView x, const PartedWeight& wei
     Message(0, true, own.data, floats);
     return Exchange();
   }
-  std::array<MatrixView, kDeviceMessagesMax> made;
+  std::array<MatrixView, kDevicesMax> made;
   made[0] = own;
   for (uint32_t r = 1; r < count_; ++r) {
     made[r] = take(rows_of(r));

@@ -38,9 +38,10 @@ class TensorMember {
   // Of what it has sent, payload only.
   uint64_t sent_bytes() const { return sent_bytes_; }
 
-  // Columns [rank * cols / count ..) of m, of every device its own, from where they are to
-  // everywhere.
-  void JoinColumns(MatrixView m);
+  // Columns [rank * cols / count ..) of each matrix, of every device its own, from where they are
+  // to everywhere, in one exchange. One or two matrices, of equal rows.
+  void JoinColumns(std::span<const MatrixView> matrices);
+  void JoinColumns(MatrixView m) { JoinColumns({&m, 1}); }
   MatrixView OwnColumns(MatrixView m) const {
     const uint32_t own = m.cols / count_;
     return m.Cols(rank_ * own, own);

@@ -17,6 +17,7 @@ namespace {
 
 using Json = nlohmann::json;
 constexpr int kPrefills = 4, kSteps = 40, kUncounted = 4;  // a graph is made at the second step
+constexpr uint32_t kTogether = 16;                         // questions
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -34,7 +35,7 @@ double SecondsOf(const Body& body) {
 }
 
 struct Measured {
-  std::vector<double> prefill, step;
+  std::vector<double> prefill, step, step_of_16;
   std::vector<float> logits;  // of the prefill's last row and of every step
 };
 
@@ -72,11 +73,27 @@ Measured Compute(const Model& model, Backend& backend, uint32_t rows) {
     if (i >= kUncounted) measured.step.push_back(seconds);
     keep();
   }
+  // Several questions together, each behind some tokens of its own.
+  std::vector<std::unique_ptr<KvSequence>> texts;
+  std::vector<KvSequence*> each;
+  for (uint32_t q = 0; q < kTogether; ++q) {
+    texts.push_back(std::make_unique<KvSequence>(layout));
+    Require(model.Forward(std::span(ids).subspan(q, 256), *texts.back(), *scratch, go_on));
+    each.push_back(texts.back().get());
+  }
+  for (int i = 0; i < kSteps; ++i) {
+    const auto next = std::span(ids).subspan(static_cast<size_t>(i) * kTogether, kTogether);
+    const double seconds =
+        SecondsOf([&] { Require(model.ForwardEach(next, each, *scratch, go_on)); });
+    if (i >= kUncounted) measured.step_of_16.push_back(seconds);
+  }
+  Require(model.Logits(*scratch, kTogether - 1, logits));
+  keep();
   return measured;
 }
 
-// The messages of a layer, of so many rows, as TensorDevices sends them: floats of a row one way
-// (first to second, second to first).
+// The exchanges of a layer as TensorDevices makes them: floats of a row one way (first to second,
+// second to first).
 std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c) {
   const uint64_t heads = uint64_t{c.head_dim} * (c.q_heads + 2 * c.kv_heads) / 2;
   const uint64_t hidden = c.hidden / 2, shared = c.layer_configs.front().feed_forward / 2;
@@ -177,6 +194,9 @@ void MeasureTensor(uint32_t layers, uint32_t rows) {
   record["decode_ms_one"] = Milliseconds(one.step);
   record["decode_ms_two"] = Milliseconds(two.step);
   record["decode_speedup"] = Median(one.step) / Median(two.step);
+  record["decode_16_ms_one"] = Milliseconds(one.step_of_16);
+  record["decode_16_ms_two"] = Milliseconds(two.step_of_16);
+  record["decode_16_speedup"] = Median(one.step_of_16) / Median(two.step_of_16);
   record["decode_exchange_ms"] = Median(of_step) * 1e3;
   record["decode_exchange_share"] = Median(of_step) / Median(two.step);
   record["prefill_ms_one"] = Milliseconds(one.prefill);

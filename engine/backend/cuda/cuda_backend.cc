@@ -174,6 +174,7 @@ bool CudaBackend::Recover() {
   slots_.Forget();
   sent_tiles_.clear();
   expert_tables_.clear();
+  mix_ = {};
   pages_.Forget();
   arrays_.Forget();
   return answers;
