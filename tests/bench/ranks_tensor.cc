@@ -150,6 +150,7 @@ std::vector<double> Exchanges(const ModelConfig& c, uint32_t rows, int rounds) {
 }  // namespace
 
 void MeasureTensor(uint32_t layers, uint32_t rows) {
+  if (rows < kSteps * kTogether) Require(InvalidArgumentError("too few rows"));
   Json shape = ScoutShape(/*smoke=*/false);
   shape["num_hidden_layers"] = layers;
   const HfConfig config = Require(ReadHfConfig(shape, "the bench's shape"));
