@@ -63,13 +63,18 @@ constexpr uint32_t PrefillParts(uint32_t tile_count, uint32_t pages_max, uint32_
                    stacks * spans * PrefillStateFloats(head_dim) <= kPrefillWorkspaceMax;
   return spans > 1 && few ? spans : 1;
 }
-constexpr uint64_t PrefillWorkspaceFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
-                                          uint32_t head_dim) {
+constexpr uint64_t PrefillStatesFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
+                                       uint32_t head_dim) {
   const uint32_t parts = PrefillParts(tile_count, pages_max, q_heads, head_dim);
   const uint64_t states = parts > 1 ? uint64_t{tile_count} * q_heads * parts
                           : pages_max > PrefillSpanPages(head_dim) ? kPrefillBlocks
                                                                    : 0;
   return states * PrefillStateFloats(head_dim);
+}
+// And the number of the next stack that nobody has taken.
+constexpr uint64_t PrefillWorkspaceFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
+                                          uint32_t head_dim) {
+  return PrefillStatesFloats(tile_count, pages_max, q_heads, head_dim) + 1;
 }
 
 struct PrefillAttention {

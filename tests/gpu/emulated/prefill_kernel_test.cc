@@ -274,9 +274,10 @@ class PrefillScene {
     call_.workspace = workspace.data();
     emulated::block.grid = {blocks, 1, 1};
     for (unsigned i = 0; i < blocks; ++i) {
+      uint32_t next = i;
       ClearBlock();
       emulated::block.index = {i, 0, 0};
-      EXPECT_TRUE(emulated::Run(kBlockThreads, [&] { PrefillKernel<Dim>(call_, parts); }));
+      EXPECT_TRUE(emulated::Run(kBlockThreads, [&] { PrefillKernel<Dim>(call_, parts, &next); }));
     }
     for (unsigned i = 0; i < kGroup * call_.tile_count * kKvHeads && parts > 1; ++i) {
       emulated::block.index = {i % kGroup, i / kGroup % call_.tile_count,
