@@ -37,6 +37,8 @@ class CallQueue {
   }
   // Until all calls posted so far have been made.
   void Await();
+  // Whether they have.
+  bool idle() const { return made_.load(std::memory_order_acquire) == posted_.load(); }
 
  private:
   static constexpr size_t kCallBytes = 368;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
+#include <utility>
 
 #include "engine/model/named_source.h"
 #include "engine/ranks/host_tensor_ops.h"
@@ -142,8 +144,11 @@ void TensorDevices::Break(const Status& why) {
   for (const auto& member : members_) member->Abort(why);
 }
 
-void TensorDevices::ForgetIfBroken(uint32_t device) {
-  if (broken_) members_[device]->ops().ForgetSteps();
+void TensorDevices::ForgetSteps() {
+  for (uint32_t d = 1; d < count(); ++d) {
+    others_[d - 1]->queue->Post([member = members_[d].get()] { member->ops().ForgetSteps(); });
+  }
+  members_[0]->ops().ForgetSteps();
 }
 
 Result<std::unique_ptr<Buffer>> TensorDevices::WithTwins(Result<std::unique_ptr<Buffer>> first) {
@@ -305,16 +310,25 @@ Status TensorDevices::Synchronize() {
     others_[d - 1]->queue->Post([this, d] {
       others_[d - 1]->status = others_[d - 1]->backend->Synchronize();
       if (!others_[d - 1]->status.ok()) Break(others_[d - 1]->status);
-      ForgetIfBroken(d);
     });
   }
   const Status own = local_.Synchronize();
-  if (!own.ok()) Break(own);
-  ForgetIfBroken(0);
-  for (const auto& other : others_) other->queue->Await();
+  bool forgotten = false;
+  if (!own.ok()) {
+    ForgetSteps();
+    forgotten = true;
+    Break(own);
+  }
+  for (const auto& other : others_) {
+    while (!other->queue->idle()) {
+      // Who ends a way waits until nothing is prepared over it.
+      if (broken_ && !std::exchange(forgotten, true)) ForgetSteps();
+      std::this_thread::yield();
+    }
+  }
   if (ok() && broken_) {
     const std::lock_guard lock(broken_mutex_);
-    status_ = own.ok() ? broken_why_ : own;
+    status_ = broken_why_;
   }
   return status_;
 }

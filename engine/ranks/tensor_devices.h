@@ -84,8 +84,8 @@ class TensorDevices final : public ForwardingBackend {
   bool ok() const { return status_.ok(); }
   // Ends what is under way on all devices. Any thread.
   void Break(const Status& why);
-  // To be called once a member's work has ended: what was prepared over a broken way goes.
-  void ForgetIfBroken(uint32_t device);
+  // What was prepared over the way between devices goes, on all of them.
+  void ForgetSteps();
   // Memory of every device for what is exchanged.
   Status Reserve(uint64_t bytes);
   Result<std::unique_ptr<Buffer>> WithTwins(Result<std::unique_ptr<Buffer>> first);
