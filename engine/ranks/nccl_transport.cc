@@ -44,7 +44,7 @@ ncclResult_t AwaitReady(ncclComm_t communicator, ncclResult_t result,
 }
 
 // Multiprocessors of a message at most.
-constexpr int kBlocksMax = 8;
+constexpr int kBlocksMax = 16;
 
 // A rank that is lost before it has joined is waited for without an end: by a thread that is left
 // behind then.
