@@ -25,10 +25,10 @@ struct LoneShared {
   static constexpr int kStep = 2;  // groups that are multiplied together
   // Groups of a unit, which is copied at a time; units of a page, and those that a warp has room
   // for.
-  static constexpr int kUnitGroups = Bits == 2 || Dim == 64 ? 4 : 2;
+  static constexpr int kUnitGroups = Bits == 4 && Dim == 128 ? 2 : 4;
   static constexpr int kUnits = kGroups / kUnitGroups;
   static constexpr int kUnitBytes = kUnitGroups * Tile::kGroupBytes;  // of keys, of values
-  static constexpr int kSlots = (Dim == 128 && Bits == 3) || (Dim == 64 && Bits == 2) ? 4 : 3;
+  static constexpr int kSlots = Dim == 128 && Bits == 3 ? 2 : Dim == 64 && Bits == 2 ? 4 : 3;
   // Pages whose scales are kept: those of the units asked for and of the one in work.
   static constexpr int kSides = (kSlots + kUnits - 2) / kUnits + 1;
   static constexpr bool kKeepsQueries = false, kOfGroup = false, kBeginsBesideCopies = false;
