@@ -13,16 +13,64 @@ constexpr uint32_t kPairTerms = 2 * kPassTerms;
 constexpr uint32_t kPairs = 2;  // that share the tiles of a page: their sums stay in L1
 constexpr uint32_t kPairSums = kBlockTokens * kPairTerms;
 constexpr uint32_t kPairsRows = kPairs * kPairRows;
+constexpr uint32_t kLaterSteps = 5;
+
+// Asks for a page's share of what a task reads behind its part, a few lines at each of kLaterSteps
+// a row: a processor waits for some 16 at a time.
+class LaterReads {
+ public:
+  LaterReads(const AttentionTask& task, uint32_t page, uint32_t rows)
+      : range_(task.read_next), end_(task.read_next + task.read_ranges) {
+    uint32_t lines = 0;
+    for (const ReadRange* range = range_; range != end_; ++range) {
+      lines += range->rows * LinesOfRow(*range);
+    }
+    const uint32_t share = (lines + kPartPages - 1) / kPartPages;
+    const uint32_t steps = rows * kLaterSteps;
+    each_ = (share + steps - 1) / steps;
+    left_ = share;
+    Skip(page % kPartPages * share);
+  }
+  void Take() {
+    for (uint32_t i = 0; i < each_ && left_ > 0 && range_ != end_; ++i, --left_) {
+      __builtin_prefetch(range_->first + size_t{row_} * range_->stride + line_ * 64, 0, 2);
+      if (++line_ < LinesOfRow(*range_)) continue;
+      line_ = 0;
+      if (++row_ < range_->rows) continue;
+      row_ = 0;
+      ++range_;
+    }
+  }
+
+ private:
+  static uint32_t LinesOfRow(const ReadRange& range) { return (range.row_bytes + 63) / 64; }
+  void Skip(uint32_t lines) {
+    for (; range_ != end_; ++range_) {
+      const uint32_t of_row = LinesOfRow(*range_);
+      if (lines < range_->rows * of_row) {
+        row_ = lines / of_row;
+        line_ = lines % of_row;
+        return;
+      }
+      lines -= range_->rows * of_row;
+    }
+  }
+  const ReadRange* range_;
+  const ReadRange* end_;
+  uint32_t row_ = 0, line_ = 0;
+  uint32_t each_ = 0, left_ = 0;
+};
 
 // Queries of a pair, mapped[rows][head_dim], as the second factor of keys:
 // out[head_dim / 64][16 quads, [t][f]][16 terms][4]. bytes: room for 16 * head_dim.
 inline void PackPair(const float* mapped, uint32_t rows, uint32_t head_dim, int8_t* bytes,
-                     std::byte* out, float* scales) {
+                     std::byte* out, float* scales, LaterReads& later) {
   const auto terms_of = [&](uint32_t pass, uint32_t term, uint32_t r) {
     return bytes + size_t{(2 * pass + term) * kPassRows + r} * head_dim;
   };
   for (uint32_t s = 0; s < kPairRows; ++s) {
     const uint32_t pass = s / kPassRows, r = s % kPassRows;
+    later.Take();
     scales[s] = s >= rows ? 0.0f
                           : SplitQuery(mapped + size_t{s} * head_dim, head_dim,
                                        terms_of(pass, 0, r), terms_of(pass, 1, r));
@@ -98,7 +146,7 @@ struct PairRows {
 
 // Scores of a pair from row s on out of sums, and each row's largest.
 inline void FinishPair(const int32_t* c, const float* key_scales, const PairRows& rows, uint32_t s,
-                       float* largest) {
+                       float* largest, LaterReads& later) {
   Lanes top[kPairRows];
 #pragma GCC unroll 8
   for (uint32_t r = 0; r < kPairRows; ++r) top[r] = Broadcast(kMinusInfinity);
@@ -117,6 +165,7 @@ inline void FinishPair(const int32_t* c, const float* key_scales, const PairRows
       sums[0][j] = _mm512_shuffle_i32x4(two[0], two[1], 0x88);
       sums[1][j] = _mm512_shuffle_i32x4(two[0], two[1], 0xdd);
     }
+    later.Take();
     const Lanes key_scale = Load(key_scales + t);
 #pragma GCC unroll 2
     for (uint32_t pass = 0; pass < 2; ++pass) {
@@ -194,7 +243,7 @@ inline float WeighPairRow(const PairRows& rows, uint32_t s, float largest,
 // Rows [s, s + count) of a page whose tiles are unpacked; their terms: of queries.
 inline void AttendPairs(const PairRows& rows, uint32_t s, uint32_t count, uint32_t head_dim,
                         const std::byte* terms, const AttentionWork<uint16_t>& work,
-                        SoftmaxState state, ReadAhead& ahead) {
+                        SoftmaxState state, ReadAhead& ahead, LaterReads& later) {
   alignas(64) int32_t sums[kPairs * kPairSums];
   float largest[kPairsRows], scales[kPairsRows], masses[kPairsRows];
   auto* const weights = reinterpret_cast<std::byte*>(work.weights);
@@ -202,18 +251,21 @@ inline void AttendPairs(const PairRows& rows, uint32_t s, uint32_t count, uint32
   ScorePairs(work.keys.levels, terms, pairs, head_dim, sums);
   for (uint32_t p = 0; p < pairs; ++p) {
     FinishPair(sums + p * kPairSums, work.keys.scales, rows, s + p * kPairRows,
-               largest + p * kPairRows);
+               largest + p * kPairRows, later);
   }
   const auto terms_at = [&](uint32_t r) {
     return weights + size_t{r + r / kPassRows * kPassRows} * kBlockTokens;
   };
   for (uint32_t r = 0; r < count; ++r) {
+    later.Take();
     scales[r] = WeighPairRow(rows, s + r, largest[r], work, head_dim, terms_at(r), state,
                              &masses[r], ahead);
+    later.Take();
   }
   for (uint32_t j = 0; j < head_dim; j += kChunk) {
     ValuePairs(weights, work.expanded + size_t{j} * kBlockTokens, sums);
     for (uint32_t r = 0; r < count; ++r) {
+      if (j == 0) later.Take();
       GatherRow(sums + size_t{r + r / kPassRows * kPassRows} * kChunk, work.values.means + j,
                 scales[r], masses[r],
                 state.values + size_t{rows.view.first + s + r} * head_dim + j);
@@ -240,10 +292,11 @@ void AmxAttendPairs(const AttentionTask& task, const PageTiles& page, const Page
   unpack(page.value_codec, false, work.expanded, value_bytes, work.values);
   auto* const terms = reinterpret_cast<std::byte*>(work.queries);
   float* const query_scales = work.masses;
+  LaterReads later(task, static_cast<uint32_t>(&page - task.pages), view.stacked);
   for (uint32_t s = 0; s < view.stacked; s += kPairRows) {
     const uint32_t rows = MinU32(kPairRows, view.stacked - s);
     PackPair(mapped + size_t{s} * head_dim, rows, head_dim, reinterpret_cast<int8_t*>(work.weights),
-             terms + size_t{s} * 2 * head_dim, query_scales + s);
+             terms + size_t{s} * 2 * head_dim, query_scales + s, later);
     for (uint32_t r = s; r < s + kPairRows; ++r) {
       work.constants[r] = r < view.stacked
                               ? QueryConstant(mapped + size_t{r} * head_dim, work.keys.means,
@@ -258,7 +311,7 @@ void AmxAttendPairs(const AttentionTask& task, const PageTiles& page, const Page
                       .scores = work.scores};
   for (uint32_t s = 0; s < view.stacked; s += kPairsRows) {
     AttendPairs(rows, s, MinU32(kPairsRows, view.stacked - s), head_dim,
-                terms + size_t{s} * 2 * head_dim, work, state, ahead);
+                terms + size_t{s} * 2 * head_dim, work, state, ahead, later);
   }
   ahead.Rest();
 }
