@@ -10,8 +10,9 @@ namespace {
 
 constexpr uint32_t kPairRows = 2 * kPassRows;
 constexpr uint32_t kPairTerms = 2 * kPassTerms;
-constexpr uint32_t kPairs = 2;  // that share the tiles of a page: their sums stay in L1
-constexpr uint32_t kPairSums = kBlockTokens * kPairTerms;
+constexpr uint32_t kPairs = 2;  // whose rows take a step one after the other
+constexpr uint32_t kPairSums =
+    (kMaxCodedDim > kBlockTokens ? kMaxCodedDim : kBlockTokens) * kPairTerms;
 constexpr uint32_t kPairsRows = kPairs * kPairRows;
 constexpr uint32_t kLaterSteps = 5;
 
@@ -97,35 +98,33 @@ inline void PackPair(const float* mapped, uint32_t rows, uint32_t head_dim, int8
   }
 }
 
-// c[kPairs][128][16] = the keys' rows times the query terms of two pairs, or of the first.
-inline void ScorePairs(const std::byte* keys, const std::byte* queries, uint32_t pairs,
-                       uint32_t head_dim, int32_t* c) {
+// c[128][16] = the keys' rows times the query terms of a pair.
+inline void ScorePair(const std::byte* keys, const std::byte* queries, uint32_t head_dim,
+                      int32_t* c) {
   __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see ScoreTiles
   constexpr size_t kChunkBytes = size_t{kBlockTokens} * kChunk;
-  const std::byte* others = queries + (pairs > 1 ? size_t{kPairTerms} * head_dim : 0);
   _tile_loadd(2, queries, 64);
-  _tile_loadd(3, others, 64);
-  for (uint32_t i = 0; i < kBlockTokens / kTileSide; i += 2, keys += 2048, c += 512) {
+  for (uint32_t i = 0; i < kBlockTokens / kTileSide; i += 4, keys += 4096, c += 1024) {
     _tile_zero(0);
     _tile_zero(1);
+    _tile_zero(3);
     _tile_zero(4);
-    _tile_zero(5);
     for (uint32_t k = 0; k < head_dim / kChunk; ++k) {
-      if (head_dim > kChunk) {
-        _tile_loadd(2, queries + size_t{k} * 1024, 64);
-        _tile_loadd(3, others + size_t{k} * 1024, 64);
-      }
-      _tile_loadd(6, keys + k * kChunkBytes, 64);
-      _tile_dpbssd(0, 6, 2);
-      _tile_dpbssd(1, 6, 3);
-      _tile_loadd(7, keys + k * kChunkBytes + 1024, 64);
-      _tile_dpbssd(4, 7, 2);
-      _tile_dpbssd(5, 7, 3);
+      const std::byte* rows = keys + k * kChunkBytes;
+      if (head_dim > kChunk) _tile_loadd(2, queries + size_t{k} * 1024, 64);
+      _tile_loadd(5, rows, 64);
+      _tile_dpbssd(0, 5, 2);
+      _tile_loadd(6, rows + 1024, 64);
+      _tile_dpbssd(1, 6, 2);
+      _tile_loadd(7, rows + 2048, 64);
+      _tile_dpbssd(3, 7, 2);
+      _tile_loadd(5, rows + 3072, 64);
+      _tile_dpbssd(4, 5, 2);
     }
     _tile_stored(0, c, 64);
-    _tile_stored(1, c + kPairSums, 64);
-    _tile_stored(4, c + 256, 64);
-    _tile_stored(5, c + kPairSums + 256, 64);
+    _tile_stored(1, c + 256, 64);
+    _tile_stored(3, c + 512, 64);
+    _tile_stored(4, c + 768, 64);
   }
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
@@ -196,28 +195,36 @@ inline float HideScores(float* scores, SeenKeys seen) {
   return ReduceMax(top);
 }
 
-// c[kPairs][16][64 columns] = the weight terms of two pairs times 64 dims of the values.
-inline void ValuePairs(const std::byte* weights, const std::byte* values, int32_t* c) {
+// c[16][64 columns] = the weight terms of a pair times 64 dims of the values.
+inline void ValuePair(const std::byte* weights, const std::byte* values, int32_t* c) {
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   constexpr size_t kBlockBytes = size_t{kBlockTokens} * kTileSide;
-  constexpr uint32_t kSums = kPairTerms * kChunk;
-  const std::byte* others = weights + size_t{kPairTerms} * kBlockTokens;
-  _tile_loadd(2, weights, kBlockTokens);
-  _tile_loadd(3, others, kBlockTokens);
-  _tile_loadd(4, weights + kChunk, kBlockTokens);
-  _tile_loadd(5, others + kChunk, kBlockTokens);
-  for (uint32_t j = 0; j < kChunk; j += kTileSide, values += kBlockBytes) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_loadd(6, values, 64);
-    _tile_dpbusd(0, 2, 6);
-    _tile_dpbusd(1, 3, 6);
-    _tile_loadd(7, values + 1024, 64);
-    _tile_dpbusd(0, 4, 7);
-    _tile_dpbusd(1, 5, 7);
-    _tile_stored(0, c + j, kChunk * 4);
-    _tile_stored(1, c + kSums + j, kChunk * 4);
-  }
+  _tile_loadd(4, weights, kBlockTokens);
+  _tile_loadd(5, weights + kChunk, kBlockTokens);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(6, values, 64);
+  _tile_dpbusd(0, 4, 6);
+  _tile_loadd(7, values + kBlockBytes, 64);
+  _tile_dpbusd(1, 4, 7);
+  _tile_loadd(6, values + 2 * kBlockBytes, 64);
+  _tile_dpbusd(2, 4, 6);
+  _tile_loadd(7, values + 3 * kBlockBytes, 64);
+  _tile_dpbusd(3, 4, 7);
+  _tile_loadd(6, values + 1024, 64);
+  _tile_dpbusd(0, 5, 6);
+  _tile_loadd(7, values + kBlockBytes + 1024, 64);
+  _tile_dpbusd(1, 5, 7);
+  _tile_loadd(6, values + 2 * kBlockBytes + 1024, 64);
+  _tile_dpbusd(2, 5, 6);
+  _tile_loadd(7, values + 3 * kBlockBytes + 1024, 64);
+  _tile_dpbusd(3, 5, 7);
+  _tile_stored(0, c, kChunk * 4);
+  _tile_stored(1, c + kTileSide, kChunk * 4);
+  _tile_stored(2, c + 2 * kTileSide, kChunk * 4);
+  _tile_stored(3, c + 3 * kTileSide, kChunk * 4);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
@@ -244,14 +251,12 @@ inline float WeighPairRow(const PairRows& rows, uint32_t s, float largest,
 inline void AttendPairs(const PairRows& rows, uint32_t s, uint32_t count, uint32_t head_dim,
                         const std::byte* terms, const AttentionWork<uint16_t>& work,
                         SoftmaxState state, ReadAhead& ahead, LaterReads& later) {
-  alignas(64) int32_t sums[kPairs * kPairSums];
+  alignas(64) int32_t sums[kPairSums];  // of scores, then of values
   float largest[kPairsRows], scales[kPairsRows], masses[kPairsRows];
   auto* const weights = reinterpret_cast<std::byte*>(work.weights);
-  const uint32_t pairs = (count + kPairRows - 1) / kPairRows;
-  ScorePairs(work.keys.levels, terms, pairs, head_dim, sums);
-  for (uint32_t p = 0; p < pairs; ++p) {
-    FinishPair(sums + p * kPairSums, work.keys.scales, rows, s + p * kPairRows,
-               largest + p * kPairRows, later);
+  for (uint32_t r = 0; r < count; r += kPairRows) {
+    ScorePair(work.keys.levels, terms + size_t{r} * 2 * head_dim, head_dim, sums);
+    FinishPair(sums, work.keys.scales, rows, s + r, largest + r, later);
   }
   const auto terms_at = [&](uint32_t r) {
     return weights + size_t{r + r / kPassRows * kPassRows} * kBlockTokens;
@@ -262,14 +267,18 @@ inline void AttendPairs(const PairRows& rows, uint32_t s, uint32_t count, uint32
                              &masses[r], ahead);
     later.Take();
   }
-  for (uint32_t j = 0; j < head_dim; j += kChunk) {
-    ValuePairs(weights, work.expanded + size_t{j} * kBlockTokens, sums);
-    for (uint32_t r = 0; r < count; ++r) {
-      if (j == 0) later.Take();
-      GatherRow(sums + size_t{r + r / kPassRows * kPassRows} * kChunk, work.values.means + j,
+  for (uint32_t r = 0; r < count; ++r) {
+    for (uint32_t j = 0; j < head_dim; j += kChunk) {
+      int32_t* const c = sums + size_t{j} * kPairTerms;
+      if (r % kPairRows == 0) {
+        ValuePair(terms_at(r), work.expanded + size_t{j} * kBlockTokens, c);
+      }
+      const uint32_t row = r % kPairRows;
+      GatherRow(c + size_t{row + row / kPassRows * kPassRows} * kChunk, work.values.means + j,
                 scales[r], masses[r],
                 state.values + size_t{rows.view.first + s + r} * head_dim + j);
     }
+    later.Take();
   }
 }
 
