@@ -7,44 +7,104 @@
 namespace corpusd::cuda {
 namespace {
 
-// Block (part, KV head and eight of its query heads, row).
+// Rows of a block: as many as fill a product's columns with their query heads of one KV head.
+CORPUSD_HOST_DEVICE constexpr uint32_t RowsOfBlock(uint32_t group) {
+  return group > kHeadsOfBlock / 2 ? 1 : kHeadsOfBlock / group;
+}
+
+// Pages of a row's part.
+struct PartPages {
+  uint32_t first, end;  // of the row's
+
+  __device__ __forceinline__ PartPages(const AttentionRow& row, uint32_t part) {
+    const uint32_t each = row.pages >= kLongPages ? 0 : PagesOfPart(row.pages, 1);
+    first = part * each, end = min(first + each, row.pages);
+  }
+  __device__ __forceinline__ bool empty() const { return first >= end; }
+};
+
+// Whether what two rows read of a part is the same: then a page is read and unpacked once for both.
+__device__ __forceinline__ bool SharePages(const PageAttention& call, const AttentionRow& one,
+                                           const AttentionRow& other, uint32_t part) {
+  const PartPages pages(one, part), others(other, part);
+  if (pages.first != others.first || pages.end != others.end) return false;
+  for (uint32_t i = pages.first; i < pages.end; ++i) {
+    const DevicePage& a = call.pages[one.first_page + i];
+    const DevicePage& b = call.pages[other.first_page + i];
+    if (a.bytes != b.bytes || a.first_position != b.first_position || a.tokens != b.tokens ||
+        a.hidden != b.hidden) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The part of rows [first_row, end_row), which share its pages, for one KV head and the block's
+// query heads of it: a column a row and head. What a column computes is what it does alone.
 template <int Dim>
-__global__ void __launch_bounds__(kPartWarps * 32)
-    PartKernel(const __grid_constant__ PageAttention call) {
-  __shared__ PartShared<Dim> shared;
-  const AttentionRow row = call.rows[blockIdx.z];
-  if (row.pages >= kLongPages) return;
-  const uint32_t each = PagesOfPart(row.pages, 1);
-  const uint32_t first = blockIdx.x * each, end = min(first + each, row.pages);
-  if (first >= end) return;
+__device__ __forceinline__ void AttendPart(PartShared<Dim>* shared, const PageAttention& call,
+                                           uint32_t first_row, uint32_t end_row, uint32_t part) {
   const uint32_t group = call.q_heads / call.kv_heads, chunks = (group + kHeads - 1) / kHeads;
   const uint32_t kv_head = blockIdx.y / chunks, first_head = blockIdx.y % chunks * kHeads;
-  const int heads = min(group - first_head, static_cast<uint32_t>(kHeads));
+  const uint32_t of_row = min(group - first_head, static_cast<uint32_t>(kHeads));
   const uint32_t head = kv_head * group + first_head;
+  const int columns = static_cast<int>((end_row - first_row) * of_row);
   const float* basis = call.basis.arrays == nullptr
                            ? nullptr
                            : call.basis.arrays + 2 * kv_head * BasisSideFloats(Dim);
+  if (threadIdx.x < kHeads) {
+    // Columns without a row of their own repeat the first one's.
+    const uint32_t c = threadIdx.x < columns ? threadIdx.x : 0, row = first_row + c / of_row;
+    shared->columns[threadIdx.x] = {
+        call.q.data + static_cast<size_t>(row) * call.q.stride + (head + c % of_row) * Dim,
+        call.rows[row].position};
+  }
+  __syncthreads();
+  const int t = threadIdx.x % 4;
   PartState_<Dim> state;
-  for (uint32_t i = first; i < end; ++i) {
-    const DevicePage page = call.pages[row.first_page + i];
-    const int visible = VisibleEnd(page, row.position);
-    if (visible <= page.hidden) continue;
-    const float* q = call.q.data + static_cast<size_t>(blockIdx.z) * call.q.stride + head * Dim;
-    TurnQueries<Dim>(&shared, q, heads, call.scale * kLog2E, call.rope,
-                     row.position - page.first_position, basis);
+  const PartPages pages(call.rows[first_row], part);
+  for (uint32_t i = pages.first; i < pages.end; ++i) {
+    const DevicePage page = call.pages[call.rows[first_row].first_page + i];
+    int visible[2], last = 0;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      visible[h] = VisibleEnd(page, shared->columns[2 * t + h].position);
+    }
+    for (int c = 0; c < columns; ++c) {
+      last = max(last, VisibleEnd(page, shared->columns[c].position));
+    }
+    if (last <= page.hidden) continue;
+    TurnQueries<Dim>(shared, columns, call.scale * kLog2E, call.rope, page.first_position, basis);
     const uint8_t* keys = KeyTile(page, call.layer, kv_head);
     const uint8_t* values = ValueTile(page, call.layer, kv_head, call.kv_heads);
     WithCodec(page.key_codec, [&](auto codec) {
-      PrepareQueries<decltype(codec)::value, Dim>(&shared, keys, heads, basis);
-      state.template Scores<decltype(codec)::value>(shared, keys, page.hidden, visible);
+      PrepareQueries<decltype(codec)::value, Dim>(shared, keys, columns, basis);
+      state.template Scores<decltype(codec)::value>(*shared, keys, page.hidden, visible);
     });
     state.Rescale();
     WithCodec(page.value_codec,
               [&](auto codec) { state.template AddValues<decltype(codec)::value>(values); });
   }
-  state.Merge(&shared);
-  for (int h = 0; h < heads; ++h) {
-    StorePart<Dim, kPartWarps>(call.State(blockIdx.z, head + h, blockIdx.x), shared, h);
+  state.Merge(shared);
+  for (int c = 0; c < columns; ++c) {
+    StorePart<Dim, kPartWarps>(call.State(first_row + c / of_row, head + c % of_row, part), *shared,
+                               c);
+  }
+  __syncthreads();  // before another row's columns
+}
+
+// Block (part, KV head and eight of its query heads, rows).
+template <int Dim>
+__global__ void __launch_bounds__(kPartWarps * 32)
+    PartKernel(const __grid_constant__ PageAttention call) {
+  __shared__ PartShared<Dim> shared;
+  const uint32_t rows = RowsOfBlock(call.q_heads / call.kv_heads), part = blockIdx.x;
+  const uint32_t end = min((blockIdx.z + 1) * rows, call.q.rows);
+  for (uint32_t row = blockIdx.z * rows, next; row < end; row = next) {
+    next = row + 1;
+    if (PartPages(call.rows[row], part).empty()) continue;
+    while (next < end && SharePages(call, call.rows[row], call.rows[next], part)) ++next;
+    AttendPart<Dim>(&shared, call, row, next, part);
   }
 }
 
@@ -146,7 +206,9 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
 template <int Dim>
 int Launch(const PageAttention& call, CUstream_st* stream) {
   if (call.pages_max > 0 && call.pages_min < kLongPages) {
-    const dim3 grid(min(call.pages_max, kAttentionPartsMax), call.kv_blocks(), call.q.rows);
+    const uint32_t rows = RowsOfBlock(call.q_heads / call.kv_heads);
+    const dim3 grid(min(call.pages_max, kAttentionPartsMax), call.kv_blocks(),
+                    (call.q.rows + rows - 1) / rows);
     PartKernel<Dim><<<grid, kPartWarps * 32, 0, stream>>>(call);
     if (const cudaError_t error = cudaGetLastError()) return error;
   }

@@ -15,8 +15,15 @@ constexpr int kWarpGroups = kGroups / kPartWarps;
 constexpr float kNoScore = -1e30f;
 constexpr float kLog2E = 1.4426950408889634f;
 
+// A column of the products: a query head of a row.
+struct PartColumn {
+  const float* q;
+  int64_t position;  // of its row
+};
+
 template <int Dim>
 struct PartShared {
+  PartColumn columns[kHeads];
   float turned[kHeads][Dim];               // queries in the page's frame
   float coordinates[kHeads][Dim];          // of its keys
   uint32_t terms[2][kHeads][Dim / 2 + 4];  // the same as two terms of 16 bits
@@ -25,14 +32,14 @@ struct PartShared {
   float outputs[kPartWarps][kHeads][Dim];
 };
 
-// turned = scale * q, rotated by delta; coordinates = turned * query. All threads of the block;
-// those that share a dim take a part of its inputs each, and ask for their factors before all else.
+// turned = scale * q, rotated by the distance from the page's first position; coordinates = turned
+// * query; for the first `heads` columns. All threads of the block; those that share a dim take a
+// part of its inputs each, and ask for their factors before all else.
 template <int Dim>
-__device__ __forceinline__ void TurnQueries(PartShared<Dim>* shared, const float* q, int heads,
-                                            float scale, const DeviceRope& rope, int64_t delta,
+__device__ __forceinline__ void TurnQueries(PartShared<Dim>* shared, int heads, float scale,
+                                            const DeviceRope& rope, int64_t first_position,
                                             const float* basis) {
   constexpr int kTeams = kPartWarps * 32 / Dim, kInputs = Dim / kTeams, kAhead = 32;
-  const float* turn = rope.cos_sin + delta * 2 * rope.half_dim;
   const uint32_t pairs = rope.cos_sin == nullptr ? 0 : rope.half_dim;
   const int j = threadIdx.x % Dim, team = threadIdx.x / Dim;
   const float* query = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kInputs * Dim + j;
@@ -44,7 +51,11 @@ __device__ __forceinline__ void TurnQueries(PartShared<Dim>* shared, const float
     const int head = i / (Dim / 2), pair = i % (Dim / 2);
     float a = 0, b = 0;
     if (head < heads) {
-      const float x = q[head * Dim + 2 * pair] * scale, y = q[head * Dim + 2 * pair + 1] * scale;
+      const PartColumn& column = shared->columns[head];
+      const float x = column.q[2 * pair] * scale, y = column.q[2 * pair + 1] * scale;
+      // A row may not see the page that another one does.
+      const int64_t delta = max(column.position - first_position, int64_t{0});
+      const float* turn = rope.cos_sin + delta * 2 * rope.half_dim;
       const float c = pair < pairs ? turn[2 * pair] : 1.0f;
       const float s = pair < pairs ? turn[2 * pair + 1] : 0.0f;
       a = x * c - y * s;
@@ -124,7 +135,7 @@ __device__ __forceinline__ void PrepareQueries(PartShared<Dim>* shared, const ui
   __syncthreads();
 }
 
-// A warp's softmax. Lane 4g + t has heads 2t, 2t + 1; scores of tokens g, g + 8 of its groups;
+// A warp's softmax. Lane 4g + t has columns 2t, 2t + 1, which see slots below `visible`; scores
 // value sums of dims g, g + 8 of each fragment.
 template <int Dim>
 struct PartState_ {
@@ -136,7 +147,7 @@ struct PartState_ {
 
   template <PageCodec Codec>
   __device__ __forceinline__ void Scores(const PartShared<Dim>& shared, const uint8_t* keys,
-                                         int hidden, int visible);
+                                         int hidden, const int (&visible)[2]);
   __device__ __forceinline__ void Rescale();
   template <PageCodec Codec>
   __device__ __forceinline__ void AddValues(const uint8_t* values);
@@ -157,7 +168,7 @@ template <int Dim>
 template <PageCodec Codec>
 __device__ __forceinline__ void PartState_<Dim>::Scores(const PartShared<Dim>& shared,
                                                         const uint8_t* keys, int hidden,
-                                                        int visible) {
+                                                        const int (&visible)[2]) {
   using Group = PageGroup<Codec, Dim, true>;
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const float constants[2] = {shared.constants[2 * t], shared.constants[2 * t + 1]};
@@ -181,9 +192,9 @@ __device__ __forceinline__ void PartState_<Dim>::Scores(const PartShared<Dim>& s
     for (int row = 0; row < 2; ++row) {
       const int slot = token + 8 * row;
       const float scale = group.Scale(slot);
-      const bool seen = slot >= hidden && slot < visible;
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
+        const bool seen = slot >= hidden && slot < visible[h];
         score[i][2 * row + h] = seen ? fmaf(c[2 * row + h], scale, constants[h]) : kNoScore;
       }
     }

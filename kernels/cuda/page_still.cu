@@ -309,16 +309,14 @@ __device__ __forceinline__ void StillWorker<Bits, Dim>::Run() {
       scales[i] = *reinterpret_cast<const uint32_t*>(stage.values + Tile::kCodeBytes +
                                                      (first_group() + i) * kGroupTokens + 4 * t_);
     }
-    __syncwarp();
-    if (lane_ == 0) ptx::Arrive(&fixed.empty[place]);
+    ptx::ArriveWarp(&fixed.empty[place]);
     place += kTeams;
     if (place >= Shared::kStages) place -= Shared::kStages, parity ^= 1;
     if (begins) {
       if (chunk > 0) {
         const uint32_t before = (chunk - 1) % kTurns;
         AddMeans(fixed.value_means[before]);
-        __syncwarp();
-        if (lane_ == 0) ptx::Arrive(&fixed.done[before]);
+        ptx::ArriveWarp(&fixed.done[before]);
       }
       if (which < pages) {
         if (kLead == 1) supply_.Describe((chunk + kLead) * kChunk + warp_);
@@ -372,11 +370,11 @@ __global__ void __launch_bounds__(kStillThreads, 2)
     if (threadIdx.x == 0) fixed.part = part;  // for later: registers are few
     if (threadIdx.x < Shared::kStages) {
       ptx::InitBarrier(&fixed.full[threadIdx.x], 1);
-      ptx::InitBarrier(&fixed.empty[threadIdx.x], kStillWarps / StillGroups(Bits));
+      ptx::InitBarrier(&fixed.empty[threadIdx.x], kStillWarps / StillGroups(Bits) * ptx::kWarpArrivals);
     }
     if (threadIdx.x < Shared::kTurns) {
-      ptx::InitBarrier(&fixed.ready[threadIdx.x], kStillWarps);
-      ptx::InitBarrier(&fixed.done[threadIdx.x], kStillWarps);
+      ptx::InitBarrier(&fixed.ready[threadIdx.x], kStillWarps * ptx::kWarpArrivals);
+      ptx::InitBarrier(&fixed.done[threadIdx.x], kStillWarps * ptx::kWarpArrivals);
     }
     ptx::PublishBarriers();
     BeginStill<Bits, Dim, kStillThreads>(

@@ -350,8 +350,7 @@ __device__ __forceinline__ void TeamWorker<Bits, Dim>::Run() {
         AddValues<0>(stage, weights);
       }
     }
-    __syncwarp();
-    if (lane_ == 0) ptx::Arrive(&fixed.empty[place]);
+    ptx::ArriveWarp(&fixed.empty[place]);
     place += Shared::kTeams;
     if (place >= Shared::kStages) place -= Shared::kStages;
     arrival += Shared::kTeams;
@@ -397,9 +396,9 @@ __global__ void __launch_bounds__(TeamThreads(Dim), 2)
     const LongPart part(call);
     if (!part.any()) return;
     if (threadIdx.x == 0) fixed.part = part;  // for later: registers are few
-    if (threadIdx.x < Shared::kArrivals) ptx::InitBarrier(&fixed.full[threadIdx.x], 1);
+    if (threadIdx.x < Shared::kArrivals) ptx::InitBarrier(&fixed.full[threadIdx.x], ptx::kWarpArrivals);
     if (threadIdx.x < Shared::kStages) {
-      ptx::InitBarrier(&fixed.empty[threadIdx.x], Shared::kTeamWarps);
+      ptx::InitBarrier(&fixed.empty[threadIdx.x], Shared::kTeamWarps * ptx::kWarpArrivals);
     }
     ptx::PublishBarriers();
     BeginStill<Bits, Dim, TeamThreads(Dim)>(

@@ -57,13 +57,11 @@ class Worker {
     return shared_->messages[keys_.stage];
   }
   __device__ __forceinline__ void ReleaseKeys() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) ptx::Arrive(&shared_->keys_empty[keys_.stage]);
+    ptx::ArriveWarp(&shared_->keys_empty[keys_.stage]);
     keys_.Next();
   }
   __device__ __forceinline__ void ReleaseValues() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) ptx::Arrive(&shared_->values_empty[values_.stage]);
+    ptx::ArriveWarp(&shared_->values_empty[values_.stage]);
     values_.Next();
   }
 
@@ -254,9 +252,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   auto& shared = *reinterpret_cast<Shared*>(memory);
   if (threadIdx.x < Shared::kStages) {
     ptx::InitBarrier(&shared.keys_full[threadIdx.x], 1);
-    ptx::InitBarrier(&shared.keys_empty[threadIdx.x], kComputingWarps);
+    ptx::InitBarrier(&shared.keys_empty[threadIdx.x], kComputingWarps * ptx::kWarpArrivals);
     ptx::InitBarrier(&shared.values_full[threadIdx.x], 1);
-    ptx::InitBarrier(&shared.values_empty[threadIdx.x], kComputingWarps);
+    ptx::InitBarrier(&shared.values_empty[threadIdx.x], kComputingWarps * ptx::kWarpArrivals);
     ptx::PublishBarriers();
   }
   __syncthreads();

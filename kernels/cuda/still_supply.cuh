@@ -155,8 +155,7 @@ __device__ __forceinline__ void StillSupply<Bits, Dim>::Publish(uint32_t which, 
     fixed.constants[turn * kChunk + p][2 * t] = c[0] + fixed.head_constants[2 * t];
     fixed.constants[turn * kChunk + p][2 * t + 1] = c[1] + fixed.head_constants[2 * t + 1];
   }
-  __syncwarp();
-  if (lane == 0) ptx::Arrive(&fixed.ready[turn]);
+  ptx::ArriveWarp(&fixed.ready[turn]);
 }
 
 template <int Bits, int Dim>

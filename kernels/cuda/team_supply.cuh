@@ -95,7 +95,11 @@ class TeamSupply {
 #pragma unroll 1
       for (int i = 0; i < count; ++i) {
         ptx::WaitPhase(&fixed.empty[stage], parity);
-        if (lane_ == i) Ask(page, stage, arrival);
+        if (lane_ == i) {
+          Ask(page, stage, arrival);
+        } else if (ptx::kWarpArrivals > 1) {
+          ptx::Arrive(&fixed.full[arrival]);
+        }
         if (++stage == Shared::kStages) stage = 0, parity ^= 1;
         if (++arrival == Shared::kArrivals) arrival = 0;
       }

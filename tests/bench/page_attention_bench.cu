@@ -1,5 +1,6 @@
-// page_attention_bench: attention of one token over pages in the engine's formats, as a share of
-// the device's copy bandwidth of the same run. Random codes, scales and bases; one layer.
+// page_attention_bench: attention of 1, 4 and 16 rows (tokens of a question, or as many questions
+// on one corpus) over pages in the engine's formats, as a share of the device's copy bandwidth of
+// the same run. Random codes, scales and bases; one layer.
 //   page_attention_bench [--smoke]     prints one JSON object a line
 #include <cuda_runtime.h>
 
@@ -41,8 +42,9 @@ struct Shape {
   uint32_t kv_heads, q_heads, head_dim;
 };
 
-void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
-           double copy_bandwidth, const uint8_t* noise, uint64_t noise_bytes) {
+// alone_ms: of one row, once that is measured.
+void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions, uint32_t rows,
+           double copy_bandwidth, const uint8_t* noise, uint64_t noise_bytes, double* alone_ms) {
   const int bits = codec == PageCodec::kBf16 ? 16 : static_cast<int>(codec);
   const auto dim = static_cast<int>(shape.head_dim);
   const uint32_t tile = bits == 16 ? 128 * dim * 2 : CodedTileBytes(bits, dim);
@@ -60,7 +62,8 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
   }
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0, 0.1f);
-  std::vector<float> basis(2 * shape.kv_heads * BasisSideFloats(dim)), q(shape.q_heads * dim);
+  std::vector<float> basis(2 * shape.kv_heads * BasisSideFloats(dim)),
+      q(size_t{rows} * shape.q_heads * dim);
   for (float& x : basis) x = normal(random);
   for (float& x : q) x = normal(random);
   PageAttention call;
@@ -69,7 +72,7 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
   call.head_dim = shape.head_dim;
   call.scale = 0.1f;
   call.pages = DeviceCopy(list);
-  call.rows = DeviceCopy(std::vector<AttentionRow>{{0, pages, int64_t{tokens} - 1}});
+  call.rows = DeviceCopy(std::vector<AttentionRow>(rows, {0, pages, int64_t{tokens} - 1}));
   call.pages_min = call.pages_max = pages;
   call.kinds = 1u << PageKindOf(codec, codec);
   if (bits != 16) call.basis.arrays = DeviceCopy(basis);
@@ -79,18 +82,20 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
     call.rope = {DeviceCopy(turns), shape.head_dim / 2};
   }
   const uint32_t cols = shape.q_heads * dim;
-  call.q = {DeviceCopy(q), 1, cols, cols};
-  call.out = {DeviceCopy(q), 1, cols, cols};
+  call.q = {DeviceCopy(q), rows, cols, cols};
+  call.out = {DeviceCopy(q), rows, cols, cols};
   call.workspace = DeviceCopy(std::vector<float>(
-      PageAttentionFloats(1, pages, shape.q_heads, shape.kv_heads, shape.head_dim)));
+      PageAttentionFloats(rows, pages, shape.q_heads, shape.kv_heads, shape.head_dim)));
   const double ms = MedianMs(21, 3, [&] { Check(AttendPages(call, nullptr), "attend"); });
+  if (rows == 1) *alone_ms = ms;
   const double rate = static_cast<double>(block) * pages / ms * 1e3;
   std::printf(
-      "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"tokens\": %u, "
+      "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"tokens\": %u, \"rows\": %u, "
       "\"positions\": %s, \"bits\": %d, \"ms\": %.4f, \"gb_per_s\": %.0f, \"share_of_copy\": "
-      "%.3f}\n",
-      shape.kv_heads, shape.q_heads, shape.head_dim, tokens, positions ? "true" : "false", bits, ms,
-      rate / 1e9, rate / copy_bandwidth);
+      "%.3f, \"times_one_row\": %.2f}\n",
+      shape.kv_heads, shape.q_heads, shape.head_dim, tokens, rows, positions ? "true" : "false",
+      bits, ms, rate / 1e9, rate / copy_bandwidth, *alone_ms * rows / ms);
+  std::fflush(stdout);
   for (const void* memory :
        {static_cast<const void*>(call.pages), static_cast<const void*>(call.rows),
         static_cast<const void*>(call.basis.arrays), static_cast<const void*>(call.q.data),
@@ -127,7 +132,11 @@ int Run(bool smoke) {
         if (smoke && tokens > 8192) continue;
         for (const bool positions : {false, true}) {
           if (positions && tokens != 1048576 && !smoke) continue;  // its table is large
-          Bench(shape, codec, tokens, positions, bandwidth, noise, bytes);
+          double alone_ms = 0;
+          for (const uint32_t rows : {1u, 4u, 16u}) {
+            if (rows > 1 && tokens > 1048576) continue;
+            Bench(shape, codec, tokens, positions, rows, bandwidth, noise, bytes, &alone_ms);
+          }
         }
       }
     }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -127,7 +128,7 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   std::fflush(stdout);
 }
 
-int Run(bool smoke) {
+int Run(bool smoke, uint32_t rows) {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
     std::printf("no CUDA device: nothing was measured\n");
@@ -137,7 +138,7 @@ int Run(bool smoke) {
     for (const uint32_t history : {32768u, 131072u}) {
       for (const PageCodec codec :
            {PageCodec::kBf16, PageCodec::kCq8, PageCodec::kCq4, PageCodec::kCq3, PageCodec::kCq2}) {
-        Bench(shape, codec, smoke ? 64 : 2048, smoke ? 1024 : history);
+        Bench(shape, codec, smoke ? 64 : rows, smoke ? 1024 : history);
       }
     }
   }
@@ -148,5 +149,8 @@ int Run(bool smoke) {
 }  // namespace corpusd::cuda
 
 int main(int count, char** arguments) {
-  return corpusd::cuda::Run(count > 1 && std::strcmp(arguments[1], "--smoke") == 0);
+  const bool smoke = count > 1 && std::strcmp(arguments[1], "--smoke") == 0;
+  const int rows = count > 1 && !smoke ? std::atoi(arguments[1]) : 2048;
+  if (rows < 1 || rows > 65536) return std::fprintf(stderr, "rows: 1 to 65536\n"), 2;
+  return corpusd::cuda::Run(smoke, static_cast<uint32_t>(rows));
 }

@@ -48,6 +48,11 @@ inline void InitBarrier(uint64_t* barrier, int arrivals) {
 }
 inline void PublishBarriers() {}
 inline void Arrive(uint64_t* barrier) { counting_barriers.at(barrier).Arrive(0); }
+constexpr int kWarpArrivals = 1;
+inline void ArriveWarp(uint64_t* barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) Arrive(barrier);
+}
 inline void ArriveExpecting(uint64_t* barrier, int bytes) {
   counting_barriers.at(barrier).Arrive(bytes);
 }
