@@ -43,7 +43,6 @@ struct LoneShared {
     Sides sides[kSides];
     LonePage pages[kRing];
     float constants[kRing][kHeads];  // what a head adds to all scores of a page
-    uint64_t full[kSlots];
   };
   struct Fixed {
     uint4 terms[kPairs][32];       // B operands of the keys: high bytes, then low
@@ -57,8 +56,10 @@ struct LoneShared {
     // The same for keys: signed bytes where offsets can be spared.
     LevelTable<Bits> key_table[2];
     LongPart part;
+    uint64_t full[kLoneWarps][kSlots];  // units that have come
   };
-  // The begin of the block is where the last warp has its units: the others ask for theirs before.
+  // The begin of the block is where the last warp has its own: the others describe their pages and
+  // ask for units before.
   static constexpr int kEarlyWarps =
       kLoneWarps - (int{sizeof(StillBegin<Dim>)} + int{sizeof(Own)} - 1) / int{sizeof(Own)};
   union {
@@ -85,9 +86,12 @@ class LoneSupply {
     const uint32_t all = shared_->fixed.part.end - shared_->fixed.part.first;
     return (all + kLoneWarps - 1 - warp_) / kLoneWarps;
   }
+  __device__ __forceinline__ uint64_t& full(int slot) const {
+    return shared_->fixed.full[warp_][slot];
+  }
   // All lanes: before the warp waits for anything.
   __device__ __forceinline__ void InitBarriers() {
-    if (threadIdx.x % 32 < Shared::kSlots) ptx::InitBarrier(&own_.full[threadIdx.x % 32], 1);
+    if (threadIdx.x % 32 < Shared::kSlots) ptx::InitBarrier(&full(threadIdx.x % 32), 1);
   }
   // Pages [8 batch, 8 batch + 8) of the warp's.
   __device__ __forceinline__ void Describe(uint32_t batch) const;
@@ -168,17 +172,17 @@ __device__ __forceinline__ void LoneSupply<Bits, Dim>::Ask(uint32_t unit, int sl
   const uint32_t which = unit / Shared::kUnits, part = unit % Shared::kUnits;
   if (which >= pages()) return;
   const LonePage& page = own_.pages[which % Shared::kRing];
-  auto& full = own_.full[slot];
-  if (page.keys == nullptr) return ptx::Arrive(&full);
+  uint64_t& barrier = full(slot);
+  if (page.keys == nullptr) return ptx::Arrive(&barrier);
   constexpr int kBytes = Shared::kUnitBytes;
-  ptx::ArriveExpecting(&full, 2 * kBytes + (part == 0 ? 2 * kTileTokens : 0));
+  ptx::ArriveExpecting(&barrier, 2 * kBytes + (part == 0 ? 2 * kTileTokens : 0));
   auto& to = own_.units[slot];
-  ptx::CopyToShared(to.keys, page.keys + part * kBytes, kBytes, &full);
-  ptx::CopyToShared(to.values, page.values + part * kBytes, kBytes, &full);
+  ptx::CopyToShared(to.keys, page.keys + part * kBytes, kBytes, &barrier);
+  ptx::CopyToShared(to.values, page.values + part * kBytes, kBytes, &barrier);
   if (part > 0) return;
   auto& sides = own_.sides[which % Shared::kSides];
-  ptx::CopyToShared(sides.keys, page.keys + Tile::kCodeBytes, kTileTokens, &full);
-  ptx::CopyToShared(sides.values, page.values + Tile::kCodeBytes, kTileTokens, &full);
+  ptx::CopyToShared(sides.keys, page.keys + Tile::kCodeBytes, kTileTokens, &barrier);
+  ptx::CopyToShared(sides.values, page.values + Tile::kCodeBytes, kTileTokens, &barrier);
 }
 
 }  // namespace corpusd::cuda

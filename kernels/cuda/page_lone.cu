@@ -369,7 +369,7 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Run() {
         *reinterpret_cast<const float2*>(&own_.constants[which % Shared::kRing][2 * t_]);
 #pragma unroll 1
     for (int u = 0; u < Shared::kUnits; ++u) {
-      ptx::WaitPhase(&own_.full[slot], parity);
+      ptx::WaitPhase(&supply_.full(slot), parity);
       if (seen.x < seen.y) {
 #pragma unroll 1
         for (int step = 0; step < kSteps; ++step) {
