@@ -63,7 +63,7 @@ CORPUSD_HOST_DEVICE constexpr uint32_t PartPlaces(uint32_t pages_max, uint32_t k
   return pages_max >= kLongPages && of_long > parts ? of_long : parts;
 }
 
-constexpr uint32_t kKindsByShape = ~0u;
+constexpr uint32_t kAllCodedKinds = ~0u;
 
 struct PageAttention {
   DeviceMatrix out, q;  // [rows, q_heads * head_dim]; q is not turned yet
@@ -75,8 +75,8 @@ struct PageAttention {
   const AttentionRow* rows = nullptr;     // on the device, [q.rows]
   uint32_t pages_min = 0, pages_max = 0;  // of a row
   uint32_t kinds = 0;                     // bit i: there may be pages of kind i
-  // Of rows without positions, bit i: warps take pages of kind i alone. Else the shape decides.
-  uint32_t lone_kinds = kKindsByShape;
+  // Of rows without positions, bit i: warps take pages of kind i alone, not in teams.
+  uint32_t lone_kinds = kAllCodedKinds;
   DeviceRope rope;
   DeviceBasis basis;           // coded pages have one
   float* workspace = nullptr;  // PageAttentionFloats
@@ -93,12 +93,10 @@ struct PageAttention {
   }
 };
 
-// 128 dims: 2 to 4 bits. A page of 64 dims is too little work for what a warp does once a page.
 constexpr uint32_t LoneKinds(const PageAttention& call) {
-  return call.lone_kinds != kKindsByShape ? call.lone_kinds
-         : call.head_dim == 128
-             ? 1u << PageKindOfBits(2) | 1u << PageKindOfBits(3) | 1u << PageKindOfBits(4)
-             : 0u;
+  constexpr uint32_t kCoded =
+      1u << PageKindOfBits(2) | 1u << PageKindOfBits(3) | 1u << PageKindOfBits(4);
+  return call.lone_kinds == kAllCodedKinds ? kCoded : call.lone_kinds;
 }
 
 constexpr size_t PageAttentionFloats(uint32_t rows, uint32_t pages_max, uint32_t q_heads,
