@@ -156,26 +156,6 @@ CORPUSD_HOST_DEVICE constexpr int KeyColumn(int bits, int half, int byte) {
                    : 16 * (byte % 2) + 8 * (byte / 2) + half;
 }
 
-// ValueHalves in two steps, 3 and 4 bits: the codes of the two fragments, eight nibbles each, and
-// what they stand for.
-template <int Bits, int Words>
-CORPUSD_HOST_DEVICE void PairNibbles(const uint32_t (&words)[Words], int pair,
-                                     uint32_t (&nibbles)[2]) {
-  for (int i = 0; i < 2; ++i) nibbles[i] = detail::NibbleCodes<Bits>(words, 2 * pair + i);
-}
-template <int Bits>
-CORPUSD_HOST_DEVICE void NibbleHalves(const LevelTable<Bits>& table, const uint32_t (&nibbles)[2],
-                                      uint32_t (&a)[2][4]) {
-  for (int i = 0; i < 2; ++i) {
-    uint32_t low, high;
-    detail::LookUpEight<Bits>(table, nibbles[i], &low, &high);
-    a[i][0] = detail::SpreadEveryOther<false>(low);
-    a[i][1] = detail::SpreadEveryOther<true>(low);
-    a[i][2] = detail::SpreadEveryOther<false>(high);
-    a[i][3] = detail::SpreadEveryOther<true>(high);
-  }
-}
-
 // Fragments 2 pair and 2 pair + 1 of a group of values as A operands of m16n8k16, halves of
 // 1152 + level. Halves 0 and 1 of registers 0 and 1 stand for columns 2 t and 2 t + 8, those of
 // registers 2 and 3 for the columns behind them.
@@ -200,9 +180,14 @@ CORPUSD_HOST_DEVICE void ValueHalves(const LevelTable<Bits>& table, const uint32
       }
     }
   } else {
-    uint32_t nibbles[2];
-    PairNibbles<Bits>(words, pair, nibbles);
-    NibbleHalves<Bits>(table, nibbles, a);
+    for (int i = 0; i < 2; ++i) {
+      uint32_t low, high;
+      detail::LookUpEight<Bits>(table, detail::NibbleCodes<Bits>(words, 2 * pair + i), &low, &high);
+      a[i][0] = detail::SpreadEveryOther<false>(low);
+      a[i][1] = detail::SpreadEveryOther<true>(low);
+      a[i][2] = detail::SpreadEveryOther<false>(high);
+      a[i][3] = detail::SpreadEveryOther<true>(high);
+    }
   }
 }
 

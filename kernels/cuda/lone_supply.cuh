@@ -31,7 +31,7 @@ struct LoneShared {
   static constexpr int kSlots = Dim == 128 && Bits == 3 ? 2 : Dim == 64 && Bits == 2 ? 4 : 3;
   // Pages whose scales are kept: those of the units asked for and of the one in work.
   static constexpr int kSides = (kSlots + kUnits - 2) / kUnits + 1;
-  static constexpr bool kKeepsQueries = false, kOfGroup = false, kBeginsBesideCopies = false;
+  static constexpr bool kKeepsQueries = false;
   struct Unit {
     alignas(16) uint8_t keys[kUnitBytes], values[kUnitBytes];
   };

@@ -63,8 +63,6 @@ CORPUSD_HOST_DEVICE constexpr uint32_t PartPlaces(uint32_t pages_max, uint32_t k
   return pages_max >= kLongPages && of_long > parts ? of_long : parts;
 }
 
-constexpr uint32_t kAllCodedKinds = ~0u;
-
 struct PageAttention {
   DeviceMatrix out, q;  // [rows, q_heads * head_dim]; q is not turned yet
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;  // head_dim: 64, 128
@@ -75,8 +73,7 @@ struct PageAttention {
   const AttentionRow* rows = nullptr;     // on the device, [q.rows]
   uint32_t pages_min = 0, pages_max = 0;  // of a row
   uint32_t kinds = 0;                     // bit i: there may be pages of kind i
-  // Of rows without positions, bit i: warps take pages of kind i alone, not in teams.
-  uint32_t lone_kinds = kAllCodedKinds;
+  uint32_t unused_too = 0;
   DeviceRope rope;
   DeviceBasis basis;           // coded pages have one
   float* workspace = nullptr;  // PageAttentionFloats
@@ -93,12 +90,6 @@ struct PageAttention {
   }
 };
 
-constexpr uint32_t LoneKinds(const PageAttention& call) {
-  constexpr uint32_t kCoded =
-      1u << PageKindOfBits(2) | 1u << PageKindOfBits(3) | 1u << PageKindOfBits(4);
-  return call.lone_kinds == kAllCodedKinds ? kCoded : call.lone_kinds;
-}
-
 constexpr size_t PageAttentionFloats(uint32_t rows, uint32_t pages_max, uint32_t q_heads,
                                      uint32_t kv_heads, uint32_t head_dim) {
   const uint32_t places = PartPlaces(pages_max, KvBlocks(q_heads, kv_heads));
@@ -110,10 +101,8 @@ int AttendPages(const PageAttention& call, CUstream_st* stream);
 // one width, and over all others.
 int AttendCodedParts(const PageAttention& call, CUstream_st* stream);
 int AttendLongParts(const PageAttention& call, CUstream_st* stream);
-// The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits:
-// pages that a team of warps shares, and those that warps take alone.
+// The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits.
 int AttendStillParts(const PageAttention& call, CUstream_st* stream);
-int AttendTeamParts(const PageAttention& call, CUstream_st* stream);
 int AttendLoneParts(const PageAttention& call, CUstream_st* stream);
 
 }  // namespace corpusd::cuda

@@ -446,7 +446,7 @@ __global__ void __launch_bounds__(kLoneThreads, 2)
 
 template <int Bits, int Dim>
 int LaunchLone(const PageAttention& call, CUstream_st* stream) {
-  if (((call.kinds & LoneKinds(call)) >> PageKindOfBits(Bits) & 1) == 0) return cudaSuccess;
+  if ((call.kinds >> PageKindOfBits(Bits) & 1) == 0) return cudaSuccess;
   constexpr int kBytes = sizeof(LoneShared<Bits, Dim>);
   static_assert(kBytes <= kStillSharedBytes);
   if (const cudaError_t error = cudaFuncSetAttribute(

@@ -410,7 +410,6 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
 
 int AttendStillParts(const PageAttention& call, CUstream_st* stream) {
   if (const int error = AttendLoneParts(call, stream)) return error;
-  if (const int error = AttendTeamParts(call, stream)) return error;
   if (call.head_dim == 64) return Launch<8, 64>(call, stream);
   if (call.head_dim == 128) return Launch<8, 128>(call, stream);
   return cudaErrorInvalidValue;

@@ -1,5 +1,5 @@
 // kernels/cuda/still_begin.cuh -- what the kernels for layers without positions (page_still.cu,
-// page_team.cu) share: how a block begins, with its queries in coordinates as integers of 16 bits
+// page_lone.cu) share: how a block begins, with its queries in coordinates as integers of 16 bits
 // in the order of the keys' codes; the range of weights.
 #pragma once
 
@@ -44,39 +44,8 @@ __device__ __forceinline__ int StillExponent(float highest) {
   return highest > 0 ? max(static_cast<int>(__float_as_uint(wanted) >> 23) - 126, -60) : 0;
 }
 
-// The terms of 32 columns, of the high bytes and then of the low ones: registers of a B operand, a
-// lane's side by side, or in four pieces of shared memory (PiecesOperand): high, low, and the same
-// of the operand's second half.
-template <class Shared>
-__device__ __forceinline__ void PutTerms(uint4 (&to)[32], int lane, uint4 terms) {
-  if constexpr (Shared::kOfGroup) {
-    auto* words = reinterpret_cast<uint32_t*>(to) + lane;
-    words[0] = terms.x, words[32] = terms.z, words[64] = terms.y, words[96] = terms.w;
-  } else {
-    to[lane] = terms;
-  }
-}
-template <class Shared>
-__device__ __forceinline__ uint4 ReadTerms(const uint4 (&from)[32], int lane) {
-  if constexpr (Shared::kOfGroup) {
-    const auto* words = reinterpret_cast<const uint32_t*>(from) + lane;
-    return make_uint4(words[0], words[64], words[32], words[96]);
-  }
-  return from[lane];
-}
-
-// A barrier of the threads that begin.
-template <int Threads, class Shared>
-__device__ __forceinline__ void SyncBegin() {
-  if constexpr (Shared::kBeginsBesideCopies) {
-    ptx::SyncAt<Threads>(1);
-  } else {
-    __syncthreads();
-  }
-}
-
-// Fills of `Shared` what comes from the queries and the basis. The first `Threads` of the block; a
-// barrier of all must follow.
+// Fills of `Shared` what comes from the queries and the basis. All `Threads` of the block; a
+// barrier must follow.
 template <int Bits, int Dim, int Threads, class Shared>
 __device__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
                            const float* basis) {
@@ -107,7 +76,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
       fixed.key_table[thread].words[1] ^= 0x80808080u;
     }
   }
-  SyncBegin<Threads, Shared>();
+  __syncthreads();
   if (thread < kStillBeginThreads) {
     float products_of[kHeads] = {};
 #pragma unroll 1
@@ -127,7 +96,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) products[team][h][j] = products_of[h];
   }
-  SyncBegin<Threads, Shared>();
+  __syncthreads();
   if (warp < kHeads) {  // a warp a head
     const float* means = basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim);
     float highest = 0, constant = 0;
@@ -145,7 +114,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
     }
     if (lane == 0) largest[warp] = highest, fixed.head_constants[warp] = constant;
   }
-  SyncBegin<Threads, Shared>();
+  __syncthreads();
   float highest = 0;
   for (int h = 0; h < kHeads; ++h) highest = fmaxf(highest, largest[h]);
   const int exponent = StillExponent<Bits>(highest);
@@ -171,7 +140,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
       SplitBytes(u[0][0], u[2][0], u[1][0], u[3][0], &terms.x, &terms.z);
       SplitBytes(u[0][1], u[2][1], u[1][1], u[3][1], &terms.y, &terms.w);
     }
-    PutTerms<Shared>(fixed.terms[pair], lane, terms);
+    fixed.terms[pair][lane] = terms;
   }
   if constexpr (Shared::kKeepsQueries) {
     for (int f = warp; f < Dim / 16; f += Threads / 32) {

@@ -56,7 +56,7 @@ struct StillShared {
   // So many pages ahead a page is asked for: where there is room, the others may be a page behind.
   static constexpr int kAhead = kStages < 4 ? kStages - 1 : kStages - 2;
   static_assert(kStages >= 2);
-  static constexpr bool kKeepsQueries = true, kOfGroup = false, kBeginsBesideCopies = false;
+  static constexpr bool kKeepsQueries = true;
   __device__ __forceinline__ StillBegin<Dim>& Begin() { return begin; }
   union {
     Stage stages[kStages];

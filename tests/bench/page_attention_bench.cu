@@ -4,7 +4,6 @@
 //   page_attention_bench [--smoke]     prints one JSON object a line
 #include <cuda_runtime.h>
 
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -89,28 +88,6 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
       PageAttentionFloats(rows, pages, shape.q_heads, shape.kv_heads, shape.head_dim)));
   const double ms = MedianMs(21, 3, [&] { Check(AttendPages(call, nullptr), "attend"); });
   if (rows == 1) *alone_ms = ms;
-  // Codes of 2 to 4 bits have two kernels where there are no positions.
-  if (rows == 1 && !positions && bits < 8 && pages >= kLongPages) {
-    std::vector<float> outs[2];
-    double way_ms[2];
-    for (const uint32_t lone : {0u, 1u}) {
-      call.lone_kinds = lone * call.kinds;
-      way_ms[lone] = MedianMs(21, 3, [&] { Check(AttendPages(call, nullptr), "attend"); });
-      outs[lone].resize(cols);
-      Check(cudaMemcpy(outs[lone].data(), call.out.data, cols * sizeof(float),
-                       cudaMemcpyDeviceToHost),
-            "copy");
-    }
-    double difference = 0, norm = 0;
-    for (uint32_t i = 0; i < cols; ++i) {
-      difference += (outs[0][i] - outs[1][i]) * (outs[0][i] - outs[1][i]);
-      norm += outs[0][i] * outs[0][i];
-    }
-    std::printf(
-        "{\"head_dim\": %u, \"tokens\": %u, \"bits\": %d, \"by_teams_ms\": %.4f, "
-        "\"by_lone_warps_ms\": %.4f, \"relative_difference\": %.1e}\n",
-        shape.head_dim, tokens, bits, way_ms[0], way_ms[1], std::sqrt(difference / norm));
-  }
   const double rate = static_cast<double>(block) * pages / ms * 1e3;
   std::printf(
       "{\"kv_heads\": %u, \"q_heads\": %u, \"head_dim\": %u, \"tokens\": %u, \"rows\": %u, "

@@ -40,13 +40,6 @@ __device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, int bytes) {
                "r"(bytes)
                : "memory");
 }
-// The bytes alone, in the phase under way; the arrival is to come.
-__device__ __forceinline__ void ExpectBytes(uint64_t* barrier, int bytes) {
-  asm volatile(
-      "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
-}
 // Waits until the phase of this parity has ended.
 __device__ __forceinline__ void WaitPhase(uint64_t* barrier, int parity) {
   asm volatile(

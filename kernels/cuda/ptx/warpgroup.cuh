@@ -85,46 +85,6 @@ __device__ __forceinline__ void MultiplyHalvesTransposed(float (&c)[32], const u
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// Where a narrow operand lies whose rows go along the sum: in pieces of 8 rows of 16 bytes, 128
-// bytes each in a row; `Along` bytes from a piece to the next along the sum, `Across` to the next 8
-// rows. The same in all lanes: said by the first.
-template <uint32_t Along, uint32_t Across>
-struct PiecesOperand {
-  uint32_t low;
-  __device__ __forceinline__ explicit PiecesOperand(uint32_t address)
-      : low(__shfl_sync(~0u, (Along >> 4) << 16 | (address & 0x3FFFF) >> 4, 0)) {}
-  // The operand so many bytes behind this one.
-  __device__ __forceinline__ uint64_t At(uint32_t bytes) const {
-    return uint64_t{Across >> 4} << 32 | (low + (bytes >> 4));
-  }
-};
-
-// c += a * b' over integers: a 64 x 32 bytes in registers (laid out as for mma.m16n8k32), b 16 x 32
-// signed bytes with rows along the sum.
-template <bool Signed>
-__device__ __forceinline__ void MultiplyBytes(int (&c)[8], const uint32_t (&a)[4], uint64_t b) {
-#define CORPUSD_MULTIPLY(Types)                                                          \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n16k32.s32." Types                       \
-               ".s8 {%0,%1,%2,%3,%4,%5,%6,%7},{%8,%9,%10,%11},%12,1;"                    \
-               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), \
-                 "+r"(c[6]), "+r"(c[7])                                                  \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-  if constexpr (Signed) {
-    CORPUSD_MULTIPLY("s8");
-  } else {
-    CORPUSD_MULTIPLY("u8");
-  }
-#undef CORPUSD_MULTIPLY
-}
-
-// c += a * b': a 64 x 16 halves in registers, b 8 x 16 halves with rows along the sum.
-__device__ __forceinline__ void MultiplyHalves(float (&c)[4], const uint32_t (&a)[4], uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%0,%1,%2,%3},{%4,%5,%6,%7},%8,1,1,1,0;"
-      : CORPUSD_FOUR(0)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-
 #undef CORPUSD_SIXTEEN
 #undef CORPUSD_FOUR
 
@@ -147,11 +107,6 @@ __device__ __forceinline__ void KeepOrder(float (&c)[Count]) {
 #pragma unroll
   for (int i = 0; i < Count; ++i) asm volatile("" : "+f"(c[i])::"memory");
 }
-template <int Count>
-__device__ __forceinline__ void KeepOrder(int (&c)[Count]) {
-#pragma unroll
-  for (int i = 0; i < Count; ++i) asm volatile("" : "+r"(c[i])::"memory");
-}
 // Shared memory that this thread wrote is seen by the tensor core and the copy engine, once a
 // barrier has followed.
 __device__ __forceinline__ void FenceShared() {
@@ -172,18 +127,6 @@ __device__ __forceinline__ void RaiseRegisters() {
 template <int Threads>
 __device__ __forceinline__ void SyncAt(int which) {
   asm volatile("bar.sync %0, %1;" ::"r"(which), "n"(Threads) : "memory");
-}
-// The same, and whether any of the threads says so. RETURNS the same to all.
-template <int Threads>
-__device__ __forceinline__ bool SyncAny(int which, bool own) {
-  int any;
-  asm volatile(
-      "{\n.reg .pred own, any;\nsetp.ne.b32 own, %1, 0;\n"
-      "barrier.cta.red.or.pred any, %2, %3, own;\nselp.b32 %0, 1, 0, any;\n}\n"
-      : "=r"(any)
-      : "r"(static_cast<int>(own)), "r"(which), "n"(Threads)
-      : "memory");
-  return any != 0;
 }
 template <int Threads>
 __device__ __forceinline__ void PassBy(int which) {

@@ -4,7 +4,6 @@
 // The kernels' sources; the order matters.
 #include "page_lone.inc"
 #include "page_still.inc"
-#include "page_team.inc"
 
 #include <gtest/gtest.h>
 
@@ -77,7 +76,7 @@ class StillScene {
   }
 
   // Runs block `part`. RETURNS the largest error of a head, a share of its output's norm.
-  double Run(uint32_t part, bool lone = false) {
+  double Run(uint32_t part) {
     const uint32_t each = LongPagesOfPart(row_.pages, call_.kv_blocks());
     static std::vector<uint8_t> shared(kStillSharedBytes + 1024);
     emulated::block.shared =
@@ -86,10 +85,8 @@ class StillScene {
     ptx::counting_barriers.clear();
     if constexpr (Bits == 8) {
       EXPECT_TRUE(emulated::Run(kStillThreads, [&] { StillKernel<Bits, Dim>(call_); }));
-    } else if (lone) {
-      EXPECT_TRUE(emulated::Run(kLoneThreads, [&] { LoneKernel<Bits, Dim>(call_); }));
     } else {
-      EXPECT_TRUE(emulated::Run(TeamThreads(Dim), [&] { TeamKernel<Bits, Dim>(call_); }));
+      EXPECT_TRUE(emulated::Run(kLoneThreads, [&] { LoneKernel<Bits, Dim>(call_); }));
     }
     double worst = 0;
     for (uint32_t h = kHead * kGroup; h < (kHead + 1) * kGroup; ++h) {
@@ -167,27 +164,6 @@ void CheckBothScenes() {
   EXPECT_LT((StillScene<Bits, Dim>(false).Run(1)), 2e-3) << "tiles that overtake each other";
   ptx::late_copies = {};
   EXPECT_LT((StillScene<Bits, Dim>(true, kManyPages).Run(2)), 2e-3) << "many pages";
-}
-
-// The same of page_lone.cu.
-template <int Bits, int Dim>
-void CheckLoneScenes() {
-  SCOPED_TRACE(std::to_string(Bits) + " bits, " + std::to_string(Dim) + " dims");
-  EXPECT_LT((StillScene<Bits, Dim>(false).Run(1, true)), 2e-3);
-  EXPECT_LT((StillScene<Bits, Dim>(true, kManyPages).Run(2, true)), 2e-3)
-      << "hidden, short and other pages";
-  ptx::late_copies.wanted = true;
-  EXPECT_LT((StillScene<Bits, Dim>(true).Run(0, true)), 2e-3) << "copies that overtake each other";
-  ptx::late_copies = {};
-}
-
-TEST(StillKernelTest, AWarpAloneMatchesDoubleSums) {
-  CheckLoneScenes<2, 64>();
-  CheckLoneScenes<3, 64>();
-  CheckLoneScenes<4, 64>();
-  CheckLoneScenes<2, 128>();
-  CheckLoneScenes<3, 128>();
-  CheckLoneScenes<4, 128>();
 }
 
 TEST(StillKernelTest, OneBlocksPartMatchesDoubleSums) {

@@ -56,9 +56,6 @@ inline void ArriveWarp(uint64_t* barrier) {
 inline void ArriveExpecting(uint64_t* barrier, int bytes) {
   counting_barriers.at(barrier).Arrive(bytes);
 }
-inline void ExpectBytes(uint64_t* barrier, int bytes) {
-  counting_barriers.at(barrier).Receive(-int64_t{bytes});
-}
 // Copies under way, if they are to be late; those who wait bring them.
 struct LateCopies {
   struct Copy {

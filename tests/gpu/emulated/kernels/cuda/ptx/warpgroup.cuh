@@ -68,43 +68,6 @@ void MultiplyHalvesTransposed(float (&c)[Count], const uint32_t (&a)[4], uint64_
                            [&](int column, int k) { return HalfOf(WordAlong(b, column, k), 0); });
 }
 
-template <uint32_t Along, uint32_t Across>
-struct PiecesOperand {
-  uint32_t address;
-  explicit PiecesOperand(uint32_t of) : address(of) {}
-  uint64_t At(uint32_t bytes) const {
-    return uint64_t{Across >> 4} << 32 | uint64_t{Along >> 4} << 16 | (address + bytes) >> 4;
-  }
-};
-// Byte k of a row of such an operand.
-inline const uint8_t* PiecesByte(uint64_t operand, int row, int k) {
-  const uint32_t along = static_cast<uint32_t>(operand >> 16 & 0x3FFF) << 4;
-  const uint32_t across = static_cast<uint32_t>(operand >> 32 & 0x3FFF) << 4;
-  return emulated::block.shared + AddressOf(operand) + row / 8 * across + k / 16 * along +
-         row % 8 * 16 + k % 16;
-}
-template <bool Signed>
-void MultiplyBytes(int (&c)[8], const uint32_t (&a)[4], uint64_t b) {
-  Operands all[32];
-  emulated::Exchange(Operands{{a[0], a[1], a[2], a[3]}, {}}, all);
-  const int lane = emulated::Lane();
-  for (int i = 0; i < 8; ++i) {
-    const int row = lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-    for (int k = 0; k < 32; ++k) {
-      const uint32_t word = all[row % 8 * 4 + k % 16 / 4].a[row / 8 + k / 16 * 2];
-      c[i] += (Signed ? SignedByte(word, k % 4) : UnsignedByte(word, k % 4)) *
-              static_cast<int8_t>(*PiecesByte(b, column, k));
-    }
-  }
-}
-inline void MultiplyHalves(float (&c)[4], const uint32_t (&a)[4], uint64_t b) {
-  MultiplyRegistersOfGroup(c, a, HalfOf, [&](int column, int k) {
-    uint16_t word;
-    std::memcpy(&word, PiecesByte(b, column, 2 * k), sizeof word);
-    return HalfOf(word, 0);
-  });
-}
-
 // Nothing is under way, and all threads see one memory.
 inline void FenceProducts() {}
 inline void CommitProducts() {}
@@ -112,8 +75,6 @@ template <int Left>
 void WaitProducts() {}
 template <int Count>
 void KeepOrder(float (&)[Count]) {}
-template <int Count>
-void KeepOrder(int (&)[Count]) {}
 inline void FenceShared() {}
 template <int Count>
 void LowerRegisters() {}
@@ -123,15 +84,6 @@ void RaiseRegisters() {}
 template <int Threads>
 void SyncAt(int which) {
   emulated::Sync(which, Threads);
-}
-template <int Threads>
-bool SyncAny(int which, bool own) {
-  static bool any[16][2];
-  emulated::Barrier& barrier = emulated::block.barriers[which];
-  bool& all = any[which][barrier.turn % 2];
-  all = (barrier.count > 0 && all) || own;
-  emulated::Sync(which, Threads);
-  return all;
 }
 template <int Threads>
 void PassBy(int which) {
