@@ -60,9 +60,7 @@ inline void ArriveWarp(uint64_t* barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) Arrive(barrier);
 }
-inline void ArriveExpecting(uint64_t* barrier, int bytes) {
-  BarrierAt(barrier).Arrive(bytes);
-}
+inline void ArriveExpecting(uint64_t* barrier, int bytes) { BarrierAt(barrier).Arrive(bytes); }
 // Copies under way, if they are to be late; those who wait bring them.
 struct LateCopies {
   struct Copy {
