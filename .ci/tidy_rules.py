@@ -48,6 +48,7 @@ GUARDED_WORDS = (
          "daemon/worker_pool.*",       # the threads that answer questions
          "daemon/timer_queue.*",       # one thread that waits for the next deadline
          "daemon/shutdown.*",          # one thread that waits for signals
+         "engine/ranks/call_queue.*",     # the thread of a device that follows another
          "engine/ranks/tcp_transport.*",  # one thread that moves a rank's messages
          "engine/ranks/thread_crew.*",    # ranks that are threads
          "engine/ranks/shared_weights.*",  # serves and looks after a rank with weights

@@ -277,11 +277,17 @@ void ReadRankOptions(ValueReader& reader, Options* options) {
   options->tensor_parallel =
       static_cast<unsigned>(reader.Number("tensor_parallel", 1, kRanksCeiling));
   const bool devices = options->device.find(',') != std::string::npos;
-  if (options->tensor_parallel > 1 && options->device.starts_with("cuda:")) {
-    reader.Refuse("tensor_parallel",
-                  "shares weights among CPU ranks: not with device " + options->device);
+  const bool cuda = options->device.starts_with("cuda:");
+  if (options->tensor_parallel > 1 && cuda) {
+    const size_t count = RankDevices(*options).size();
+    if (count != options->tensor_parallel || !options->rank_file.empty()) {
+      reader.Refuse("tensor_parallel",
+                    "takes as many CUDA devices of one process, as device cuda:0,1 and 2: not " +
+                        std::to_string(options->tensor_parallel) + " with device " +
+                        options->device);
+    }
   }
-  if (options->tensor_parallel > 1 && options->rank_file.empty()) {
+  if (options->tensor_parallel > 1 && options->rank_file.empty() && !cuda) {
     if (options->ranks == 1) options->ranks = options->tensor_parallel;
     if (options->ranks % options->tensor_parallel != 0) {
       reader.Refuse("tensor_parallel",

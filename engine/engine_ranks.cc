@@ -45,7 +45,7 @@ Status LlamaEngine::OpenModel() {
   backend_ = local_backend_.get();
   if (alone) {
     if (all > 1) RETURN_IF_ERROR(OpenSharedWeights());
-    ASSIGN_OR_RETURN(model_, LoadModel(*source_, *backend_, options_.on_layer_loaded));
+    ASSIGN_OR_RETURN(model_, LoadOverBackend());
     return OkStatus();
   }
   if (NodeAttentionOf(*local_backend_) == nullptr) {
@@ -55,7 +55,7 @@ Status LlamaEngine::OpenModel() {
   ranked_backend_ = std::make_unique<RankedBackend>(*local_backend_);
   backend_ = ranked_backend_.get();
   if (ranks.tensor_ranks > 1) RETURN_IF_ERROR(OpenSharedWeights());
-  ASSIGN_OR_RETURN(auto model, LoadModel(*source_, *backend_, options_.on_layer_loaded));
+  ASSIGN_OR_RETURN(auto model, LoadOverBackend());
   local_model_ = model.get();
   model_ = MakeRankedModel(std::move(model));
   return OkStatus();

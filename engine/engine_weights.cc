@@ -1,5 +1,5 @@
-// What a LlamaEngine does with ranks that have parts of its weights and no text: calls them before
-// the model is loaded, and tells where they stand.
+// What a LlamaEngine does with ranks and devices that have parts of its weights and no text: calls
+// them before the model is loaded, and tells where they stand.
 #include <algorithm>
 
 #include "engine/llama_engine.h"
@@ -7,8 +7,33 @@
 
 namespace corpusd {
 
+Status LlamaEngine::OpenTensorDevices() {
+  const EngineRanks& ranks = options_.ranks;
+  if (ranks.devices.size() != ranks.tensor_ranks) {
+    return UnimplementedError("CUDA devices that share weights are all those of one process: " +
+                              std::to_string(ranks.devices.size()) + " devices, " +
+                              std::to_string(ranks.tensor_ranks) + " parts");
+  }
+  TensorDevicesOptions options;
+  options.devices = ranks.devices;
+  options.source = ranks.source;
+  options.cpu = {RankThreads(options_.threads, ranks.devices.size()), options_.isa};
+  options.timeout = ranks.timeout;
+  options.on_lost = options_.on_device_lost;
+  ASSIGN_OR_RETURN(tensor_devices_, TensorDevices::Open(*backend_, *local_backend_, options));
+  backend_ = tensor_devices_.get();
+  return OkStatus();
+}
+
+Result<std::unique_ptr<Model>> LlamaEngine::LoadOverBackend() {
+  return tensor_devices_ == nullptr
+             ? LoadModel(*source_, *backend_, options_.on_layer_loaded)
+             : LoadParted(*source_, *tensor_devices_, options_.on_layer_loaded);
+}
+
 Status LlamaEngine::OpenSharedWeights() {
   const EngineRanks& ranks = options_.ranks;
+  if (!local_backend_->host_addressable()) return OpenTensorDevices();
   const uint32_t count = ranks.tensor_ranks;
   SharedWeightsOptions options;
   if (!ranks.addresses.empty()) {
@@ -34,6 +59,13 @@ Status LlamaEngine::OpenSharedWeights() {
 
 RanksReport LlamaEngine::ranks() const {
   RanksReport report = ranks_ == nullptr ? RanksReport{} : ranks_->report();
+  for (uint32_t d = 0; tensor_devices_ != nullptr && d < tensor_devices_->count(); ++d) {
+    RankStatus& device = report.ranks.emplace_back();
+    device.rank = d;
+    device.name = "thread " + std::to_string(d) + ", " + options_.ranks.devices[d];
+    device.state = d == 0 ? "leads" : "weights";
+    device.weight_bytes = tensor_devices_->weight_bytes(d);
+  }
   if (shared_weights_ == nullptr) return report;
   const uint32_t count = options_.ranks.tensor_ranks;
   const auto peers = shared_weights_->peers();

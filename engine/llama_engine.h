@@ -27,6 +27,7 @@
 #include "engine/ranks/leader_prefill.h"
 #include "engine/ranks/rank_group.h"
 #include "engine/ranks/shared_weights.h"
+#include "engine/ranks/tensor_devices.h"
 #include "engine/retrieval/head_file.h"
 #include "engine/segment/segmented_corpora.h"
 
@@ -108,6 +109,8 @@ class LlamaEngine final : public Engine {
   Status OpenRanks();
   // The ranks that have parts of the weights (engine_weights.cc).
   Status OpenSharedWeights();
+  Status OpenTensorDevices();
+  Result<std::unique_ptr<Model>> LoadOverBackend();
   // Null: the engine computes alone, for now or always.
   std::shared_ptr<RankLeader> leader() const {
     return ranks_ == nullptr ? nullptr : ranks_->leader();
@@ -241,6 +244,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<Backend> local_backend_;
   std::unique_ptr<RankedBackend> ranked_backend_;
   std::unique_ptr<SharedWeights> shared_weights_;
+  std::unique_ptr<TensorDevices> tensor_devices_;  // the same on CUDA devices of this process
   Backend* backend_ = nullptr;
   std::unique_ptr<Model> model_;
   const Model* local_model_ = nullptr;  // in model_

@@ -77,6 +77,9 @@ struct ExpertInput {
   MatrixView gathered, result, gate_up, activated;
 };
 
+// The purpose that ForwardScratch names: rows that products read and write.
+inline constexpr std::string_view kActivations = "activations";
+
 class Backend {
  public:
   virtual ~Backend() = default;

@@ -403,8 +403,8 @@ Result<std::unique_ptr<ForwardScratch>> ForwardScratch::Create(Backend& backend,
   scratch->rows_ = rows;
   const auto allocate = [&](uint32_t cols) {
     const uint64_t bytes = uint64_t{rows} * cols * sizeof(float);
-    return shared ? backend.AllocateShared(bytes, "activations")
-                  : backend.Allocate(bytes, "activations");
+    return shared ? backend.AllocateShared(bytes, kActivations)
+                  : backend.Allocate(bytes, kActivations);
   };
   const uint32_t q_cols = c.q_heads * c.head_dim;
   const uint32_t kv_cols = c.kv_heads * c.head_dim;

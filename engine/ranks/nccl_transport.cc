@@ -9,6 +9,8 @@
 #include <mutex>
 #include <thread>
 
+#include "engine/backend/tensor_ops.h"
+
 namespace corpusd {
 namespace {
 
@@ -41,6 +43,9 @@ ncclResult_t AwaitReady(ncclComm_t communicator, ncclResult_t result,
   return result;
 }
 
+// Multiprocessors of a message at most.
+constexpr int kBlocksMax = 16;
+
 // A rank that is lost before it has joined is waited for without an end: by a thread that is left
 // behind then.
 Result<ncclComm_t> Join(const NcclJob& job) {
@@ -52,7 +57,12 @@ Result<ncclComm_t> Join(const NcclJob& job) {
     ncclComm_t made = nullptr;
     ncclResult_t result = ncclSystemError;
     if (cudaSetDevice(job.device) == cudaSuccess) {
-      result = ncclCommInitRank(&made, static_cast<int>(job.size), id, static_cast<int>(job.rank));
+      // Of the multiprocessors, which attention has at the same time; NCCL_MAX_CTAS sets another
+      // number.
+      ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+      config.maxCTAs = kBlocksMax;
+      result = ncclCommInitRankConfig(&made, static_cast<int>(job.size), id,
+                                      static_cast<int>(job.rank), &config);
     }
     joined->set_value(result == ncclSuccess ? Result<ncclComm_t>(made)
                                             : NcclError("joining the job", result));
@@ -76,7 +86,7 @@ struct Batch {
   bool over = false;
 };
 
-class NcclTransport final : public Transport {
+class NcclTransport final : public Transport, public DeviceLink {
  public:
   NcclTransport(const NcclJob& job, ncclComm_t communicator, cudaStream_t stream)
       : job_(job), communicator_(communicator), own_stream_(stream), stream_(stream) {}
@@ -127,6 +137,22 @@ class NcclTransport final : public Transport {
     Start();
     stream_ = stream == nullptr ? own_stream_ : static_cast<cudaStream_t>(stream);
     return true;
+  }
+
+  DeviceLink* link() override { return this; }
+  int Enqueue(std::span<const DeviceMessage> messages, void* stream) override {
+    const auto on = static_cast<cudaStream_t>(stream);
+    const ncclResult_t result = PutOnStream([&] {
+      for (const DeviceMessage& m : messages) {
+        const auto other = static_cast<int>(m.other);
+        const ncclResult_t put =
+            m.sends != 0 ? ncclSend(m.data, m.bytes, ncclChar, other, communicator_, on)
+                         : ncclRecv(m.data, m.bytes, ncclChar, other, communicator_, on);
+        if (Failed(put)) return put;
+      }
+      return ncclSuccess;
+    });
+    return result == ncclSuccess ? cudaSuccess : cudaErrorUnknown;
   }
 
   // Makes every connection that later calls need: NCCL makes one at its first use and then waits
@@ -349,6 +375,8 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
   CHECK(job.rank < job.size) << job.rank << " of " << job.size;
   // A program that uses multicast can put a host's devices out of service, for others too.
   (void)setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
+  // Exchanges in graphs are short: making their memory known to the other end is not worth it.
+  (void)setenv("NCCL_GRAPH_REGISTER", "0", /*overwrite=*/0);
   cudaError_t error = cudaSetDevice(job.device);
   cudaStream_t stream = nullptr;
   // Transfers take a few multiprocessors at once, not when the blocks of a kernel are all begun.

@@ -19,6 +19,8 @@
 
 namespace corpusd {
 
+class DeviceLink;  // engine/backend/tensor_ops.h
+
 // How long a transfer is waited for before the job is given up.
 inline constexpr std::chrono::milliseconds kTransferTimeout{60'000};
 
@@ -60,6 +62,9 @@ class Transport {
     (void)stream;
     return false;
   }
+  // The same ranks' devices as TensorOps wants them; null: there is no such way. Not beside
+  // transfers.
+  virtual DeviceLink* link() { return nullptr; }
   // Ends the job for every rank that still waits for this one. Any thread.
   virtual void Abort(const Status& why) = 0;
   // Called once, on any thread, when the job has ended by an error or an Abort here or elsewhere;

@@ -55,44 +55,47 @@ __global__ void HeadNormKernel(DeviceMatrix x, uint32_t head_dim, const float* g
 }
 
 __global__ void ScaleRowsKernel(DeviceMatrix x, const float* factors) {
-  const uint32_t column = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column < x.cols)
-    x.data[static_cast<size_t>(blockIdx.y) * x.stride + column] *= factors[blockIdx.y];
+    x.data[static_cast<size_t>(blockIdx.x) * x.stride + column] *= factors[blockIdx.x];
 }
 
 __global__ void AddBiasKernel(DeviceMatrix x, const float* bias) {
-  const uint32_t column = blockIdx.x * kThreads + threadIdx.x;
-  if (column < x.cols) x.data[static_cast<size_t>(blockIdx.y) * x.stride + column] += bias[column];
+  const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
+  if (column < x.cols) x.data[static_cast<size_t>(blockIdx.x) * x.stride + column] += bias[column];
 }
 
 __global__ void AddKernel(DeviceMatrix x, DeviceMatrix y) {
-  const uint32_t column = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= x.cols) return;
-  x.data[static_cast<size_t>(blockIdx.y) * x.stride + column] +=
-      y.data[static_cast<size_t>(blockIdx.y) * y.stride + column];
+  x.data[static_cast<size_t>(blockIdx.x) * x.stride + column] +=
+      y.data[static_cast<size_t>(blockIdx.x) * y.stride + column];
 }
 
 __global__ void GeGluKernel(DeviceMatrix out, DeviceMatrix gate_up) {
   constexpr float kRoot = 0.7978845608f;  // sqrt(2 / pi)
-  const uint32_t column = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= out.cols) return;
-  const float* row = gate_up.data + static_cast<size_t>(blockIdx.y) * gate_up.stride;
+  const float* row = gate_up.data + static_cast<size_t>(blockIdx.x) * gate_up.stride;
   const float gate = row[column], up = row[out.cols + column];
   const float inner = kRoot * (gate + 0.044715f * gate * gate * gate);
-  out.data[static_cast<size_t>(blockIdx.y) * out.stride + column] =
+  out.data[static_cast<size_t>(blockIdx.x) * out.stride + column] =
       0.5f * gate * (1 + tanhf(inner)) * up;
 }
 
 __global__ void SwiGluKernel(DeviceMatrix out, DeviceMatrix gate_up) {
-  const uint32_t column = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= out.cols) return;
-  const float* row = gate_up.data + static_cast<size_t>(blockIdx.y) * gate_up.stride;
+  const float* row = gate_up.data + static_cast<size_t>(blockIdx.x) * gate_up.stride;
   const float gate = row[column], up = row[out.cols + column];
-  out.data[static_cast<size_t>(blockIdx.y) * out.stride + column] =
+  out.data[static_cast<size_t>(blockIdx.x) * out.stride + column] =
       gate / (1.0f + __expf(-gate)) * up;
 }
 
-dim3 ColumnGrid(const DeviceMatrix& x) { return dim3((x.cols + kThreads - 1) / kThreads, x.rows); }
+dim3 ColumnGrid(const DeviceMatrix& x) {
+  const LaunchShape shape = ColumnLaunch(x, kThreads);
+  return dim3(shape.x, shape.y);
+}
 
 }  // namespace
 

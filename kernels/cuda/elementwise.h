@@ -4,9 +4,15 @@
 #pragma once
 
 #include "kernels/cuda/device_weight.h"
+#include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/page.h"
 
 namespace corpusd::cuda {
+
+// Blocks of so many threads, a thread a number.
+constexpr LaunchShape ColumnLaunch(const DeviceMatrix& x, uint32_t threads) {
+  return RowLaunch(x.rows, (x.cols + threads - 1) / threads);
+}
 
 // out[i, :] = table[ids[i], :]; ids: on the device.
 int EmbedRows(DeviceMatrix out, WeightKind kind, DeviceWeight table, const uint32_t* ids,

@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/elementwise.h"
+
 namespace corpusd::cuda {
 namespace {
 
@@ -88,13 +90,13 @@ __global__ void __launch_bounds__(kSortThreads)
 }
 
 __global__ void AddSlotsKernel(DeviceMatrix out, DeviceMatrix results, uint32_t used) {
-  const uint32_t column = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= out.cols) return;
-  float sum = out.data[static_cast<size_t>(blockIdx.y) * out.stride + column];
+  float sum = out.data[static_cast<size_t>(blockIdx.x) * out.stride + column];
   for (uint32_t k = 0; k < used; ++k) {
-    sum += results.data[(static_cast<size_t>(blockIdx.y) * used + k) * results.stride + column];
+    sum += results.data[(static_cast<size_t>(blockIdx.x) * used + k) * results.stride + column];
   }
-  out.data[static_cast<size_t>(blockIdx.y) * out.stride + column] = sum;
+  out.data[static_cast<size_t>(blockIdx.x) * out.stride + column] = sum;
 }
 
 }  // namespace
@@ -111,8 +113,8 @@ int RouteRows(const RoutedSlots& to, DeviceMatrix logits, CUstream_st* stream) {
 }
 
 int AddSlots(DeviceMatrix out, DeviceMatrix results, uint32_t used, CUstream_st* stream) {
-  AddSlotsKernel<<<dim3((out.cols + kThreads - 1) / kThreads, out.rows), kThreads, 0, stream>>>(
-      out, results, used);
+  const LaunchShape shape = ColumnLaunch(out, kThreads);
+  AddSlotsKernel<<<dim3(shape.x, shape.y), kThreads, 0, stream>>>(out, results, used);
   return cudaGetLastError();
 }
 

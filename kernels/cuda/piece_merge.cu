@@ -7,10 +7,10 @@
 namespace corpusd::cuda {
 namespace {
 
-// Block (query head, row), a thread a dim.
+// Block (row, query head), a thread a dim.
 __global__ void PieceMergeKernel(const __grid_constant__ PieceMerge call) {
-  const uint32_t head = blockIdx.x;
-  const size_t row = blockIdx.y;
+  const uint32_t head = blockIdx.y;
+  const size_t row = blockIdx.x;
   const size_t column = static_cast<size_t>(head) * call.head_dim + threadIdx.x;
   float* sum = call.log_sums.data + row * call.log_sums.stride + head;
   const float a = *sum, b = call.more_log_sums.data[row * call.more_log_sums.stride + head];
@@ -28,7 +28,8 @@ __global__ void PieceMergeKernel(const __grid_constant__ PieceMerge call) {
 }  // namespace
 
 int MergePieces(const PieceMerge& call, CUstream_st* stream) {
-  PieceMergeKernel<<<dim3(call.q_heads, call.out.rows), call.head_dim, 0, stream>>>(call);
+  const LaunchShape shape = PieceMergeLaunch(call);
+  PieceMergeKernel<<<dim3(shape.x, shape.y), call.head_dim, 0, stream>>>(call);
   return cudaGetLastError();
 }
 

@@ -3,6 +3,7 @@
 // on the stream and returns a cudaError_t. Any thread.
 #pragma once
 
+#include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/page.h"
 
 namespace corpusd::cuda {
@@ -13,6 +14,9 @@ struct PieceMerge {
   DeviceMatrix out, log_sums, more, more_log_sums;
   uint32_t q_heads = 0, head_dim = 0;
 };
+constexpr LaunchShape PieceMergeLaunch(const PieceMerge& call) {
+  return RowLaunch(call.out.rows, call.q_heads);
+}
 int MergePieces(const PieceMerge& call, CUstream_st* stream);
 
 }  // namespace corpusd::cuda

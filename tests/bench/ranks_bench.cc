@@ -2,9 +2,10 @@
 // the engine's own schedules, kernels and pages (engine/ranks over the CUDA backend and NCCL).
 // Scout's shape, bfloat16 pages, random numbers.
 //   ranks_bench [check] [link] [prefill=TOKENS,SEGMENT]... [segment=ROWS,HISTORY]
-//               [decode=TOKENS,LAYERS] [memory=TOKENS,ROWS]
+//               [decode=TOKENS,LAYERS] [memory=TOKENS,ROWS] [tensor=LAYERS,ROWS]
 // SEGMENT: rows of both devices in one go; memory: what one device takes for so many tokens, and
-// each of two for twice as many. Prints one JSON object a line.
+// each of two for twice as many; tensor: so many of Scout's layers, weights of 4 bits shared by two
+// devices beside one that has all. Prints one JSON object a line.
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 #include "engine/backend/cpu_backend.h"
 #include "engine/ranks/placement.h"
 #include "tests/bench/rank_devices.h"
+#include "tests/bench/ranks_tensor.h"
 
 namespace corpusd {
 namespace {
@@ -465,6 +467,10 @@ int Main(int count, char** arguments) {
   for (int i = 1; i < count; ++i) {
     const std::string what = arguments[i];
     const auto numbers = NumbersOf(what);
+    if (what.starts_with("tensor=")) {
+      MeasureTensor(static_cast<uint32_t>(numbers[0]), static_cast<uint32_t>(numbers[1]));
+      continue;
+    }
     RankDevices devices(2, node_width);
     cudaDeviceProp properties{};
     (void)cudaGetDeviceProperties(&properties, 0);

@@ -52,6 +52,14 @@ class CudaLayersTest : public testing::Test {
   const std::unique_ptr<Backend> reference_ = MakeReferenceBackend();
 };
 
+// A launch has at most 65,535 blocks in every way but the first.
+TEST_F(CudaLayersTest, MoreRowsThanALaunchHasBlocks) {
+  Shared x = Random(70'000, 8, 1), y = Random(70'000, 8, 2);
+  cuda_->Add(x.device(), y.device());
+  reference_->Add(x.host(), y.host());
+  EXPECT_EQ(Error(x), 0);
+}
+
 // Few rows: codes are multiplied as whole numbers by two terms of each activation; matrices of
 // other types are bfloat16, and so are both sides of products of many rows.
 TEST_F(CudaLayersTest, ProductsOverEveryKindOfWeight) {

@@ -158,6 +158,7 @@ bool CudaBackend::Launched(int error, std::string_view what) {
 }
 
 void CudaBackend::StopRecording() {
+  if (recording_ && on_launch_) on_launch_();
   recording_ = false;
   if (failed_.ok() && !launches_.empty()) {
     Keep(CudaStatus(launches_.Flush(), "launch a step"));
@@ -173,6 +174,7 @@ bool CudaBackend::Recover() {
   slots_.Forget();
   sent_tiles_.clear();
   expert_tables_.clear();
+  mix_ = {};
   pages_.Forget();
   arrays_.Forget();
   return answers;

@@ -23,6 +23,7 @@
 #include "engine/backend/cuda/page_table.h"
 #include "engine/backend/device_backend.h"
 #include "engine/backend/node_attention.h"
+#include "engine/backend/tensor_ops.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/expert_routing.h"
 #include "kernels/cuda/kv_encode.h"
@@ -34,7 +35,7 @@ namespace corpusd {
 
 inline cuda::DeviceMatrix View(MatrixView m) { return {m.data, m.rows, m.cols, m.row_stride}; }
 
-class CudaBackend final : public Backend, public NodeAttention {
+class CudaBackend final : public Backend, public NodeAttention, public TensorOps {
  public:
   static Result<std::unique_ptr<Backend>> Create(int device, unsigned threads, DeviceLost on_lost,
                                                  uint32_t node_width = kNodeWidth);
@@ -75,7 +76,7 @@ class CudaBackend final : public Backend, public NodeAttention {
   // Nodes narrower than this are put together from those of this width below them: so numbers of
   // ranks that are powers of two up to it give the same bits, one rank that computes the root
   // included. Attention, which takes all pages in one go, gives others.
-  static constexpr uint32_t kNodeWidth = 8;
+  static constexpr uint32_t kNodeWidth = 4;
   Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
                      std::span<const MergeNode> nodes) override;
   Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
@@ -84,6 +85,16 @@ class CudaBackend final : public Backend, public NodeAttention {
   uint32_t leaf_width() const override { return node_width_; }
   void* stream() const override { return stream_; }
 
+  void Exchange(DeviceLink& link, std::span<const DeviceMessage> messages) override;
+  void CopyColumns(MatrixView out, MatrixView in, std::span<const ColumnPiece> pieces) override;
+  MatrixView RaiseExperts(const ExpertParts& parts) override;
+  void LowerExperts(MatrixView out, const ExpertParts& parts) override;
+  bool gathers() const override { return recording_; }
+  void Launch() override;
+  void OnLaunch(std::function<void()> told) override { on_launch_ = std::move(told); }
+  Status error() const override { return failed_; }
+  void ForgetSteps() override;
+
  private:
   // Of one layer: the weights of all experts, [gate_up][down] on the device.
   struct ExpertTable {
@@ -91,6 +102,13 @@ class CudaBackend final : public Backend, public NodeAttention {
     std::unique_ptr<CudaBuffer> weights;
     cuda::WeightKind gate_up_kind = cuda::WeightKind::kBf16;
     cuda::WeightKind down_kind = cuda::WeightKind::kBf16;
+  };
+  // A mixture between its two halves.
+  struct Mixture {
+    const ExpertTable* table = nullptr;  // null: none is under way
+    cuda::RoutedSlots routed;
+    MatrixView activated, results;
+    cuda::MatMulCall call;
   };
 
   CudaBackend(int device, std::string name, cudaStream_t stream, cudaStream_t beside,
@@ -128,8 +146,8 @@ class CudaBackend final : public Backend, public NodeAttention {
   void AttendMany(MatrixView out, MatrixView q, std::span<const AttentionPart> parts,
                   std::span<const uint32_t> part_pages);
   void AttendWindow(MatrixView out, MatrixView q, const AttentionInput& input);
-  const ExpertTable* TableOf(std::span<const Expert> experts);
-  cuda::RoutedSlots SlotsFor(uint32_t slots, const ExpertInput& input, bool few);
+  const ExpertTable* TableOf(const ExpertParts& parts);
+  cuda::RoutedSlots SlotsFor(uint32_t slots, uint32_t experts, uint32_t used, bool few);
   // first_page: of pages_, the one that tiles count from.
   const cuda::PrefillTile* SendTiles(std::span<const AttentionPart> parts,
                                      std::span<const uint32_t> part_pages, uint32_t first_page);
@@ -177,6 +195,8 @@ class CudaBackend final : public Backend, public NodeAttention {
   std::unique_ptr<CudaBuffer> leaf_states_, leaf_queries_;
   std::unique_ptr<CudaBuffer> routed_, slot_rows_;
   std::map<const void*, ExpertTable> expert_tables_;
+  Mixture mix_;
+  std::function<void()> on_launch_;
   std::vector<cuda::PrefillTile> sent_tiles_;  // what tiles_ holds
 };
 

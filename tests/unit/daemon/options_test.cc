@@ -116,11 +116,16 @@ TEST(Options, RanksAreDevicesThreadsOrProcesses) {
   EXPECT_THAT(
       World().Load({"--model", "m", "--tensor-parallel", "2", "--ranks", "3"}).status().message(),
       HasSubstr("must divide the number of ranks, 3"));
-  EXPECT_THAT(World()
-                  .Load({"--model", "m", "--tensor-parallel", "2", "--device", "cuda:0,1"})
-                  .status()
-                  .message(),
-              HasSubstr("shares weights among CPU ranks"));
+  EXPECT_EQ(devices({"--tensor-parallel", "2", "--device", "cuda:0,1"}),
+            (List{"cuda:0", "cuda:1"}));
+  for (const char* const device : {"cuda:0", "cuda:0,1,2"}) {
+    EXPECT_THAT(World()
+                    .Load({"--model", "m", "--tensor-parallel", "2", "--device", device})
+                    .status()
+                    .message(),
+                HasSubstr("takes as many CUDA devices of one process"))
+        << device;
+  }
 }
 
 TEST(Options, ModelIsRequiredToRunOnly) {

@@ -1,0 +1,15 @@
+// tests/bench/ranks_tensor.h -- what ranks_bench measures of weights that two devices share. For
+// programs: an error ends them.
+#pragma once
+
+#include <cstdint>
+
+namespace corpusd {
+
+// `layers` of Scout's with random weights of 4 bits, embedding and head in bfloat16: a prefill of
+// `rows` tokens and single tokens behind it, on one device and on two, their logits compared bit
+// for bit; memory; the same exchanges with nothing else. rows: at least 640. Prints one JSON object
+// a line.
+void MeasureTensor(uint32_t layers, uint32_t rows);
+
+}  // namespace corpusd
