@@ -167,6 +167,11 @@ class RanksTest(IntegrationTest):
 
         self.wait_for("what is told with the next beat", shelved)
         self.assertTrue(shelved())
+        bytes_of = self.show(daemon, "text")["bytes"]
+        self.assertEqual(len(bytes_of["disk_of_ranks"]), 2)
+        self.assertEqual(sum(bytes_of["disk_of_ranks"]), bytes_of["disk"])
+        self.assertGreater(min(bytes_of["disk_of_ranks"]), stored / 8)
+        self.assertIn(" on ranks 0 to 1", daemon.ctl("show", "text").out)
         # Documents are dealt, too, and what leaves the store leaves every disk.
         before = used()
         docs = [self.write(f"d{i}.txt", prose(i, 500)) for i in range(4)]
