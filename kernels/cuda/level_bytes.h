@@ -48,6 +48,13 @@ template <int Bits>
 struct LevelTable {
   uint32_t words[2];
 };
+// Factors that a compiler does not know make sums products, which do not take turns with the
+// permutations.
+template <>
+struct LevelTable<4> {
+  uint32_t words[2];
+  uint32_t one = 1, minus_one = ~0u;
+};
 template <int Bits>
 CORPUSD_HOST_DEVICE constexpr LevelTable<Bits> MakeLevelTable() {
   if constexpr (Bits == 4) {
@@ -71,8 +78,9 @@ CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t 
                                         uint32_t flipped) {
   const auto& words = table.words;
   if constexpr (Bits == 4) {
-    return 0x80808080u - PermuteSignedBytes(words[0], words[1], nibbles) +
-           PermuteSignedBytes(words[0], words[1], flipped);
+    const uint32_t negative = PermuteSignedBytes(words[0], words[1], nibbles);
+    return PermuteSignedBytes(words[0], words[1], flipped) * table.one +
+           (negative * table.minus_one + 0x80808080u);
   } else if constexpr (Bits == 3) {
     return PermuteSignedBytes(words[0], words[1], nibbles);
   } else {

@@ -6,13 +6,13 @@
 
 #include "kernels/cuda/long_part.cuh"
 #include "kernels/cuda/ptx/async_copy.cuh"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 #include "kernels/cuda/still_begin.cuh"
 
 namespace corpusd::cuda {
 
 constexpr int kLoneWarps = 8, kLoneThreads = 32 * kLoneWarps;  // of a part
 constexpr int kLoneParts = 2;                                  // of a block
-static_assert(kLoneThreads == kStillBeginThreads);
 
 struct alignas(32) LonePage {
   const uint8_t *keys, *values;  // null: nothing to see
@@ -34,7 +34,6 @@ struct LoneShared {
   static constexpr int kSlots = Dim == 128 && Bits == 3 ? 2 : Dim == 64 && Bits == 2 ? 4 : 3;
   // Pages whose scales are kept: those of the units asked for and of the one in work.
   static constexpr int kSides = (kSlots + kUnits - 2) / kUnits + 1;
-  static constexpr bool kKeepsQueries = false;
   struct Unit {
     alignas(16) uint8_t keys[kUnitBytes], values[kUnitBytes];
   };
@@ -54,25 +53,15 @@ struct LoneShared {
     uint32_t unit_bits;            // the terms' unit, a power of two: added to a float's bits
     float maxima[kLoneWarps][kHeads], sums[kLoneWarps][kHeads];
     // Twice, for even and odd lanes: what differs between lanes stays out of the uniform registers,
-    // from which every look-up would copy it.
-    LevelTable<Bits> table[2];
-    // The same for keys: signed bytes where offsets can be spared.
-    LevelTable<Bits> key_table[2];
+    // from which every look-up would copy it. For keys: signed bytes where offsets can be spared.
+    LevelTable<Bits> table[2], key_table[2];
     LongPart part;
   };
-  // The begin of the block is where the last warp has its own: the others describe their pages and
-  // ask for units before.
-  static constexpr int kEarlyWarps =
-      kLoneWarps - (int{sizeof(StillBegin<Dim>)} + int{sizeof(Own)} - 1) / int{sizeof(Own)};
   union {
     Own own[kLoneWarps];
-    float outputs[kLoneWarps][kHeads][Dim];
+    float outputs[kLoneWarps][kHeads][Dim + 4];  // banks apart
   };
   Fixed fixed;
-
-  __device__ __forceinline__ StillBegin<Dim>& Begin() {
-    return *reinterpret_cast<StillBegin<Dim>*>(&own[kEarlyWarps]);
-  }
 };
 
 template <int Bits, int Dim>
@@ -189,6 +178,60 @@ __device__ __forceinline__ void LoneSupply<Bits, Dim>::Ask(uint32_t unit, int sl
     }
   }
   ptx::CommitCopies();
+}
+
+// Fills of a part's shared memory what comes from its queries' coordinates [8][Dim], which the
+// kernel before this one writes. means: of the basis. All threads of the part, warp h for head h,
+// and of the block together; a barrier must follow.
+template <int Bits, int Dim>
+__device__ __forceinline__ void BeginLone(LoneShared<Bits, Dim>* shared, const float* coordinates,
+                                          const float* means, int thread) {
+  static_assert(kLoneWarps == kHeads && Dim / 32 <= kLoneWarps);
+  constexpr int kOwn = Dim / 32;
+  auto& fixed = shared->fixed;
+  const int warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
+  float mean[kOwn], own[kOwn], x[4][2];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) mean[i] = __ldg(means + 32 * i + lane);
+  if (thread < 2) {
+    fixed.table[thread] = fixed.key_table[thread] = MakeLevelTable<Bits>();
+    if (Bits < 4) {
+      fixed.key_table[thread].words[0] ^= 0x80808080u;
+      fixed.key_table[thread].words[1] ^= 0x80808080u;
+    }
+  }
+  ptx::AwaitKernelBefore();
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) own[i] = __ldcg(coordinates + warp * Dim + 32 * i + lane);
+  const int pair = min(warp, Dim / 32 - 1);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    x[i / 2][i % 2] = __ldcg(coordinates + g * Dim + 32 * pair + 8 * (i / 2) + 2 * t + i % 2);
+  }
+  float highest = 0, constant = 0;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    highest = fmaxf(highest, fabsf(own[i]));
+    constant = fmaf(own[i], mean[i], constant);
+  }
+  for (int i = 16; i > 0; i /= 2) {
+    highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, i));
+    constant += __shfl_xor_sync(~0u, constant, i);
+  }
+  // Maxima have a place that is free until the end.
+  if (lane == 0) fixed.maxima[0][warp] = highest, fixed.head_constants[warp] = constant;
+  __syncthreads();
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) highest = fmaxf(highest, fixed.maxima[0][h]);
+  const int exponent = StillExponent<Bits>(highest);
+  const float inverse = StillInverse<Bits>(exponent);
+  if (thread == 0) fixed.unit_bits = static_cast<uint32_t>(exponent) << 23;
+  if (warp == pair) fixed.terms[pair][lane] = StillTerms<Bits>(x, inverse);
+  int total = 0;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) total += __float2int_rn(own[i] * inverse);
+  total = __reduce_add_sync(~0u, total);
+  if (lane == 0) fixed.offsets[warp] = 128 * total;
 }
 
 }  // namespace corpusd::cuda

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/page_part.cuh"
 #include "kernels/cuda/ptx/dependent_launch.cuh"
 
@@ -227,13 +228,8 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
     if (const int error = AttendLongParts(call, stream)) return error;
     if (const int error = AttendCodedParts(call, stream)) return error;
   }
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  // Blocks, threads, shared memory, stream, attributes.
-  const cudaLaunchConfig_t merge{
-      dim3(call.q_heads, call.q.rows), dim3(kMergeTeams * Dim), 0, stream, &early, 1};
-  return cudaLaunchKernelEx(&merge, MergeKernel<Dim>, call);
+  return LaunchEarly(MergeKernel<Dim>, dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0,
+                     stream, call);
 }
 
 }  // namespace

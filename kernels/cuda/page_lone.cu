@@ -12,8 +12,8 @@
 // since a scheduler prefers the older of its warps; here no warp is more than four pages ahead.
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/lone_supply.cuh"
-#include "kernels/cuda/ptx/dependent_launch.cuh"
 
 namespace corpusd::cuda {
 namespace {
@@ -55,18 +55,17 @@ class LoneWorker {
         shared_(shared),
         own_(shared->own[warp_]) {}
 
-  // Before the queries are in coordinates, and after.
+  // Asks for the first pages, before the queries are in coordinates; and all else, after that.
   __device__ __forceinline__ void Begin();
   // pace: of all warps of the block. rounds: pages of the warp that has the most of them.
-  __device__ __forceinline__ void Run(Pace* pace, uint32_t rounds);
+  __device__ __forceinline__ void Run(const PageAttention& call, Pace* pace, uint32_t rounds);
   // Puts the warp's state into shared memory, over the units.
   __device__ __forceinline__ void Merge();
 
  private:
   using Words = uint32_t[kCount][Tile::kWords];
   // What the block's begin left for all pages.
-  __device__ __forceinline__ void ReadFixed();
-  __device__ __forceinline__ void AskFirst();
+  __device__ __forceinline__ void ReadFixed(const PageAttention& call);
   __device__ __forceinline__ void ReadWords(Words& words, const uint8_t* groups) const;
   // The groups of `unit` from number `step` on, which begin at token `token` of the page.
   __device__ __forceinline__ void Step(const typename Shared::Unit& unit, int step, int2 seen,
@@ -313,9 +312,10 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::AddMeans(uint32_t batch) 
 }
 
 template <int Bits, int Dim>
-__device__ __forceinline__ void LoneWorker<Bits, Dim>::ReadFixed() {
+__device__ __forceinline__ void LoneWorker<Bits, Dim>::ReadFixed(const PageAttention& call) {
   const auto& fixed = shared_->fixed;
   table_ = fixed.table[lane_ % 2];
+  if constexpr (Bits == 4) table_.one = call.one, table_.minus_one = call.minus_one;
   key_table_ = fixed.key_table[lane_ % 2];
   const auto offset = *reinterpret_cast<const int2*>(&fixed.offsets[2 * t_]);
   offsets_[0] = -offset.x, offsets_[1] = -offset.y;
@@ -347,25 +347,16 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Step(const typename Share
 }
 
 template <int Bits, int Dim>
-__device__ __forceinline__ void LoneWorker<Bits, Dim>::AskFirst() {
+__device__ __forceinline__ void LoneWorker<Bits, Dim>::Begin() {
+  supply_.Describe(0, 2);
 #pragma unroll 1
   for (int i = 0; i < Shared::kSlots; ++i) supply_.Ask(i, i);
 }
 
 template <int Bits, int Dim>
-__device__ __forceinline__ void LoneWorker<Bits, Dim>::Begin() {
-  if (warp_ >= Shared::kEarlyWarps) return;
-  supply_.Describe(0, 2);
-  AskFirst();
-}
-
-template <int Bits, int Dim>
-__device__ __forceinline__ void LoneWorker<Bits, Dim>::Run(Pace* pace, uint32_t rounds) {
-  ReadFixed();
-  if (warp_ >= Shared::kEarlyWarps) {
-    supply_.Describe(0, 2);
-    AskFirst();
-  }
+__device__ __forceinline__ void LoneWorker<Bits, Dim>::Run(const PageAttention& call, Pace* pace,
+                                                           uint32_t rounds) {
+  ReadFixed(call);
   const uint32_t pages = supply_.pages();
   int slot = 0;
 #pragma unroll 1
@@ -437,9 +428,11 @@ __device__ __forceinline__ void StoreHeads(const PageAttention& call,
   const auto& maxima = shared.fixed.maxima;
   const auto& sums = shared.fixed.sums;
   const LongPart& part = shared.fixed.part;
-#pragma unroll 1
-  for (int i = thread; i < part.heads * Dim; i += kLoneThreads) {
-    const int head = i / Dim, dim = i % Dim;
+  // Unrolled: so their waits are one.
+#pragma unroll
+  for (int k = 0; k < kHeads * Dim / kLoneThreads; ++k) {
+    const int i = k * kLoneThreads + thread, head = i / Dim, dim = i % Dim;
+    if (head >= part.heads) break;
     float top = kNoScore;
 #pragma unroll
     for (int w = 0; w < kLoneWarps; ++w) top = fmaxf(top, maxima[w][head]);
@@ -477,7 +470,6 @@ __global__ void __launch_bounds__(kLoneParts* kLoneThreads, 1)
   const uint32_t number = kLoneParts * blockIdx.x + half, own = min(number, all - 1);
   const uint32_t kv_block = own / parts, chunks = call.kv_blocks() / call.kv_heads;
   const float* const basis = call.basis.arrays + 2 * (kv_block / chunks) * BasisSideFloats(Dim);
-  const StillFactors<Dim, 64> factors(basis, thread);
   LongPart part(call, own % parts, kv_block);
   if (part.parts == 0) return;  // not a long row
   if (number >= all) part.end = part.first;
@@ -487,12 +479,12 @@ __global__ void __launch_bounds__(kLoneParts* kLoneThreads, 1)
   ptx::PublishBarriers();
   __syncthreads();
   worker.Begin();
-  BeginStill<Bits>(&shared, part.Queries(call), part.heads, call.scale * kLog2E, basis, factors,
-                   thread);
+  BeginLone<Bits, Dim>(&shared, call.Coordinates(blockIdx.z, kv_block),
+                       basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim), thread);
   __syncthreads();
   uint32_t most = 0;
   for (const auto& each : block.parts) most = max(most, each.fixed.part.pages());
-  worker.Run(&block.pace, (most + kLoneWarps - 1) / kLoneWarps);
+  worker.Run(call, &block.pace, (most + kLoneWarps - 1) / kLoneWarps);
   ptx::AdmitKernelBehind();
   __syncthreads();  // the units are read
   worker.Merge();
@@ -510,9 +502,9 @@ int LaunchLone(const PageAttention& call, CUstream_st* stream) {
     return error;
   }
   const uint32_t parts = LongPartsMax(call.kv_blocks()) * call.kv_blocks();
-  const dim3 grid((parts + kLoneParts - 1) / kLoneParts, 1, call.q.rows);
-  LoneKernel<Bits, Dim><<<grid, kLoneParts * kLoneThreads, kBytes, stream>>>(call);
-  return cudaGetLastError();
+  return LaunchEarly(LoneKernel<Bits, Dim>,
+                     dim3((parts + kLoneParts - 1) / kLoneParts, 1, call.q.rows),
+                     kLoneParts * kLoneThreads, kBytes, stream, call);
 }
 
 template <int Dim>
@@ -525,6 +517,10 @@ int LaunchLoneWidths(const PageAttention& call, CUstream_st* stream) {
 }  // namespace
 
 int AttendLoneParts(const PageAttention& call, CUstream_st* stream) {
+  constexpr uint32_t kOwn =
+      1u << PageKindOfBits(2) | 1u << PageKindOfBits(3) | 1u << PageKindOfBits(4);
+  if ((call.kinds & kOwn) == 0) return cudaSuccess;
+  if (const int error = FindCoordinates(call, stream)) return error;
   if (call.head_dim == 64) return LaunchLoneWidths<64>(call, stream);
   if (call.head_dim == 128) return LaunchLoneWidths<128>(call, stream);
   return cudaErrorInvalidValue;

@@ -379,8 +379,7 @@ __global__ void __launch_bounds__(kStillThreads, 2)
     }
     ptx::PublishBarriers();
     const float* const basis = call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim);
-    BeginStill<Bits>(&shared, part.Queries(call), part.heads, call.scale * kLog2E, basis,
-                     StillFactors<Dim, 32>(basis, threadIdx.x), threadIdx.x);
+    BeginStill<Bits, Dim>(&shared, part.Queries(call), part.heads, call.scale * kLog2E, basis);
     __syncthreads();
   }
   StillWorker<Bits, Dim> worker(call, &shared);

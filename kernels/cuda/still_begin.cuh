@@ -37,23 +37,6 @@ __device__ __forceinline__ uint32_t ScaleHalves(uint32_t bytes, uint32_t selecto
   return PermuteBytes(bytes, 0, selector) * 32 + 0x28002800u;
 }
 
-// What the coordinates of a block's queries are made of: a thread's first factors of the basis,
-// asked for before all else.
-template <int Dim, int Wanted>
-struct StillFactors {
-  static constexpr int kOwn = Dim / StillBegin<Dim>::kTeams;  // of a thread
-  static constexpr int kAhead = Wanted < kOwn ? Wanted : kOwn;
-  const float* from;
-  float factors[kAhead];
-
-  __device__ __forceinline__ StillFactors(const float* basis, int thread)
-      : from(basis + BasisPartOffset(BasisPart::kQuery, Dim) + thread / Dim * kOwn * Dim +
-             thread % Dim) {
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) factors[i] = __ldg(from + i * Dim);
-  }
-};
-
 // The power of two above what the largest coordinate asks for, as what is added to a float's bits.
 template <int Bits>
 __device__ __forceinline__ int StillExponent(float highest) {
@@ -61,19 +44,47 @@ __device__ __forceinline__ int StillExponent(float highest) {
   return highest > 0 ? max(static_cast<int>(__float_as_uint(wanted) >> 23) - 126, -60) : 0;
 }
 
-// Fills of `Shared` what comes from the queries and the basis. As many threads as share it, and all
-// of the block together; a barrier must follow.
-template <int Bits, int Dim, int Wanted, class Shared>
+// What 1 is worth in the integers of queries, as StillExponent says.
+template <int Bits>
+__device__ __forceinline__ float StillInverse(int exponent) {
+  return __uint_as_float(static_cast<uint32_t>(127 - exponent) << 23) * (1.0f / LevelUnit(Bits));
+}
+
+// The B operands of a head's 32 coordinates 8 n + 2 t + c, in integers: high bytes, then low, in
+// the order that KeyColumn says.
+template <int Bits>
+__device__ __forceinline__ uint4 StillTerms(const float (&x)[4][2], float inverse) {
+  uint32_t u[4][2];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    u[i / 2][i % 2] = static_cast<uint32_t>(__float2int_rn(x[i / 2][i % 2] * inverse) + 128);
+  }
+  uint4 terms;
+  if constexpr (Bits == 8) {
+    SplitBytes(u[0][0], u[0][1], u[1][0], u[1][1], &terms.x, &terms.z);
+    SplitBytes(u[2][0], u[2][1], u[3][0], u[3][1], &terms.y, &terms.w);
+  } else {
+    SplitBytes(u[0][0], u[2][0], u[1][0], u[3][0], &terms.x, &terms.z);
+    SplitBytes(u[0][1], u[2][1], u[1][1], u[3][1], &terms.y, &terms.w);
+  }
+  return terms;
+}
+
+// Fills of `Shared` what comes from the queries and the basis. All threads of the block; a barrier
+// must follow.
+template <int Bits, int Dim, class Shared>
 __device__ __forceinline__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
-                                           const float* basis, StillFactors<Dim, Wanted> ahead,
-                                           int thread) {
-  using Factors = StillFactors<Dim, Wanted>;
+                                           const float* basis) {
   auto& [rows, products, largest] = shared->Begin();
   auto& fixed = shared->fixed;
-  constexpr int kTeams = StillBegin<Dim>::kTeams, kOwn = Factors::kOwn, kAhead = Factors::kAhead;
-  const int warp = thread / 32, lane = thread % 32;
+  constexpr int kTeams = StillBegin<Dim>::kTeams, kOwn = Dim / kTeams;
+  constexpr int kAhead = kOwn < 32 ? kOwn : 32;  // factors that are asked for together
+  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   const int j = thread % Dim, team = thread / Dim;
-  auto& [from, factors] = ahead;
+  const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
+  float factors[kAhead];  // the first before all else
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) factors[i] = __ldg(from + i * Dim);
   for (int i = thread; i < kHeads * Dim; i += kStillBeginThreads) {
     rows[i % Dim][i / Dim] = i < heads * Dim ? q[i] * scale : 0.0f;
   }
@@ -127,29 +138,16 @@ __device__ __forceinline__ void BeginStill(Shared* shared, const float* q, int h
   float highest = 0;
   for (int h = 0; h < kHeads; ++h) highest = fmaxf(highest, largest[h]);
   const int exponent = StillExponent<Bits>(highest);
-  const float inverse =
-      __uint_as_float(static_cast<uint32_t>(127 - exponent) << 23) * (1.0f / LevelUnit(Bits));
+  const float inverse = StillInverse<Bits>(exponent);
   if (thread == 0) fixed.unit_bits = static_cast<uint32_t>(exponent) << 23;
   const int g = lane / 4, t = lane % 4;
   for (int pair = warp; pair < Dim / 32; pair += kStillBeginThreads / 32) {
-    uint32_t u[4][2];
+    float x[4][2];
 #pragma unroll
-    for (int n = 0; n < 4; ++n) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const float x = products[0][g][32 * pair + 8 * n + 2 * t + c];
-        u[n][c] = static_cast<uint32_t>(__float2int_rn(x * inverse) + 128);
-      }
+    for (int i = 0; i < 8; ++i) {
+      x[i / 2][i % 2] = products[0][g][32 * pair + 8 * (i / 2) + 2 * t + i % 2];
     }
-    uint4 terms;  // as KeyColumn says
-    if constexpr (Bits == 8) {
-      SplitBytes(u[0][0], u[0][1], u[1][0], u[1][1], &terms.x, &terms.z);
-      SplitBytes(u[2][0], u[2][1], u[3][0], u[3][1], &terms.y, &terms.w);
-    } else {
-      SplitBytes(u[0][0], u[2][0], u[1][0], u[3][0], &terms.x, &terms.z);
-      SplitBytes(u[0][1], u[2][1], u[1][1], u[3][1], &terms.y, &terms.w);
-    }
-    fixed.terms[pair][lane] = terms;
+    fixed.terms[pair][lane] = StillTerms<Bits>(x, inverse);
   }
   if constexpr (Shared::kKeepsQueries) {
     for (int f = warp; f < Dim / 16; f += kStillBeginThreads / 32) {

@@ -4,6 +4,7 @@
 // The kernels' sources; the order matters.
 #include "page_lone.inc"
 #include "page_still.inc"
+#include "query_coordinates.inc"
 
 #include <gtest/gtest.h>
 
@@ -87,6 +88,10 @@ class StillScene {
       emulated::block.index = {part, kHead, 0};
       EXPECT_TRUE(emulated::Run(kStillThreads, [&] { StillKernel<Bits, Dim>(call_); }));
     } else {
+      for (uint32_t slice = 0; slice < Dim / kSlice; ++slice) {
+        emulated::block.index = {slice, kHead, 0};
+        EXPECT_TRUE(emulated::Run(kTeams * kSlice, [&] { CoordinatesKernel<Dim>(call_); }));
+      }
       const uint32_t number = kHead * LongPartsMax(call_.kv_blocks()) + part;
       emulated::block.index = {number / kLoneParts, 0, 0};
       EXPECT_TRUE(emulated::Run(kLoneParts * kLoneThreads, [&] { LoneKernel<Bits, Dim>(call_); }));
