@@ -369,6 +369,9 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
   (void)setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
   // Exchanges in graphs are short: making their memory known to the other end is not worth it.
   (void)setenv("NCCL_GRAPH_REGISTER", "0", /*overwrite=*/0);
+  // And they follow one another in one stream: an exchange takes a seventh less without NCCL's own
+  // order between graphs and what runs outside of them.
+  (void)setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", /*overwrite=*/0);
   cudaError_t error = cudaSetDevice(job.device);
   cudaStream_t stream = nullptr;
   // Transfers take a few multiprocessors at once, not when the blocks of a kernel are all begun.

@@ -197,6 +197,12 @@ Result<std::unique_ptr<Weight>> TensorDevices::LoadWeight(std::span<const Weight
     ASSIGN_OR_RETURN(auto part, backend.LoadWeight(weight->SourcesOf(d, sources)));
     weight_bytes_[d] += part->bytes();
     weight->Keep(d, std::move(part));
+    const bool first =
+        weight->use() == PartedUse::kToFirst || weight->use() == PartedUse::kFromFirst;
+    if (d > 0 || !few_at_first_ || !first) return OkStatus();
+    ASSIGN_OR_RETURN(auto whole, backend.LoadWeight(sources));
+    weight_bytes_[0] += whole->bytes();
+    weight->KeepWhole(std::move(whole));
     return OkStatus();
   };
   for (uint32_t d = 1; d < count(); ++d) {
@@ -304,6 +310,7 @@ Status TensorDevices::Synchronize() {
   if (ok()) Settle();
   passing_ = false;
   pending_ = unjoined_ = {};
+  with_first_ = false;
   shared_ = {};
   parted_ = nullptr;
   for (uint32_t d = 1; d < count(); ++d) {
@@ -335,6 +342,7 @@ Status TensorDevices::Synchronize() {
 
 Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
                                           const LoadProgress& on_layer) {
+  devices.KeepAttentionAtFirst(source.config().experts > 0);
   return LoadModel(*MakeNamedSource(source), devices, on_layer);
 }
 

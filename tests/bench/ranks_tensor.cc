@@ -94,19 +94,22 @@ Measured Compute(const Model& model, Backend& backend, uint32_t rows) {
 
 // The exchanges of a layer as TensorDevices makes them: floats of a row one way (first to second,
 // second to first).
-std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c) {
+std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c, bool few) {
   const uint64_t heads = uint64_t{c.head_dim} * (c.q_heads + 2 * c.kv_heads) / 2;
   const uint64_t hidden = c.hidden / 2, shared = c.layer_configs.front().feed_forward / 2;
-  const uint64_t experts = uint64_t{c.experts_used} * c.expert_feed_forward / 2;
-  return {{0, heads},         {uint64_t{c.q_heads} * c.head_dim, 0},
-          {hidden, hidden},   {shared, shared},
-          {experts, experts}, {hidden, hidden}};
+  const uint64_t inner = shared + uint64_t{c.experts_used} * c.expert_feed_forward / 2;
+  if (few) return {{c.hidden, 0}, {inner, inner}, {hidden, hidden}};
+  return {{0, heads},
+          {uint64_t{c.q_heads} * c.head_dim, 0},
+          {hidden, hidden},
+          {inner, inner},
+          {hidden, hidden}};
 }
 
 // One graph of all layers' exchanges on each device.
 std::vector<double> Exchanges(const ModelConfig& c, uint32_t rows, int rounds) {
   RankDevices devices(2, CudaBackend::kNodeWidth);
-  const auto messages = MessagesOf(c);
+  const auto messages = MessagesOf(c, rows <= kTogether);
   uint64_t most = 0;
   for (const auto& [to, from] : messages) most = std::max({most, to, from});
   std::vector<std::unique_ptr<Buffer>> memory(2);
