@@ -41,6 +41,23 @@ uint32_t BlockRows(const AttentionShape& shape, uint32_t rows, uint32_t blocks, 
   return even;
 }
 
+// Adds what a row's part of one KV head is read from.
+void AddReads(std::span<const PageTiles> pages, uint32_t kv_head, uint32_t head_dim,
+              std::vector<ReadRange>* reads) {
+  for (const PageTiles& page : pages) {
+    const std::byte* keys = page.keys + kv_head * page.key_stride;
+    const std::byte* values = page.values + kv_head * page.value_stride;
+    if (page.key_codec != KvCodec::kBf16 || page.value_codec != KvCodec::kBf16) {
+      reads->push_back({keys, static_cast<uint32_t>(page.key_stride), 1, 0});
+      reads->push_back({values, static_cast<uint32_t>(page.value_stride), 1, 0});
+      continue;
+    }
+    // [dims / 2][kBlockTokens][2] and [tokens / 2][dims][2], of which the first tokens are there.
+    reads->push_back({keys, page.tokens * 4, head_dim / 2, kBlockTokens * 4});
+    reads->push_back({values, page.tokens * head_dim * 2, 1, 0});
+  }
+}
+
 // A task over other pages than those of its call.
 AttentionTask Over(std::span<const PageTiles> pages, AttentionTask task) {
   task.pages = pages.data();
@@ -347,6 +364,52 @@ void CpuAttention::AttendEach(MatrixView out, MatrixView q, std::span<const Atte
   AttendEachInParts(call, plan);
 }
 
+// Task i of a plan, item after item, KV head after KV head, into its state in states_.
+void CpuAttention::AttendItem(const EachRow& call, const SharedAttentionPlan& plan, uint32_t i,
+                              unsigned thread, std::span<const ReadRange> read_next) {
+  const AttentionShape& shape = call.rows[0].shape;
+  const SharedAttentionItem& item = plan.items[i / shape.kv_heads];
+  const uint32_t kv_head = i % shape.kv_heads;
+  AttentionTask task = TaskOf(call, item.first_row, item.rows, kv_head, thread);
+  task.read_next = read_next.data();
+  task.read_ranges = static_cast<uint32_t>(read_next.size());
+  kernels_.attend_part(task, item.part,
+                       reinterpret_cast<float*>(states_->data()) + item.state +
+                           kv_head * AttentionStateFloats(shape, item.rows));
+}
+
+// All tasks of a plan. Those of several rows multiply for long over few bytes, those of a row alone
+// wait for many: a thread takes some of both, and asks for the latter while it does the former.
+void CpuAttention::AttendItems(const EachRow& call, const SharedAttentionPlan& plan) {
+  const AttentionShape& shape = call.rows[0].shape;
+  const auto tasks = static_cast<uint32_t>(plan.items.size()) * shape.kv_heads;
+  const uint32_t shared = plan.shared_items * shape.kv_heads;
+  if (shared < 2 * pool_.threads()) {
+    return pool_.ParallelFor(
+        tasks, [&](uint32_t i, unsigned thread) { AttendItem(call, plan, i, thread, {}); });
+  }
+  const uint32_t lists = std::min(shared, 4 * pool_.threads());
+  reads_.resize(std::max<size_t>(reads_.size(), lists));
+  pool_.ParallelFor(lists, [&](uint32_t list, unsigned thread) {
+    std::vector<ReadRange>& reads = reads_[list];
+    reads.clear();
+    for (uint32_t i = shared + list; i < tasks; i += lists) {
+      const SharedAttentionItem& item = plan.items[i / shape.kv_heads];
+      const std::span<const PageTiles> pages(row_pages_[item.first_row]);
+      const size_t first = size_t{item.part} * kPartPages;
+      AddReads(pages.subspan(first, std::min<size_t>(kPartPages, pages.size() - first)),
+               i % shape.kv_heads, shape.head_dim, &reads);
+    }
+    const size_t count = CeilDiv(shared - list, lists);
+    for (size_t k = 0; k < count; ++k) {
+      const size_t begin = reads.size() * k / count, end = reads.size() * (k + 1) / count;
+      AttendItem(call, plan, list + static_cast<uint32_t>(k) * lists, thread,
+                 std::span(reads).subspan(begin, end - begin));
+    }
+    for (uint32_t i = shared + list; i < tasks; i += lists) AttendItem(call, plan, i, thread, {});
+  });
+}
+
 void CpuAttention::AttendEachInParts(const EachRow& call, const SharedAttentionPlan& plan) {
   const AttentionShape& shape = call.rows[0].shape;
   size_t pages_max = 0;
@@ -357,13 +420,7 @@ void CpuAttention::AttendEachInParts(const EachRow& call, const SharedAttentionP
       AttentionParts(static_cast<uint32_t>(pages_max)) * AttentionStateFloats(shape, 1);
   auto* states = reinterpret_cast<float*>(
       HostBuffer::Grow(states_, (plan.state_floats + pool_.threads() * gathered) * sizeof(float)));
-  const auto items = static_cast<uint32_t>(plan.items.size());
-  pool_.ParallelFor(items * shape.kv_heads, [&](uint32_t i, unsigned thread) {
-    const SharedAttentionItem& item = plan.items[i / shape.kv_heads];
-    const uint32_t kv_head = i % shape.kv_heads;
-    kernels_.attend_part(TaskOf(call, item.first_row, item.rows, kv_head, thread), item.part,
-                         states + item.state + kv_head * AttentionStateFloats(shape, item.rows));
-  });
+  AttendItems(call, plan);
   pool_.ParallelFor(call.q.rows * shape.kv_heads, [&](uint32_t i, unsigned thread) {
     const uint32_t row = i / shape.kv_heads, kv_head = i % shape.kv_heads;
     float* row_states = states + plan.state_floats + thread * gathered;

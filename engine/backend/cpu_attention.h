@@ -66,6 +66,9 @@ class CpuAttention {
                        unsigned thread) const;
   void AttendInNodes(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input);
   void AttendEachInParts(const EachRow& call, const SharedAttentionPlan& plan);
+  void AttendItem(const EachRow& call, const SharedAttentionPlan& plan, uint32_t i, unsigned thread,
+                  std::span<const ReadRange> read_next);
+  void AttendItems(const EachRow& call, const SharedAttentionPlan& plan);
   void AttendEachInStrands(const EachRow& call, const SharedAttentionPlan& plan);
   float* SpreadParts(const Cut& cut, MatrixView out, MatrixView q, const AttentionInput& input,
                      std::span<const PageTiles> pages);
@@ -86,6 +89,7 @@ class CpuAttention {
   std::unique_ptr<HostBuffer> strands_;
   std::vector<PageTiles> pages_;
   std::vector<std::vector<PageTiles>> row_pages_;  // of AttendEach
+  std::vector<std::vector<ReadRange>> reads_;      // of its lists of items
 };
 
 }  // namespace corpusd

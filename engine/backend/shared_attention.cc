@@ -29,6 +29,7 @@ SharedAttentionPlan SharedAttentionPlan::Make(std::span<const std::vector<PageTi
   const uint32_t rows_max = AttentionRowsMax(shape);
   const auto add = [&](uint32_t first, uint32_t count, uint32_t part) {
     plan.items.push_back({first, count, part, plan.state_floats});
+    if (count > 1) ++plan.shared_items;
     plan.state_floats += shape.kv_heads * AttentionStateFloats(shape, count);
   };
   for (uint32_t first = 0; first < rows;) {

@@ -28,7 +28,8 @@ struct SharedRows {
 
 struct SharedAttentionPlan {
   std::vector<SharedRows> groups;          // by row
-  std::vector<SharedAttentionItem> items;  // by part, then row
+  std::vector<SharedAttentionItem> items;  // those of several rows first, by part, then row
+  uint32_t shared_items = 0;               // of several rows
   uint64_t state_floats = 0;               // of all items and KV heads
 
   // pages: of each row, in the order of its sequence. group: query heads of a KV head.

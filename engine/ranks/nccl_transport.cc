@@ -43,6 +43,9 @@ ncclResult_t AwaitReady(ncclComm_t communicator, ncclResult_t result,
   return result;
 }
 
+// Multiprocessors of a message at most.
+constexpr int kBlocksMax = 16;
+
 // A rank that is lost before it has joined is waited for without an end: by a thread that is left
 // behind then.
 Result<ncclComm_t> Join(const NcclJob& job) {
@@ -54,7 +57,12 @@ Result<ncclComm_t> Join(const NcclJob& job) {
     ncclComm_t made = nullptr;
     ncclResult_t result = ncclSystemError;
     if (cudaSetDevice(job.device) == cudaSuccess) {
-      result = ncclCommInitRank(&made, static_cast<int>(job.size), id, static_cast<int>(job.rank));
+      // Of the multiprocessors, which attention has at the same time; NCCL_MAX_CTAS sets another
+      // number.
+      ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+      config.maxCTAs = kBlocksMax;
+      result = ncclCommInitRankConfig(&made, static_cast<int>(job.size), id,
+                                      static_cast<int>(job.rank), &config);
     }
     joined->set_value(result == ncclSuccess ? Result<ncclComm_t>(made)
                                             : NcclError("joining the job", result));

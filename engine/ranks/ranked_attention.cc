@@ -288,9 +288,10 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
                                          q.Rows(row, part.rows), InputOver(part.input, lists),
                                          nodes.Of(source)));
       row += part.rows;
-    }
-    if (step == 0 && computes_meanwhile) {
-      RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
+      // Not behind all of them: a transfer needs multiprocessors, and gets some between two.
+      if (step == 0 && &part == parts.data() && computes_meanwhile) {
+        RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
+      }
     }
   }
   RETURN_IF_ERROR(WaitAll(sending));

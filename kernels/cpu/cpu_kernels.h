@@ -54,6 +54,14 @@ struct PageTiles {
 // of them.
 inline constexpr uint32_t kFewRows = 16;
 
+// Bytes that a thread is going to read: rows of them, `stride` apart.
+struct ReadRange {
+  const std::byte* first = nullptr;
+  uint32_t row_bytes = 0;
+  uint32_t rows = 0;
+  uint32_t stride = 0;
+};
+
 // Attention of the query heads of one KV head, for some query rows.
 struct AttentionTask {
   AttentionShape shape;
@@ -78,6 +86,9 @@ struct AttentionTask {
   uint32_t rows = 0;             // at most AttentionRowsMax(shape)
   std::byte* scratch = nullptr;  // AttentionScratchBytes(shape), 64-byte aligned, one per thread
   uint32_t span_pages = kSpanPages;  // a multiple of kPartPages: merge_order.h
+  // A hint: what the thread reads behind a part of these pages, for as long as it multiplies them.
+  const ReadRange* read_next = nullptr;
+  uint32_t read_ranges = 0;
 };
 
 // Whether a task takes its pages out of their coordinates before it multiplies with them: what

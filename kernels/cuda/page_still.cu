@@ -370,7 +370,8 @@ __global__ void __launch_bounds__(kStillThreads, 2)
     if (threadIdx.x == 0) fixed.part = part;  // for later: registers are few
     if (threadIdx.x < Shared::kStages) {
       ptx::InitBarrier(&fixed.full[threadIdx.x], 1);
-      ptx::InitBarrier(&fixed.empty[threadIdx.x], kStillWarps / StillGroups(Bits) * ptx::kWarpArrivals);
+      ptx::InitBarrier(&fixed.empty[threadIdx.x],
+                       kStillWarps / StillGroups(Bits) * ptx::kWarpArrivals);
     }
     if (threadIdx.x < Shared::kTurns) {
       ptx::InitBarrier(&fixed.ready[threadIdx.x], kStillWarps * ptx::kWarpArrivals);

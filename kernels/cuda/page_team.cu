@@ -396,7 +396,8 @@ __global__ void __launch_bounds__(TeamThreads(Dim), 2)
     const LongPart part(call);
     if (!part.any()) return;
     if (threadIdx.x == 0) fixed.part = part;  // for later: registers are few
-    if (threadIdx.x < Shared::kArrivals) ptx::InitBarrier(&fixed.full[threadIdx.x], ptx::kWarpArrivals);
+    if (threadIdx.x < Shared::kArrivals)
+      ptx::InitBarrier(&fixed.full[threadIdx.x], ptx::kWarpArrivals);
     if (threadIdx.x < Shared::kStages) {
       ptx::InitBarrier(&fixed.empty[threadIdx.x], Shared::kTeamWarps * ptx::kWarpArrivals);
     }

@@ -246,7 +246,7 @@ __device__ __forceinline__ void Worker<Dim>::Attend(const PrefillStack& stack, u
 
 template <int Dim>
 __global__ void __launch_bounds__(kBlockThreads, 1)
-    PrefillKernel(const __grid_constant__ PrefillAttention call, uint32_t parts) {
+    PrefillKernel(const __grid_constant__ PrefillAttention call, uint32_t parts, uint32_t* next) {
   extern __shared__ __align__(1024) uint8_t memory[];
   using Shared = PrefillShared<Dim>;
   auto& shared = *reinterpret_cast<Shared*>(memory);
@@ -260,7 +260,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
   if (threadIdx.x < 128) {
     ptx::LowerRegisters<56>();
-    if (threadIdx.x < 32) PrefillSupplier<Dim>(call, &shared, parts).Run();
+    if (threadIdx.x < 32) PrefillSupplier<Dim>(call, &shared, parts).Run(next);
   } else {
     ptx::RaiseRegisters<224>();
     Worker<Dim>(call, &shared, parts).Run();
@@ -296,7 +296,10 @@ int Launch(const PrefillAttention& call, CUstream_st* stream) {
   }
   const uint32_t parts = PrefillParts(call.tile_count, call.pages_max, call.q_heads, Dim);
   const uint32_t blocks = std::min(call.tile_count * call.q_heads * parts, kPrefillBlocks);
-  PrefillKernel<Dim><<<blocks, kBlockThreads, kBytes, stream>>>(call, parts);
+  auto* const next = reinterpret_cast<uint32_t*>(
+      call.workspace + PrefillStatesFloats(call.tile_count, call.pages_max, call.q_heads, Dim));
+  if (const cudaError_t error = cudaMemsetAsync(next, 0, sizeof *next, stream)) return error;
+  PrefillKernel<Dim><<<blocks, kBlockThreads, kBytes, stream>>>(call, parts, next);
   if (parts > 1) {
     const dim3 grid(call.q_heads / call.kv_heads, call.tile_count, call.kv_heads);
     PrefillMergeKernel<Dim><<<grid, kPrefillThreads, 0, stream>>>(call, parts);

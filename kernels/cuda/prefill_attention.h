@@ -63,13 +63,18 @@ constexpr uint32_t PrefillParts(uint32_t tile_count, uint32_t pages_max, uint32_
                    stacks * spans * PrefillStateFloats(head_dim) <= kPrefillWorkspaceMax;
   return spans > 1 && few ? spans : 1;
 }
-constexpr uint64_t PrefillWorkspaceFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
-                                          uint32_t head_dim) {
+constexpr uint64_t PrefillStatesFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
+                                       uint32_t head_dim) {
   const uint32_t parts = PrefillParts(tile_count, pages_max, q_heads, head_dim);
   const uint64_t states = parts > 1 ? uint64_t{tile_count} * q_heads * parts
                           : pages_max > PrefillSpanPages(head_dim) ? kPrefillBlocks
                                                                    : 0;
   return states * PrefillStateFloats(head_dim);
+}
+// And the number of the next stack that nobody has taken.
+constexpr uint64_t PrefillWorkspaceFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
+                                          uint32_t head_dim) {
+  return PrefillStatesFloats(tile_count, pages_max, q_heads, head_dim) + 1;
 }
 
 struct PrefillAttention {
@@ -79,7 +84,12 @@ struct PrefillAttention {
   uint32_t window = 0;                 // a row sees so many tokens up to its own; 0: all
   const PrefillTile* tiles = nullptr;  // on the device; those that see most come first
   uint32_t tile_count = 0;
-  uint32_t pages_max = 0;             // of a tile
+  uint32_t pages_max = 0;  // of a tile
+  // Several results for the same rows, each over pages of its own: the tiles of result i are those
+  // from i * result_tiles on, its `out` and `log_sums` lie i * result_floats behind the first
+  // one's. result_tiles 0: one result.
+  uint32_t result_tiles = 0;
+  uint64_t result_floats = 0;         // a multiple of 4
   const DevicePage* pages = nullptr;  // on the device: what is filled and hidden
   uint32_t page_count = 0;            // of all sequences
   DeviceRope rope;

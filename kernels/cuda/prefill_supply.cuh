@@ -109,13 +109,15 @@ class PrefillSupplier {
       : call_(call), shared_(shared), parts_(parts), lane_(threadIdx.x % 32) {}
 
   // All blocks read the same pages at about the same time, which the L2 cache needs: shares of
-  // equal size, cut wherever they end, took 8 % longer.
-  __device__ __forceinline__ void Run() {
+  // equal size, cut wherever they end, took 8 % longer. next: of the stacks, taken one by one, so
+  // that a block that begins late, another kernel having its multiprocessor, holds up nobody.
+  __device__ __forceinline__ void Run(uint32_t* next) {
     PrefillCursor stacks(call_, lane_);
     constexpr uint32_t kSpan = PrefillSpanPages(Dim);
     const uint32_t all = stacks.total() * parts_ * call_.kv_heads;
+    const auto take = [&] { return __shfl_sync(~0u, lane_ == 0 ? atomicAdd(next, 1u) : 0u, 0); };
 #pragma unroll 1
-    for (uint32_t i = blockIdx.x; i < all; i += gridDim.x) {
+    for (uint32_t i = take(); i < all; i = take()) {
       uint32_t at, own;
       stacks.Find(i % stacks.total(), &at, &own);
       const uint32_t part = i / stacks.total() % parts_;

@@ -25,6 +25,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint32_t kLayers = 30;
 constexpr uint32_t kPrefillRows = 512;
+constexpr uint32_t kTogether = 16;  // questions on one corpus that decode at once
 constexpr AttentionShape kShape = {.q_heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f};
 
 struct Options {
@@ -121,14 +122,16 @@ Json Bench::RunProduct(const Product& product) {
   json["rows"] = many;
   json["gmacs"] = macs * many / prefill * 1e-9;
   json["share"] = macs * many / prefill * 1e-9 / macs_ceiling_;
-  const double decode =
-      BestSeconds(options_,
-                  [&] {
-                    for (const auto& weight : weights) {
-                      backend_->MatMul(out.Rows(0, 1), Values(1, product.cols), *weight, false);
-                    }
-                  }) /
-      product.copies;
+  const auto few_seconds = [&](uint32_t rows) {
+    const double all = BestSeconds(options_, [&] {
+      for (const auto& weight : weights) {
+        backend_->MatMul(out.Rows(0, rows), Values(rows, product.cols), *weight, false);
+      }
+    });
+    return all / product.copies;
+  };
+  const double decode = few_seconds(1);
+  json["together_times_one"] = few_seconds(kTogether) / decode;  // the time, of so many rows
   json["decode_gmacs"] = macs / decode * 1e-9;
   json["decode_gbytes"] = static_cast<double>(weights[0]->bytes()) / decode * 1e-9;
   json["decode_share_of_read"] =
@@ -188,6 +191,13 @@ Json Bench::RunAttention(KvCodec codec) {
   json["decode_gbytes"] = static_cast<double>(format.BlockBytes()) * pages / decode * 1e-9;
   json["decode_share_of_read"] = json["decode_gbytes"].get<double>() / ceilings_.read_gbytes;
   json["decode_tokens_per_s"] = 1 / (decode + decode_seconds_);
+  const double together = BestSeconds(options_, [&] {
+    for (input.layer = 0; input.layer < kLayers; ++input.layer) {
+      const std::vector<AttentionInput> inputs(kTogether, input);
+      backend_->AttentionEach(out.Rows(0, kTogether), Values(kTogether, cols), inputs);
+    }
+  });
+  json["together_times_one"] = together / decode;
   // Seconds of attention per token grow with depth: a prompt of n tokens costs the mean, half of
   // depth n.
   const double per_key = prefill * kLayers / rows / keys;

@@ -76,7 +76,7 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   // Nodes narrower than this are put together from those of this width below them: so numbers of
   // ranks that are powers of two up to it give the same bits, one rank that computes the root
   // included. Attention, which takes all pages in one go, gives others.
-  static constexpr uint32_t kNodeWidth = 8;
+  static constexpr uint32_t kNodeWidth = 4;
   Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
                      std::span<const MergeNode> nodes) override;
   Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,

@@ -170,9 +170,7 @@ void CudaBackend::AttendManyLeaves(float* states, const cuda::NodeLayout& layout
              pages_.page(page + visible).first_position < position + rows) {
         ++visible;
       }
-      // At least one, of which nothing is seen: a row's state must be written.
-      const uint32_t pages = std::max(visible, std::min(leaves.pages[leaf], 1u));
-      tiles.push_back({done, rows, page, pages, position});
+      tiles.push_back({done, rows, page, visible, position});  // none: a state of nothing
     }
     std::reverse(tiles.begin() + static_cast<ptrdiff_t>(begin), tiles.end());
     call.pages_max = std::max(call.pages_max, std::max(visible, 1u));
@@ -183,30 +181,17 @@ void CudaBackend::AttendManyLeaves(float* states, const cuda::NodeLayout& layout
       Send(&tiles_, tiles.data(), tiles.size() * sizeof(cuda::PrefillTile)));
   if (sent == nullptr) return;
   call.q = View(q);
-  call.tile_count = static_cast<uint32_t>(tiles.size()) / count;
+  call.tiles = sent;
+  call.tile_count = static_cast<uint32_t>(tiles.size());
+  call.result_tiles = call.tile_count / count;
+  call.result_floats = layout.node_floats;
+  call.out = {states, q.rows, q.cols, layout.output_stride};
+  call.log_sums = LogSums(states, layout, q.rows, input.shape.q_heads);
   const uint64_t floats =
       cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max, call.q_heads, call.head_dim);
   call.workspace = reinterpret_cast<float*>(
       Grow(&workspace_, std::max<uint64_t>(1, floats) * sizeof(float), "attention"));
-  if (call.workspace == nullptr) return;
-  for (uint32_t leaf = 0; leaf < count; ++leaf) {
-    float* const state = states + leaf * layout.node_floats;
-    call.tiles = sent + size_t{leaf} * call.tile_count;
-    call.out = {state, q.rows, q.cols, layout.output_stride};
-    call.log_sums = LogSums(state, layout, q.rows, input.shape.q_heads);
-    if (leaves.pages[leaf] == 0) {  // a state of nothing
-      cuda::NodeMerge nothing;
-      nothing.out = call.out;
-      nothing.log_sums = call.log_sums;
-      nothing.states = state;
-      nothing.q_heads = call.q_heads;
-      nothing.kv_heads = call.kv_heads;
-      nothing.head_dim = call.head_dim;
-      if (!Launched(cuda::MergeNodeStates(nothing, stream_), "clear a state")) return;
-      continue;
-    }
-    if (!Launched(cuda::AttendExpanded(call, stream_), "attend")) return;
-  }
+  if (call.workspace != nullptr) Launched(cuda::AttendExpanded(call, stream_), "attend");
 }
 
 void CudaBackend::FoldNode(cuda::NodeMerge call, const AttentionShape& shape, MergeNode node,

@@ -1,5 +1,6 @@
 // kernels/cpu/isa/amx_attention.h -- the attention Policy by AMX: bf16 tiles for plain pages, int8
-// tiles (amx_coded.h) for coded ones. Included after amx_coded.h by one translation unit.
+// tiles (amx_coded.h, amx_pairs.h) for coded ones. Included after amx_pairs.h by one translation
+// unit.
 #pragma once
 
 namespace corpusd {
@@ -29,6 +30,9 @@ struct AmxPolicy {
     const auto index = static_cast<uint32_t>(&page - task.pages);
     const uint32_t first = index / kPartPages * kPartPages;
     const uint32_t end = MinU32(first + kPartPages, task.page_count);
+    if (task.rows * (task.shape.q_heads / task.shape.kv_heads) > kPassRows) {
+      return AmxAttendPairs(task, page, next, MapsWholePart(task, first, end), work, state);
+    }
     const bool alone = IsCodedPart(task, first, end);
     if (!alone) _tile_loadconfig(&kTermTiles);
     AmxAttendCoded(task, page, next, MapsWholePart(task, first, end), work, state);

@@ -16,8 +16,26 @@ constexpr TileConfig kTermTiles = {.row_bytes = {32, 64, 32, 64, 64, 64, 64, 64}
 constexpr uint32_t kPassRows = 4;
 constexpr uint32_t kPassTerms = 2 * kPassRows;
 
+// All rows' blocks of 16 times a basis of 64 dims, whose tiles are read once. All tiles are whole.
+inline void MapBlocks(const uint16_t* rows, uint32_t first, uint32_t end, const std::byte* pairs,
+                      float* out) {
+  for (uint32_t i = 0; i < kChunk; i += kTileSide, out += kTileSide) {
+    _tile_loadd(4, pairs + size_t{i} * 4, kChunk * 4);
+    _tile_loadd(5, pairs + (size_t{kTileDepth} / 2 * kChunk + i) * 4, kChunk * 4);
+    for (uint32_t r = first; r < end; r += kTileSide) {
+      const uint16_t* a = rows + size_t{r} * kChunk;
+      _tile_zero(1);
+      _tile_loadd(2, a, kChunk * 2);
+      _tile_dpbf16ps(1, 2, 4);
+      _tile_loadd(3, a + kTileDepth, kChunk * 2);
+      _tile_dpbf16ps(1, 3, 5);
+      _tile_stored(1, out + size_t{r} * kChunk, kChunk * 4);
+    }
+  }
+}
+
 // Rows [first, first + count) of work.turned, which is overwritten, times the basis in bf16; those
-// of the same 16 get anything. By tiles 1, 3 and 4.
+// of the same 16 get anything. By tiles 1, 3 and 4, and of more than a pass by whole ones.
 void AmxMapRows(const AttentionTask& task, uint32_t first, uint32_t count,
                 const AttentionWork<uint16_t>& work) {
   const uint32_t head_dim = task.shape.head_dim;
@@ -27,6 +45,11 @@ void AmxMapRows(const AttentionTask& task, uint32_t first, uint32_t count,
   }
   __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see ScoreTiles
   const auto* pairs = reinterpret_cast<const std::byte*>(task.basis->key.query_pairs);
+  if (head_dim == kChunk && task.rows * (task.shape.q_heads / task.shape.kv_heads) > kPassRows) {
+    MapBlocks(rounded, first / kTileSide * kTileSide, first + count, pairs, work.mapped);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    return;
+  }
   for (uint32_t r = first / kTileSide * kTileSide; r < first + count; r += kTileSide) {
     for (uint32_t i = 0; i < head_dim; i += kTileSide) {
       _tile_zero(1);
@@ -59,11 +82,11 @@ inline bool MapsWholePart(const AttentionTask& task, uint32_t first, uint32_t en
 // Sets up the tiles for a part, and the queries of few rows.
 void AmxBeginPart(const AttentionTask& task, uint32_t first, uint32_t end,
                   const AttentionWork<uint16_t>& work) {
-  if (!IsCodedPart(task, first, end)) return _tile_loadconfig(&kWholeTiles);
-  _tile_loadconfig(&kTermTiles);
-  if (!MapsWholePart(task, first, end)) return;
-  const uint32_t head_dim = task.shape.head_dim;
   const uint32_t stacked = task.rows * (task.shape.q_heads / task.shape.kv_heads);
+  const bool coded = IsCodedPart(task, first, end);
+  _tile_loadconfig(coded && stacked <= kPassRows ? &kTermTiles : &kWholeTiles);
+  if (!coded || !MapsWholePart(task, first, end)) return;
+  const uint32_t head_dim = task.shape.head_dim;
   for (uint32_t i = first; i < end; ++i) {
     const PageView view = ViewOf(task, task.pages[i], kLanes);
     if (view.stacked == 0) continue;
@@ -224,36 +247,44 @@ inline void PackWeights(const float* weights, Lanes inverse, std::byte* high, st
                      _mm512_packus_epi16(_mm512_and_si512(a, byte), _mm512_and_si512(b, byte)));
 }
 
-// Scores into weights as terms, at `terms`. Each row's sum of weights goes to masses.
+// One row's scores into weights as terms, at `terms`, those that it does not see into zeros.
+// RETURNS the sum of the weights.
+template <bool kMasked>
+inline float WeighScores(float* row, SeenKeys seen, float largest, const float* value_scales,
+                         std::byte* terms, float* scale, ReadAhead& ahead) {
+  const Lanes shift = Broadcast(largest);
+  Lanes sum = Zero();
+  Lanes top = Zero();
+#pragma GCC unroll 8
+  for (uint32_t t = 0; t < kBlockTokens; t += kLanes) {
+    Lanes e = Exp2(Sub(Load(row + t), shift));
+    // Keys that the row may not see weigh exactly nothing.
+    if (kMasked) e = KeepSlots(SeenSlots(seen, t), e, Zero());
+    sum = Add(sum, e);
+    e = Mul(e, Load(value_scales + t));
+    top = Max(top, e);
+    Store(row + t, e);
+  }
+  ahead.Take(4);
+  const float peak = ReduceMax(top);
+  const Lanes inverse = Broadcast(peak < kSmallestTerm ? 0.0f : kWeightLimit / peak);
+  ahead.Take(4);
+  for (uint32_t k = 0; k < 2; ++k) {
+    std::byte* high = terms + k * kChunk;
+    PackWeights(row + k * kChunk, inverse, high, high + kPassRows * kBlockTokens);
+  }
+  *scale = peak * (1.0f / kWeightLimit);
+  return ReduceAdd(sum);
+}
+
+// The same for the rows of a pass. Each row's sum of weights goes to masses.
 template <uint32_t kRows, bool kMasked>
 inline void WeighPass(const PassRows& pass, const float* largest, const float* value_scales,
                       std::byte* terms, float* scales, float* masses, ReadAhead& ahead) {
 #pragma GCC unroll 4
   for (uint32_t r = 0; r < kRows; ++r) {
-    float* row = pass.scores + r * kBlockTokens;
-    const Lanes shift = Broadcast(largest[r]);
-    Lanes sum = Zero();
-    Lanes top = Zero();
-#pragma GCC unroll 8
-    for (uint32_t t = 0; t < kBlockTokens; t += kLanes) {
-      Lanes e = Exp2(Sub(Load(row + t), shift));
-      // Keys that the row may not see weigh exactly nothing.
-      if (kMasked) e = KeepSlots(SeenSlots(pass.seen[r], t), e, Zero());
-      sum = Add(sum, e);
-      e = Mul(e, Load(value_scales + t));
-      top = Max(top, e);
-      Store(row + t, e);
-    }
-    ahead.Take(4);
-    const float peak = ReduceMax(top);
-    const Lanes inverse = Broadcast(peak < kSmallestTerm ? 0.0f : kWeightLimit / peak);
-    ahead.Take(4);
-    for (uint32_t k = 0; k < 2; ++k) {
-      std::byte* high = terms + r * kBlockTokens + k * kChunk;
-      PackWeights(row + k * kChunk, inverse, high, high + kPassRows * kBlockTokens);
-    }
-    scales[r] = peak * (1.0f / kWeightLimit);
-    masses[r] = ReduceAdd(sum);
+    masses[r] = WeighScores<kMasked>(pass.scores + r * kBlockTokens, pass.seen[r], largest[r],
+                                     value_scales, terms + r * kBlockTokens, &scales[r], ahead);
   }
 }
 

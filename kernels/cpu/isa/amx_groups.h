@@ -30,10 +30,10 @@ inline void SpreadNibbles(const std::byte* codes, uint32_t g, std::byte* out) {
   }
 }
 
-// One group's sums of 16 rows; tile: its codes as bytes.
+// One group's sums of 16 rows, in tiles 0 and 1; tile: its codes as bytes.
 template <PackedKind kKind>
 inline void MultiplyGroup(const std::byte* rows, uint64_t row_bytes, uint32_t g,
-                          const std::byte* tile, GroupSums* sums) {
+                          const std::byte* tile) {
   const std::byte* a =
       rows + size_t{g} * kGroupCodeBytes + (kKind == PackedKind::kQ4 ? kNibbleOrder : 0);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);  // see ScoreTiles
@@ -49,21 +49,33 @@ inline void MultiplyGroup(const std::byte* rows, uint64_t row_bytes, uint32_t g,
     _tile_dpbssd(0, 4, 6);
     _tile_dpbusd(1, 5, 6);
   }
+}
+inline void StoreGroup(GroupSums* sums) {
   _tile_stored(0, sums->high, 64);
   _tile_stored(1, sums->low, 64);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
+// Where the sums of the codes of all rows lie once more, group by group: [groups][2 * kFewRows].
+inline const float* TurnedSums(const std::byte* prepared, uint32_t cols) {
+  return reinterpret_cast<const float*>(prepared + 2 * kFewRows * GroupRowBytes(cols));
+}
+
+// The rows of a task of tiles.
+struct TileRows {
+  GroupRows rows;
+  const float* sums;  // [groups][2 * kFewRows], from the task's first row on
+};
+
 // Adds a group's sums to the rows' totals, as GroupPanel does.
 template <PackedKind kKind, uint32_t kRows>
-inline __attribute__((always_inline)) void AddGroup(const GroupRows& rows, const std::byte* panel,
+inline __attribute__((always_inline)) void AddGroup(const float* row_sums, const std::byte* panel,
                                                     uint32_t g, const GroupSums& sums,
                                                     Lanes (&totals)[kRows]) {
   const Lanes d = GroupScale<kKind>(panel, g);
   Lanes m = d;
   if constexpr (kKind == PackedKind::kQ4) m = GroupMinimum(panel, g);
-  const float* row_sums = rows.sums(0) + g;
-  const size_t stride = GroupRowBytes(rows.cols) / sizeof(float);
+  row_sums += size_t{g} * 2 * kFewRows;
 #pragma GCC unroll 16
   for (uint32_t r = 0; r < kRows; ++r) {
     const __m512i high = _mm512_load_si512(sums.high + r * kLanes);
@@ -71,17 +83,17 @@ inline __attribute__((always_inline)) void AddGroup(const GroupRows& rows, const
     const Lanes dot = ToFloat({_mm512_add_epi32(_mm512_slli_epi32(high, 8), low)});
     totals[r] = Fma(dot, d, totals[r]);
     if constexpr (kKind == PackedKind::kQ4) {
-      totals[r] = Fma(m, BroadcastFrom(row_sums + r * stride), totals[r]);
+      totals[r] = Fma(m, BroadcastFrom(row_sums + r), totals[r]);
     }
   }
 }
 
 // kRows of them hold rows of the task.
 template <PackedKind kKind, uint32_t kRows>
-void TileGroupPanel(const MatMulTask& task, const GroupRows& rows, uint32_t p, std::byte* scratch) {
+void TileGroupPanel(const MatMulTask& task, const TileRows& rows, uint32_t p, std::byte* scratch) {
   const std::byte* panel = task.weight.panel(p);
   const std::byte* codes = panel + PackedScaleBytes(kKind, task.weight.cols);
-  const uint64_t row_bytes = GroupRowBytes(rows.cols);
+  const uint64_t row_bytes = GroupRowBytes(rows.rows.cols);
   const uint32_t groups = task.weight.cols / kQuantBlock;
   auto* sums = reinterpret_cast<GroupSums*>(scratch);
   std::byte* spread = scratch + 2 * sizeof(GroupSums);  // a ring of four tiles
@@ -91,22 +103,32 @@ void TileGroupPanel(const MatMulTask& task, const GroupRows& rows, uint32_t p, s
       SpreadNibbles(codes, g, spread + g % 4 * kGroupTileBytes);
     }
   };
+  const auto multiply = [&](uint32_t g) {
+    const std::byte* tile = kKind == PackedKind::kQ4 ? spread + g % 4 * kGroupTileBytes
+                                                     : codes + size_t{g} * kGroupTileBytes;
+    MultiplyGroup<kKind>(rows.rows.data, row_bytes, g, tile);
+  };
   Lanes totals[kRows];
+#pragma GCC unroll 16
   for (uint32_t r = 0; r < kRows; ++r) totals[r] = Zero();
-  for (uint32_t g = 0; g < MinU32(2, groups); ++g) fetch(g);
-  for (uint32_t g = 0; g <= groups; ++g) {
+  for (uint32_t g = 0; g < MinU32(3, groups); ++g) fetch(g);
+  multiply(0);
+  StoreGroup(&sums[0]);
+  for (uint32_t g = 1; g < groups; ++g) {
+    multiply(g);
     if (g + 2 < groups) fetch(g + 2);
-    if (g < groups) {
-      const std::byte* tile = kKind == PackedKind::kQ4 ? spread + g % 4 * kGroupTileBytes
-                                                       : codes + size_t{g} * kGroupTileBytes;
-      MultiplyGroup<kKind>(rows.data, row_bytes, g, tile, &sums[g % 2]);
-    }
-    if (g > 0) AddGroup<kKind, kRows>(rows, panel, g - 1, sums[(g - 1) % 2], totals);
+    AddGroup<kKind, kRows>(rows.sums, panel, g - 1, sums[(g - 1) % 2], totals);
+    StoreGroup(&sums[g % 2]);  // behind those sums, which take as long as the products
   }
+  AddGroup<kKind, kRows>(rows.sums, panel, groups - 1, sums[(groups - 1) % 2], totals);
+  // Through memory: indexed by a loop, they would not be in registers.
+  auto* kept = reinterpret_cast<float*>(scratch);
+#pragma GCC unroll 16
+  for (uint32_t r = 0; r < kRows; ++r) Store(kept + r * kLanes, totals[r]);
   const uint32_t width = task.weight.rows - p * kLanes;
   for (uint32_t r = 0; r < MinU32(kRows, task.rows); ++r) {
     float* target = task.out + size_t{task.first_row + r} * task.out_stride + p * kLanes;
-    Lanes result = Mul(totals[r], Broadcast(rows.scale(r)));
+    Lanes result = Mul(Load(kept + r * kLanes), Broadcast(rows.rows.scale(r)));
     if (task.accumulate) result = Add(LoadFirst(target, width), result);
     StoreFirst(target, result, width);
   }
@@ -116,7 +138,8 @@ template <PackedKind kKind>
 void TileGroupProduct(const MatMulTask& task) {
   const TileScope<kByteTiles> tiles;
   const uint32_t cols = task.weight.cols;
-  const GroupRows rows{task.prepared + task.first_row * GroupRowBytes(cols), cols};
+  const TileRows rows{{task.prepared + task.first_row * GroupRowBytes(cols), cols},
+                      TurnedSums(task.prepared, cols) + task.first_row};
   for (uint32_t p = task.first_panel; p < task.first_panel + task.panels; ++p) {
     if (task.rows <= 8) {
       TileGroupPanel<kKind, 8>(task, rows, p, task.scratch);
@@ -129,7 +152,23 @@ void TileGroupProduct(const MatMulTask& task) {
 // Products of few rows: tiles read 16 rows from the task's first one on.
 uint64_t AmxPreparedBytes(uint32_t call_rows, uint32_t cols) noexcept {
   if (call_rows > kFewRows) return Bf16PreparedBytes(call_rows, cols);
-  return PreparedGroupBytes(call_rows < kTileGroupRows ? call_rows : 2 * kFewRows, cols);
+  if (call_rows < kTileGroupRows || cols % kQuantBlock != 0) {
+    return PreparedGroupBytes(call_rows, cols);
+  }
+  return PreparedGroupBytes(2 * kFewRows, cols) +
+         uint64_t{cols} / kQuantBlock * 2 * kFewRows * sizeof(float);
+}
+
+void AmxPrepareRows(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,
+                    uint32_t call_rows, uint32_t first_row, uint32_t rows) noexcept {
+  Bf16PrepareRows(prepared, x, x_stride, cols, call_rows, first_row, rows);
+  if (call_rows > kFewRows || call_rows < kTileGroupRows || cols % kQuantBlock != 0) return;
+  auto* turned = const_cast<float*>(TurnedSums(prepared, cols));
+  for (uint32_t r = first_row; r < first_row + rows; ++r) {
+    const float* sums =
+        reinterpret_cast<const float*>(prepared + r * GroupRowBytes(cols) + GroupSumsOffset(cols));
+    for (uint32_t g = 0; g < cols / kQuantBlock; ++g) turned[g * 2 * kFewRows + r] = sums[g];
+  }
 }
 
 inline void FewRowsMatMul(const MatMulTask& task) {

@@ -43,6 +43,8 @@
 #include "kernels/cpu/isa/amx_levels.h"
 // (their products)
 #include "kernels/cpu/isa/amx_coded.h"
+// (for many questions)
+#include "kernels/cpu/isa/amx_pairs.h"
 // (the policy of both)
 #include "kernels/cpu/isa/amx_attention.h"
 // and the index of retrieval
@@ -58,7 +60,7 @@ extern const CpuKernels kAmxKernels = {
     .panel_multiple = 2,
     .few_rows = kFewRows,
     .prepared_bytes = AmxPreparedBytes,
-    .prepare_rows = Bf16PrepareRows,
+    .prepare_rows = AmxPrepareRows,
     .matmul_scratch_bytes = AmxMatMulScratchBytes,
     .matmul = AmxMatMul,
     .attend = AmxAttend,

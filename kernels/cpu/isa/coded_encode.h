@@ -44,10 +44,7 @@ void ToCoordinates(float* y, const KvRows& rows) noexcept {
     const uint32_t count = MinU32(kBatch, rows.rows - r);
     for (uint32_t i = 0; i < count; ++i) CenterRow(x + i * head_dim, rows, r + i);
     float* out = y + size_t{r} * head_dim;
-    for (uint32_t j = 0; j < head_dim; j += kLanes) {
-      FloatGemm(count, x, head_dim, rows.coordinates->forward + j, head_dim, out + j, head_dim,
-                false, head_dim);
-    }
+    MatrixGemm(count, x, head_dim, rows.coordinates->forward, head_dim, out, head_dim);
     for (uint32_t i = 0; i < count * head_dim; i += kLanes) {
       Store(out + i, Min(limit, Max(lowest, FiniteOrZero(Load(out + i)))));
     }

@@ -84,12 +84,14 @@ template <uint32_t kBits>
 inline Lanes NearestLevel(Lanes u, IntLanes* mark) {
   static constexpr LevelCells<kBits> kCells;
   const __m512i magic = _mm512_castps_si512(_mm512_set1_ps(12582912.0f));  // 1.5 * 2^23
-  const __m512 size = _mm512_abs_ps(u.v);
-  const __m512 bounded = _mm512_min_ps(size, _mm512_set1_ps(kCells.kLargest));
+  // The smaller of both magnitudes; the last cell has no border.
+  static_assert(LevelCells<kBits>::CellOf(kCells.kLargest) >
+                LevelCells<kBits>::CellOf(LevelBorder(kBits, (1u << (kBits - 1)) - 2)));
+  const __m512 bounded = _mm512_range_ps(u.v, _mm512_set1_ps(kCells.kLargest), 0xa);
   __m512i place = _mm512_castps_si512(
       _mm512_fmadd_ps(bounded, _mm512_set1_ps(kCells.kCellsPerUnit), _mm512_castsi512_ps(magic)));
   const __m512 border = _mm512_permutexvar_ps(place, _mm512_load_ps(kCells.border));
-  const __mmask16 above = _mm512_cmp_ps_mask(size, border, _CMP_GT_OQ);
+  const __mmask16 above = _mm512_cmp_ps_mask(bounded, border, _CMP_GT_OQ);
   place = _mm512_mask_or_epi32(place, above, place, _mm512_set1_epi32(16));
   const __m512i magnitude = _mm512_castps_si512(_mm512_permutex2var_ps(
       _mm512_load_ps(kCells.magnitude), place, _mm512_load_ps(kCells.magnitude + 16)));

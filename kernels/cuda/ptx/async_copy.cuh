@@ -21,10 +21,10 @@ __device__ __forceinline__ void PublishBarriers() {
 __device__ __forceinline__ void Arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
-// What a warp did before one arrival of its own; barriers are initialized with kWarpArrivals of it a
-// warp. One lane behind a __syncwarp is enough, but compute-sanitizer's racecheck takes only a
-// lane's own arrival for an order of its accesses (a ring of 20 lines shows it), so that a build for
-// it has all of them arrive (CORPUSD_RACECHECK).
+// What a warp did before one arrival of its own; barriers are initialized with kWarpArrivals of it
+// a warp. One lane behind a __syncwarp is enough, but compute-sanitizer's racecheck takes only a
+// lane's own arrival for an order of its accesses (a ring of 20 lines shows it), so that a build
+// for it has all of them arrive (CORPUSD_RACECHECK).
 #ifdef CORPUSD_RACECHECK
 constexpr int kWarpArrivals = 32;
 __device__ __forceinline__ void ArriveWarp(uint64_t* barrier) { Arrive(barrier); }

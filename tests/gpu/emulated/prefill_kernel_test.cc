@@ -9,6 +9,7 @@
 
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/support/coded_tile_builder.h"
@@ -237,18 +238,46 @@ class PrefillScene {
     return PrefillParts(call_.tile_count, call_.pages_max, call_.q_heads, Dim);
   }
 
-  // RETURNS all rows, the stacks' spans being spread over so many parts, on so many blocks.
+  // Splits the pages at these into results of their own for the same rows.
+  void Split(const std::vector<uint32_t>& ends) {
+    call_.result_tiles = call_.tile_count;
+    call_.result_floats = q_.size() + 4;  // a gap
+    const std::vector<PrefillTile> whole = std::exchange(tiles_, {});
+    for (uint32_t i = 0, first = 0; i < ends.size(); first = ends[i++]) {
+      for (PrefillTile tile : whole) {
+        tile.first_page = first, tile.pages = ends[i] - first;
+        tiles_.push_back(tile);
+      }
+    }
+    call_.tiles = tiles_.data();
+    call_.tile_count = static_cast<uint32_t>(tiles_.size());
+  }
+  // The same for one of the results alone.
+  void KeepResult(uint32_t which) {
+    tiles_.erase(tiles_.begin(), tiles_.begin() + which * call_.result_tiles);
+    tiles_.resize(call_.result_tiles);
+    call_.tiles = tiles_.data();
+    call_.tile_count = std::exchange(call_.result_tiles, 0);
+  }
+  uint64_t result_floats() const { return call_.result_floats; }
+
+  // RETURNS all rows, the stacks' spans being spread over so many parts, on so many blocks; of all
+  // results.
   std::vector<float> Run(uint32_t parts, unsigned blocks) {
-    std::vector<float> out(q_.size(), -7.0f);
+    const uint64_t before = call_.result_tiles == 0
+                                ? 0
+                                : call_.result_floats * (call_.tile_count / call_.result_tiles - 1);
+    std::vector<float> out(before + q_.size(), -7.0f);
     std::vector<float> workspace(PrefillStateFloats(Dim) *
                                  std::max(call_.tile_count * call_.q_heads * parts, blocks));
     call_.out = {out.data(), rows_, kCols, kCols};
     call_.workspace = workspace.data();
     emulated::block.grid = {blocks, 1, 1};
     for (unsigned i = 0; i < blocks; ++i) {
+      uint32_t next = i;
       ClearBlock();
       emulated::block.index = {i, 0, 0};
-      EXPECT_TRUE(emulated::Run(kBlockThreads, [&] { PrefillKernel<Dim>(call_, parts); }));
+      EXPECT_TRUE(emulated::Run(kBlockThreads, [&] { PrefillKernel<Dim>(call_, parts, &next); }));
     }
     for (unsigned i = 0; i < kGroup * call_.tile_count * kKvHeads && parts > 1; ++i) {
       emulated::block.index = {i % kGroup, i / kGroup % call_.tile_count,
@@ -324,6 +353,24 @@ TEST(PrefillKernelTest, SpansGiveTheSameBitsApartAndInOneBlock) {
   const std::vector<float> apart = scene.Run(2, 5);
   EXPECT_LT(scene.Error(apart, 41), 5e-3);
   EXPECT_EQ(apart, scene.Run(1, 2));
+}
+
+TEST(PrefillKernelTest, SeveralResultsAreEachAsAlone) {
+  const std::vector<uint32_t> ends = {2, 2, 5};  // the second has no pages
+  PrefillScene<64> together(130, 5, 0, true);
+  together.Split(ends);
+  const std::vector<float> all = together.Run(1, 3);
+  for (uint32_t i = 0; i < ends.size(); ++i) {
+    PrefillScene<64> alone(130, 5, 0, true);
+    alone.Split(ends);
+    alone.KeepResult(i);
+    const std::vector<float> one = alone.Run(1, 2);
+    EXPECT_EQ(std::memcmp(one.data(), all.data() + i * together.result_floats(),
+                          one.size() * sizeof(float)),
+              0)
+        << i;
+  }
+  EXPECT_EQ(std::count(all.begin(), all.end(), -7.0f), 2 * 4) << "the gaps alone are untouched";
 }
 
 }  // namespace

@@ -420,6 +420,10 @@ TEST(IsaAttention, FewCodedRowsMatchTheReference) {
       const Answer expected = Reference(scene, 0, 5);
       for (const CpuKernels* kernels : TestedKernels()) {
         ExpectNear(*kernels, scene, expected, 0, 5, CodedBoundFor(*kernels, scene.rows));
+        const Answer few = Compute(*kernels, scene, 0, 16, 1u << 20, false, 16);
+        for (const uint32_t row : {0u, 7u, 15u}) {
+          ExpectSameBits(few, row, Compute(*kernels, scene, row, 1, 1, true, 1), "alone");
+        }
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/backend/node_attention.h"
+#include "tests/unit/kernels/basis_fixture.h"
 #include "tests/unit/kernels/kernel_fixture.h"
 
 namespace corpusd {
@@ -134,6 +135,48 @@ TEST(LongAttentionTest, RowsThatShareATextAreThoseAlone) {
     for (const uint64_t bytes : {uint64_t{0}, kAllStates}) {
       std::vector<float> out(queries.size());
       Cpu(threads, bytes)->AttentionEach({out.data(), rows, kColumns, kColumns}, q, inputs);
+      EXPECT_EQ(out, expected) << threads << " threads, " << bytes << " bytes";
+    }
+  }
+}
+
+// Questions on one coded corpus, each with pages of its own behind it: what they share is read for
+// all of them, what each has alone is asked for meanwhile.
+TEST(LongAttentionTest, QuestionsOnACodedCorpusAreThoseAlone) {
+  constexpr AttentionShape kHeads = {.q_heads = 6, .kv_heads = 2, .head_dim = 64, .scale = 0.125F};
+  constexpr uint32_t kPages = 21, kRows = 7, kCols = 6 * 64;
+  const TestRope rope((kPages + 8) * kBlockTokens, 32);
+  const TestBasis bases(kHeads.kv_heads, kHeads.head_dim, 21);
+  KvFormat coded = {.layers = 1, .kv_heads = 2, .head_dim = 64};
+  const KvFormat plain = coded;
+  coded.key_codec = coded.value_codec = KvCodec::kCq4;
+  const RandomPages text(coded, std::vector<uint32_t>(kPages, kBlockTokens), 0, rope.table(), 0.7F,
+                         5, bases.basis());
+  std::vector<std::unique_ptr<RandomPages>> own;
+  std::vector<std::array<KvPageList, 2>> lists(kRows);
+  std::vector<AttentionInput> inputs;
+  for (uint32_t r = 0; r < kRows; ++r) {
+    std::vector<uint32_t> tokens(1 + r % 6, kBlockTokens);
+    tokens.back() = 1 + 19 * r;
+    own.push_back(std::make_unique<RandomPages>(plain, tokens, kPages * kBlockTokens, rope.table(),
+                                                0.7F, 20 + r, bases.basis()));
+    lists[r] = {text.list(), own[r]->list()};
+    inputs.push_back({.shape = kHeads,
+                      .first_position = own[r]->end_position() - 1,
+                      .lists = lists[r],
+                      .rope = rope.table(),
+                      .basis = bases.basis()});
+  }
+  std::vector<float> queries = RandomFloats(size_t{kRows} * kCols, 2.0F, 9);
+  const MatrixView q{queries.data(), kRows, kCols, kCols};
+  std::vector<float> expected(queries.size());
+  const MatrixView alone{expected.data(), kRows, kCols, kCols};
+  const auto one = Cpu(1, kAllStates);
+  for (uint32_t r = 0; r < kRows; ++r) one->Attention(alone.Rows(r, 1), q.Rows(r, 1), inputs[r]);
+  for (const unsigned threads : {1u, 2u, 40u}) {
+    for (const uint64_t bytes : {uint64_t{0}, kAllStates}) {
+      std::vector<float> out(queries.size());
+      Cpu(threads, bytes)->AttentionEach({out.data(), kRows, kCols, kCols}, q, inputs);
       EXPECT_EQ(out, expected) << threads << " threads, " << bytes << " bytes";
     }
   }
