@@ -10,6 +10,7 @@
 #include "daemon/log.h"
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
+#include "store/base/clock.h"
 
 namespace corpusd {
 namespace {
@@ -38,12 +39,39 @@ void FillSteps(const EvictPlan& plan, v1::EvictReply* reply) {
   reply->set_leased_bytes(plan.leased_bytes);
 }
 
+bool IsPinnedToHost(const CorpusRecord& record) {
+  const auto tier = static_cast<uint8_t>(TierKind::kHost);
+  return record.pin && record.pin->tier == tier &&
+         (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > WallTimeMs());
+}
+
+// What leaves host memory here leaves that of ranks that are other processes, too; and, of `all`,
+// what they alone hold. Added to the plan.
+void EvictFromRanks(const Services& services, const v1::EvictRequest& request, EvictPlan* plan) {
+  for (const CorpusRecord& record : services.store.ListCorpora()) {
+    const auto step = std::find_if(plan->steps.begin(), plan->steps.end(),
+                                   [&](const auto& one) { return one.corpus_id == record.id; });
+    const bool here = step != plan->steps.end();
+    if (!here && (!request.all() || IsPinnedToHost(record))) continue;
+    const EvictReport others = services.engine.EvictFromRanks(record, request.dry_run());
+    if (others.blocks == 0) continue;
+    plan->bytes += others.bytes;
+    if (here) {
+      step->blocks += others.blocks;
+      step->bytes += others.bytes;
+      continue;
+    }
+    plan->steps.push_back({record.name, record.id, record.chain.size(), others.blocks, others.bytes,
+                           /*expired=*/false, "in the memory of other ranks"});
+  }
+}
+
 Result<v1::Response> EvictByPolicy(const Services& services, TierKind from,
                                    const v1::EvictRequest& request) {
   const uint64_t bytes =
       request.all() ? std::numeric_limits<uint64_t>::max() : request.to_free_bytes();
-  ASSIGN_OR_RETURN(const EvictPlan plan,
-                   services.store.EvictByPolicy(from, bytes, request.dry_run()));
+  ASSIGN_OR_RETURN(EvictPlan plan, services.store.EvictByPolicy(from, bytes, request.dry_run()));
+  if (from == TierKind::kHost) EvictFromRanks(services, request, &plan);
   if (!request.dry_run()) {
     Log(LogLevel::kInfo, "evicted",
         {{"from", TierText(from)}, {"corpora", plan.steps.size()}, {"bytes", plan.bytes}});

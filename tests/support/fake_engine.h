@@ -28,9 +28,10 @@ struct FakeEngineControls {
   std::string prefill_error;
   StatusCode prefill_code = StatusCode::kResourceExhausted;
 
-  std::string kv_format = "bf16";  // the default
-  QuestionRequest last_question;   // "options", or the last one without a corpus
-  std::atomic<int> runs{0};        // made, over all prefills
+  std::string kv_format = "bf16";        // the default
+  std::atomic<uint64_t> rank_blocks{0};  // of each corpus, in the memory of other ranks
+  QuestionRequest last_question;         // "options", or the last one without a corpus
+  std::atomic<int> runs{0};              // made, over all prefills
   std::atomic<int> tokenizers_waiting{0};
   std::atomic<int> asks_running{0};
   std::atomic<int> asks_stopped{0};       // ended by their stop token or sink
@@ -82,6 +83,12 @@ class FakeEngine : public Engine {
   using Engine::ShapeOf;
   Result<CorpusShape> ShapeOf(std::string_view kv_format, const SegmentRule& rule,
                               std::string_view tenant) const override;
+  EvictReport EvictFromRanks(const CorpusRecord& /*record*/, bool /*dry_run*/) override {
+    EvictReport report;
+    report.blocks = controls_.rank_blocks;
+    report.bytes = 10 * report.blocks;
+    return report;
+  }
   Result<FetchStats> Warm(std::string_view name) override;
   Result<DeviceWarming> WarmDevice(std::string_view name) override;
   Result<uint64_t> LoadIndexes(const std::stop_token& stop) override;

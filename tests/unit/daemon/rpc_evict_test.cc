@@ -59,6 +59,29 @@ TEST_F(RpcEvictTest, AllTakesEverythingThatIsNotPinned) {
   EXPECT_EQ(client_->Show("b")->state(), "ready");
 }
 
+// What leaves memory here leaves it on other ranks; of all, what they alone have goes as well.
+TEST_F(RpcEvictTest, MemoryOfOtherRanksIsMeantToo) {
+  ASSERT_TRUE(client_->Pin("b", "host", milliseconds(0)).ok());
+  v1::EvictRequest request;
+  request.set_from("host");
+  request.set_to_free_bytes(1);
+  request.set_dry_run(true);
+  const auto alone = client_->Evict(request);
+  ASSERT_TRUE(alone.ok()) << alone.error().message;
+  controls_.rank_blocks = 3;
+  const auto ranked = client_->Evict(request);
+  ASSERT_TRUE(ranked.ok()) << ranked.error().message;
+  EXPECT_EQ(ranked->steps_size(), alone->steps_size());
+  EXPECT_EQ(ranked->blocks(), alone->blocks() + 3 * alone->steps_size());
+  EXPECT_EQ(ranked->bytes(), alone->bytes() + 30 * alone->steps_size());
+  request.clear_to_free_bytes();
+  request.set_all(true);
+  const auto all = client_->Evict(request);
+  ASSERT_TRUE(all.ok()) << all.error().message;
+  ASSERT_EQ(all->steps_size(), 2);  // not the pinned one
+  for (const v1::EvictStep& step : all->steps()) EXPECT_NE(step.corpus(), "b");
+}
+
 TEST_F(RpcEvictTest, OneOfNameAllAndSizeIsSaid) {
   EXPECT_EQ(client_->Evict(FromDisk()).error().code_text, "invalid_argument");
   v1::EvictRequest both = FromDisk();
