@@ -74,6 +74,16 @@ std::string TimeField(int64_t time_ms, int64_t now_ms) {
   return FormatTimestamp(time_ms) + " (" + FormatAge(time_ms, now_ms) + ")";
 }
 
+// "4.4 MiB", and of ranks each one's: "4.4 MiB: 2.2 MiB, 2.2 MiB on ranks 0 to 1".
+std::string DiskText(const v1::Corpus& corpus) {
+  std::string text = FormatBytes(corpus.disk_bytes());
+  for (int rank = 0; rank < corpus.rank_disk_bytes_size(); ++rank) {
+    text += (rank == 0 ? ": " : ", ") + FormatBytes(corpus.rank_disk_bytes(rank));
+  }
+  if (corpus.rank_disk_bytes_size() == 0) return text;
+  return text + " on ranks 0 to " + std::to_string(corpus.rank_disk_bytes_size() - 1);
+}
+
 Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
   Fields fields = {{"name", corpus.name()},
                    {"id", std::to_string(corpus.id())},
@@ -89,7 +99,7 @@ Fields FieldsOf(const v1::Corpus& corpus, int64_t now_ms) {
                                   FormatBytes(corpus.bf16_bytes()) + " as bf16)"},
                    {"on device", FormatBytes(corpus.device_bytes())},
                    {"on host", FormatBytes(corpus.host_bytes())},
-                   {"on disk", FormatBytes(corpus.disk_bytes())},
+                   {"on disk", DiskText(corpus)},
                    {"pinned", PinCell(corpus, now_ms)},
                    {"created", TimeField(corpus.created_at_ms(), now_ms)},
                    {"last used", TimeField(corpus.last_used_at_ms(), now_ms)},

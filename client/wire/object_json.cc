@@ -3,6 +3,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <vector>
 
 namespace corpusd {
 namespace {
@@ -108,6 +109,8 @@ Json CorpusToJson(const v1::Corpus& corpus) {
         {"device", corpus.device_bytes()},
         {"host", corpus.host_bytes()},
         {"disk", corpus.disk_bytes()},
+        {"disk_of_ranks", Json(std::vector<uint64_t>(corpus.rank_disk_bytes().begin(),
+                                                     corpus.rank_disk_bytes().end()))},
         {"keep_all", NumberOrNull(corpus.keep_all_bytes())}}},
       {"parts", PartsToJson(corpus)},
       {"pinned", PinToJson(corpus)},

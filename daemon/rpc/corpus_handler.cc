@@ -48,6 +48,13 @@ Result<v1::Response> HandleShow(const Services& services, const v1::ShowRequest&
   v1::Response response;
   *response.mutable_corpus() = DescribeCorpus(services, record);
   *response.mutable_corpus()->mutable_cost() = CostOfCorpus(services, response.corpus());
+  const auto dealt = services.store.BytesByShelf(record);
+  if (dealt.ok() && !dealt->empty() && dealt->rbegin()->first > 0) {  // a rank's disk is a shelf
+    for (uint32_t rank = 0; rank <= dealt->rbegin()->first; ++rank) {
+      const auto found = dealt->find(rank);
+      response.mutable_corpus()->add_rank_disk_bytes(found == dealt->end() ? 0 : found->second);
+    }
+  }
   if (record.error.empty()) {
     response.mutable_corpus()->set_error(ToUtf8(EvictedText(services, record)));
   }

@@ -1,14 +1,13 @@
 #include "engine/model/named_source.h"
 
+#include "engine/model/forwarding_source.h"
+
 namespace corpusd {
 namespace {
 
-class NamedSource final : public ModelSource {
+class NamedSource final : public ForwardingSource {
  public:
-  explicit NamedSource(const ModelSource& source) : source_(source) {}
-  const std::string& path() const override { return source_.path(); }
-  const ModelConfig& config() const override { return source_.config(); }
-  bool Has(const std::string& tensor) const override { return source_.Has(tensor); }
+  using ForwardingSource::ForwardingSource;
   Result<SourceMatrix> Matrix(const std::string& tensor, uint32_t rows,
                               uint32_t cols) const override {
     ASSIGN_OR_RETURN(SourceMatrix matrix, source_.Matrix(tensor, rows, cols));
@@ -22,23 +21,6 @@ class NamedSource final : public ModelSource {
     matrix.weight.name = tensor + "[" + std::to_string(expert) + "]";
     return matrix;
   }
-  Result<std::vector<float>> Vector(const std::string& tensor, uint32_t count) const override {
-    return source_.Vector(tensor, count);
-  }
-  std::vector<TensorSize> TensorSizes() const override { return source_.TensorSizes(); }
-  Result<std::string> WeightsDigestHex(const std::string& cache_dir) const override {
-    return source_.WeightsDigestHex(cache_dir);
-  }
-  Result<std::unique_ptr<Tokenizer>> LoadTokenizer() const override {
-    return source_.LoadTokenizer();
-  }
-  Result<ChatTemplate> LoadChatTemplate(const Tokenizer& tokenizer) const override {
-    return source_.LoadChatTemplate(tokenizer);
-  }
-  std::optional<TokenId> StartToken() const override { return source_.StartToken(); }
-
- private:
-  const ModelSource& source_;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <utility>
 
+#include "engine/model/forwarding_source.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/reference/dequantize.h"
 #include "kernels/reference/quantize.h"
@@ -33,32 +34,24 @@ WeightType TypeOf(WeightMode mode) {
   return mode == WeightMode::kInt8 ? WeightType::kQ8_0 : WeightType::kBf16;
 }
 
-class QuantizedSource final : public ModelSource {
+class QuantizedSource final : public ForwardingSource {
  public:
   QuantizedSource(std::unique_ptr<ModelSource> source, WeightMode mode, unsigned threads)
-      : source_(std::move(source)), mode_(mode), threads_(threads) {}
-
-  const std::string& path() const override { return source_->path(); }
-  const ModelConfig& config() const override { return source_->config(); }
-  bool Has(const std::string& tensor) const override { return source_->Has(tensor); }
+      : ForwardingSource(*source), owned_(std::move(source)), mode_(mode), threads_(threads) {}
 
   Result<SourceMatrix> Matrix(const std::string& tensor, uint32_t rows,
                               uint32_t cols) const override {
-    ASSIGN_OR_RETURN(SourceMatrix matrix, source_->Matrix(tensor, rows, cols));
+    ASSIGN_OR_RETURN(SourceMatrix matrix, source_.Matrix(tensor, rows, cols));
     return Encoded(tensor, std::move(matrix));
   }
   Result<SourceMatrix> ExpertMatrix(const std::string& tensor, uint32_t expert, uint32_t experts,
                                     uint32_t rows, uint32_t cols) const override {
     ASSIGN_OR_RETURN(SourceMatrix matrix,
-                     source_->ExpertMatrix(tensor, expert, experts, rows, cols));
+                     source_.ExpertMatrix(tensor, expert, experts, rows, cols));
     return Encoded(tensor, std::move(matrix));
   }
-  Result<std::vector<float>> Vector(const std::string& tensor, uint32_t count) const override {
-    return source_->Vector(tensor, count);
-  }
-
   std::vector<TensorSize> TensorSizes() const override {
-    std::vector<TensorSize> sizes = source_->TensorSizes();
+    std::vector<TensorSize> sizes = source_.TensorSizes();
     for (TensorSize& size : sizes) {
       const WeightType kept = KeptType(mode_, size.role, size.type, size.cols);
       if (!size.matrix || kept == size.type) continue;
@@ -68,19 +61,12 @@ class QuantizedSource final : public ModelSource {
     return sizes;
   }
   Result<std::string> WeightsDigestHex(const std::string& cache_dir) const override {
-    ASSIGN_OR_RETURN(const std::string digest, source_->WeightsDigestHex(cache_dir));
+    ASSIGN_OR_RETURN(const std::string digest, source_.WeightsDigestHex(cache_dir));
     Sha256 hash;
     hash.Update(kEncoder);
     hash.Update(std::string(NameOf(mode_)) + "\n" + digest + "\n");
     return HexText(hash.Finish());
   }
-  Result<std::unique_ptr<Tokenizer>> LoadTokenizer() const override {
-    return source_->LoadTokenizer();
-  }
-  Result<ChatTemplate> LoadChatTemplate(const Tokenizer& tokenizer) const override {
-    return source_->LoadChatTemplate(tokenizer);
-  }
-  std::optional<TokenId> StartToken() const override { return source_->StartToken(); }
 
  private:
   Result<SourceMatrix> Encoded(const std::string& tensor, SourceMatrix matrix) const {
@@ -110,7 +96,7 @@ class QuantizedSource final : public ModelSource {
     return encoded;
   }
 
-  const std::unique_ptr<ModelSource> source_;
+  const std::unique_ptr<ModelSource> owned_;
   const WeightMode mode_;
   const unsigned threads_;
 };

@@ -1,18 +1,17 @@
 #include "engine/ranks/tensor_source.h"
 
+#include "engine/model/forwarding_source.h"
 #include "store/base/check.h"
 
 namespace corpusd {
 namespace {
 
-class TensorSource final : public ModelSource {
+class TensorSource final : public ForwardingSource {
  public:
   TensorSource(const ModelSource& source, const TensorShare& share)
-      : source_(source), share_(share) {}
+      : ForwardingSource(source), share_(share) {}
 
-  const std::string& path() const override { return source_.path(); }
   const ModelConfig& config() const override { return share_.config(); }
-  bool Has(const std::string& tensor) const override { return source_.Has(tensor); }
 
   Result<SourceMatrix> Matrix(const std::string& tensor, uint32_t rows,
                               uint32_t cols) const override {
@@ -52,20 +51,7 @@ class TensorSource final : public ModelSource {
     return std::vector<float>(whole.begin() + own.first, whole.begin() + own.end());
   }
 
-  std::vector<TensorSize> TensorSizes() const override { return source_.TensorSizes(); }
-  Result<std::string> WeightsDigestHex(const std::string& cache_dir) const override {
-    return source_.WeightsDigestHex(cache_dir);
-  }
-  Result<std::unique_ptr<Tokenizer>> LoadTokenizer() const override {
-    return source_.LoadTokenizer();
-  }
-  Result<ChatTemplate> LoadChatTemplate(const Tokenizer& tokenizer) const override {
-    return source_.LoadChatTemplate(tokenizer);
-  }
-  std::optional<TokenId> StartToken() const override { return source_.StartToken(); }
-
  private:
-  const ModelSource& source_;
   const TensorShare share_;
 };
 

@@ -36,8 +36,11 @@ void WeightBackend::Join(std::vector<Peer> peers) {
   peers_ = std::move(peers);
   const bool all = peers_.size() + 1 == seat().ranks;
   const std::lock_guard lock(mutex_);
-  status_ =
-      all ? OkStatus() : UnavailableError("the ranks that have parts of the weights are not there");
+  if (all) {
+    status_ = OkStatus();
+  } else if (status_.ok()) {  // else who was lost is what there is to say
+    status_ = UnavailableError("the ranks that have parts of the weights are not there");
+  }
 }
 
 Status WeightBackend::status() const {

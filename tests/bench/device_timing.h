@@ -1,10 +1,11 @@
-// tests/bench/device_timing.h -- how the benches of CUDA kernels check calls and time them. For
-// programs: a failed call ends them. One thread, the default stream.
+// tests/bench/device_timing.h -- how the benches of CUDA kernels check calls, take memory and time:
+// for programs, which a failed call ends. One thread, the default stream.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
@@ -36,5 +37,42 @@ double MedianMs(int repeats, int warm_ups, const Call& call) {
   std::sort(times.begin(), times.end());
   return times[times.size() / 2];
 }
+
+// Device memory of one measurement.
+class Memory {
+ public:
+  ~Memory() {
+    for (void* piece : pieces_) cudaFree(piece);
+  }
+  template <class T>
+  T* Take(size_t count) {
+    void* piece = nullptr;
+    Check(cudaMalloc(&piece, count * sizeof(T)), "allocate");
+    pieces_.push_back(piece);
+    return static_cast<T*>(piece);
+  }
+  template <class T>
+  T* Copy(const std::vector<T>& values) {
+    T* piece = Take<T>(values.size());
+    Check(cudaMemcpy(piece, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+          "copy");
+    return piece;
+  }
+
+ private:
+  std::vector<void*> pieces_;
+};
+
+// Bytes read and written in a second by a copy, which should be far larger than any cache.
+inline double CopyBandwidth(size_t bytes) {
+  Memory memory;
+  auto* const from = memory.Take<uint8_t>(bytes);
+  auto* const to = memory.Take<uint8_t>(bytes);
+  const double ms = MedianMs(
+      9, 3, [&] { Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "copy"); });
+  return 2.0 * static_cast<double>(bytes) / ms * 1e3;
+}
+// What benches copy for their ceiling.
+constexpr size_t CopiedBytes(bool smoke) { return size_t{smoke ? 64u : 4096u} << 20; }
 
 }  // namespace corpusd::cuda

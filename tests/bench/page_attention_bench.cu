@@ -16,28 +16,6 @@
 namespace corpusd::cuda {
 namespace {
 
-template <class T>
-T* DeviceCopy(const std::vector<T>& values) {
-  void* memory = nullptr;
-  Check(cudaMalloc(&memory, values.size() * sizeof(T)), "allocate");
-  Check(cudaMemcpy(memory, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
-        "copy");
-  return static_cast<T*>(memory);
-}
-
-// Bytes read and written in a second by a copy of 4 GB, far more than any cache.
-double CopyBandwidth(bool smoke) {
-  const size_t bytes = smoke ? size_t{64} << 20 : size_t{4} << 30;
-  void *from = nullptr, *to = nullptr;
-  Check(cudaMalloc(&from, bytes), "allocate");
-  Check(cudaMalloc(&to, bytes), "allocate");
-  const double ms = MedianMs(
-      9, 3, [&] { Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "copy"); });
-  cudaFree(from);
-  cudaFree(to);
-  return 2.0 * static_cast<double>(bytes) / ms * 1e3;
-}
-
 struct Shape {
   uint32_t kv_heads, q_heads, head_dim;
 };
@@ -51,6 +29,7 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
   const uint32_t pages = tokens / kTileTokens;
   const uint64_t block = uint64_t{2} * shape.kv_heads * tile;
   if (block * pages > noise_bytes) return;
+  Memory memory;
   std::vector<DevicePage> list(pages);
   for (uint32_t p = 0; p < pages; ++p) {
     list[p].bytes = noise + uint64_t{p} * 7919 % pages * block;
@@ -71,20 +50,20 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
   call.kv_heads = shape.kv_heads;
   call.head_dim = shape.head_dim;
   call.scale = 0.1f;
-  call.pages = DeviceCopy(list);
-  call.rows = DeviceCopy(std::vector<AttentionRow>(rows, {0, pages, int64_t{tokens} - 1}));
+  call.pages = memory.Copy(list);
+  call.rows = memory.Copy(std::vector<AttentionRow>(rows, {0, pages, int64_t{tokens} - 1}));
   call.pages_min = call.pages_max = pages;
   call.kinds = 1u << PageKindOf(codec, codec);
-  if (bits != 16) call.basis.arrays = DeviceCopy(basis);
+  if (bits != 16) call.basis.arrays = memory.Copy(basis);
   if (positions) {
     std::vector<float> turns(size_t{tokens} * dim);
     for (size_t i = 0; i < turns.size(); i += 2) turns[i] = 0.6f, turns[i + 1] = 0.8f;
-    call.rope = {DeviceCopy(turns), shape.head_dim / 2};
+    call.rope = {memory.Copy(turns), shape.head_dim / 2};
   }
   const uint32_t cols = shape.q_heads * dim;
-  call.q = {DeviceCopy(q), rows, cols, cols};
-  call.out = {DeviceCopy(q), rows, cols, cols};
-  call.workspace = DeviceCopy(std::vector<float>(
+  call.q = {memory.Copy(q), rows, cols, cols};
+  call.out = {memory.Copy(q), rows, cols, cols};
+  call.workspace = memory.Copy(std::vector<float>(
       PageAttentionFloats(rows, pages, shape.q_heads, shape.kv_heads, shape.head_dim)));
   const double ms = MedianMs(21, 3, [&] { Check(AttendPages(call, nullptr), "attend"); });
   if (rows == 1) *alone_ms = ms;
@@ -96,13 +75,6 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t tokens, bool positions,
       shape.kv_heads, shape.q_heads, shape.head_dim, tokens, rows, positions ? "true" : "false",
       bits, ms, rate / 1e9, rate / copy_bandwidth, *alone_ms * rows / ms);
   std::fflush(stdout);
-  for (const void* memory :
-       {static_cast<const void*>(call.pages), static_cast<const void*>(call.rows),
-        static_cast<const void*>(call.basis.arrays), static_cast<const void*>(call.q.data),
-        static_cast<const void*>(call.out.data), static_cast<const void*>(call.workspace),
-        static_cast<const void*>(call.rope.cos_sin)}) {
-    cudaFree(const_cast<void*>(memory));
-  }
 }
 
 int Run(bool smoke) {
@@ -111,7 +83,7 @@ int Run(bool smoke) {
     std::printf("no CUDA device: nothing was measured\n");
     return 0;
   }
-  const double bandwidth = CopyBandwidth(smoke);
+  const double bandwidth = CopyBandwidth(CopiedBytes(smoke));
   std::printf("{\"copy_gb_per_s\": %.0f}\n", bandwidth / 1e9);
   // Codes, and halves of small numbers where they are read as bfloat16.
   const uint64_t bytes = smoke ? uint64_t{64} << 20 : uint64_t{9} << 30;

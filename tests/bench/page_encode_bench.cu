@@ -16,30 +16,12 @@
 namespace corpusd::cuda {
 namespace {
 
-template <class T>
-T* DeviceRoom(size_t count) {
-  void* memory = nullptr;
-  Check(cudaMalloc(&memory, count * sizeof(T)), "allocate");
-  return static_cast<T*>(memory);
-}
-
-float* DeviceNoise(size_t count, float size) {
+std::vector<float> Noise(size_t count, float size) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal(0, size);
   std::vector<float> values(count);
   for (float& x : values) x = normal(random);
-  float* const to = DeviceRoom<float>(count);
-  Check(cudaMemcpy(to, values.data(), count * sizeof(float), cudaMemcpyHostToDevice), "copy");
-  return to;
-}
-
-double CopyBandwidth(size_t bytes) {
-  auto* const memory = DeviceRoom<uint8_t>(2 * bytes);
-  const double ms = MedianMs(9, 3, [&] {
-    Check(cudaMemcpyAsync(memory, memory + bytes, bytes, cudaMemcpyDeviceToDevice), "copy");
-  });
-  cudaFree(memory);
-  return 2.0 * static_cast<double>(bytes) / ms * 1e3;
+  return values;
 }
 
 struct Shape {
@@ -53,9 +35,10 @@ void Bench(const Shape& shape, PageCodec codec, int pages, double copy_bandwidth
   const size_t page_bytes = size_t{2} * shape.kv_heads * tile;
   const uint32_t cols = shape.kv_heads * shape.head_dim;
   const size_t numbers = size_t{kTileTokens} * pages * cols;
-  float* const keys = DeviceNoise(numbers, 1);
-  float* const values = DeviceNoise(numbers, 1);
-  auto* const to = DeviceRoom<uint8_t>(page_bytes * pages);
+  Memory memory;
+  const float* const keys = memory.Copy(Noise(numbers, 1));
+  const float* const values = memory.Copy(Noise(numbers, 1));
+  auto* const to = memory.Take<uint8_t>(page_bytes * pages);
   EncodeCall call;
   for (int p = 0; p < pages; ++p) {
     const size_t first = size_t{kTileTokens} * p * cols;
@@ -69,8 +52,8 @@ void Bench(const Shape& shape, PageCodec codec, int pages, double copy_bandwidth
   call.key_codec = call.value_codec = codec;
   call.key_tile_bytes = call.value_tile_bytes = tile;
   if (bits != 16) {
-    call.basis.arrays = DeviceNoise(2 * shape.kv_heads * BasisSideFloats(dim), 0.05f);
-    call.scratch = DeviceRoom<float>(EncodeScratchFloats(pages, shape.kv_heads, shape.head_dim));
+    call.basis.arrays = memory.Copy(Noise(2 * shape.kv_heads * BasisSideFloats(dim), 0.05f));
+    call.scratch = memory.Take<float>(EncodeScratchFloats(pages, shape.kv_heads, shape.head_dim));
   }
   const double ms = MedianMs(15, 3, [&] { Check(EncodePages(call, nullptr), "encode"); });
   const double bytes =
@@ -81,12 +64,6 @@ void Bench(const Shape& shape, PageCodec codec, int pages, double copy_bandwidth
       shape.kv_heads, shape.head_dim, bits, kTileTokens * pages, ms, kTileTokens * pages / ms * 1e3,
       bytes / ms / 1e6, bytes / ms * 1e3 / copy_bandwidth);
   std::fflush(stdout);
-  for (const void* memory :
-       {static_cast<const void*>(keys), static_cast<const void*>(values),
-        static_cast<const void*>(to), static_cast<const void*>(call.basis.arrays),
-        static_cast<const void*>(call.scratch)}) {
-    cudaFree(const_cast<void*>(memory));
-  }
 }
 
 int Run(bool smoke) {
@@ -95,7 +72,7 @@ int Run(bool smoke) {
     std::printf("no CUDA device: nothing was measured\n");
     return 0;
   }
-  const double bandwidth = CopyBandwidth(size_t{smoke ? 64u : 4096u} << 20);
+  const double bandwidth = CopyBandwidth(CopiedBytes(smoke));
   std::printf("{\"copy_gb_per_s\": %.0f}\n", bandwidth / 1e9);
   for (const Shape& shape : {Shape{8, 128}, Shape{3, 64}}) {
     for (const int pages : {4, kEncodeTargetsMax}) {

@@ -18,31 +18,6 @@
 namespace corpusd::cuda {
 namespace {
 
-// Device memory of one measurement.
-class Memory {
- public:
-  ~Memory() {
-    for (void* piece : pieces_) cudaFree(piece);
-  }
-  template <class T>
-  T* Take(size_t count) {
-    void* piece = nullptr;
-    Check(cudaMalloc(&piece, count * sizeof(T)), "allocate");
-    pieces_.push_back(piece);
-    return static_cast<T*>(piece);
-  }
-  template <class T>
-  T* Copy(const std::vector<T>& values) {
-    T* piece = Take<T>(values.size());
-    Check(cudaMemcpy(piece, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
-          "copy");
-    return piece;
-  }
-
- private:
-  std::vector<void*> pieces_;
-};
-
 struct Shape {
   uint32_t kv_heads, q_heads, head_dim;
 };
@@ -111,7 +86,7 @@ void Bench(const Shape& shape, PageCodec codec, uint32_t rows, uint32_t history)
   call.tile_count = static_cast<uint32_t>(tiles.size());
   call.pages_max = pages;
   call.workspace = memory.Take<float>(
-      1 + PrefillWorkspaceFloats(call.tile_count, pages, shape.q_heads, shape.head_dim));
+      PrefillWorkspaceFloats(call.tile_count, pages, shape.q_heads, shape.head_dim));
   call.pages = expand.pages;
   call.page_count = pages;
   call.rope = expand.rope;

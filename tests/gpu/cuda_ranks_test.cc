@@ -5,25 +5,14 @@
 #include <thread>
 
 #include "store/base/fault_point.h"
-#include "tests/unit/engine/engine_fixture.h"
+#include "tests/gpu/two_devices_fixture.h"
 #include "tests/unit/engine/ranks/separate_device.h"
 
 namespace corpusd {
 namespace {
 
-class CudaRanksTest : public EngineFixture, public ::testing::WithParamInterface<const char*> {
+class CudaRanksTest : public TwoDevicesFixture, public ::testing::WithParamInterface<const char*> {
  protected:
-  void SetUp() override {
-    if (CudaDeviceCount() < 2) GTEST_SKIP() << CudaDeviceCount() << " devices";
-    model_.q_heads = 8;
-    model_.kv_heads = 2;
-    model_.head_dim = 64;
-    EngineFixture::SetUp();
-    model_.context_tokens = 24576;
-    WriteTinyModel(options_.model_path, model_);
-  }
-  void TearDown() override { DisarmFaults(); }
-
   void Open(uint32_t ranks, const std::string& folder) {
     engine_.reset();
     store_.reset();

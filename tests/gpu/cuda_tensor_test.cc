@@ -9,8 +9,8 @@
 #include "engine/ranks/tensor_devices.h"
 #include "store/base/fault_point.h"
 #include "tests/bench/random_model.h"
+#include "tests/gpu/two_devices_fixture.h"
 #include "tests/support/tiny_model.h"
-#include "tests/unit/engine/engine_fixture.h"
 #include "tests/unit/engine/ranks/model_outcome.h"
 
 namespace corpusd {
@@ -147,18 +147,8 @@ TEST_F(CudaTensorTest, NothingIsAllocatedOnceShapesAreKnown) {
   }
 }
 
-class CudaTensorEngineTest : public EngineFixture {
+class CudaTensorEngineTest : public TwoDevicesFixture {
  protected:
-  void SetUp() override {
-    if (CudaDeviceCount() < 2) GTEST_SKIP() << CudaDeviceCount() << " devices";
-    model_.q_heads = 8;
-    model_.kv_heads = 2;
-    model_.head_dim = 64;
-    EngineFixture::SetUp();
-    model_.context_tokens = 24576;
-    WriteTinyModel(options_.model_path, model_);
-  }
-  void TearDown() override { DisarmFaults(); }
   void Open(uint32_t devices, const std::string& folder) {
     engine_.reset();
     store_.reset();

@@ -150,8 +150,8 @@ void CudaBackend::AttendMany(MatrixView out, MatrixView q, std::span<const Atten
     }
     const uint64_t floats = cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max,
                                                          shape.q_heads, shape.head_dim);
-    call.workspace = reinterpret_cast<float*>(
-        Grow(&workspace_, std::max<uint64_t>(1, floats) * sizeof(float), "attention"));
+    call.workspace =
+        reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
     if (call.workspace == nullptr) return;
     expand.pages = call.pages = *pages + first;
     expand.count = call.page_count = here;

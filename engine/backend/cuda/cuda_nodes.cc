@@ -189,8 +189,7 @@ void CudaBackend::AttendManyLeaves(float* states, const cuda::NodeLayout& layout
   call.log_sums = LogSums(states, layout, q.rows, input.shape.q_heads);
   const uint64_t floats =
       cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max, call.q_heads, call.head_dim);
-  call.workspace = reinterpret_cast<float*>(
-      Grow(&workspace_, std::max<uint64_t>(1, floats) * sizeof(float), "attention"));
+  call.workspace = reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
   if (call.workspace != nullptr) Launched(cuda::AttendExpanded(call, stream_), "attend");
 }
 

@@ -35,7 +35,7 @@ inline void CenterRow(float* out, const KvRows& rows, uint32_t r) {
 }
 
 void ToCoordinates(float* y, const KvRows& rows) noexcept {
-  constexpr uint32_t kBatch = kTileRows;
+  constexpr uint32_t kBatch = 12;
   const uint32_t head_dim = rows.head_dim;
   alignas(64) float x[kBatch * kMaxCodedDim];
   const Lanes limit = Broadcast(kCoordinateLimit);

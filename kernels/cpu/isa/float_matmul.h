@@ -59,7 +59,7 @@ template <uint32_t kRows, uint32_t kVectors>
 inline void WideTile(const float* a, size_t a_stride, const float* b, uint32_t depth, float* c,
                      size_t c_stride, size_t b_stride) {
   Lanes sums[kRows][kVectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (uint32_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (uint32_t v = 0; v < kVectors; ++v) sums[r][v] = Zero();
@@ -68,30 +68,49 @@ inline void WideTile(const float* a, size_t a_stride, const float* b, uint32_t d
     Lanes w[kVectors];
 #pragma GCC unroll 4
     for (uint32_t v = 0; v < kVectors; ++v) w[v] = Load(b + k * b_stride + v * kLanes);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (uint32_t r = 0; r < kRows; ++r) {
       const Lanes x = BroadcastFrom(a + r * a_stride + k);
 #pragma GCC unroll 4
       for (uint32_t v = 0; v < kVectors; ++v) sums[r][v] = Fma(x, w[v], sums[r][v]);
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (uint32_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (uint32_t v = 0; v < kVectors; ++v) Store(c + r * c_stride + v * kLanes, sums[r][v]);
   }
 }
 
-// c[rows][cols] = a[rows][depth] * b[depth][cols], cols a multiple of 16. Two or three rows alone
-// would wait for each other's sums: they take more columns at once, for the same bits.
+// Rows [0, rows) below kRows at once, as many as there are.
+template <uint32_t kRows, uint32_t kVectors>
+inline void WideTail(uint32_t rows, const float* a, size_t a_stride, const float* b, uint32_t depth,
+                     float* c, size_t c_stride, size_t b_stride) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      return WideTile<kRows, kVectors>(a, a_stride, b, depth, c, c_stride, b_stride);
+    }
+    WideTail<kRows - 1, kVectors>(rows, a, a_stride, b, depth, c, c_stride, b_stride);
+  }
+}
+
+// c[rows][cols] = a[rows][depth] * b[depth][cols], cols a multiple of 16. Several columns at once,
+// for the same bits as one: few rows alone would wait for each other's sums, and many would load a
+// factor a multiplication.
 inline void MatrixGemm(uint32_t rows, const float* a, size_t a_stride, const float* b,
                        uint32_t depth, float* c, uint32_t cols) {
-  constexpr uint32_t kVectors = kTileRows > 12 ? 4 : 2;  // what the registers hold
+  constexpr bool kMany = kTileRows > 12;  // what the registers hold
+  constexpr uint32_t kVectors = kMany ? 4 : 2;
+  constexpr uint32_t kRows = kMany ? 6 : 3;
   uint32_t i = 0;
-  for (; rows <= 3 && i + kVectors * kLanes <= cols; i += kVectors * kLanes) {
-    if (rows == 3) WideTile<3, kVectors>(a, a_stride, b + i, depth, c + i, cols, cols);
-    if (rows == 2) WideTile<2, kVectors>(a, a_stride, b + i, depth, c + i, cols, cols);
-    if (rows == 1) WideTile<1, kVectors>(a, a_stride, b + i, depth, c + i, cols, cols);
+  for (; (kMany || rows <= kRows) && i + kVectors * kLanes <= cols; i += kVectors * kLanes) {
+    uint32_t r = 0;
+    for (; r + kRows <= rows; r += kRows) {
+      WideTile<kRows, kVectors>(a + r * a_stride, a_stride, b + i, depth, c + size_t{r} * cols + i,
+                                cols, cols);
+    }
+    WideTail<kRows - 1, kVectors>(rows - r, a + r * a_stride, a_stride, b + i, depth,
+                                  c + size_t{r} * cols + i, cols, cols);
   }
   for (; i < cols; i += kLanes) {
     FloatGemm(rows, a, a_stride, b + i, depth, c + i, cols, false, cols);
