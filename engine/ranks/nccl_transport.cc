@@ -154,6 +154,27 @@ class NcclTransport final : public Transport, public DeviceLink {
     });
     return result == ncclSuccess ? cudaSuccess : cudaErrorUnknown;
   }
+  int Gather(std::span<const DeviceParts> parts, void* stream) override {
+    const auto on = static_cast<cudaStream_t>(stream);
+    static const bool by_messages = getenv("CORPUSD_GATHER_BY_MESSAGES") != nullptr;
+    const ncclResult_t result = PutOnStream([&] {
+      ncclResult_t put = ncclSuccess;
+      for (const DeviceParts& p : parts) {
+        std::byte* const own = p.data + rank() * p.bytes;
+        for (uint32_t step = 1; by_messages && step < size() && !Failed(put); ++step) {
+          const uint32_t to = (rank() + step) % size(), from = (rank() + size() - step) % size();
+          put = ncclSend(own, p.bytes, ncclChar, static_cast<int>(to), communicator_, on);
+          if (Failed(put)) break;
+          put = ncclRecv(p.data + from * p.bytes, p.bytes, ncclChar, static_cast<int>(from),
+                         communicator_, on);
+        }
+        if (!by_messages) put = ncclAllGather(own, p.data, p.bytes, ncclChar, communicator_, on);
+        if (Failed(put)) return put;
+      }
+      return ncclSuccess;
+    });
+    return result == ncclSuccess ? cudaSuccess : cudaErrorUnknown;
+  }
 
   // Makes every connection that later calls need: NCCL makes one at its first use and then waits
   // for the other end without an end, also for one that is lost by then.

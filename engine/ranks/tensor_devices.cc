@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <thread>
 #include <utility>
 
@@ -342,7 +343,8 @@ Status TensorDevices::Synchronize() {
 
 Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
                                           const LoadProgress& on_layer) {
-  devices.KeepAttentionAtFirst(source.config().experts > 0);
+  const bool at_first = std::getenv("CORPUSD_ATTENTION_PARTED") == nullptr;
+  devices.KeepAttentionAtFirst(at_first && source.config().experts > 0);
   return LoadModel(*MakeNamedSource(source), devices, on_layer);
 }
 

@@ -109,7 +109,8 @@ std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c, bool few) 
 // One graph of all layers' exchanges on each device.
 std::vector<double> Exchanges(const ModelConfig& c, uint32_t rows, int rounds) {
   RankDevices devices(2, CudaBackend::kNodeWidth);
-  const auto messages = MessagesOf(c, rows <= kTogether);
+  const bool at_first = std::getenv("CORPUSD_ATTENTION_PARTED") == nullptr;
+  const auto messages = MessagesOf(c, at_first && rows <= kTogether);
   uint64_t most = 0;
   for (const auto& [to, from] : messages) most = std::max({most, to, from});
   std::vector<std::unique_ptr<Buffer>> memory(2);
@@ -126,12 +127,18 @@ std::vector<double> Exchanges(const ModelConfig& c, uint32_t rows, int rounds) {
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     for (uint32_t layer = 0; layer < c.layers; ++layer) {
       for (const auto& both : messages) {
-        std::vector<DeviceMessage> calls;
+        DeviceLink& link = *devices.transport(r).link();
         std::byte* const out = memory[r]->data();
+        if (both[0] == both[1]) {
+          const DeviceParts parts{out, both[0] * rows * sizeof(float)};
+          check(static_cast<cudaError_t>(link.Gather({&parts, 1}, stream)));
+          continue;
+        }
+        std::vector<DeviceMessage> calls;
         std::byte* const in = out + most * rows * sizeof(float);
         if (both[r] > 0) calls.push_back({1 - r, 1, out, both[r] * rows * sizeof(float)});
         if (both[1 - r] > 0) calls.push_back({1 - r, 0, in, both[1 - r] * rows * sizeof(float)});
-        check(static_cast<cudaError_t>(devices.transport(r).link()->Enqueue(calls, stream)));
+        check(static_cast<cudaError_t>(link.Enqueue(calls, stream)));
       }
     }
     check(cudaStreamEndCapture(stream, &graph));

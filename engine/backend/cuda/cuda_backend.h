@@ -86,6 +86,7 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   void* stream() const override { return stream_; }
 
   void Exchange(DeviceLink& link, std::span<const DeviceMessage> messages) override;
+  void Gather(DeviceLink& link, std::span<const DeviceParts> parts) override;
   void CopyColumns(MatrixView out, MatrixView in, std::span<const ColumnPiece> pieces) override;
   MatrixView RaiseExperts(const ExpertParts& parts) override;
   void LowerExperts(MatrixView out, const ExpertParts& parts) override;
