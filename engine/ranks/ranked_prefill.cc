@@ -63,7 +63,8 @@ RankedPass RankedPrefill::PassOver(uint64_t first, uint64_t end) const {
   pass.tokens = end;
   pass.sink_tokens = sink_tokens();
   if (transport_.size() == 1) return pass;  // one piece, which it has alone
-  pass.pieces = DealRows(first, end, options_.unit_tokens, transport_.size());
+  pass.pieces = DealRows(first, end, options_.unit_tokens, transport_.size(),
+                         uint64_t{placement().span_pages} * kBlockTokens);
   if (pass.pieces.empty()) return pass;
   bool keys = KeysTravel(end - first, first, kv_bytes_token_, query_bytes_row_);
   if (options_.travel != RankedPrefillOptions::Travel::kWhatIsLess) {

@@ -175,8 +175,7 @@ template <int Dim>
 __device__ __forceinline__ void PrefillState<Dim>::Write(const PrefillAttention& call,
                                                          const PrefillStack& stack, int row) const {
   const uint32_t t = threadIdx.x % 4;
-  const uint64_t result =
-      call.result_tiles == 0 ? 0 : stack.at / call.result_tiles * call.result_floats;
+  const PrefillPlace place = call.places == nullptr ? PrefillPlace{} : call.places[stack.at];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float total = sum[i];
@@ -188,10 +187,10 @@ __device__ __forceinline__ void PrefillState<Dim>::Write(const PrefillAttention&
     const size_t tile_row = stack.tile.first_row + pair / stack.heads;
     const uint32_t head = stack.kv_head * stack.heads + pair % stack.heads;
     if (call.log_sums.data != nullptr && t == 0) {
-      call.log_sums.data[result + tile_row * call.log_sums.stride + head] =
+      call.log_sums.data[place.log_sums + tile_row * call.log_sums.stride + head] =
           total == 0 ? -INFINITY : reference[i] + log2f(total);
     }
-    float* out = call.out.data + result + tile_row * call.out.stride + head * Dim + 2 * t;
+    float* out = call.out.data + place.out + tile_row * call.out.stride + head * Dim + 2 * t;
 #pragma unroll
     for (int n = 0; n < Dim / 8; ++n) {
       *reinterpret_cast<float2*>(out + 8 * n) =

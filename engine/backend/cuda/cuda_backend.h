@@ -79,6 +79,9 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   static constexpr uint32_t kNodeWidth = 4;
   Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
                      std::span<const MergeNode> nodes) override;
+  Status AttendNodesOfParts(std::span<const std::span<float>> states, MatrixView q,
+                            std::span<const AttentionPart> parts,
+                            std::span<const MergeNode> nodes) override;
   Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
                     std::span<const MergeNode> nodes) override;
   uint32_t span_pages() const override { return kSpanPages; }
@@ -127,8 +130,9 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
     launches_.Add<Function>(arguments...);
     return true;
   }
-  // Launches what was added; what follows is launched at once, until the next pass.
-  void StopRecording();
+  // Launches what was added; what follows is launched at once, until the next pass. The end of one,
+  // for which the caller waits, may be a graph whatever it has in it.
+  void StopRecording(bool at_end = false);
   // Keeps the first error. RETURNS whether there is none.
   bool Keep(Status status);
   bool Launched(int error, std::string_view what);
@@ -165,8 +169,14 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   void AttendFewLeaves(float* states, MatrixView q, const AttentionInput& input,
                        const Leaves& leaves);
   bool ExpandLeaves(const AttentionInput& input, cuda::PrefillAttention* call);
-  void AttendManyLeaves(float* states, const cuda::NodeLayout& layout, MatrixView q,
-                        const AttentionInput& input, const Leaves& leaves,
+  // Rows of q whose states lie together.
+  struct LeafRows {
+    float* states = nullptr;
+    cuda::NodeLayout layout;
+    uint32_t first_row = 0, rows = 0;
+    int64_t first_position = 0;
+  };
+  void AttendManyLeaves(std::span<const LeafRows> parts, MatrixView q, const Leaves& leaves,
                         cuda::PrefillAttention call);
   // Puts a node together from the states of `parts`.
   void FoldNode(cuda::NodeMerge call, const AttentionShape& shape, MergeNode node, uint32_t spans,
@@ -190,6 +200,7 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   // Passes of few rows are steps of a decode: their kernels are launched together.
   const uint64_t graph_pages_;  // steps over so many pages are launched together
   bool recording_ = false;
+  bool exchanges_ = false;  // with other devices, among what was added
   LaunchList launches_;
   ParameterSlots slots_;  // of one pass
   std::unique_ptr<CudaBuffer> tiles_, workspace_, coordinates_, expanded_, pieces_;

@@ -35,6 +35,7 @@ void CudaBackend::Exchange(DeviceLink& link, std::span<const DeviceMessage> mess
   CHECK(messages.size() <= kDeviceMessagesMax) << messages.size();
   Begin();
   if (!failed_.ok() || messages.empty()) return;
+  exchanges_ = true;
   ExchangeCall call;
   call.link = &link;
   call.count = messages.size();
@@ -46,6 +47,7 @@ void CudaBackend::Gather(DeviceLink& link, std::span<const DeviceParts> parts) {
   CHECK(parts.size() <= kDevicePartsMax) << parts.size();
   Begin();
   if (!failed_.ok() || parts.empty()) return;
+  exchanges_ = true;
   GatherCall call;
   call.link = &link;
   call.count = parts.size();

@@ -238,35 +238,38 @@ class PrefillScene {
     return PrefillParts(call_.tile_count, call_.pages_max, call_.q_heads, Dim);
   }
 
-  // Splits the pages at these into results of their own for the same rows.
+  // Splits the pages at these into results of their own for the same rows. Tiles come in any order:
+  // here the last result's first.
   void Split(const std::vector<uint32_t>& ends) {
-    call_.result_tiles = call_.tile_count;
-    call_.result_floats = q_.size() + 4;  // a gap
     const std::vector<PrefillTile> whole = std::exchange(tiles_, {});
     for (uint32_t i = 0, first = 0; i < ends.size(); first = ends[i++]) {
-      for (PrefillTile tile : whole) {
-        tile.first_page = first, tile.pages = ends[i] - first;
-        tiles_.push_back(tile);
-      }
+      std::vector<PrefillTile> tiles = whole;
+      for (PrefillTile& tile : tiles) tile.first_page = first, tile.pages = ends[i] - first;
+      tiles_.insert(tiles_.begin(), tiles.begin(), tiles.end());
+      const PrefillPlace place{static_cast<int64_t>(i * result_floats()),
+                               static_cast<int64_t>(i * result_floats())};
+      places_.insert(places_.begin(), tiles.size(), place);
     }
+    call_.places = places_.data();
     call_.tiles = tiles_.data();
     call_.tile_count = static_cast<uint32_t>(tiles_.size());
   }
   // The same for one of the results alone.
-  void KeepResult(uint32_t which) {
-    tiles_.erase(tiles_.begin(), tiles_.begin() + which * call_.result_tiles);
-    tiles_.resize(call_.result_tiles);
+  void KeepResult(uint32_t which, uint32_t results) {
+    const size_t each = tiles_.size() / results;
+    tiles_.erase(tiles_.begin(), tiles_.begin() + (results - 1 - which) * each);
+    tiles_.resize(each);
     call_.tiles = tiles_.data();
-    call_.tile_count = std::exchange(call_.result_tiles, 0);
+    call_.tile_count = static_cast<uint32_t>(each);
+    call_.places = nullptr;
+    places_.clear();
   }
-  uint64_t result_floats() const { return call_.result_floats; }
+  uint64_t result_floats() const { return q_.size() + 4; }  // with a gap
 
   // RETURNS all rows, the stacks' spans being spread over so many parts, on so many blocks; of all
   // results.
   std::vector<float> Run(uint32_t parts, unsigned blocks) {
-    const uint64_t before = call_.result_tiles == 0
-                                ? 0
-                                : call_.result_floats * (call_.tile_count / call_.result_tiles - 1);
+    const uint64_t before = places_.empty() ? 0 : places_.front().out;
     std::vector<float> out(before + q_.size(), -7.0f);
     std::vector<float> workspace(PrefillStateFloats(Dim) *
                                  std::max(call_.tile_count * call_.q_heads * parts, blocks));
@@ -335,6 +338,7 @@ class PrefillScene {
   std::vector<uint16_t> keys_, values_;
   std::vector<float> q_, turns_;
   std::vector<PrefillTile> tiles_;
+  std::vector<PrefillPlace> places_;
   PrefillAttention call_;
 };
 
@@ -363,7 +367,7 @@ TEST(PrefillKernelTest, SeveralResultsAreEachAsAlone) {
   for (uint32_t i = 0; i < ends.size(); ++i) {
     PrefillScene<64> alone(130, 5, 0, true);
     alone.Split(ends);
-    alone.KeepResult(i);
+    alone.KeepResult(i, ends.size());
     const std::vector<float> one = alone.Run(1, 2);
     EXPECT_EQ(std::memcmp(one.data(), all.data() + i * together.result_floats(),
                           one.size() * sizeof(float)),
