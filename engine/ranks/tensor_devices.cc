@@ -342,10 +342,10 @@ Status TensorDevices::Synchronize() {
 }
 
 Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
-                                          const LoadProgress& on_layer) {
+                                          Backend& over, const LoadProgress& on_layer) {
   const bool at_first = std::getenv("CORPUSD_ATTENTION_PARTED") == nullptr;
   devices.KeepAttentionAtFirst(at_first && source.config().experts > 0);
-  return LoadModel(*MakeNamedSource(source), devices, on_layer);
+  return LoadModel(*MakeNamedSource(source), over, on_layer);
 }
 
 }  // namespace corpusd

@@ -166,9 +166,13 @@ void TensorDevices::Everywhere(const Call& call, Views... views) {
 // A weight that such a backend loaded.
 const PartedWeight& Parted(const Weight& weight);
 
-// Loads the model over the devices, each its part. Errors as LoadModel, and kInvalidArgument for
-// what cannot be dealt.
+// Loads the model over the devices, each its part; over: them, or what passes its calls on to them.
+// Errors as LoadModel, and kInvalidArgument for what cannot be dealt.
 Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
-                                          const LoadProgress& on_layer = {});
+                                          Backend& over, const LoadProgress& on_layer = {});
+inline Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source,
+                                                 TensorDevices& devices) {
+  return LoadParted(source, devices, devices);
+}
 
 }  // namespace corpusd

@@ -7,6 +7,7 @@
 
 #include "engine/ranks/rank_crew.h"
 #include "engine/ranks/weight_rank.h"
+#include "tests/unit/engine/ranks/separate_device.h"
 #include "tests/unit/engine/segmented_fixture.h"
 
 namespace corpusd {
@@ -92,6 +93,16 @@ class SharedEngineTest : public SegmentedFixture {
     store_options_.shelves = 0;
     Reopen(tensor_ranks, folder);
     AwaitRanks(ranks > 1 ? ranks : 0);
+  }
+  // Ranks of devices whose memory the CPU must not touch, the first of each so many with a tier.
+  void OpenDevices(const TestDevices& devices, uint32_t count, uint32_t tensor_ranks,
+                   const std::string& folder) {
+    options_.ranks.addresses.clear();
+    devices.Use(count, &options_, &store_options_);
+    options_.ranks.device_bytes = uint64_t{256} << 20;
+    store_options_.shelves = 0;
+    Reopen(tensor_ranks, folder);
+    AwaitRanks(count > 1 ? count : 0);
   }
   void OpenProcesses(uint32_t ranks, uint32_t tensor_ranks, const std::string& folder) {
     ranks_.clear();
@@ -211,6 +222,30 @@ TEST_F(SharedEngineTest, ThreadsThatShareTheWeightsStoreAndAnswerAsOne) {
   // One with all weights goes on with it.
   OpenThreads(1, 1, "threads4");
   EXPECT_EQ(Answers(), answers_);
+}
+
+TEST_F(SharedEngineTest, AGridOfDevicesDoesToo) {
+  const TestDevices devices("device");
+  OpenDevices(devices, 4, 2, "devices");
+  IngestAll();
+  ExpectSame();
+  const RanksReport report = engine_->ranks();
+  EXPECT_GT(report.passes, 0u);
+  ASSERT_EQ(report.ranks.size(), 4u);
+  const char* const states[] = {"leads", "weights", "follows", "weights"};
+  for (size_t rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(report.ranks[rank].state, states[rank]) << rank;
+    EXPECT_EQ(report.ranks[rank].name,
+              "thread " + std::to_string(rank) + ", device:" + std::to_string(rank));
+  }
+  EXPECT_GT(report.ranks[1].weight_bytes, 0u);
+  // One device serves what the grid made, and the grid what one made.
+  OpenDevices(devices, 1, 1, "devices");
+  EXPECT_EQ(Answers(), answers_);
+  OpenDevices(devices, 1, 1, "one device");
+  IngestAll();
+  OpenDevices(devices, 4, 2, "one device");
+  ExpectSame();
 }
 
 TEST_F(SharedEngineTest, AGridOfProcessesDoesToo) {
