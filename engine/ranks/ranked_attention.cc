@@ -259,9 +259,9 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
                                          std::span<const AttentionPart> parts,
                                          const LayerPages& layer) {
   const uint32_t ranks = placement_.ranks, me = transport_.rank();
-  // What is computed in one go is kept as it is, and put together once: states do not travel here.
   static const bool each = getenv("CORPUSD_ATTEND_EACH") != nullptr;
-  const Nodes nodes = NodesOver(layer.pages.size(), each ? 1 : nodes_.leaf_width());
+  static const bool late = getenv("CORPUSD_FOLD_LATE") != nullptr;
+  const Nodes nodes = NodesOver(layer.pages.size(), each || !late ? 1 : nodes_.leaf_width());
   RETURN_IF_ERROR(
       Grow(&states_,
            nodes.all.size() * NodeStateFloats(parts.front().input.shape, q.rows) * sizeof(float)));

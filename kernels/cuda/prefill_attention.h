@@ -69,7 +69,8 @@ constexpr uint32_t PrefillParts(uint32_t tile_count, uint32_t pages_max, uint32_
   return spans > 1 && few ? spans : 1;
 }
 constexpr uint64_t PrefillStatesFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
-                                       uint32_t head_dim) {
+                                       uint32_t head_dim, bool twice = false) {
+  if (twice) return 2 * uint64_t{kPrefillBlocks} * PrefillStateFloats(head_dim);
   const uint32_t parts = PrefillParts(tile_count, pages_max, q_heads, head_dim);
   const uint64_t states = parts > 1 ? uint64_t{tile_count} * q_heads * parts
                           : pages_max > PrefillSpanPages(head_dim) ? kPrefillBlocks
@@ -78,8 +79,8 @@ constexpr uint64_t PrefillStatesFloats(uint32_t tile_count, uint32_t pages_max, 
 }
 // And the number of the next stack that nobody has taken.
 constexpr uint64_t PrefillWorkspaceFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
-                                          uint32_t head_dim) {
-  return PrefillStatesFloats(tile_count, pages_max, q_heads, head_dim) + 1;
+                                          uint32_t head_dim, bool twice = false) {
+  return PrefillStatesFloats(tile_count, pages_max, q_heads, head_dim, twice) + 1;
 }
 
 struct PrefillAttention {
@@ -90,6 +91,9 @@ struct PrefillAttention {
   const PrefillTile* tiles = nullptr;  // on the device; those that see most come first
   uint32_t tile_count = 0;
   uint32_t pages_max = 0;  // of a tile
+  // Tiles [tile_count, 2 * tile_count) are of the same rows over pages that have a result of their
+  // own, which is added to the first one as MergeNodeStates does. Spans are not spread then.
+  bool twice = false;
   // [tile_count], on the device: of rows that have several results, each over pages of its own.
   // Null: every tile's are at its rows.
   const PrefillPlace* places = nullptr;

@@ -24,19 +24,6 @@ using Travel = RankedPass::Rows;
 constexpr uint32_t kUnit = 8192;  // tokens: where rows are cut
 constexpr uint64_t kQuerySeed = uint64_t{1} << 40;
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-Json Spread(const std::vector<double>& seconds) {
-  const auto [low, high] = std::minmax_element(seconds.begin(), seconds.end());
-  return {*low * 1e3, *high * 1e3};
-}
-void Print(const Json& record) {
-  std::printf("%s\n", record.dump().c_str());
-  std::fflush(stdout);
-}
-
 // The largest difference, in roots of the mean square of `b`.
 double Difference(std::span<const float> a, std::span<const float> b) {
   double most = 0, square = 0;

@@ -19,10 +19,6 @@ using Json = nlohmann::json;
 constexpr int kPrefills = 4, kSteps = 40, kUncounted = 4;  // a graph is made at the second step
 constexpr uint32_t kTogether = 16;                         // questions
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 Json Milliseconds(const std::vector<double>& seconds) {
   const auto [low, high] = std::minmax_element(seconds.begin(), seconds.end());
   return {{"median", Median(seconds) * 1e3}, {"min", *low * 1e3}, {"max", *high * 1e3}};
@@ -172,10 +168,6 @@ void MeasureTensor(uint32_t layers, uint32_t rows, uint32_t vocabulary, uint32_t
   if (vocabulary > 0) shape["vocab_size"] = vocabulary;
   const HfConfig config = Require(ReadHfConfig(shape, "the bench's shape"));
   const auto source = MakeRandomModel(config.model);
-  const auto print = [](const Json& record) {
-    std::printf("%s\n", record.dump().c_str());
-    std::fflush(stdout);
-  };
   std::vector<double> empty;
   for (uint32_t d = 0; d < count; ++d) empty.push_back(UsedGib(static_cast<int>(d)));
   const auto used = [&] {
@@ -194,7 +186,7 @@ void MeasureTensor(uint32_t layers, uint32_t rows, uint32_t vocabulary, uint32_t
     record["gib_one"] = used()[0];
     model.reset();
   }
-  print(record);
+  Print(record);
   {
     const auto first = Require(MakeCudaBackend(0, 8));
     TensorDevicesOptions options;
@@ -230,7 +222,7 @@ void MeasureTensor(uint32_t layers, uint32_t rows, uint32_t vocabulary, uint32_t
   record["prefill_speedup"] = Median(one.prefill) / Median(two.prefill);
   record["prefill_exchange_ms"] = Median(of_prefill) * 1e3;
   record["prefill_exchange_share"] = Median(of_prefill) / Median(two.prefill);
-  print(record);
+  Print(record);
 }
 
 }  // namespace corpusd

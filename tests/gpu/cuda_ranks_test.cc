@@ -91,6 +91,9 @@ TEST_P(CudaRanksTest, ALongerOneIsTheSameHoweverOftenAndOneDeviceServesIt) {
 
 // Two ranks have half of the text each, and share its weights with another device each.
 TEST_P(CudaRanksTest, AGridStoresAndAnswersAsTheRanksOfItsText) {
+  if (CudaDeviceCount() < 4 && getenv("CORPUSD_FOLD_GRID") == nullptr) {
+    GTEST_SKIP() << CudaDeviceCount() << " devices";
+  }
   Open(2, "two");
   Ingest("text", Prose(2000), GetParam());
   const std::string bytes = BytesOf("text"), answer = Answer("text");

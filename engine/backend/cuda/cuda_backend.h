@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -176,8 +177,13 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
     uint32_t first_row = 0, rows = 0;
     int64_t first_position = 0;
   };
+  // The states of all leaves, or, folded, the one state of the node that two are below.
   void AttendManyLeaves(std::span<const LeafRows> parts, MatrixView q, const Leaves& leaves,
-                        cuda::PrefillAttention call);
+                        bool folded, cuda::PrefillAttention call);
+  // AttendNodesOfParts by one launch; nothing: that cannot be.
+  std::optional<Status> AttendInOne(std::span<const std::span<float>> states, MatrixView q,
+                                    std::span<const AttentionPart> parts,
+                                    std::span<const MergeNode> nodes);
   // Puts a node together from the states of `parts`.
   void FoldNode(cuda::NodeMerge call, const AttentionShape& shape, MergeNode node, uint32_t spans,
                 std::span<const MergeNode> parts);

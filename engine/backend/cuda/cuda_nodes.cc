@@ -1,6 +1,8 @@
 // Attention over pages that lie in several places, on a CUDA device: the kernels that take all
 // pages take those of a node, and leave the logarithm of each sum of weights beside the output.
 #include <algorithm>
+#include <cstdlib>
+#include <functional>
 
 #include "engine/backend/cuda/cuda_backend.h"
 #include "store/base/check.h"
@@ -163,19 +165,19 @@ bool CudaBackend::ExpandLeaves(const AttentionInput& input, cuda::PrefillAttenti
 // One launch for all parts and leaves. Those of a leaf follow one another, as they read the same
 // pages; the ones that see most come first, so that what ends last is short.
 void CudaBackend::AttendManyLeaves(std::span<const LeafRows> parts, MatrixView q,
-                                   const Leaves& leaves, cuda::PrefillAttention call) {
+                                   const Leaves& leaves, bool folded, cuda::PrefillAttention call) {
   struct Tile {
     cuda::PrefillTile rows;
     cuda::PrefillPlace place;
   };
-  std::vector<Tile> all;
+  std::vector<std::vector<Tile>> of_leaf(leaves.nodes.size());
   float* const base = parts.front().states;
   uint32_t first_page = 0;
-  for (size_t leaf = 0; leaf < leaves.nodes.size(); ++leaf) {
-    const size_t begin = all.size();
+  for (size_t leaf = 0; leaf < of_leaf.size(); ++leaf) {
     const uint32_t pages = leaves.pages[leaf];
     for (const LeafRows& part : parts) {
-      const auto at = part.states - base + static_cast<int64_t>(leaf * part.layout.node_floats);
+      const uint64_t before = folded ? 0 : leaf * part.layout.node_floats;
+      const auto at = part.states - base + static_cast<int64_t>(before);
       const cuda::PrefillPlace place{at - int64_t{part.first_row} * part.layout.output_stride,
                                      at + static_cast<int64_t>(part.layout.log_sums) -
                                          int64_t{part.first_row} * part.layout.log_sum_stride};
@@ -188,20 +190,25 @@ void CudaBackend::AttendManyLeaves(std::span<const LeafRows> parts, MatrixView q
           ++visible;
         }
         // Of no page: a state of nothing.
-        all.push_back({{part.first_row + done, rows, first_page, visible, position}, place});
+        of_leaf[leaf].push_back(
+            {{part.first_row + done, rows, first_page, visible, position}, place});
       }
       call.pages_max = std::max(call.pages_max, std::max(visible, 1u));
     }
-    std::stable_sort(all.begin() + static_cast<ptrdiff_t>(begin), all.end(),
-                     [](const Tile& a, const Tile& b) { return a.rows.pages > b.rows.pages; });
+    // All in one order: of the last position first.
+    std::ranges::stable_sort(of_leaf[leaf], std::ranges::greater(),
+                             [](const Tile& tile) { return tile.rows.first_position; });
     first_page += pages;
   }
-  std::vector<std::byte> bytes(all.size() * sizeof(Tile));
-  auto* const tiles = reinterpret_cast<cuda::PrefillTile*>(bytes.data());
-  auto* const places = reinterpret_cast<cuda::PrefillPlace*>(tiles + all.size());
-  for (size_t i = 0; i < all.size(); ++i) {
-    tiles[i] = all[i].rows;
-    places[i] = all[i].place;
+  const size_t each = of_leaf.front().size(), count = each * of_leaf.size();
+  std::vector<std::byte> bytes(count * sizeof(Tile));
+  auto* tile = reinterpret_cast<cuda::PrefillTile*>(bytes.data());
+  auto* place = reinterpret_cast<cuda::PrefillPlace*>(tile + count);
+  for (const auto& tiles : of_leaf) {
+    for (const Tile& one : tiles) {
+      *tile++ = one.rows;
+      *place++ = one.place;
+    }
   }
   sent_tiles_.clear();  // what tiles_ holds is another list now
   const void* const sent = Send(&tiles_, bytes.data(), bytes.size());
@@ -209,12 +216,13 @@ void CudaBackend::AttendManyLeaves(std::span<const LeafRows> parts, MatrixView q
   const cuda::NodeLayout& layout = parts.front().layout;
   call.q = View(q);
   call.tiles = static_cast<const cuda::PrefillTile*>(sent);
-  call.places = reinterpret_cast<const cuda::PrefillPlace*>(call.tiles + all.size());
-  call.tile_count = static_cast<uint32_t>(all.size());
+  call.places = reinterpret_cast<const cuda::PrefillPlace*>(call.tiles + count);
+  call.twice = folded;
+  call.tile_count = static_cast<uint32_t>(folded ? each : count);
   call.out = {base, q.rows, q.cols, layout.output_stride};
   call.log_sums = {base, q.rows, call.q_heads, layout.log_sum_stride};
-  const uint64_t floats =
-      cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max, call.q_heads, call.head_dim);
+  const uint64_t floats = cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max,
+                                                       call.q_heads, call.head_dim, call.twice);
   call.workspace = reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
   if (call.workspace != nullptr) Launched(cuda::AttendExpanded(call, stream_), "attend");
 }
@@ -250,6 +258,8 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   CHECK(states.size() == nodes.size() * NodeStateFloats(shape, q.rows) &&
         q.cols == shape.q_heads * shape.head_dim)
       << states.size() << " floats for " << nodes.size() << " nodes";
+  const AttentionPart whole_part{input, q.rows};
+  if (const auto done = AttendInOne({&states, 1}, q, {&whole_part, 1}, nodes)) return *done;
   Begin();
   StopRecording();  // transfers between devices do not wait for the end of a pass
   if (q.rows == 0 || nodes.empty() || !failed_.ok()) return failed_;
@@ -289,7 +299,7 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
       AttendFewLeaves(target, q, piece, leaves);
     } else {
       const LeafRows all{target, layout, 0, rows, static_cast<int64_t>(piece.first_position)};
-      AttendManyLeaves({&all, 1}, q.Rows(first, rows), leaves, expanded);
+      AttendManyLeaves({&all, 1}, q.Rows(first, rows), leaves, /*folded=*/false, expanded);
     }
     for (size_t i = 0; folded && i < nodes.size(); ++i) {
       float* const node = states.data() + i * whole.node_floats;
@@ -306,35 +316,49 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   return failed_;
 }
 
-Status CudaBackend::AttendNodesOfParts(std::span<const std::span<float>> states, MatrixView q,
-                                       std::span<const AttentionPart> parts,
-                                       std::span<const MergeNode> nodes) {
-  bool together = parts.size() > 1 && !nodes.empty();
-  for (const MergeNode& node : nodes) together = together && node.width >= node_width_;
+std::optional<Status> CudaBackend::AttendInOne(std::span<const std::span<float>> states,
+                                               MatrixView q, std::span<const AttentionPart> parts,
+                                               std::span<const MergeNode> nodes) {
+  static const bool folds = getenv("CORPUSD_FOLD_LATE") == nullptr;
+  if (parts.empty() || nodes.empty()) return std::nullopt;
+  bool in_one = true;
   std::vector<LeafRows> rows;
-  uint32_t first = 0;
+  uint32_t first = 0, tiles = 0;
   uint64_t end = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const auto& [input, count] = parts[i];
     const cuda::NodeLayout layout = LayoutOf(input.shape, count);
-    together = together && count > few_rows() && IsAligned(states[i], layout.node_floats);
+    in_one = in_one && count > few_rows() && IsAligned(states[i], layout.node_floats);
     rows.push_back(
         {states[i].data(), layout, first, count, static_cast<int64_t>(input.first_position)});
     first += count;
+    tiles += (count + cuda::kPrefillTileRows - 1) / cuda::kPrefillTileRows;
     end = std::max(end, input.first_position + count);
   }
-  if (!together) return NodeAttention::AttendNodesOfParts(states, q, parts, nodes);
   CHECK(first == q.rows) << first << " rows of " << q.rows;
+  const AttentionInput& input = parts.front().input;
+  const auto is_leaf = [&](const MergeNode& node) { return node.width >= node_width_; };
+  // Two leaves of a node are folded by the kernel, where stacks are many.
+  const bool pair = folds && nodes.size() == 1 && 2 * nodes[0].width == node_width_ &&
+                    tiles * input.shape.q_heads >= 4 * cuda::kPrefillBlocks;
+  if (!in_one || !(pair || std::ranges::all_of(nodes, is_leaf))) return std::nullopt;
   Begin();
   StopRecording();
   if (!failed_.ok()) return failed_;
-  const AttentionInput& input = parts.front().input;
   pages_.Begin(input.layer);
   Leaves leaves;
   if (!Keep(AddLeaves(input, end - 1, nodes, /*steady=*/false, &leaves))) return failed_;
+  const bool folded = leaves.nodes.size() > nodes.size();
   cuda::PrefillAttention expanded;
-  if (ExpandLeaves(input, &expanded)) AttendManyLeaves(rows, q, leaves, expanded);
+  if (ExpandLeaves(input, &expanded)) AttendManyLeaves(rows, q, leaves, folded, expanded);
   return failed_;
+}
+
+Status CudaBackend::AttendNodesOfParts(std::span<const std::span<float>> states, MatrixView q,
+                                       std::span<const AttentionPart> parts,
+                                       std::span<const MergeNode> nodes) {
+  if (const auto done = AttendInOne(states, q, parts, nodes)) return *done;
+  return NodeAttention::AttendNodesOfParts(states, q, parts, nodes);
 }
 
 Status CudaBackend::MergeNodes(MatrixView out, std::span<const float> states,
