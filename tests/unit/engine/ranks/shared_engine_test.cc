@@ -19,7 +19,9 @@ constexpr size_t kWords = 1400;
 // What `corpusd --rank K --tensor-parallel N` runs, as threads of the test.
 class GridRank {
  public:
-  GridRank(const std::string& model, const std::string& folder, const RankProcessOptions& process) {
+  // devices: that share its weights, by their numbers; none: it is a CPU.
+  GridRank(const std::string& model, const std::string& folder, const RankProcessOptions& process,
+           const TestDevices* kind = nullptr, const std::vector<uint32_t>& devices = {}) {
     const uint32_t place = process.rank % process.stride;
     const auto stopped = [this] { return stop_.load(); };
     if (place != 0) {
@@ -44,6 +46,12 @@ class GridRank {
     options.shared.ranks = process.stride;
     options.shared.first_rank = process.rank;
     options.shared.addresses = {own + 1, own + process.stride};
+    for (const uint32_t device : devices) options.tensor_devices.push_back(kind->NameOf(device));
+    if (!devices.empty()) {
+      options.device = options.tensor_devices.front();
+      options.devices = kind->source;
+      options.device_bytes = uint64_t{256} << 20;
+    }
     auto worker = RankWorker::Create(options);
     EXPECT_TRUE(worker.ok()) << worker.status().ToString();
     worker_ = std::move(*worker);
@@ -105,8 +113,18 @@ class SharedEngineTest : public SegmentedFixture {
     AwaitRanks(count > 1 ? count : 0);
   }
   void OpenProcesses(uint32_t ranks, uint32_t tensor_ranks, const std::string& folder) {
-    ranks_.clear();
     options_.ranks.devices.clear();
+    SetProcesses(ranks, tensor_ranks, folder);
+    // Those that have weights alone, and then those that call them.
+    for (uint32_t rank = 1; rank < ranks; ++rank) {
+      if (rank % tensor_ranks != 0) Start(rank, folder);
+    }
+    for (uint32_t rank = tensor_ranks; rank < ranks; rank += tensor_ranks) Start(rank, folder);
+    Reopen(tensor_ranks, folder);
+    AwaitRanks(ranks);
+  }
+  void SetProcesses(uint32_t ranks, uint32_t tensor_ranks, const std::string& folder) {
+    ranks_.clear();
     process_ = {};
     for (uint32_t rank = 0; rank < ranks; ++rank) {
       std::string address;
@@ -122,13 +140,6 @@ class SharedEngineTest : public SegmentedFixture {
     store_options_.shelf_of = [=](const CorpusRecord& record, uint64_t position) {
       return KeeperOf(record, position, text_ranks, tensor_ranks);
     };
-    // Those that have weights alone, and then those that call them.
-    for (uint32_t rank = 1; rank < ranks; ++rank) {
-      if (rank % tensor_ranks != 0) Start(rank, folder);
-    }
-    for (uint32_t rank = tensor_ranks; rank < ranks; rank += tensor_ranks) Start(rank, folder);
-    Reopen(tensor_ranks, folder);
-    AwaitRanks(ranks);
   }
   void Start(uint32_t rank, const std::string& folder) {
     process_.rank = rank;
@@ -246,6 +257,26 @@ TEST_F(SharedEngineTest, AGridOfDevicesDoesToo) {
   IngestAll();
   OpenDevices(devices, 4, 2, "one device");
   ExpectSame();
+}
+
+// Every line of the rank file has devices of its own, and not as many as another.
+TEST_F(SharedEngineTest, ProcessesWithDevicesThatShareWeightsDoToo) {
+  const TestDevices devices("device");
+  SetProcesses(2, 1, "pairs");
+  devices.Use(2, &options_, &store_options_);
+  process_.rank = 1;
+  ranks_[1] = std::make_unique<GridRank>(options_.model_path, folder_.File("pairs-1"), process_,
+                                         &devices, std::vector<uint32_t>{2, 3, 4, 5});
+  Reopen(2, "pairs");
+  AwaitRanks(2);
+  IngestAll();
+  ExpectSame();
+  ExpectKept("text");
+  const RanksReport report = engine_->ranks();
+  ASSERT_EQ(report.ranks.size(), 2u);
+  EXPECT_EQ(report.ranks[1].state, "follows");
+  EXPECT_GT(report.ranks[0].weight_bytes, 0u);
+  EXPECT_GT(report.passes, 0u);
 }
 
 TEST_F(SharedEngineTest, AGridOfProcessesDoesToo) {
