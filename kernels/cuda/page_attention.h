@@ -44,9 +44,8 @@ CORPUSD_HOST_DEVICE constexpr uint32_t LongPartsMax(uint32_t kv_blocks) {
                                                         : kLongBlocks / kv_blocks;
 }
 CORPUSD_HOST_DEVICE constexpr uint32_t LongPagesOfPart(uint32_t pages, uint32_t kv_blocks) {
-  const uint32_t chunks = (pages + kLongChunkPages - 1) / kLongChunkPages;
   const uint32_t parts = LongPartsMax(kv_blocks);
-  return (chunks + parts - 1) / parts * kLongChunkPages;
+  return (pages + parts - 1) / parts;
 }
 CORPUSD_HOST_DEVICE constexpr uint32_t PagesOfPart(uint32_t pages, uint32_t kv_blocks) {
   return pages >= kLongPages ? LongPagesOfPart(pages, kv_blocks)
@@ -104,6 +103,6 @@ int AttendCodedParts(const PageAttention& call, CUstream_st* stream);
 int AttendLongParts(const PageAttention& call, CUstream_st* stream);
 // The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits.
 int AttendStillParts(const PageAttention& call, CUstream_st* stream);
-int AttendTeamParts(const PageAttention& call, CUstream_st* stream);
+int AttendLoneParts(const PageAttention& call, CUstream_st* stream);
 
 }  // namespace corpusd::cuda

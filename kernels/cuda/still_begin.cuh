@@ -1,5 +1,5 @@
 // kernels/cuda/still_begin.cuh -- what the kernels for layers without positions (page_still.cu,
-// page_team.cu) share: how a block begins, with its queries in coordinates as integers of 16 bits
+// page_lone.cu) share: how a block begins, with its queries in coordinates as integers of 16 bits
 // in the order of the keys' codes; the range of weights.
 #pragma once
 
@@ -44,15 +44,27 @@ __device__ __forceinline__ int StillExponent(float highest) {
   return highest > 0 ? max(static_cast<int>(__float_as_uint(wanted) >> 23) - 126, -60) : 0;
 }
 
-// Fills of `Shared` what comes from the queries and the basis. All `Threads` of the block.
+// Fills of `Shared` what comes from the queries and the basis. All `Threads` of the block; a
+// barrier must follow.
 template <int Bits, int Dim, int Threads, class Shared>
 __device__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
                            const float* basis) {
   static_assert(Threads >= kStillBeginThreads);
-  auto& [rows, products, largest] = shared->begin;
+  auto& [rows, products, largest] = shared->Begin();
   auto& fixed = shared->fixed;
   constexpr int kTeams = StillBegin<Dim>::kTeams, kOwn = Dim / kTeams;
+  constexpr int kWanted = Threads == kStillBeginThreads ? 32 : 16;
+  constexpr int kAhead =
+      kWanted < kOwn ? kWanted
+                     : kOwn;  // factors that are asked for together, the first before all else
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+  const int j = thread % Dim, team = thread / Dim;
+  const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
+  float factors[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    factors[i] = thread < kStillBeginThreads ? __ldg(from + i * Dim) : 0.0f;
+  }
   for (int i = thread; i < kHeads * Dim; i += Threads) {
     rows[i % Dim][i / Dim] = i < heads * Dim ? q[i] * scale : 0.0f;
   }
@@ -66,16 +78,20 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
   }
   __syncthreads();
   if (thread < kStillBeginThreads) {
-    const int j = thread % Dim, team = thread / Dim;
-    const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
     float products_of[kHeads] = {};
-#pragma unroll 8
-    for (int i = 0; i < kOwn; ++i) {
-      const float x = __ldg(from + i * Dim);
+#pragma unroll 1
+    for (int first = 0; first < kOwn; first += kAhead) {
 #pragma unroll
-      for (int h = 0; h < kHeads; ++h) {
-        products_of[h] = fmaf(rows[team * kOwn + i][h], x, products_of[h]);
+      for (int i = 0; i < kAhead; ++i) {
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) {
+          products_of[h] = fmaf(rows[team * kOwn + first + i][h], factors[i], products_of[h]);
+        }
       }
+      from += kAhead * Dim;
+      if (first + kAhead == kOwn) break;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) factors[i] = __ldg(from + i * Dim);
     }
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) products[team][h][j] = products_of[h];
@@ -84,13 +100,13 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
   if (warp < kHeads) {  // a warp a head
     const float* means = basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim);
     float highest = 0, constant = 0;
-    for (int j = lane; j < Dim; j += 32) {
-      float x = products[0][warp][j];
+    for (int i = lane; i < Dim; i += 32) {
+      float x = products[0][warp][i];
 #pragma unroll
-      for (int team = 1; team < kTeams; ++team) x += products[team][warp][j];
-      products[0][warp][j] = x;
+      for (int other = 1; other < kTeams; ++other) x += products[other][warp][i];
+      products[0][warp][i] = x;
       highest = fmaxf(highest, fabsf(x));
-      constant = fmaf(x, __ldg(means + j), constant);
+      constant = fmaf(x, __ldg(means + i), constant);
     }
     for (int i = 16; i > 0; i /= 2) {
       highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, i));
@@ -134,12 +150,11 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
   }
   if (warp < kHeads) {
     int total = 0;
-    for (int j = lane; j < Dim; j += 32) total += __float2int_rn(products[0][warp][j] * inverse);
+    for (int i = lane; i < Dim; i += 32) total += __float2int_rn(products[0][warp][i] * inverse);
     total = __reduce_add_sync(~0u, total);
     if (lane == 0) fixed.offsets[warp] = 128 * total;
   }
   ptx::FenceShared();  // copies will come where the queries were
-  __syncthreads();
 }
 
 }  // namespace corpusd::cuda

@@ -57,6 +57,7 @@ struct StillShared {
   static constexpr int kAhead = kStages < 4 ? kStages - 1 : kStages - 2;
   static_assert(kStages >= 2);
   static constexpr bool kKeepsQueries = true;
+  __device__ __forceinline__ StillBegin<Dim>& Begin() { return begin; }
   union {
     Stage stages[kStages];
     StillBegin<Dim> begin;

@@ -1,0 +1,188 @@
+// kernels/cuda/lone_supply.cuh -- what a block of page_lone.cu has in shared memory, and what a
+// warp does there for itself: it describes its pages, finds what the means of their blocks add to
+// scores, and asks for their codes, some groups of 16 tokens at a time.
+#pragma once
+
+#include "kernels/cuda/long_part.cuh"
+#include "kernels/cuda/ptx/async_copy.cuh"
+#include "kernels/cuda/still_begin.cuh"
+
+namespace corpusd::cuda {
+
+constexpr int kLoneWarps = 8, kLoneThreads = 32 * kLoneWarps;
+
+struct alignas(32) LonePage {
+  const uint8_t *keys, *values;  // null: nothing to see
+  int hidden, visible;           // slots [hidden, visible) are seen
+};
+
+template <int Bits, int Dim>
+struct LoneShared {
+  using Tile = CodedTile<Bits, Dim>;
+  static constexpr int kPairs = Dim / 32;  // of fragments: the depth of an integer product
+  static constexpr int kBatch = 8;         // pages of a warp that are described together
+  static constexpr int kRing = 2 * kBatch;
+  static constexpr int kStep = 2;  // groups that are multiplied together
+  // Groups of a unit, which is copied at a time; units of a page, and those that a warp has room
+  // for.
+  static constexpr int kUnitGroups = Bits == 4 && Dim == 128 ? 2 : 4;
+  static constexpr int kUnits = kGroups / kUnitGroups;
+  static constexpr int kUnitBytes = kUnitGroups * Tile::kGroupBytes;  // of keys, of values
+  static constexpr int kSlots = Dim == 128 && Bits == 3 ? 2 : Dim == 64 && Bits == 2 ? 4 : 3;
+  // Pages whose scales are kept: those of the units asked for and of the one in work.
+  static constexpr int kSides = (kSlots + kUnits - 2) / kUnits + 1;
+  static constexpr bool kKeepsQueries = false;
+  struct Unit {
+    alignas(16) uint8_t keys[kUnitBytes], values[kUnitBytes];
+  };
+  struct Sides {  // the scales of a page's tokens
+    alignas(16) uint8_t keys[kTileTokens], values[kTileTokens];
+  };
+  struct Own {  // of a warp; page i of its own at i % kRing
+    Unit units[kSlots];
+    Sides sides[kSides];
+    LonePage pages[kRing];
+    float constants[kRing][kHeads];  // what a head adds to all scores of a page
+  };
+  struct Fixed {
+    uint4 terms[kPairs][32];       // B operands of the keys: high bytes, then low
+    float head_constants[kHeads];  // the part of all pages
+    int offsets[kHeads];           // what the bytes' 128 adds to the products, if they are unsigned
+    uint32_t unit_bits;            // the terms' unit, a power of two: added to a float's bits
+    float maxima[kLoneWarps][kHeads], sums[kLoneWarps][kHeads];
+    // Twice, for even and odd lanes: what differs between lanes stays out of the uniform registers,
+    // from which every look-up would copy it.
+    LevelTable<Bits> table[2];
+    // The same for keys: signed bytes where offsets can be spared.
+    LevelTable<Bits> key_table[2];
+    LongPart part;
+    uint64_t full[kLoneWarps][kSlots];  // units that have come
+  };
+  // The begin of the block is where the last warp has its own: the others describe their pages and
+  // ask for units before.
+  static constexpr int kEarlyWarps =
+      kLoneWarps - (int{sizeof(StillBegin<Dim>)} + int{sizeof(Own)} - 1) / int{sizeof(Own)};
+  union {
+    Own own[kLoneWarps];
+    float outputs[kLoneWarps][kHeads][Dim];
+  };
+  Fixed fixed;
+
+  __device__ __forceinline__ StillBegin<Dim>& Begin() {
+    return *reinterpret_cast<StillBegin<Dim>*>(&own[kEarlyWarps]);
+  }
+};
+
+template <int Bits, int Dim>
+class LoneSupply {
+ public:
+  using Shared = LoneShared<Bits, Dim>;
+  using Tile = CodedTile<Bits, Dim>;
+  __device__ __forceinline__ LoneSupply(const PageAttention& call, Shared* shared, int warp)
+      : call_(call), shared_(shared), own_(shared->own[warp]), warp_(warp) {}
+
+  // Every eighth page of the part.
+  __device__ __forceinline__ uint32_t pages() const {
+    const uint32_t all = shared_->fixed.part.end - shared_->fixed.part.first;
+    return (all + kLoneWarps - 1 - warp_) / kLoneWarps;
+  }
+  __device__ __forceinline__ uint64_t& full(int slot) const {
+    return shared_->fixed.full[warp_][slot];
+  }
+  // All lanes: before the warp waits for anything.
+  __device__ __forceinline__ void InitBarriers() {
+    if (threadIdx.x % 32 < Shared::kSlots) ptx::InitBarrier(&full(threadIdx.x % 32), 1);
+  }
+  // Pages [8 batch, 8 batch + 8) of the warp's.
+  __device__ __forceinline__ void Describe(uint32_t batch) const;
+  __device__ __forceinline__ void FindConstants(uint32_t batch) const;
+  // Asks for a unit, counted over all pages of the warp, if there is one. One lane.
+  __device__ __forceinline__ void Ask(uint32_t unit, int slot) const;
+
+ private:
+  const PageAttention& call_;
+  Shared* const shared_;
+  typename Shared::Own& own_;
+  const int warp_;
+};
+
+template <int Bits, int Dim>
+__device__ __forceinline__ void LoneSupply<Bits, Dim>::Describe(uint32_t batch) const {
+  constexpr int kMeans = Tile::kCodeBytes + kTileTokens;
+  const LongPart& part = shared_->fixed.part;
+  const uint32_t lane = threadIdx.x % 32;
+  if (lane < Shared::kBatch) {
+    const uint32_t which = batch * Shared::kBatch + lane;
+    const uint32_t at = part.first + warp_ + which * kLoneWarps;
+    LonePage described = {nullptr, nullptr, 0, 0};
+    if (at < part.end) {
+      const DevicePage page = call_.pages[part.row.first_page + at];
+      const int visible = VisibleEnd(page, part.row.position);
+      if (PageKindOf(page.key_codec, page.value_codec) == PageKindOfBits(Bits) &&
+          page.hidden < visible) {
+        described = {KeyTile(page, call_.layer, part.kv_head),
+                     ValueTile(page, call_.layer, part.kv_head, call_.kv_heads), page.hidden,
+                     visible};
+        ptx::PrefetchL2(described.keys + kMeans);
+        ptx::PrefetchL2(described.values + kMeans);
+      }
+    }
+    own_.pages[which % Shared::kRing] = described;
+  }
+  __syncwarp();
+}
+
+// The products of the pages' means with the queries: pages are the rows.
+template <int Bits, int Dim>
+__device__ __forceinline__ void LoneSupply<Bits, Dim>::FindConstants(uint32_t batch) const {
+  constexpr int kMeans = Tile::kCodeBytes + kTileTokens;
+  const auto& fixed = shared_->fixed;
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const uint32_t place = (batch * Shared::kBatch + g) % Shared::kRing;
+  const uint8_t* const keys = own_.pages[place].keys;
+  int high[4] = {}, low[4] = {};
+#pragma unroll
+  for (int p = 0; p < Shared::kPairs; ++p) {
+    uint32_t x[4] = {};
+    if (keys != nullptr) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        x[n] = __ldg(reinterpret_cast<const uint16_t*>(keys + kMeans + 32 * p + 8 * n + 2 * t));
+      }
+    }
+    const uint32_t u = PermuteBytes(x[0], x[1], 0x5410), v = PermuteBytes(x[2], x[3], 0x5410);
+    // As KeyColumn says; rows 8 to 15 are empty.
+    const uint32_t a[4] = {PermuteBytes(u, v, 0x6240), 0, PermuteBytes(u, v, 0x7351), 0};
+    const uint4 b = fixed.terms[p][lane];
+    ptx::MmaSignedBytes(high, a, b.x, b.y);
+    ptx::MmaSignedBytes(low, a, b.z, b.w);
+  }
+  const float unit =
+      __uint_as_float((127u << 23) + fixed.unit_bits) * (kMeanStep * LevelUnit(Bits));
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    own_.constants[place][2 * t + h] =
+        fmaf(static_cast<float>(high[h] * 256 + low[h]), unit, fixed.head_constants[2 * t + h]);
+  }
+  __syncwarp();
+}
+
+template <int Bits, int Dim>
+__device__ __forceinline__ void LoneSupply<Bits, Dim>::Ask(uint32_t unit, int slot) const {
+  const uint32_t which = unit / Shared::kUnits, part = unit % Shared::kUnits;
+  if (which >= pages()) return;
+  const LonePage& page = own_.pages[which % Shared::kRing];
+  uint64_t& barrier = full(slot);
+  if (page.keys == nullptr) return ptx::Arrive(&barrier);
+  constexpr int kBytes = Shared::kUnitBytes;
+  ptx::ArriveExpecting(&barrier, 2 * kBytes + (part == 0 ? 2 * kTileTokens : 0));
+  auto& to = own_.units[slot];
+  ptx::CopyToShared(to.keys, page.keys + part * kBytes, kBytes, &barrier);
+  ptx::CopyToShared(to.values, page.values + part * kBytes, kBytes, &barrier);
+  if (part > 0) return;
+  auto& sides = own_.sides[which % Shared::kSides];
+  ptx::CopyToShared(sides.keys, page.keys + Tile::kCodeBytes, kTileTokens, &barrier);
+  ptx::CopyToShared(sides.values, page.values + Tile::kCodeBytes, kTileTokens, &barrier);
+}
+
+}  // namespace corpusd::cuda
