@@ -3,10 +3,11 @@
 // Scout's shape, bfloat16 pages, random numbers.
 //   ranks_bench [devices=N] [check] [link] [prefill=TOKENS,SEGMENT]... [segment=ROWS,HISTORY]
 //               [decode=TOKENS,LAYERS] [memory=TOKENS,ROWS] [tensor=LAYERS,ROWS[,VOCABULARY]]
+//               [grid=LAYERS,TOKENS[,VOCABULARY]]
 // devices: of what follows, two unless it says so ("two" stands for them); link and memory are of
 // two. SEGMENT: rows of all devices in one go; memory: what one device takes for so many tokens,
 // and each of two for twice as many; tensor: so many of Scout's layers, weights of 4 bits shared by
-// the devices beside one that has all. Prints one JSON object a line.
+// the devices beside one that has all; grid: see ranks_grid.h. Prints one JSON object a line.
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -14,6 +15,7 @@
 #include "engine/backend/cpu_backend.h"
 #include "engine/ranks/placement.h"
 #include "tests/bench/rank_devices.h"
+#include "tests/bench/ranks_grid.h"
 #include "tests/bench/ranks_tensor.h"
 
 namespace corpusd {
@@ -440,10 +442,10 @@ void Link(RankDevices& devices) {
   Print({{"link_gb_per_s_each_way", static_cast<double>(kBytes) / Median(seconds) / 1e9}});
 }
 
-std::vector<uint64_t> NumbersOf(const std::string& argument) {
-  std::vector<uint64_t> numbers;
+std::vector<uint32_t> NumbersOf(const std::string& argument) {
+  std::vector<uint32_t> numbers;
   for (size_t at = argument.find('='); at != std::string::npos; at = argument.find(',', at + 1)) {
-    numbers.push_back(std::strtoull(argument.c_str() + at + 1, nullptr, 10));
+    numbers.push_back(static_cast<uint32_t>(std::strtoul(argument.c_str() + at + 1, nullptr, 10)));
   }
   numbers.resize(3);
   return numbers;
@@ -463,13 +465,10 @@ int Main(int count, char** arguments) {
   for (int i = 1; i < count; ++i) {
     const std::string what = arguments[i];
     const auto numbers = NumbersOf(what);
-    if (what.starts_with("devices=")) {
-      ranks = static_cast<uint32_t>(numbers[0]);
-      continue;
-    }
-    if (what.starts_with("tensor=")) {
-      MeasureTensor(static_cast<uint32_t>(numbers[0]), static_cast<uint32_t>(numbers[1]),
-                    static_cast<uint32_t>(numbers[2]), ranks);
+    if (what.starts_with("devices=")) ranks = numbers[0];
+    if (what.starts_with("tensor=")) MeasureTensor(numbers[0], numbers[1], numbers[2], ranks);
+    if (what.starts_with("grid=")) MeasureGrid(numbers[0], numbers[1], numbers[2]);
+    if (what.starts_with("devices=") || what.starts_with("tensor=") || what.starts_with("grid=")) {
       continue;
     }
     RankDevices devices(what == "link" || what.starts_with("memory=") ? 2 : ranks, node_width);
@@ -482,12 +481,8 @@ int Main(int count, char** arguments) {
       Prefill(devices, numbers[0], numbers[1], numbers[0] > (1u << 19) ? 1 : 5);
     }
     if (what.starts_with("segment=")) Segment(devices, numbers[0], numbers[1], 3);
-    if (what.starts_with("memory=")) {
-      Memory(devices, numbers[0], static_cast<uint32_t>(numbers[1]));
-    }
-    if (what.starts_with("decode=")) {
-      Decode(devices, numbers[0], static_cast<uint32_t>(numbers[1]), 30);
-    }
+    if (what.starts_with("memory=")) Memory(devices, numbers[0], numbers[1]);
+    if (what.starts_with("decode=")) Decode(devices, numbers[0], numbers[1], 30);
     Print({{"used_gib_of_device_1", UsedGib(1) - before}});
   }
   return 0;
