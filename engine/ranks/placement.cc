@@ -40,9 +40,9 @@ std::vector<std::vector<RowPiece>> DealSpans(uint64_t first, uint64_t end, uint3
   for (uint64_t i = 0; i < spans; ++i) {
     const uint64_t begin = first + i * span_tokens;
     const uint64_t stop = i + 1 == spans ? end : begin + span_tokens;
-    auto& pieces = dealt[Zigzag(StrandOf(begin / span_tokens), ranks)];
-    if (pieces.empty() || pieces.back().end() != begin) pieces.push_back({begin, 0});
-    pieces.back().rows += static_cast<uint32_t>(stop - begin);
+    // Neighbours stay apart: half of each rank's pieces are as much work as half of another's.
+    dealt[Zigzag(StrandOf(begin / span_tokens), ranks)].push_back(
+        {begin, static_cast<uint32_t>(stop - begin)});
   }
   const bool all = std::ranges::none_of(dealt, [](const auto& pieces) { return pieces.empty(); });
   return all ? dealt : std::vector<std::vector<RowPiece>>();
