@@ -7,6 +7,7 @@
 
 #include "engine/ranks/rank_crew.h"
 #include "engine/ranks/weight_rank.h"
+#include "store/base/fault_point.h"
 #include "tests/unit/engine/ranks/separate_device.h"
 #include "tests/unit/engine/segmented_fixture.h"
 
@@ -257,6 +258,19 @@ TEST_F(SharedEngineTest, AGridOfDevicesDoesToo) {
   IngestAll();
   OpenDevices(devices, 4, 2, "one device");
   ExpectSame();
+  // A rank that fails ends the question, and its devices are there for the next one.
+  ArmFault("rank.compute", FaultKind::kIoError, /*after=*/2, /*times=*/1);
+  QuestionRequest request;
+  request.corpus = "text";
+  request.question = "why?";
+  request.max_tokens = 8;
+  const auto failed = engine_->Ask(request, [](const auto&) { return true; }, {});
+  EXPECT_EQ(failed.status().code(), StatusCode::kUnavailable) << failed.status().ToString();
+  EXPECT_NE(failed.status().message().find("rank 1 of 2"), std::string::npos)
+      << failed.status().ToString();
+  DisarmFaults();
+  AwaitRanks(4);
+  EXPECT_EQ(Answers(), answers_);
 }
 
 // Every line of the rank file has devices of its own, and not as many as another.
