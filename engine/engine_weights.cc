@@ -26,9 +26,8 @@ Status LlamaEngine::OpenTensorDevices() {
 }
 
 Result<std::unique_ptr<Model>> LlamaEngine::LoadOverBackend() {
-  return tensor_devices_ == nullptr
-             ? LoadModel(*source_, *backend_, options_.on_layer_loaded)
-             : LoadParted(*source_, *tensor_devices_, *backend_, options_.on_layer_loaded);
+  return tensor_devices_ == nullptr ? LoadModel(*source_, *backend_, options_.on_layer_loaded)
+                                    : LoadParted(*source_, *backend_, options_.on_layer_loaded);
 }
 
 Status LlamaEngine::OpenSharedWeights() {

@@ -45,6 +45,9 @@ ncclResult_t AwaitReady(ncclComm_t communicator, ncclResult_t result,
 
 // Multiprocessors of a message at most.
 constexpr int kBlocksMax = 16;
+// A device's part of a gather: two devices gather 10 MB in 0.46 ms, by messages in 0.54, but 40 MB
+// in 1.5, by messages in 1.3.
+constexpr uint64_t kGatheredMax = uint64_t{16} << 20;
 
 // A rank that is lost before it has joined is waited for without an end: by a thread that is left
 // behind then.
@@ -156,19 +159,12 @@ class NcclTransport final : public Transport, public DeviceLink {
   }
   int Gather(std::span<const DeviceParts> parts, void* stream) override {
     const auto on = static_cast<cudaStream_t>(stream);
-    static const bool by_messages = getenv("CORPUSD_GATHER_BY_MESSAGES") != nullptr;
     const ncclResult_t result = PutOnStream([&] {
-      ncclResult_t put = ncclSuccess;
-      for (const DeviceParts& p : parts) {
-        std::byte* const own = p.data + rank() * p.bytes;
-        for (uint32_t step = 1; by_messages && step < size() && !Failed(put); ++step) {
-          const uint32_t to = (rank() + step) % size(), from = (rank() + size() - step) % size();
-          put = ncclSend(own, p.bytes, ncclChar, static_cast<int>(to), communicator_, on);
-          if (Failed(put)) break;
-          put = ncclRecv(p.data + from * p.bytes, p.bytes, ncclChar, static_cast<int>(from),
-                         communicator_, on);
-        }
-        if (!by_messages) put = ncclAllGather(own, p.data, p.bytes, ncclChar, communicator_, on);
+      for (const DeviceParts& part : parts) {
+        const ncclResult_t put = part.bytes <= kGatheredMax
+                                     ? ncclAllGather(part.data + rank() * part.bytes, part.data,
+                                                     part.bytes, ncclChar, communicator_, on)
+                                     : GatherByMessages(part, on);
         if (Failed(put)) return put;
       }
       return ncclSuccess;
@@ -261,6 +257,19 @@ class NcclTransport final : public Transport, public DeviceLink {
     posted_.push_back(operation);
     batch_->other = operation.other;
     return std::make_unique<PostedTransfer>(*this, batch_);
+  }
+
+  ncclResult_t GatherByMessages(const DeviceParts& part, cudaStream_t on) {
+    for (uint32_t step = 1; step < size(); ++step) {
+      const uint32_t to = (rank() + step) % size(), from = (rank() + size() - step) % size();
+      ncclResult_t put = ncclSend(part.data + rank() * part.bytes, part.bytes, ncclChar,
+                                  static_cast<int>(to), communicator_, on);
+      if (Failed(put)) return put;
+      put = ncclRecv(part.data + from * part.bytes, part.bytes, ncclChar, static_cast<int>(from),
+                     communicator_, on);
+      if (Failed(put)) return put;
+    }
+    return ncclSuccess;
   }
 
   // What `enqueue` puts on the stream, as one group, becomes the batch.
@@ -401,6 +410,8 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
   // And they follow one another in one stream: an exchange takes a seventh less without NCCL's own
   // order between graphs and what runs outside of them.
   (void)setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", /*overwrite=*/0);
+  // A row of a large model is longer than what NCCL sends by its fastest protocol unasked.
+  (void)setenv("NCCL_P2P_LL_THRESHOLD", "131072", /*overwrite=*/0);
   cudaError_t error = cudaSetDevice(job.device);
   cudaStream_t stream = nullptr;
   // Transfers take a few multiprocessors at once, not when the blocks of a kernel are all begun.

@@ -90,7 +90,7 @@ std::vector<WeightSource> PartedWeight::SourcesOf(uint32_t device,
 }
 
 uint64_t PartedWeight::bytes() const {
-  uint64_t bytes = whole_ == nullptr ? 0 : whole_->bytes();
+  uint64_t bytes = 0;
   for (const auto& part : parts_) bytes += part == nullptr ? 0 : part->bytes();
   return bytes;
 }

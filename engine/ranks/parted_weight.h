@@ -43,9 +43,6 @@ class PartedWeight final : public Weight {
   // zeros behind its own, for tokens of other devices. Valid as long as the sources.
   std::vector<WeightSource> SourcesOf(uint32_t device, std::span<const WeightSource> sources) const;
   void Keep(uint32_t device, std::unique_ptr<Weight> part) { parts_[device] = std::move(part); }
-  // All of it, on the first device, beside its part; null: it is not.
-  void KeepWhole(std::unique_ptr<Weight> whole) { whole_ = std::move(whole); }
-  const Weight* whole() const { return whole_.get(); }
   const Weight& part(uint32_t device) const { return *parts_[device]; }
   // Of the part's outputs, in its order, where each run of them belongs.
   std::span<const ColumnPiece> PiecesOf(uint32_t device) const { return pieces_[device]; }
@@ -59,7 +56,6 @@ class PartedWeight final : public Weight {
   uint32_t rows_ = 0, cols_ = 0;
   std::vector<std::vector<ColumnPiece>> pieces_;  // [devices]
   std::vector<std::unique_ptr<Weight>> parts_;    // [devices]
-  std::unique_ptr<Weight> whole_;
 };
 
 }  // namespace corpusd

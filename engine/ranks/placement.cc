@@ -1,7 +1,6 @@
 #include "engine/ranks/placement.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "store/base/check.h"
 
@@ -67,8 +66,6 @@ std::vector<std::vector<RowPiece>> DealRows(uint64_t first, uint64_t end, uint32
   CHECK(unit > 0 && end >= first) << first << " .. " << end;
   const uint64_t units = (end - first) / unit;  // what is left over goes with the last one
   if (units < ranks) return {};
-  static const bool by_spans = getenv("CORPUSD_DEAL_PIECES") == nullptr;
-  if (!by_spans) span_tokens = 0;
   if (auto spans = DealSpans(first, end, unit, ranks, span_tokens); !spans.empty()) return spans;
   const uint64_t pieces = units >= 2 * ranks ? 2 * ranks : ranks;
   std::vector<std::vector<RowPiece>> dealt(ranks);

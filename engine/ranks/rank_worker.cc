@@ -63,7 +63,7 @@ Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& 
 
 Status RankWorker::LoadModelOver(const ModelSource& source, const RankWorkerOptions& options) {
   if (tensor_devices_ != nullptr) {
-    ASSIGN_OR_RETURN(model_, LoadParted(source, *tensor_devices_, *backend_));
+    ASSIGN_OR_RETURN(model_, LoadParted(source, *backend_));
     return OkStatus();
   }
   const RankWorkerOptions::Shared& others = options.shared;

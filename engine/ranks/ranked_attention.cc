@@ -259,9 +259,7 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
                                          std::span<const AttentionPart> parts,
                                          const LayerPages& layer) {
   const uint32_t ranks = placement_.ranks, me = transport_.rank();
-  static const bool each = getenv("CORPUSD_ATTEND_EACH") != nullptr;
-  static const bool late = getenv("CORPUSD_FOLD_LATE") != nullptr;
-  const Nodes nodes = NodesOver(layer.pages.size(), each || !late ? 1 : nodes_.leaf_width());
+  const Nodes nodes = NodesOver(layer.pages.size());
   RETURN_IF_ERROR(
       Grow(&states_,
            nodes.all.size() * NodeStateFloats(parts.front().input.shape, q.rows) * sizeof(float)));
@@ -292,22 +290,19 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
       states.push_back(StatesOf(nodes, part.input.shape, row, part.rows, source));
       row += part.rows;
     }
-    const auto attend = [&](const auto& s, MatrixView rows, const auto& r) {
-      return each ? nodes_.NodeAttention::AttendNodesOfParts(s, rows, r, nodes.Of(source))
-                  : nodes_.AttendNodesOfParts(s, rows, r, nodes.Of(source));
-    };
     // Not behind all rows: a transfer needs multiprocessors, and gets some between two launches.
     const size_t before = step == 0 && computes_meanwhile ? (runs.size() + 1) / 2 : 0;
     uint32_t rows_before = 0;
     for (size_t i = 0; i < before; ++i) rows_before += runs[i].rows;
     if (before > 0) {
-      RETURN_IF_ERROR(attend(std::span(states).first(before), q.Rows(0, rows_before),
-                             std::span(runs).first(before)));
+      RETURN_IF_ERROR(nodes_.AttendNodesOfParts(std::span(states).first(before),
+                                                q.Rows(0, rows_before),
+                                                std::span(runs).first(before), nodes.Of(source)));
       RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
     }
-    RETURN_IF_ERROR(attend(std::span(states).subspan(before),
-                           q.Rows(rows_before, q.rows - rows_before),
-                           std::span(runs).subspan(before)));
+    RETURN_IF_ERROR(nodes_.AttendNodesOfParts(std::span(states).subspan(before),
+                                              q.Rows(rows_before, q.rows - rows_before),
+                                              std::span(runs).subspan(before), nodes.Of(source)));
   }
   RETURN_IF_ERROR(WaitAll(sending));
   return MergePieces(out, parts, layer, nodes);

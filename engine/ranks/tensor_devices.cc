@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <thread>
 #include <utility>
 
@@ -198,12 +197,6 @@ Result<std::unique_ptr<Weight>> TensorDevices::LoadWeight(std::span<const Weight
     ASSIGN_OR_RETURN(auto part, backend.LoadWeight(weight->SourcesOf(d, sources)));
     weight_bytes_[d] += part->bytes();
     weight->Keep(d, std::move(part));
-    const bool first =
-        weight->use() == PartedUse::kToFirst || weight->use() == PartedUse::kFromFirst;
-    if (d > 0 || !few_at_first_ || !first) return OkStatus();
-    ASSIGN_OR_RETURN(auto whole, backend.LoadWeight(sources));
-    weight_bytes_[0] += whole->bytes();
-    weight->KeepWhole(std::move(whole));
     return OkStatus();
   };
   for (uint32_t d = 1; d < count(); ++d) {
@@ -311,7 +304,6 @@ Status TensorDevices::Synchronize() {
   if (ok()) Settle();
   passing_ = false;
   pending_ = unjoined_ = {};
-  with_first_ = false;
   shared_ = {};
   parted_ = nullptr;
   for (uint32_t d = 1; d < count(); ++d) {
@@ -341,11 +333,9 @@ Status TensorDevices::Synchronize() {
   return status_;
 }
 
-Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
-                                          Backend& over, const LoadProgress& on_layer) {
-  const bool at_first = std::getenv("CORPUSD_ATTENTION_PARTED") == nullptr;
-  devices.KeepAttentionAtFirst(at_first && source.config().experts > 0);
-  return LoadModel(*MakeNamedSource(source), over, on_layer);
+Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, Backend& devices,
+                                          const LoadProgress& on_layer) {
+  return LoadModel(*MakeNamedSource(source), devices, on_layer);
 }
 
 }  // namespace corpusd

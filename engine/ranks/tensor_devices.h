@@ -44,10 +44,6 @@ class TensorDevices final : public ForwardingBackend {
   // Of the weights on one device; what it has sent so far.
   uint64_t weight_bytes(uint32_t device) const { return weight_bytes_[device]; }
   uint64_t sent_bytes(uint32_t device) const { return members_[device]->sent_bytes(); }
-  // Whether weights that are loaded from now on lie with the first device as a whole as well, if
-  // they are those before and behind attention: of few rows it has their products before an
-  // exchange is over. Worth its memory where they are few beside others, as in mixtures.
-  void KeepAttentionAtFirst(bool keep) { few_at_first_ = keep; }
 
   Result<std::unique_ptr<Buffer>> Allocate(uint64_t bytes, std::string_view purpose) override;
   Result<std::unique_ptr<Buffer>> AllocateShared(uint64_t bytes, std::string_view purpose) override;
@@ -106,7 +102,6 @@ class TensorDevices final : public ForwardingBackend {
   void Everywhere(const Call& call, Views... views);
   template <typename Call, typename... Views>
   void OnAll(const Call& call, Views... views);
-  void MultiplyAtFirst(MatrixView out, MatrixView x, const PartedWeight& weight, bool accumulate);
   void MatMulToFirst(MatrixView out, MatrixView x, const PartedWeight& weight);
   void Activate(MatrixView out, MatrixView gate_up, bool gelu);
   // Puts together what the last products left in parts.
@@ -126,12 +121,10 @@ class TensorDevices final : public ForwardingBackend {
   std::map<const std::byte*, TwinBuffer*> twins_;
   // Of what every device has its own columns; data null: nothing.
   MatrixView pending_;             // the outputs of the last product
-  bool with_first_ = false;        // they are not in parts: the first device has all of them
   MatrixView unjoined_;            // the last inner numbers
   SharedExpert shared_;            // whose product over unjoined_ has not begun
   const float* parted_ = nullptr;  // gates and ups, of which every device has its own, compact
-  bool few_at_first_ = false;
-  bool passing_ = false;  // since Embed, nobody has waited
+  bool passing_ = false;           // since Embed, nobody has waited
   std::atomic<bool> broken_{false};
   std::mutex broken_mutex_;
   Status broken_why_;
@@ -166,13 +159,9 @@ void TensorDevices::Everywhere(const Call& call, Views... views) {
 // A weight that such a backend loaded.
 const PartedWeight& Parted(const Weight& weight);
 
-// Loads the model over the devices, each its part; over: them, or what passes its calls on to them.
+// Loads the model over TensorDevices, or what passes its calls on to them: each device its part.
 // Errors as LoadModel, and kInvalidArgument for what cannot be dealt.
-Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
-                                          Backend& over, const LoadProgress& on_layer = {});
-inline Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source,
-                                                 TensorDevices& devices) {
-  return LoadParted(source, devices, devices);
-}
+Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, Backend& devices,
+                                          const LoadProgress& on_layer = {});
 
 }  // namespace corpusd

@@ -17,23 +17,11 @@ void TensorDevices::Settle() {
   if (const SharedExpert shared = std::exchange(shared_, {}); shared.weight != nullptr) {
     MultiplyJoined(shared.out, unjoined_, *shared.weight, shared.accumulate);
   }
-  if (std::exchange(with_first_, false)) {
-    OnAll([](TensorMember& member, MatrixView m) { member.FromFirst(m); },
-          std::exchange(pending_, {}));
-  }
   for (MatrixView* const parts : {&unjoined_, &pending_}) {
     if (parts->data == nullptr) continue;
     OnAll([](TensorMember& member, MatrixView m) { member.JoinColumns(m); },
           std::exchange(*parts, {}));
   }
-}
-
-void TensorDevices::MultiplyAtFirst(MatrixView out, MatrixView x, const PartedWeight& weight,
-                                    bool accumulate) {
-  local_.MatMul(out, x, *weight.whole(), accumulate);
-  if (weight.use() == PartedUse::kToFirst) return LeaveWithFirst(out);
-  pending_ = out;
-  with_first_ = true;
 }
 
 void TensorDevices::MultiplyJoined(MatrixView out, MatrixView x, const PartedWeight& weight,
@@ -77,7 +65,6 @@ void TensorDevices::MatMul(MatrixView out, MatrixView x, const Weight& weight, b
   const bool apart = joined ? x.data == unjoined_.data && pending_.data == nullptr
                             : w.use() == PartedUse::kWhole && !IsPending(x) && !IsPending(out);
   if (!apart) Settle();
-  if (w.whole() != nullptr && x.rows <= few_rows()) return MultiplyAtFirst(out, x, w, accumulate);
   const PartedWeight* const parted = &w;
   switch (w.use()) {
     case PartedUse::kWhole:

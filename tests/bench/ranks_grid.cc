@@ -44,8 +44,8 @@ class GridRank {
   }
 
   void Load(const ModelSource& source) {
-    model_ = Require(shared_ == nullptr ? LoadModel(source, *ranked_)
-                                        : LoadParted(source, *shared_, *ranked_));
+    model_ =
+        Require(shared_ == nullptr ? LoadModel(source, *ranked_) : LoadParted(source, *ranked_));
     layout_.blocks = layout_.own = Require(model_->Format("bf16"));
     layout_.parts = model_->parts();
   }

@@ -90,11 +90,10 @@ Measured Compute(const Model& model, Backend& backend, uint32_t rows) {
 
 // The exchanges of a layer as TensorDevices makes them: floats of a row that go from the first to
 // each other, and from each of those to the first; equal ones from each to all.
-std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c, uint32_t count, bool few) {
+std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c, uint32_t count) {
   const uint64_t heads = uint64_t{c.head_dim} * (c.q_heads + 2 * c.kv_heads) / count;
   const uint64_t hidden = c.hidden / count, shared = c.layer_configs.front().feed_forward / count;
   const uint64_t inner = shared + uint64_t{c.experts_used} * c.expert_feed_forward / count;
-  if (few) return {{c.hidden, 0}, {inner, inner}, {hidden, hidden}};
   return {{0, heads},
           {uint64_t{c.q_heads} * c.head_dim, 0},
           {hidden, hidden},
@@ -105,8 +104,7 @@ std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c, uint32_t c
 // One graph of all layers' exchanges on each device.
 std::vector<double> Exchanges(const ModelConfig& c, uint32_t count, uint32_t rows, int rounds) {
   RankDevices devices(count, CudaBackend::kNodeWidth);
-  const bool at_first = std::getenv("CORPUSD_ATTENTION_PARTED") == nullptr;
-  const auto messages = MessagesOf(c, count, at_first && rows <= kTogether);
+  const auto messages = MessagesOf(c, count);
   uint64_t most = 0;
   for (const auto& [to, from] : messages) most = std::max({most, to, from});
   std::vector<std::unique_ptr<Buffer>> memory(count);

@@ -19,10 +19,6 @@ class CudaRanksTest : public TwoDevicesFixture, public ::testing::WithParamInter
     store_.reset();
     store_options_.data_dir = folder_.File(folder);
     devices_.Use(ranks, &options_, &store_options_);
-    // A grid over two devices: no two of a job are the same.
-    if (ranks == 4 && CudaDeviceCount() < 4) {
-      options_.ranks.devices = {"cuda:0", "cuda:1", "cuda:1", "cuda:0"};
-    }
     options_.ranks.tensor_ranks = ranks == 4 ? 2 : 1;
     Restart();
     if (ranks > 1) AwaitGroups(1);
@@ -91,9 +87,7 @@ TEST_P(CudaRanksTest, ALongerOneIsTheSameHoweverOftenAndOneDeviceServesIt) {
 
 // Two ranks have half of the text each, and share its weights with another device each.
 TEST_P(CudaRanksTest, AGridStoresAndAnswersAsTheRanksOfItsText) {
-  if (CudaDeviceCount() < 4 && getenv("CORPUSD_FOLD_GRID") == nullptr) {
-    GTEST_SKIP() << CudaDeviceCount() << " devices";
-  }
+  if (CudaDeviceCount() < 4) GTEST_SKIP() << CudaDeviceCount() << " devices";
   Open(2, "two");
   Ingest("text", Prose(2000), GetParam());
   const std::string bytes = BytesOf("text"), answer = Answer("text");

@@ -1,7 +1,6 @@
 // Attention over pages that lie in several places, on a CUDA device: the kernels that take all
 // pages take those of a node, and leave the logarithm of each sum of weights beside the output.
 #include <algorithm>
-#include <cstdlib>
 #include <functional>
 
 #include "engine/backend/cuda/cuda_backend.h"
@@ -319,7 +318,6 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
 std::optional<Status> CudaBackend::AttendInOne(std::span<const std::span<float>> states,
                                                MatrixView q, std::span<const AttentionPart> parts,
                                                std::span<const MergeNode> nodes) {
-  static const bool folds = getenv("CORPUSD_FOLD_LATE") == nullptr;
   if (parts.empty() || nodes.empty()) return std::nullopt;
   bool in_one = true;
   std::vector<LeafRows> rows;
@@ -339,7 +337,7 @@ std::optional<Status> CudaBackend::AttendInOne(std::span<const std::span<float>>
   const AttentionInput& input = parts.front().input;
   const auto is_leaf = [&](const MergeNode& node) { return node.width >= node_width_; };
   // Two leaves of a node are folded by the kernel, where stacks are many.
-  const bool pair = folds && nodes.size() == 1 && 2 * nodes[0].width == node_width_ &&
+  const bool pair = nodes.size() == 1 && 2 * nodes[0].width == node_width_ &&
                     tiles * input.shape.q_heads >= 4 * cuda::kPrefillBlocks;
   if (!in_one || !(pair || std::ranges::all_of(nodes, is_leaf))) return std::nullopt;
   Begin();
