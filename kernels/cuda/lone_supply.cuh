@@ -1,6 +1,7 @@
-// kernels/cuda/lone_supply.cuh -- what a block of page_lone.cu has in shared memory, and what a
+// kernels/cuda/lone_supply.cuh -- what a part of page_lone.cu has in shared memory, and what a
 // warp does there for itself: it describes its pages, finds what the means of their blocks add to
-// scores, and asks for their codes, some groups of 16 tokens at a time.
+// scores, and asks for their codes, some groups of 16 tokens at
+// a time.
 #pragma once
 
 #include "kernels/cuda/long_part.cuh"
@@ -9,7 +10,9 @@
 
 namespace corpusd::cuda {
 
-constexpr int kLoneWarps = 8, kLoneThreads = 32 * kLoneWarps;
+constexpr int kLoneWarps = 8, kLoneThreads = 32 * kLoneWarps;  // of a part
+constexpr int kLoneParts = 2;                                  // of a block
+static_assert(kLoneThreads == kStillBeginThreads);
 
 struct alignas(32) LonePage {
   const uint8_t *keys, *values;  // null: nothing to see
@@ -56,7 +59,6 @@ struct LoneShared {
     // The same for keys: signed bytes where offsets can be spared.
     LevelTable<Bits> key_table[2];
     LongPart part;
-    uint64_t full[kLoneWarps][kSlots];  // units that have come
   };
   // The begin of the block is where the last warp has its own: the others describe their pages and
   // ask for units before.
@@ -83,20 +85,13 @@ class LoneSupply {
 
   // Every eighth page of the part.
   __device__ __forceinline__ uint32_t pages() const {
-    const uint32_t all = shared_->fixed.part.end - shared_->fixed.part.first;
-    return (all + kLoneWarps - 1 - warp_) / kLoneWarps;
+    return (shared_->fixed.part.pages() + kLoneWarps - 1 - warp_) / kLoneWarps;
   }
-  __device__ __forceinline__ uint64_t& full(int slot) const {
-    return shared_->fixed.full[warp_][slot];
-  }
-  // All lanes: before the warp waits for anything.
-  __device__ __forceinline__ void InitBarriers() {
-    if (threadIdx.x % 32 < Shared::kSlots) ptx::InitBarrier(&full(threadIdx.x % 32), 1);
-  }
-  // Pages [8 batch, 8 batch + 8) of the warp's.
-  __device__ __forceinline__ void Describe(uint32_t batch) const;
+  // Pages [8 batch, 8 (batch + count)) of the warp's; count: 1 or 2.
+  __device__ __forceinline__ void Describe(uint32_t batch, int count = 1) const;
   __device__ __forceinline__ void FindConstants(uint32_t batch) const;
-  // Asks for a unit, counted over all pages of the warp, if there is one. One lane.
+  // Asks for a unit, counted over all pages of the warp, if there is one; a group of copies of each
+  // lane in any case. Its page is described.
   __device__ __forceinline__ void Ask(uint32_t unit, int slot) const;
 
  private:
@@ -107,11 +102,11 @@ class LoneSupply {
 };
 
 template <int Bits, int Dim>
-__device__ __forceinline__ void LoneSupply<Bits, Dim>::Describe(uint32_t batch) const {
+__device__ __forceinline__ void LoneSupply<Bits, Dim>::Describe(uint32_t batch, int count) const {
   constexpr int kMeans = Tile::kCodeBytes + kTileTokens;
   const LongPart& part = shared_->fixed.part;
   const uint32_t lane = threadIdx.x % 32;
-  if (lane < Shared::kBatch) {
+  if (lane < Shared::kBatch * count) {
     const uint32_t which = batch * Shared::kBatch + lane;
     const uint32_t at = part.first + warp_ + which * kLoneWarps;
     LonePage described = {nullptr, nullptr, 0, 0};
@@ -169,20 +164,31 @@ __device__ __forceinline__ void LoneSupply<Bits, Dim>::FindConstants(uint32_t ba
 
 template <int Bits, int Dim>
 __device__ __forceinline__ void LoneSupply<Bits, Dim>::Ask(uint32_t unit, int slot) const {
+  constexpr int kBytes = Shared::kUnitBytes, kRound = 32 * 16;
+  static_assert(kBytes % kRound == 0 && 2 * kTileTokens <= kRound);
   const uint32_t which = unit / Shared::kUnits, part = unit % Shared::kUnits;
-  if (which >= pages()) return;
   const LonePage& page = own_.pages[which % Shared::kRing];
-  uint64_t& barrier = full(slot);
-  if (page.keys == nullptr) return ptx::Arrive(&barrier);
-  constexpr int kBytes = Shared::kUnitBytes;
-  ptx::ArriveExpecting(&barrier, 2 * kBytes + (part == 0 ? 2 * kTileTokens : 0));
-  auto& to = own_.units[slot];
-  ptx::CopyToShared(to.keys, page.keys + part * kBytes, kBytes, &barrier);
-  ptx::CopyToShared(to.values, page.values + part * kBytes, kBytes, &barrier);
-  if (part > 0) return;
-  auto& sides = own_.sides[which % Shared::kSides];
-  ptx::CopyToShared(sides.keys, page.keys + Tile::kCodeBytes, kTileTokens, &barrier);
-  ptx::CopyToShared(sides.values, page.values + Tile::kCodeBytes, kTileTokens, &barrier);
+  const uint8_t *const keys = page.keys, *const values = page.values;
+  if (keys != nullptr) {
+    const int lane = threadIdx.x % 32;
+    auto& to = own_.units[slot];
+#pragma unroll
+    for (int at = 0; at < kBytes; at += kRound) {
+      ptx::CopyAsync16(to.keys + 16 * lane + at, keys + part * kBytes + 16 * lane + at);
+    }
+#pragma unroll
+    for (int at = 0; at < kBytes; at += kRound) {
+      ptx::CopyAsync16(to.values + 16 * lane + at, values + part * kBytes + 16 * lane + at);
+    }
+    constexpr int kSide = kTileTokens / 16;  // lanes of a side's scales
+    if (part == 0 && lane < 2 * kSide) {
+      const uint8_t* const from = (lane < kSide ? keys : values) + Tile::kCodeBytes;
+      auto& sides = own_.sides[which % Shared::kSides];
+      ptx::CopyAsync16((lane < kSide ? sides.keys : sides.values) + 16 * (lane % kSide),
+                       from + 16 * (lane % kSide));
+    }
+  }
+  ptx::CommitCopies();
 }
 
 }  // namespace corpusd::cuda

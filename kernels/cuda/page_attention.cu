@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/page_part.cuh"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 
 namespace corpusd::cuda {
 namespace {
@@ -139,7 +140,7 @@ __device__ __forceinline__ float SumTeams(float x, float* shared) {
 
 // Block (query head, row): the weights of the parts, a thread a part; then their values, every
 // fourth part a team of Dim threads; then back to plain values, a quarter of the coordinates a
-// team.
+// team. Begins while the kernel before ends.
 template <int Dim>
 __global__ void __launch_bounds__(kMergeTeams* Dim, 1)
     MergeKernel(const __grid_constant__ PageAttention call) {
@@ -166,6 +167,7 @@ __global__ void __launch_bounds__(kMergeTeams* Dim, 1)
                                   (team * kOwn + i) * Dim + dim)
                           : 0.0f;
   }
+  ptx::AwaitKernelBefore();
   float top = kNoScore, sum = 0, value = 0;
   float2 found[kPageKinds];  // the maximum and sum of this thread's part of a kind
 #pragma unroll
@@ -225,8 +227,13 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
     if (const int error = AttendLongParts(call, stream)) return error;
     if (const int error = AttendCodedParts(call, stream)) return error;
   }
-  MergeKernel<Dim><<<dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0, stream>>>(call);
-  return cudaGetLastError();
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  // Blocks, threads, shared memory, stream, attributes.
+  const cudaLaunchConfig_t merge{
+      dim3(call.q_heads, call.q.rows), dim3(kMergeTeams * Dim), 0, stream, &early, 1};
+  return cudaLaunchKernelEx(&merge, MergeKernel<Dim>, call);
 }
 
 }  // namespace

@@ -2,18 +2,38 @@
 // queries are the same for every page, so they are brought into coordinates once. A block takes a
 // long stretch of one row's pages for one KV head, those whose keys and values are coded in one
 // width; every warp takes whole pages of it, all by itself: it describes them, asks for some groups
-// of 16 tokens at a time by bulk copies, two or three such units ahead, and multiplies as
+// of 16 tokens at a time, one to three such units ahead, and multiplies as
 // page_coded.cu does: scores are integer products with the keys' levels as bytes, weights are
 // halves and stay in its registers, and so become the values' levels. What a page costs beside its
-// codes is so paid once, and no warp waits for another.
+// codes is so paid once, and no warp waits for another's work.
 //
-// 256 threads, at most 128 registers, 113 KB of shared memory: two blocks a multiprocessor.
+// A block has two parts, eight warps each, and a multiprocessor to itself: 512 threads, at most 128
+// registers, 226 KB of shared memory. As two blocks the parts would end one long after the other,
+// since a scheduler prefers the older of its warps; here no warp is more than four pages ahead.
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/lone_supply.cuh"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 
 namespace corpusd::cuda {
 namespace {
+
+// Keeps the warps of a block together: none begins a page before all have ended the one kPages
+// before it.
+struct Pace {
+  static constexpr uint32_t kPages = 4;
+  uint64_t ended[kPages];
+
+  __device__ __forceinline__ void Init() {
+    if (threadIdx.x < kPages) {
+      ptx::InitBarrier(&ended[threadIdx.x], kLoneParts * kLoneWarps * ptx::kWarpArrivals);
+    }
+  }
+  __device__ __forceinline__ void Wait(uint32_t page) {
+    if (page >= kPages) ptx::WaitPhase(&ended[page % kPages], (page / kPages + 1) % 2);
+  }
+  __device__ __forceinline__ void Arrive(uint32_t page) { ptx::ArriveWarp(&ended[page % kPages]); }
+};
 
 // A warp's softmax over its pages. Lane 4g + t has heads 2t, 2t + 1; scores of tokens g, g + 8;
 // value sums of dims g, g + 8 of each fragment, in units of levels.
@@ -27,7 +47,7 @@ class LoneWorker {
   static constexpr bool kSigned = Bits < 4;                    // the keys' bytes; else 128 + level
 
   __device__ __forceinline__ LoneWorker(const PageAttention& call, Shared* shared)
-      : warp_(__shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0)),
+      : warp_(__shfl_sync(~0u, static_cast<int>(threadIdx.x % kLoneThreads / 32), 0)),
         lane_(threadIdx.x % 32),
         g_(lane_ / 4),
         t_(lane_ % 4),
@@ -35,10 +55,10 @@ class LoneWorker {
         shared_(shared),
         own_(shared->own[warp_]) {}
 
-  __device__ __forceinline__ void InitBarriers() { supply_.InitBarriers(); }
   // Before the queries are in coordinates, and after.
   __device__ __forceinline__ void Begin();
-  __device__ __forceinline__ void Run();
+  // pace: of all warps of the block. rounds: pages of the warp that has the most of them.
+  __device__ __forceinline__ void Run(Pace* pace, uint32_t rounds);
   // Puts the warp's state into shared memory, over the units.
   __device__ __forceinline__ void Merge();
 
@@ -328,32 +348,33 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Step(const typename Share
 
 template <int Bits, int Dim>
 __device__ __forceinline__ void LoneWorker<Bits, Dim>::AskFirst() {
-  if (lane_ == 0) {
-    for (int i = 0; i < Shared::kSlots; ++i) supply_.Ask(i, i);
-  }
-  __syncwarp();
+#pragma unroll 1
+  for (int i = 0; i < Shared::kSlots; ++i) supply_.Ask(i, i);
 }
 
 template <int Bits, int Dim>
 __device__ __forceinline__ void LoneWorker<Bits, Dim>::Begin() {
   if (warp_ >= Shared::kEarlyWarps) return;
-  supply_.Describe(0);
-  supply_.Describe(1);
+  supply_.Describe(0, 2);
   AskFirst();
 }
 
 template <int Bits, int Dim>
-__device__ __forceinline__ void LoneWorker<Bits, Dim>::Run() {
+__device__ __forceinline__ void LoneWorker<Bits, Dim>::Run(Pace* pace, uint32_t rounds) {
   ReadFixed();
   if (warp_ >= Shared::kEarlyWarps) {
-    supply_.Describe(0);
-    supply_.Describe(1);
+    supply_.Describe(0, 2);
     AskFirst();
   }
   const uint32_t pages = supply_.pages();
-  int slot = 0, parity = 0;
+  int slot = 0;
 #pragma unroll 1
-  for (uint32_t which = 0; which < pages; ++which) {
+  for (uint32_t which = 0; which < rounds; ++which) {
+    pace->Wait(which);
+    if (which >= pages) {
+      pace->Arrive(which);
+      continue;
+    }
     if (which % Shared::kBatch == 0) {
       const uint32_t batch = which / Shared::kBatch;
       if (batch > 0) {
@@ -369,7 +390,8 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Run() {
         *reinterpret_cast<const float2*>(&own_.constants[which % Shared::kRing][2 * t_]);
 #pragma unroll 1
     for (int u = 0; u < Shared::kUnits; ++u) {
-      ptx::WaitPhase(&supply_.full(slot), parity);
+      ptx::WaitCopies<Shared::kSlots - 1>();
+      __syncwarp();
       if (seen.x < seen.y) {
 #pragma unroll 1
         for (int step = 0; step < kSteps; ++step) {
@@ -378,10 +400,10 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Run() {
         }
       }
       __syncwarp();
-      if (lane_ == 0) supply_.Ask(which * Shared::kUnits + u + Shared::kSlots, slot);
-      __syncwarp();
-      if (++slot == Shared::kSlots) slot = 0, parity ^= 1;
+      supply_.Ask(which * Shared::kUnits + u + Shared::kSlots, slot);
+      if (++slot == Shared::kSlots) slot = 0;
     }
+    pace->Arrive(which);
   }
   if (pages == 0) return;
   Flush();
@@ -408,53 +430,88 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Merge() {
   }
 }
 
-// What StorePart reads.
+// The states of a part's heads, each of its warps' states in shared memory. All its threads.
 template <int Bits, int Dim>
-struct LoneStates {
-  const float (&maxima)[kLoneWarps][kHeads], (&sums)[kLoneWarps][kHeads];
-  const float (&outputs)[kLoneWarps][kHeads][Dim];
+__device__ __forceinline__ void StoreHeads(const PageAttention& call,
+                                           const LoneShared<Bits, Dim>& shared, int thread) {
+  const auto& maxima = shared.fixed.maxima;
+  const auto& sums = shared.fixed.sums;
+  const LongPart& part = shared.fixed.part;
+#pragma unroll 1
+  for (int i = thread; i < part.heads * Dim; i += kLoneThreads) {
+    const int head = i / Dim, dim = i % Dim;
+    float top = kNoScore;
+#pragma unroll
+    for (int w = 0; w < kLoneWarps; ++w) top = fmaxf(top, maxima[w][head]);
+    float sum = 0, value = 0;
+#pragma unroll
+    for (int w = 0; w < kLoneWarps; ++w) {
+      const float factor = ptx::Exp2(maxima[w][head] - top);
+      sum = fmaf(sums[w][head], factor, sum);
+      value = fmaf(shared.outputs[w][head][dim], factor, value);
+    }
+    float* const to = part.State(call, PageKindOfBits(Bits), head);
+    if (dim == 0) to[0] = top, to[1] = sum;
+    to[2 + dim] = value;
+  }
+}
+
+template <int Bits, int Dim>
+struct LoneBlock {
+  LoneShared<Bits, Dim> parts[kLoneParts];
+  Pace pace;
 };
 
-// Block (part, KV head and eight of its query heads, row).
+// Block (two parts of all KV heads, each with eight of its query heads; 0; row).
 template <int Bits, int Dim>
-__global__ void __launch_bounds__(kLoneThreads, 2)
+__global__ void __launch_bounds__(kLoneParts* kLoneThreads, 1)
     LoneKernel(const __grid_constant__ PageAttention call) {
   extern __shared__ __align__(128) uint8_t memory[];
-  using Shared = LoneShared<Bits, Dim>;
-  auto& shared = *reinterpret_cast<Shared*>(memory);
+  auto& block = *reinterpret_cast<LoneBlock<Bits, Dim>*>(memory);
+  const int half = __shfl_sync(~0u, static_cast<int>(threadIdx.x / kLoneThreads), 0);
+  const int thread = threadIdx.x % kLoneThreads;
+  auto& shared = block.parts[half];
   auto& fixed = shared.fixed;
-  const LongPart part(call);
-  if (!part.any()) return;
-  if (threadIdx.x == 0) fixed.part = part;  // for later: registers are few
+  const uint32_t parts = LongPartsMax(call.kv_blocks()), all = parts * call.kv_blocks();
+  // An odd number of parts: the last block's other half has nothing, but comes to all barriers.
+  const uint32_t number = kLoneParts * blockIdx.x + half, own = min(number, all - 1);
+  const uint32_t kv_block = own / parts, chunks = call.kv_blocks() / call.kv_heads;
+  const float* const basis = call.basis.arrays + 2 * (kv_block / chunks) * BasisSideFloats(Dim);
+  const StillFactors<Dim, 64> factors(basis, thread);
+  LongPart part(call, own % parts, kv_block);
+  if (part.parts == 0) return;  // not a long row
+  if (number >= all) part.end = part.first;
+  if (thread == 0) fixed.part = part;  // for later: registers are few
   LoneWorker<Bits, Dim> worker(call, &shared);
-  worker.InitBarriers();
+  block.pace.Init();
   ptx::PublishBarriers();
   __syncthreads();
   worker.Begin();
-  BeginStill<Bits, Dim, kLoneThreads>(&shared, part.Queries(call), part.heads, call.scale * kLog2E,
-                                      call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
+  BeginStill<Bits>(&shared, part.Queries(call), part.heads, call.scale * kLog2E, basis, factors,
+                   thread);
   __syncthreads();
-  worker.Run();
+  uint32_t most = 0;
+  for (const auto& each : block.parts) most = max(most, each.fixed.part.pages());
+  worker.Run(&block.pace, (most + kLoneWarps - 1) / kLoneWarps);
+  ptx::AdmitKernelBehind();
   __syncthreads();  // the units are read
   worker.Merge();
   __syncthreads();
-  const LoneStates<Bits, Dim> states{fixed.maxima, fixed.sums, shared.outputs};
-  for (int h = 0; h < fixed.part.heads; ++h) {
-    StorePart<Dim, kLoneWarps>(fixed.part.State(call, PageKindOfBits(Bits), h), states, h);
-  }
+  if (fixed.part.any()) StoreHeads<Bits, Dim>(call, shared, thread);
 }
 
 template <int Bits, int Dim>
 int LaunchLone(const PageAttention& call, CUstream_st* stream) {
   if ((call.kinds >> PageKindOfBits(Bits) & 1) == 0) return cudaSuccess;
-  constexpr int kBytes = sizeof(LoneShared<Bits, Dim>);
-  static_assert(kBytes <= kStillSharedBytes);
+  constexpr int kBytes = sizeof(LoneBlock<Bits, Dim>);
+  static_assert(kBytes <= 227 * 1024);
   if (const cudaError_t error = cudaFuncSetAttribute(
           LoneKernel<Bits, Dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
     return error;
   }
-  const dim3 grid(LongPartsMax(call.kv_blocks()), call.kv_blocks(), call.q.rows);
-  LoneKernel<Bits, Dim><<<grid, kLoneThreads, kBytes, stream>>>(call);
+  const uint32_t parts = LongPartsMax(call.kv_blocks()) * call.kv_blocks();
+  const dim3 grid((parts + kLoneParts - 1) / kLoneParts, 1, call.q.rows);
+  LoneKernel<Bits, Dim><<<grid, kLoneParts * kLoneThreads, kBytes, stream>>>(call);
   return cudaGetLastError();
 }
 

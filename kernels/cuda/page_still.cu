@@ -378,9 +378,9 @@ __global__ void __launch_bounds__(kStillThreads, 2)
       ptx::InitBarrier(&fixed.done[threadIdx.x], kStillWarps * ptx::kWarpArrivals);
     }
     ptx::PublishBarriers();
-    BeginStill<Bits, Dim, kStillThreads>(
-        &shared, part.Queries(call), part.heads, call.scale * kLog2E,
-        call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
+    const float* const basis = call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim);
+    BeginStill<Bits>(&shared, part.Queries(call), part.heads, call.scale * kLog2E, basis,
+                     StillFactors<Dim, 32>(basis, threadIdx.x), threadIdx.x);
     __syncthreads();
   }
   StillWorker<Bits, Dim> worker(call, &shared);

@@ -19,7 +19,7 @@ constexpr float kStillLargestTerm = 32000.0f;
 // scale, and weights down to 2^-22 of the largest to full precision.
 constexpr float kLift = 8.0f;
 constexpr float kCeiling = 11.0f;
-constexpr int kStillBeginThreads = 256;  // that multiply with the basis: a warp a head or more
+constexpr int kStillBeginThreads = 256;  // that share a part: a warp a head
 
 template <int Dim>
 struct StillBegin {
@@ -37,6 +37,23 @@ __device__ __forceinline__ uint32_t ScaleHalves(uint32_t bytes, uint32_t selecto
   return PermuteBytes(bytes, 0, selector) * 32 + 0x28002800u;
 }
 
+// What the coordinates of a block's queries are made of: a thread's first factors of the basis,
+// asked for before all else.
+template <int Dim, int Wanted>
+struct StillFactors {
+  static constexpr int kOwn = Dim / StillBegin<Dim>::kTeams;  // of a thread
+  static constexpr int kAhead = Wanted < kOwn ? Wanted : kOwn;
+  const float* from;
+  float factors[kAhead];
+
+  __device__ __forceinline__ StillFactors(const float* basis, int thread)
+      : from(basis + BasisPartOffset(BasisPart::kQuery, Dim) + thread / Dim * kOwn * Dim +
+             thread % Dim) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) factors[i] = __ldg(from + i * Dim);
+  }
+};
+
 // The power of two above what the largest coordinate asks for, as what is added to a float's bits.
 template <int Bits>
 __device__ __forceinline__ int StillExponent(float highest) {
@@ -44,28 +61,20 @@ __device__ __forceinline__ int StillExponent(float highest) {
   return highest > 0 ? max(static_cast<int>(__float_as_uint(wanted) >> 23) - 126, -60) : 0;
 }
 
-// Fills of `Shared` what comes from the queries and the basis. All `Threads` of the block; a
-// barrier must follow.
-template <int Bits, int Dim, int Threads, class Shared>
-__device__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
-                           const float* basis) {
-  static_assert(Threads >= kStillBeginThreads);
+// Fills of `Shared` what comes from the queries and the basis. As many threads as share it, and all
+// of the block together; a barrier must follow.
+template <int Bits, int Dim, int Wanted, class Shared>
+__device__ __forceinline__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
+                                           const float* basis, StillFactors<Dim, Wanted> ahead,
+                                           int thread) {
+  using Factors = StillFactors<Dim, Wanted>;
   auto& [rows, products, largest] = shared->Begin();
   auto& fixed = shared->fixed;
-  constexpr int kTeams = StillBegin<Dim>::kTeams, kOwn = Dim / kTeams;
-  constexpr int kWanted = Threads == kStillBeginThreads ? 32 : 16;
-  constexpr int kAhead =
-      kWanted < kOwn ? kWanted
-                     : kOwn;  // factors that are asked for together, the first before all else
-  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+  constexpr int kTeams = StillBegin<Dim>::kTeams, kOwn = Factors::kOwn, kAhead = Factors::kAhead;
+  const int warp = thread / 32, lane = thread % 32;
   const int j = thread % Dim, team = thread / Dim;
-  const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
-  float factors[kAhead];
-#pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    factors[i] = thread < kStillBeginThreads ? __ldg(from + i * Dim) : 0.0f;
-  }
-  for (int i = thread; i < kHeads * Dim; i += Threads) {
+  auto& [from, factors] = ahead;
+  for (int i = thread; i < kHeads * Dim; i += kStillBeginThreads) {
     rows[i % Dim][i / Dim] = i < heads * Dim ? q[i] * scale : 0.0f;
   }
   if (thread < 2) {
@@ -77,7 +86,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
     }
   }
   __syncthreads();
-  if (thread < kStillBeginThreads) {
+  {
     float products_of[kHeads] = {};
 #pragma unroll 1
     for (int first = 0; first < kOwn; first += kAhead) {
@@ -122,7 +131,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
       __uint_as_float(static_cast<uint32_t>(127 - exponent) << 23) * (1.0f / LevelUnit(Bits));
   if (thread == 0) fixed.unit_bits = static_cast<uint32_t>(exponent) << 23;
   const int g = lane / 4, t = lane % 4;
-  for (int pair = warp; pair < Dim / 32; pair += Threads / 32) {
+  for (int pair = warp; pair < Dim / 32; pair += kStillBeginThreads / 32) {
     uint32_t u[4][2];
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
@@ -143,7 +152,7 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
     fixed.terms[pair][lane] = terms;
   }
   if constexpr (Shared::kKeepsQueries) {
-    for (int f = warp; f < Dim / 16; f += Threads / 32) {
+    for (int f = warp; f < Dim / 16; f += kStillBeginThreads / 32) {
       const float* x = &products[0][g][16 * f + 2 * t];
       fixed.queries[f][lane] = make_uint2(PackHalves(x[0], x[1]), PackHalves(x[8], x[9]));
     }

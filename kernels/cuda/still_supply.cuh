@@ -9,6 +9,7 @@
 namespace corpusd::cuda {
 
 constexpr int kStillWarps = 8, kStillThreads = 32 * kStillWarps;
+static_assert(kStillThreads == kStillBeginThreads);
 constexpr int kStillStagesMax = 8;
 
 // Groups of 16 tokens that a warp takes of a page: as many as its registers hold. So many teams of

@@ -78,15 +78,18 @@ class StillScene {
   // Runs block `part`. RETURNS the largest error of a head, a share of its output's norm.
   double Run(uint32_t part) {
     const uint32_t each = LongPagesOfPart(row_.pages, call_.kv_blocks());
-    static std::vector<uint8_t> shared(kStillSharedBytes + 1024);
+    static std::vector<uint8_t> shared((size_t{227} << 10) + 1024);
     emulated::block.shared =
         shared.data() + (1024 - reinterpret_cast<uintptr_t>(shared.data()) % 1024);
-    emulated::block.index = {part, kHead, 0};
     ptx::counting_barriers.clear();
+    ptx::own_copies.clear();
     if constexpr (Bits == 8) {
+      emulated::block.index = {part, kHead, 0};
       EXPECT_TRUE(emulated::Run(kStillThreads, [&] { StillKernel<Bits, Dim>(call_); }));
     } else {
-      EXPECT_TRUE(emulated::Run(kLoneThreads, [&] { LoneKernel<Bits, Dim>(call_); }));
+      const uint32_t number = kHead * LongPartsMax(call_.kv_blocks()) + part;
+      emulated::block.index = {number / kLoneParts, 0, 0};
+      EXPECT_TRUE(emulated::Run(kLoneParts * kLoneThreads, [&] { LoneKernel<Bits, Dim>(call_); }));
     }
     double worst = 0;
     for (uint32_t h = kHead * kGroup; h < (kHead + 1) * kGroup; ++h) {

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <random>
 #include <vector>
@@ -101,5 +102,33 @@ inline void CopyToShared(void* to, const void* from, int bytes, uint64_t* barrie
   BarrierAt(barrier).Receive(bytes);
 }
 inline void PrefetchL2(const void*) {}
+
+// Groups of copies of each thread, which are done when the thread waits for them.
+struct OwnCopy {
+  void* to;
+  const void* from;
+};
+inline std::map<unsigned, std::deque<std::vector<OwnCopy>>> own_copies;  // the last is open
+inline void CopyAsync16(void* to, const void* from) {
+  CountingBarrier::Require(
+      reinterpret_cast<uintptr_t>(to) % 16 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0,
+      "a copy is not aligned");
+  auto& groups = own_copies[threadIdx.x];
+  if (groups.empty()) groups.emplace_back();
+  groups.back().push_back({to, from});
+}
+inline void CommitCopies() {
+  auto& groups = own_copies[threadIdx.x];
+  if (groups.empty()) groups.emplace_back();
+  groups.emplace_back();
+}
+template <int Left>
+void WaitCopies() {
+  auto& groups = own_copies[threadIdx.x];
+  while (groups.size() > Left + 1) {
+    for (const OwnCopy& copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
+    groups.pop_front();
+  }
+}
 
 }  // namespace corpusd::cuda::ptx
