@@ -13,7 +13,7 @@ namespace {
 template <class Rank>
 void SetModel(const Options& options, Rank* rank) {
   rank->model_path = options.model_path;
-  rank->device = options.device == "auto" ? "cpu" : options.device;
+  rank->device = options.device == "auto" ? "cpu" : RankDevices(options).front();
   rank->isa = options.isa;
   rank->weights = options.weights;
   rank->threads = options.threads;
@@ -32,8 +32,8 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
                                 options.rank_file + "' has " +
                                 std::to_string(rank.addresses.size()) + " lines, from 0 on");
   }
-  RETURN_IF_ERROR(CheckStride(rank.addresses.size(), options.tensor_parallel, options.rank_file));
-  rank.stride = options.tensor_parallel;
+  rank.stride = RankFileStride(options);
+  RETURN_IF_ERROR(CheckStride(rank.addresses.size(), rank.stride, options.rank_file));
   rank.on_change = [](const std::string& what) { Log(LogLevel::kInfo, "rank", {{"what", what}}); };
   std::unique_ptr<RankProcess> process(new RankProcess);
   process->ready_line_ = "corpusd " + std::string(kVersion) + " rank " + std::to_string(rank.rank) +
@@ -53,6 +53,7 @@ Status RankProcess::StartText(const Options& options, RankProcessOptions rank,
   const auto own = rank.addresses.begin() + rank.rank;
   worker.shared = {
       rank.stride, rank.rank, {own + 1, own + rank.stride}, rank.timeout, rank.on_change};
+  if (options.tensor_parallel > rank.stride) worker.tensor_devices = RankDevices(options);
   ASSIGN_OR_RETURN(shelf_, RankShelf::Open(options.data_dir, options.disk_bytes));
   worker.shelf = shelf_.get();
   ASSIGN_OR_RETURN(worker_, RankWorker::Create(worker));
