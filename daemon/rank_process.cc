@@ -1,5 +1,6 @@
 #include "daemon/rank_process.h"
 
+#include <exception>
 #include <utility>
 
 #include "daemon/log.h"
@@ -17,6 +18,20 @@ void SetModel(const Options& options, Rank* rank) {
   rank->isa = options.isa;
   rank->weights = options.weights;
   rank->threads = options.threads;
+}
+
+// On a thread of its own, whose failure ends the process.
+std::future<Status> Run(std::function<void()> on_end, std::function<Status()> work) {
+  return std::async(std::launch::async, [on_end = std::move(on_end), work = std::move(work)] {
+    Status status;
+    try {
+      status = work();
+    } catch (const std::exception& error) {  // out of memory: the root of this thread
+      status = InternalError(std::string("the rank failed: ") + error.what());
+    }
+    if (!status.ok()) on_end();
+    return status;
+  });
 }
 
 }  // namespace
@@ -40,7 +55,7 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
                          " of " + std::to_string(rank.addresses.size()) +
                          " ready: " + rank.addresses[rank.rank];
   RETURN_IF_ERROR(rank.rank % rank.stride == 0 ? process->StartText(options, rank, on_end)
-                                               : process->StartWeights(options, rank));
+                                               : process->StartWeights(options, rank, on_end));
   return process;
 }
 
@@ -59,20 +74,15 @@ Status RankProcess::StartText(const Options& options, RankProcessOptions rank,
   ASSIGN_OR_RETURN(worker_, RankWorker::Create(worker));
   ready_line_ += ", backend " + worker_->backend();
   const auto stopped = [this] { return stopping_.load(); };
-  const auto end = [on_end](Status status) {
-    if (!status.ok()) on_end();
-    return status;
-  };
-  following_ = std::async(std::launch::async, [this, rank, stopped, end] {
-    return end(FollowRankZero(*worker_, rank, stopped));
-  });
-  serving_ = std::async(std::launch::async, [this, rank, stopped, end] {
-    return end(ServeShelf(*shelf_, *worker_, rank, stopped));
-  });
+  following_ =
+      Run(on_end, [this, rank, stopped] { return FollowRankZero(*worker_, rank, stopped); });
+  serving_ =
+      Run(on_end, [this, rank, stopped] { return ServeShelf(*shelf_, *worker_, rank, stopped); });
   return OkStatus();
 }
 
-Status RankProcess::StartWeights(const Options& options, const RankProcessOptions& rank) {
+Status RankProcess::StartWeights(const Options& options, const RankProcessOptions& rank,
+                                 const std::function<void()>& on_end) {
   WeightRankOptions part;
   SetModel(options, &part);
   part.seat = {rank.rank % rank.stride, rank.stride};
@@ -81,7 +91,7 @@ Status RankProcess::StartWeights(const Options& options, const RankProcessOption
   ASSIGN_OR_RETURN(listener_, ListenTcp(rank.addresses[rank.rank], &bound));
   ready_line_ += ", " + FormatBytes(weights_->weight_bytes()) + " of the weights of rank " +
                  std::to_string(rank.rank - part.seat.rank) + ", backend " + weights_->backend();
-  serving_ = std::async(std::launch::async, [this, on_change = rank.on_change] {
+  serving_ = Run(on_end, [this, on_change = rank.on_change] {
     return weights_->ServeAll(
         listener_, [this] { return stopping_.load(); }, on_change);
   });
