@@ -48,6 +48,13 @@ template <int Bits>
 struct LevelTable {
   uint32_t words[2];
 };
+// Factors that a compiler does not know make sums products, which do not take turns with the
+// permutations.
+template <>
+struct LevelTable<4> {
+  uint32_t words[2];
+  uint32_t one = 1, minus_one = ~0u;
+};
 template <int Bits>
 CORPUSD_HOST_DEVICE constexpr LevelTable<Bits> MakeLevelTable() {
   if constexpr (Bits == 4) {
@@ -71,13 +78,24 @@ CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t 
                                         uint32_t flipped) {
   const auto& words = table.words;
   if constexpr (Bits == 4) {
-    return 0x80808080u - PermuteSignedBytes(words[0], words[1], nibbles) +
-           PermuteSignedBytes(words[0], words[1], flipped);
+    const uint32_t negative = PermuteSignedBytes(words[0], words[1], nibbles);
+    return PermuteSignedBytes(words[0], words[1], flipped) * table.one +
+           (negative * table.minus_one + 0x80808080u);
   } else if constexpr (Bits == 3) {
     return PermuteSignedBytes(words[0], words[1], nibbles);
   } else {
     return PermuteSignedBytes(words[0], 0, nibbles);
   }
+}
+// The upper four of eight nibbles, as products: shifts would take turns with the permutations. Of 2
+// and 3 bits the nibbles' top bits are clear.
+template <int Bits>
+CORPUSD_HOST_DEVICE uint32_t UpperNibbles(uint32_t nibbles) {
+#ifdef __CUDA_ARCH__
+  return Bits == 4 ? ptx::HighHalf(nibbles) : ptx::HighHalfOfNumbers(nibbles);
+#else
+  return nibbles >> 16;
+#endif
 }
 // Eight codes in nibbles: those of the low half word, and of the high one.
 template <int Bits>
@@ -85,7 +103,7 @@ CORPUSD_HOST_DEVICE void LookUpEight(const LevelTable<Bits>& table, uint32_t nib
                                      uint32_t* high) {
   const uint32_t flipped = ~nibbles;
   *low = LookUpFour<Bits>(table, nibbles, flipped);
-  *high = LookUpFour<Bits>(table, nibbles >> 16, flipped >> 16);
+  *high = LookUpFour<Bits>(table, UpperNibbles<Bits>(nibbles), UpperNibbles<Bits>(flipped));
 }
 
 // The codes of fragment f, 3 or 4 bits: register r, half h in nibble r + 4 h.
@@ -161,22 +179,22 @@ CORPUSD_HOST_DEVICE void ValueHalves(const LevelTable<Bits>& table, const uint32
       a[0][r] = detail::SpreadEveryOther<false>(bytes[r]);
       a[1][r] = detail::SpreadEveryOther<true>(bytes[r]);
     }
-  } else {
+  } else if constexpr (Bits == 8) {
     for (int i = 0; i < 2; ++i) {
       const int f = 2 * pair + i;
-      if constexpr (Bits == 8) {
-        for (int r = 0; r < 2; ++r) {
-          a[i][r] = detail::SpreadEveryOther<false>(words[2 * f + r]);
-          a[i][r + 2] = detail::SpreadEveryOther<true>(words[2 * f + r]);
-        }
-      } else {
-        uint32_t low, high;
-        detail::LookUpEight<Bits>(table, detail::NibbleCodes<Bits>(words, f), &low, &high);
-        a[i][0] = detail::SpreadEveryOther<false>(low);
-        a[i][1] = detail::SpreadEveryOther<true>(low);
-        a[i][2] = detail::SpreadEveryOther<false>(high);
-        a[i][3] = detail::SpreadEveryOther<true>(high);
+      for (int r = 0; r < 2; ++r) {
+        a[i][r] = detail::SpreadEveryOther<false>(words[2 * f + r]);
+        a[i][r + 2] = detail::SpreadEveryOther<true>(words[2 * f + r]);
       }
+    }
+  } else {
+    for (int i = 0; i < 2; ++i) {
+      uint32_t low, high;
+      detail::LookUpEight<Bits>(table, detail::NibbleCodes<Bits>(words, 2 * pair + i), &low, &high);
+      a[i][0] = detail::SpreadEveryOther<false>(low);
+      a[i][1] = detail::SpreadEveryOther<true>(low);
+      a[i][2] = detail::SpreadEveryOther<false>(high);
+      a[i][3] = detail::SpreadEveryOther<true>(high);
     }
   }
 }

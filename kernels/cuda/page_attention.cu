@@ -2,7 +2,9 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/page_part.cuh"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 
 namespace corpusd::cuda {
 namespace {
@@ -139,9 +141,9 @@ __device__ __forceinline__ float SumTeams(float x, float* shared) {
 
 // Block (query head, row): the weights of the parts, a thread a part; then their values, every
 // fourth part a team of Dim threads; then back to plain values, a quarter of the coordinates a
-// team.
+// team. Begins while the kernel before ends.
 template <int Dim>
-__global__ void __launch_bounds__(kMergeTeams* Dim)
+__global__ void __launch_bounds__(kMergeTeams* Dim, 1)
     MergeKernel(const __grid_constant__ PageAttention call) {
   constexpr int kThreads = kMergeTeams * Dim, kOwn = Dim / kMergeTeams;
   __shared__ float y[Dim], weights[kPageKinds * kAttentionPartsMax];
@@ -150,12 +152,10 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
   const uint32_t each = PagesOfPart(row.pages, call.kv_blocks());
   const uint32_t of_kind = row.pages == 0 ? 0 : (row.pages + each - 1) / each;
   const bool of_kinds = row.pages >= kLongPages;
-  const uint32_t parts = of_kinds ? kPageKinds * of_kind : of_kind;
+  static_assert(kAttentionPartsMax <= kThreads);
   // Kinds that no row of the call has were left out. Which they are changes no bit: a part without
-  // pages has no weight.
-  const auto left_out = [&](uint32_t p) {
-    return of_kinds && (call.kinds >> p / of_kind & 1) == 0;
-  };
+  // pages has no weight, and what a thread takes of a kind does not depend on the others.
+  const uint32_t kinds = of_kinds ? call.kinds : 1;
   const float* states = call.State(blockIdx.y, blockIdx.x, 0);
   const int dim = threadIdx.x % Dim, team = threadIdx.x / Dim;
   const bool in_basis = call.basis.arrays != nullptr && call.log_sums.data == nullptr;
@@ -168,20 +168,32 @@ __global__ void __launch_bounds__(kMergeTeams* Dim)
                                   (team * kOwn + i) * Dim + dim)
                           : 0.0f;
   }
+  ptx::AwaitKernelBefore();
   float top = kNoScore, sum = 0, value = 0;
-  for (uint32_t p = threadIdx.x; p < parts; p += kThreads) {
-    if (!left_out(p)) top = fmaxf(top, states[p * (Dim + 2)]);
+  float2 found[kPageKinds];  // the maximum and sum of this thread's part of a kind
+#pragma unroll
+  for (uint32_t k = 0; k < kPageKinds; ++k) {
+    found[k] = make_float2(kNoScore, 0);
+    if ((kinds >> k & 1) == 0 || threadIdx.x >= of_kind) continue;
+    found[k] = *reinterpret_cast<const float2*>(states + (k * of_kind + threadIdx.x) * (Dim + 2));
+    top = fmaxf(top, found[k].x);
   }
   top = Reduce<kThreads, true>(top, reduced);
-  for (uint32_t p = threadIdx.x; p < parts; p += kThreads) {
-    if (left_out(p)) continue;
-    weights[p] = ptx::Exp2(states[p * (Dim + 2)] - top);
-    sum = fmaf(states[p * (Dim + 2) + 1], weights[p], sum);
+#pragma unroll
+  for (uint32_t k = 0; k < kPageKinds; ++k) {
+    if ((kinds >> k & 1) == 0 || threadIdx.x >= of_kind) continue;
+    const float weight = ptx::Exp2(found[k].x - top);
+    weights[k * of_kind + threadIdx.x] = weight;
+    sum = fmaf(found[k].y, weight, sum);
   }
   sum = Reduce<kThreads, false>(sum, reduced);
-#pragma unroll 8
-  for (uint32_t p = team; p < parts; p += kMergeTeams) {
-    if (!left_out(p)) value = fmaf(states[p * (Dim + 2) + 2 + dim], weights[p], value);
+  for (uint32_t k = 0; k < kPageKinds; ++k) {
+    if ((kinds >> k & 1) == 0) continue;
+    const float* of = states + k * of_kind * (Dim + 2) + 2 + dim;
+#pragma unroll 9
+    for (uint32_t p = team; p < of_kind; p += kMergeTeams) {
+      value = fmaf(of[p * (Dim + 2)], weights[k * of_kind + p], value);
+    }
   }
   float result = SumTeams<Dim>(value, teams);
   result = sum == 0 ? 0.0f : result / sum;
@@ -216,8 +228,8 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
     if (const int error = AttendLongParts(call, stream)) return error;
     if (const int error = AttendCodedParts(call, stream)) return error;
   }
-  MergeKernel<Dim><<<dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0, stream>>>(call);
-  return cudaGetLastError();
+  return LaunchEarly(MergeKernel<Dim>, dim3(call.q_heads, call.q.rows), kMergeTeams * Dim, 0,
+                     stream, call);
 }
 
 }  // namespace

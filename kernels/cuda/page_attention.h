@@ -44,9 +44,8 @@ CORPUSD_HOST_DEVICE constexpr uint32_t LongPartsMax(uint32_t kv_blocks) {
                                                         : kLongBlocks / kv_blocks;
 }
 CORPUSD_HOST_DEVICE constexpr uint32_t LongPagesOfPart(uint32_t pages, uint32_t kv_blocks) {
-  const uint32_t chunks = (pages + kLongChunkPages - 1) / kLongChunkPages;
   const uint32_t parts = LongPartsMax(kv_blocks);
-  return (chunks + parts - 1) / parts * kLongChunkPages;
+  return (pages + parts - 1) / parts;
 }
 CORPUSD_HOST_DEVICE constexpr uint32_t PagesOfPart(uint32_t pages, uint32_t kv_blocks) {
   return pages >= kLongPages ? LongPagesOfPart(pages, kv_blocks)
@@ -55,6 +54,11 @@ CORPUSD_HOST_DEVICE constexpr uint32_t PagesOfPart(uint32_t pages, uint32_t kv_b
 // KV heads, each as often as eight of its query heads are left.
 CORPUSD_HOST_DEVICE constexpr uint32_t KvBlocks(uint32_t q_heads, uint32_t kv_heads) {
   return kv_heads * ((q_heads / kv_heads + kHeadsOfBlock - 1) / kHeadsOfBlock);
+}
+// What queries become in the coordinates of their KV heads' keys, floats of a row: of layers
+// without positions (long rows of them), and so for all pages.
+CORPUSD_HOST_DEVICE constexpr uint32_t CoordinateFloats(uint32_t kv_blocks, uint32_t head_dim) {
+  return kv_blocks * kHeadsOfBlock * head_dim;
 }
 // Places of a row's and head's parts in the workspace. Those of a long row: parts of the first kind
 // of pages, of the second, ...
@@ -69,12 +73,12 @@ struct PageAttention {
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;  // head_dim: 64, 128
   float scale = 0;
   uint32_t layer = 0;
-  uint32_t unused = 0;                    // no padding, as in DeviceMatrix
+  uint32_t minus_one = ~0u;               // which the compiler does not know: LevelTable
   const DevicePage* pages = nullptr;      // on the device
   const AttentionRow* rows = nullptr;     // on the device, [q.rows]
   uint32_t pages_min = 0, pages_max = 0;  // of a row
   uint32_t kinds = 0;                     // bit i: there may be pages of kind i
-  uint32_t unused_too = 0;
+  uint32_t one = 1;
   DeviceRope rope;
   DeviceBasis basis;           // coded pages have one
   float* workspace = nullptr;  // PageAttentionFloats
@@ -89,12 +93,19 @@ struct PageAttention {
     return workspace +
            ((static_cast<size_t>(row) * q_heads + head) * places() + place) * (head_dim + 2);
   }
+  // [8][head_dim], behind the states.
+  CORPUSD_HOST_DEVICE float* Coordinates(uint32_t row, uint32_t kv_block) const {
+    return State(q.rows, 0, 0) +
+           static_cast<size_t>(row) * CoordinateFloats(kv_blocks(), head_dim) +
+           kv_block * kHeadsOfBlock * head_dim;
+  }
 };
 
 constexpr size_t PageAttentionFloats(uint32_t rows, uint32_t pages_max, uint32_t q_heads,
                                      uint32_t kv_heads, uint32_t head_dim) {
-  const uint32_t places = PartPlaces(pages_max, KvBlocks(q_heads, kv_heads));
-  return size_t{rows} * q_heads * (places == 0 ? 1 : places) * (head_dim + 2);
+  const uint32_t kv_blocks = KvBlocks(q_heads, kv_heads), places = PartPlaces(pages_max, kv_blocks);
+  return size_t{rows} * (q_heads * (places == 0 ? 1 : places) * (head_dim + 2) +
+                         (pages_max >= kLongPages ? CoordinateFloats(kv_blocks, head_dim) : 0));
 }
 
 int AttendPages(const PageAttention& call, CUstream_st* stream);
@@ -102,8 +113,10 @@ int AttendPages(const PageAttention& call, CUstream_st* stream);
 // one width, and over all others.
 int AttendCodedParts(const PageAttention& call, CUstream_st* stream);
 int AttendLongParts(const PageAttention& call, CUstream_st* stream);
-// The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits.
+// The same as AttendCodedParts, for layers without positions; and of these, codes of 2 to 4 bits,
+// for which queries are brought into coordinates first.
 int AttendStillParts(const PageAttention& call, CUstream_st* stream);
-int AttendTeamParts(const PageAttention& call, CUstream_st* stream);
+int FindCoordinates(const PageAttention& call, CUstream_st* stream);
+int AttendLoneParts(const PageAttention& call, CUstream_st* stream);
 
 }  // namespace corpusd::cuda

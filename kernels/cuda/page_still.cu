@@ -378,9 +378,9 @@ __global__ void __launch_bounds__(kStillThreads, 2)
       ptx::InitBarrier(&fixed.done[threadIdx.x], kStillWarps * ptx::kWarpArrivals);
     }
     ptx::PublishBarriers();
-    BeginStill<Bits, Dim, kStillThreads>(
-        &shared, part.Queries(call), part.heads, call.scale * kLog2E,
-        call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim));
+    const float* const basis = call.basis.arrays + 2 * part.kv_head * BasisSideFloats(Dim);
+    BeginStill<Bits, Dim>(&shared, part.Queries(call), part.heads, call.scale * kLog2E, basis);
+    __syncthreads();
   }
   StillWorker<Bits, Dim> worker(call, &shared);
   worker.Run();
@@ -408,7 +408,7 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
 }  // namespace
 
 int AttendStillParts(const PageAttention& call, CUstream_st* stream) {
-  if (const int error = AttendTeamParts(call, stream)) return error;
+  if (const int error = AttendLoneParts(call, stream)) return error;
   if (call.head_dim == 64) return Launch<8, 64>(call, stream);
   if (call.head_dim == 128) return Launch<8, 128>(call, stream);
   return cudaErrorInvalidValue;

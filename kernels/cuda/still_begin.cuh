@@ -1,5 +1,5 @@
 // kernels/cuda/still_begin.cuh -- what the kernels for layers without positions (page_still.cu,
-// page_team.cu) share: how a block begins, with its queries in coordinates as integers of 16 bits
+// page_lone.cu) share: how a block begins, with its queries in coordinates as integers of 16 bits
 // in the order of the keys' codes; the range of weights.
 #pragma once
 
@@ -19,7 +19,7 @@ constexpr float kStillLargestTerm = 32000.0f;
 // scale, and weights down to 2^-22 of the largest to full precision.
 constexpr float kLift = 8.0f;
 constexpr float kCeiling = 11.0f;
-constexpr int kStillBeginThreads = 256;  // that multiply with the basis: a warp a head or more
+constexpr int kStillBeginThreads = 256;  // that share a part: a warp a head
 
 template <int Dim>
 struct StillBegin {
@@ -44,16 +44,48 @@ __device__ __forceinline__ int StillExponent(float highest) {
   return highest > 0 ? max(static_cast<int>(__float_as_uint(wanted) >> 23) - 126, -60) : 0;
 }
 
-// Fills of `Shared` what comes from the queries and the basis. All `Threads` of the block.
-template <int Bits, int Dim, int Threads, class Shared>
-__device__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
-                           const float* basis) {
-  static_assert(Threads >= kStillBeginThreads);
-  auto& [rows, products, largest] = shared->begin;
+// What 1 is worth in the integers of queries, as StillExponent says.
+template <int Bits>
+__device__ __forceinline__ float StillInverse(int exponent) {
+  return __uint_as_float(static_cast<uint32_t>(127 - exponent) << 23) * (1.0f / LevelUnit(Bits));
+}
+
+// The B operands of a head's 32 coordinates 8 n + 2 t + c, in integers: high bytes, then low, in
+// the order that KeyColumn says.
+template <int Bits>
+__device__ __forceinline__ uint4 StillTerms(const float (&x)[4][2], float inverse) {
+  uint32_t u[4][2];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    u[i / 2][i % 2] = static_cast<uint32_t>(__float2int_rn(x[i / 2][i % 2] * inverse) + 128);
+  }
+  uint4 terms;
+  if constexpr (Bits == 8) {
+    SplitBytes(u[0][0], u[0][1], u[1][0], u[1][1], &terms.x, &terms.z);
+    SplitBytes(u[2][0], u[2][1], u[3][0], u[3][1], &terms.y, &terms.w);
+  } else {
+    SplitBytes(u[0][0], u[2][0], u[1][0], u[3][0], &terms.x, &terms.z);
+    SplitBytes(u[0][1], u[2][1], u[1][1], u[3][1], &terms.y, &terms.w);
+  }
+  return terms;
+}
+
+// Fills of `Shared` what comes from the queries and the basis. All threads of the block; a barrier
+// must follow.
+template <int Bits, int Dim, class Shared>
+__device__ __forceinline__ void BeginStill(Shared* shared, const float* q, int heads, float scale,
+                                           const float* basis) {
+  auto& [rows, products, largest] = shared->Begin();
   auto& fixed = shared->fixed;
   constexpr int kTeams = StillBegin<Dim>::kTeams, kOwn = Dim / kTeams;
+  constexpr int kAhead = kOwn < 32 ? kOwn : 32;  // factors that are asked for together
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-  for (int i = thread; i < kHeads * Dim; i += Threads) {
+  const int j = thread % Dim, team = thread / Dim;
+  const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
+  float factors[kAhead];  // the first before all else
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) factors[i] = __ldg(from + i * Dim);
+  for (int i = thread; i < kHeads * Dim; i += kStillBeginThreads) {
     rows[i % Dim][i / Dim] = i < heads * Dim ? q[i] * scale : 0.0f;
   }
   if (thread < 2) {
@@ -65,17 +97,21 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
     }
   }
   __syncthreads();
-  if (thread < kStillBeginThreads) {
-    const int j = thread % Dim, team = thread / Dim;
-    const float* from = basis + BasisPartOffset(BasisPart::kQuery, Dim) + team * kOwn * Dim + j;
+  {
     float products_of[kHeads] = {};
-#pragma unroll 8
-    for (int i = 0; i < kOwn; ++i) {
-      const float x = __ldg(from + i * Dim);
+#pragma unroll 1
+    for (int first = 0; first < kOwn; first += kAhead) {
 #pragma unroll
-      for (int h = 0; h < kHeads; ++h) {
-        products_of[h] = fmaf(rows[team * kOwn + i][h], x, products_of[h]);
+      for (int i = 0; i < kAhead; ++i) {
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) {
+          products_of[h] = fmaf(rows[team * kOwn + first + i][h], factors[i], products_of[h]);
+        }
       }
+      from += kAhead * Dim;
+      if (first + kAhead == kOwn) break;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) factors[i] = __ldg(from + i * Dim);
     }
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) products[team][h][j] = products_of[h];
@@ -84,13 +120,13 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
   if (warp < kHeads) {  // a warp a head
     const float* means = basis + BasisPartOffset(BasisPart::kMeanCoordinates, Dim);
     float highest = 0, constant = 0;
-    for (int j = lane; j < Dim; j += 32) {
-      float x = products[0][warp][j];
+    for (int i = lane; i < Dim; i += 32) {
+      float x = products[0][warp][i];
 #pragma unroll
-      for (int team = 1; team < kTeams; ++team) x += products[team][warp][j];
-      products[0][warp][j] = x;
+      for (int other = 1; other < kTeams; ++other) x += products[other][warp][i];
+      products[0][warp][i] = x;
       highest = fmaxf(highest, fabsf(x));
-      constant = fmaf(x, __ldg(means + j), constant);
+      constant = fmaf(x, __ldg(means + i), constant);
     }
     for (int i = 16; i > 0; i /= 2) {
       highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, i));
@@ -102,44 +138,30 @@ __device__ void BeginStill(Shared* shared, const float* q, int heads, float scal
   float highest = 0;
   for (int h = 0; h < kHeads; ++h) highest = fmaxf(highest, largest[h]);
   const int exponent = StillExponent<Bits>(highest);
-  const float inverse =
-      __uint_as_float(static_cast<uint32_t>(127 - exponent) << 23) * (1.0f / LevelUnit(Bits));
+  const float inverse = StillInverse<Bits>(exponent);
   if (thread == 0) fixed.unit_bits = static_cast<uint32_t>(exponent) << 23;
   const int g = lane / 4, t = lane % 4;
-  for (int pair = warp; pair < Dim / 32; pair += Threads / 32) {
-    uint32_t u[4][2];
+  for (int pair = warp; pair < Dim / 32; pair += kStillBeginThreads / 32) {
+    float x[4][2];
 #pragma unroll
-    for (int n = 0; n < 4; ++n) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const float x = products[0][g][32 * pair + 8 * n + 2 * t + c];
-        u[n][c] = static_cast<uint32_t>(__float2int_rn(x * inverse) + 128);
-      }
+    for (int i = 0; i < 8; ++i) {
+      x[i / 2][i % 2] = products[0][g][32 * pair + 8 * (i / 2) + 2 * t + i % 2];
     }
-    uint4 terms;  // as KeyColumn says
-    if constexpr (Bits == 8) {
-      SplitBytes(u[0][0], u[0][1], u[1][0], u[1][1], &terms.x, &terms.z);
-      SplitBytes(u[2][0], u[2][1], u[3][0], u[3][1], &terms.y, &terms.w);
-    } else {
-      SplitBytes(u[0][0], u[2][0], u[1][0], u[3][0], &terms.x, &terms.z);
-      SplitBytes(u[0][1], u[2][1], u[1][1], u[3][1], &terms.y, &terms.w);
-    }
-    fixed.terms[pair][lane] = terms;
+    fixed.terms[pair][lane] = StillTerms<Bits>(x, inverse);
   }
   if constexpr (Shared::kKeepsQueries) {
-    for (int f = warp; f < Dim / 16; f += Threads / 32) {
+    for (int f = warp; f < Dim / 16; f += kStillBeginThreads / 32) {
       const float* x = &products[0][g][16 * f + 2 * t];
       fixed.queries[f][lane] = make_uint2(PackHalves(x[0], x[1]), PackHalves(x[8], x[9]));
     }
   }
   if (warp < kHeads) {
     int total = 0;
-    for (int j = lane; j < Dim; j += 32) total += __float2int_rn(products[0][warp][j] * inverse);
+    for (int i = lane; i < Dim; i += 32) total += __float2int_rn(products[0][warp][i] * inverse);
     total = __reduce_add_sync(~0u, total);
     if (lane == 0) fixed.offsets[warp] = 128 * total;
   }
   ptx::FenceShared();  // copies will come where the queries were
-  __syncthreads();
 }
 
 }  // namespace corpusd::cuda

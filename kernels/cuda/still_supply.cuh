@@ -9,6 +9,7 @@
 namespace corpusd::cuda {
 
 constexpr int kStillWarps = 8, kStillThreads = 32 * kStillWarps;
+static_assert(kStillThreads == kStillBeginThreads);
 constexpr int kStillStagesMax = 8;
 
 // Groups of 16 tokens that a warp takes of a page: as many as its registers hold. So many teams of
@@ -57,6 +58,7 @@ struct StillShared {
   static constexpr int kAhead = kStages < 4 ? kStages - 1 : kStages - 2;
   static_assert(kStages >= 2);
   static constexpr bool kKeepsQueries = true;
+  __device__ __forceinline__ StillBegin<Dim>& Begin() { return begin; }
   union {
     Stage stages[kStages];
     StillBegin<Dim> begin;

@@ -95,7 +95,7 @@ Result<std::unique_ptr<CudaWeight>> CudaWeight::Load(std::span<const WeightSourc
                                                    "weight " + sources[0].name));
   std::unique_ptr<CudaWeight> weight(new CudaWeight(std::move(buffer), kind, rows, cols));
   if (kind == cuda::WeightKind::kBf16) {
-    RETURN_IF_ERROR(weight->Fill(sources, threads, weight->buffer_->data()));
+    RETURN_IF_ERROR(weight->Fill(sources, threads, stream, weight->buffer_->data()));
     return weight;
   }
   RETURN_IF_ERROR(weight->Pack(sources, memory, stream));
@@ -104,12 +104,12 @@ Result<std::unique_ptr<CudaWeight>> CudaWeight::Load(std::span<const WeightSourc
       weight->wide_,
       CudaBuffer::Create(memory, cuda::WeightCodeBytes(cuda::WeightKind::kBf16, rows, cols),
                          "weight " + sources[0].name));
-  RETURN_IF_ERROR(weight->Fill(sources, threads, weight->wide_->data()));
+  RETURN_IF_ERROR(weight->Fill(sources, threads, stream, weight->wide_->data()));
   return weight;
 }
 
 Status CudaWeight::Fill(std::span<const WeightSource> sources, ThreadPool& threads,
-                        std::byte* to) const {
+                        CUstream_st* stream, std::byte* to) const {
   std::vector<uint16_t> values(cuda::PaddedWeightRows(rows_) * cols_);
   uint64_t first = 0;
   for (const WeightSource& source : sources) {
@@ -121,9 +121,14 @@ Status CudaWeight::Fill(std::span<const WeightSource> sources, ThreadPool& threa
                         });
     first += source.rows;
   }
-  return CudaStatus(
-      cudaMemcpy(to, values.data(), values.size() * sizeof(uint16_t), cudaMemcpyHostToDevice),
-      "copy a weight");
+  // On the stream that will read it: a plain cudaMemcpy of a small piece returns before it is there
+  // (CUDA Runtime API, "API synchronization behavior"), and this stream does not wait for it.
+  const Status begun =
+      CudaStatus(cudaMemcpyAsync(to, values.data(), values.size() * sizeof(uint16_t),
+                                 cudaMemcpyHostToDevice, stream),
+                 "copy a weight");
+  const Status done = CudaStatus(cudaStreamSynchronize(stream), "load a weight");
+  return begun.ok() ? done : begun;
 }
 
 // Blocks go through a piece of device memory, some rows at a time.

@@ -45,7 +45,8 @@ class CudaWeight : public Weight {
   CudaWeight(std::unique_ptr<CudaBuffer> buffer, cuda::WeightKind kind, uint32_t rows,
              uint32_t cols);
   // Bfloat16 into memory of the device.
-  Status Fill(std::span<const WeightSource> sources, ThreadPool& threads, std::byte* to) const;
+  Status Fill(std::span<const WeightSource> sources, ThreadPool& threads, CUstream_st* stream,
+              std::byte* to) const;
   Status Pack(std::span<const WeightSource> sources, const std::shared_ptr<CudaPool>& memory,
               CUstream_st* stream);
 

@@ -68,6 +68,11 @@ __device__ __forceinline__ void CopyAsync16(void* to, const void* from, bool val
                "r"(bytes)
                : "memory");
 }
+// The same, always.
+__device__ __forceinline__ void CopyAsync16(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(to)), "l"(from)
+               : "memory");
+}
 // The same if `wanted`, else nothing.
 __device__ __forceinline__ void CopyAsync16If(bool wanted, void* to, const void* from) {
   asm volatile(

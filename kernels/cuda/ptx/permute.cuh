@@ -14,6 +14,24 @@ __device__ __forceinline__ uint32_t PermuteSigned(uint32_t low, uint32_t high, u
   return result;
 }
 
+// The upper half of a word in the lower half of the result, whose upper half is anything: as a
+// product, which does not take the place of a permutation as a shift does. Neither half may be a
+// half precision number that is none (bits 10 to 14 all set).
+__device__ __forceinline__ uint32_t HighHalfOfNumbers(uint32_t word) {
+  uint32_t result;
+  asm("{\n.reg .b16 low, high;\n.reg .b32 twice;\nmov.b32 {low, high}, %1;\n"
+      "mov.b32 twice, {high, high};\nmul.rn.f16x2 %0, twice, %2;\n}\n"
+      : "=r"(result)
+      : "r"(word), "r"(0x3C003C00u));
+  return result;
+}
+// The upper half of any word, as a product.
+__device__ __forceinline__ uint32_t HighHalf(uint32_t word) {
+  uint32_t result;
+  asm("dp2a.lo.u32.u32 %0, %1, %2, 0;" : "=r"(result) : "r"(word), "r"(0x100u));
+  return result;
+}
+
 // The same number, of which the compiler knows nothing: a loop of so many rounds stays a loop.
 __device__ __forceinline__ int Opaque(int x) {
   asm volatile("" : "+r"(x));

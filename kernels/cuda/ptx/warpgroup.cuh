@@ -128,18 +128,6 @@ template <int Threads>
 __device__ __forceinline__ void SyncAt(int which) {
   asm volatile("bar.sync %0, %1;" ::"r"(which), "n"(Threads) : "memory");
 }
-// The same, and whether any of the threads says so. RETURNS the same to all.
-template <int Threads>
-__device__ __forceinline__ bool SyncAny(int which, bool own) {
-  int any;
-  asm volatile(
-      "{\n.reg .pred own, any;\nsetp.ne.b32 own, %1, 0;\n"
-      "barrier.cta.red.or.pred any, %2, %3, own;\nselp.b32 %0, 1, 0, any;\n}\n"
-      : "=r"(any)
-      : "r"(static_cast<int>(own)), "r"(which), "n"(Threads)
-      : "memory");
-  return any != 0;
-}
 template <int Threads>
 __device__ __forceinline__ void PassBy(int which) {
   asm volatile("bar.arrive %0, %1;" ::"r"(which), "n"(Threads) : "memory");

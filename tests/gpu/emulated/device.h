@@ -127,6 +127,8 @@ inline void Sync(int which, int threads) {
 #define __global__
 #undef __device__
 #define __device__
+#undef __shared__
+#define __shared__ static  // one for all fibers; a kernel's dynamic memory is in the block
 #undef __grid_constant__
 #define __grid_constant__
 #undef __forceinline__

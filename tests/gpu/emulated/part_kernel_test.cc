@@ -1,8 +1,6 @@
 // The decode kernel of short rows, run on the CPU: rows that share their pages, of which a block
 // takes several at once, compute what each computes alone, bit for bit.
 #include "tests/gpu/emulated/device.h"
-#undef __shared__
-#define __shared__ static  // one for all fibers
 #include "page_attention.inc"
 
 #include <gtest/gtest.h>

@@ -2,8 +2,9 @@
 // against its double sums.
 #include "tests/gpu/emulated/device.h"
 // The kernels' sources; the order matters.
+#include "page_lone.inc"
 #include "page_still.inc"
-#include "page_team.inc"
+#include "query_coordinates.inc"
 
 #include <gtest/gtest.h>
 
@@ -15,8 +16,10 @@
 namespace corpusd::cuda {
 namespace {
 
-constexpr uint32_t kKvHeads = 8, kGroup = 5, kPages = 1024, kDistinct = 40;
-constexpr uint32_t kHead = 3;  // the KV head whose tiles are filled
+constexpr uint32_t kKvHeads = 8, kGroup = 5, kDistinct = 40;
+constexpr uint32_t kPages = 1024;      // a block has 32 of them
+constexpr uint32_t kManyPages = 3000;  // or 91: more than are described at a time
+constexpr uint32_t kHead = 3;          // the KV head whose tiles are filled
 
 // A side's numbers of a page: codes [128][Dim], a scale byte a token, a mean a dim.
 struct Side {
@@ -34,7 +37,8 @@ struct Side {
 template <int Bits, int Dim>
 class StillScene {
  public:
-  explicit StillScene(bool odd) {
+  explicit StillScene(bool odd, uint32_t pages = kPages)
+      : row_{0, pages, int64_t{pages} * kTileTokens - 1} {
     using Tile = CodedTile<Bits, Dim>;
     constexpr uint32_t kBlock = 2 * kKvHeads * Tile::kBytes;
     bytes_.resize(size_t{kDistinct} * kBlock + 64);
@@ -44,7 +48,7 @@ class StillScene {
       Fill(&keys_[p], false, block + kHead * Tile::kBytes);
       Fill(&values_[p], true, block + (kKvHeads + kHead) * Tile::kBytes);
     }
-    for (uint32_t p = 0; p < kPages; ++p) {
+    for (uint32_t p = 0; p < pages; ++p) {
       DevicePage page;
       page.bytes = base + size_t{p % kDistinct} * kBlock;
       page.layer_bytes = kBlock;
@@ -66,27 +70,35 @@ class StillScene {
     call_.scale = 1 / std::sqrt(static_cast<float>(Dim));
     call_.pages = pages_.data();
     call_.rows = &row_;
-    call_.pages_min = call_.pages_max = kPages;
+    call_.pages_min = call_.pages_max = pages;
+    workspace_.resize(PageAttentionFloats(1, pages, kKvHeads * kGroup, kKvHeads, Dim), -7.0f);
     call_.basis.arrays = basis_.data();
     call_.workspace = workspace_.data();
   }
 
   // Runs block `part`. RETURNS the largest error of a head, a share of its output's norm.
   double Run(uint32_t part) {
-    const uint32_t each = LongPagesOfPart(kPages, call_.kv_blocks());
-    static std::vector<uint8_t> shared(kStillSharedBytes + 1024);
+    const uint32_t each = LongPagesOfPart(row_.pages, call_.kv_blocks());
+    static std::vector<uint8_t> shared((size_t{227} << 10) + 1024);
     emulated::block.shared =
         shared.data() + (1024 - reinterpret_cast<uintptr_t>(shared.data()) % 1024);
-    emulated::block.index = {part, kHead, 0};
     ptx::counting_barriers.clear();
+    ptx::own_copies.clear();
     if constexpr (Bits == 8) {
+      emulated::block.index = {part, kHead, 0};
       EXPECT_TRUE(emulated::Run(kStillThreads, [&] { StillKernel<Bits, Dim>(call_); }));
     } else {
-      EXPECT_TRUE(emulated::Run(TeamThreads(Dim), [&] { TeamKernel<Bits, Dim>(call_); }));
+      for (uint32_t slice = 0; slice < Dim / kSlice; ++slice) {
+        emulated::block.index = {slice, kHead, 0};
+        EXPECT_TRUE(emulated::Run(kTeams * kSlice, [&] { CoordinatesKernel<Dim>(call_); }));
+      }
+      const uint32_t number = kHead * LongPartsMax(call_.kv_blocks()) + part;
+      emulated::block.index = {number / kLoneParts, 0, 0};
+      EXPECT_TRUE(emulated::Run(kLoneParts * kLoneThreads, [&] { LoneKernel<Bits, Dim>(call_); }));
     }
     double worst = 0;
     for (uint32_t h = kHead * kGroup; h < (kHead + 1) * kGroup; ++h) {
-      const uint32_t place = PageKindOfBits(Bits) * ((kPages + each - 1) / each) + part;
+      const uint32_t place = PageKindOfBits(Bits) * ((row_.pages + each - 1) / each) + part;
       worst = std::max(worst, Error(call_.State(0, h, place), h, part * each, (part + 1) * each));
     }
     return worst;
@@ -114,7 +126,7 @@ class StillScene {
                     basis[BasisPartOffset(BasisPart::kQuery, Dim) + i];
     }
     double mass = 0;
-    for (uint32_t p = first; p < std::min(end, kPages); ++p) {
+    for (uint32_t p = first; p < std::min(end, row_.pages); ++p) {
       if (pages_[p].key_codec != PageCodec{Bits}) continue;
       for (int token = pages_[p].hidden; token < pages_[p].tokens; ++token) {
         double score = 0;
@@ -146,9 +158,8 @@ class StillScene {
   std::vector<DevicePage> pages_;
   std::vector<float> basis_ = std::vector<float>(2 * kKvHeads * BasisSideFloats(Dim));
   std::vector<float> q_ = std::vector<float>(kKvHeads * kGroup * Dim);
-  std::vector<float> workspace_ =
-      std::vector<float>(PageAttentionFloats(1, kPages, kKvHeads* kGroup, kKvHeads, Dim), -7.0f);
-  AttentionRow row_{0, kPages, int64_t{kPages} * kTileTokens - 1};
+  std::vector<float> workspace_;
+  AttentionRow row_;
   PageAttention call_;
 };
 
@@ -160,6 +171,7 @@ void CheckBothScenes() {
   ptx::late_copies.wanted = true;
   EXPECT_LT((StillScene<Bits, Dim>(false).Run(1)), 2e-3) << "tiles that overtake each other";
   ptx::late_copies = {};
+  EXPECT_LT((StillScene<Bits, Dim>(true, kManyPages).Run(2)), 2e-3) << "many pages";
 }
 
 TEST(StillKernelTest, OneBlocksPartMatchesDoubleSums) {

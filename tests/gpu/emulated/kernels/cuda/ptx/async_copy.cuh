@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <random>
 #include <vector>
@@ -39,23 +40,28 @@ struct CountingBarrier {
   }
 };
 inline std::map<const uint64_t*, CountingBarrier> counting_barriers;
+// What lies in memory where a barrier is: nothing else may be written there.
+inline constexpr uint64_t kBarrierMark = 0x7265697272614221;
+inline CountingBarrier& BarrierAt(const uint64_t* barrier) {
+  CountingBarrier::Require(*barrier == kBarrierMark, "a barrier was overwritten");
+  return counting_barriers.at(barrier);
+}
 
 inline uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(static_cast<const uint8_t*>(pointer) - emulated::block.shared);
 }
 inline void InitBarrier(uint64_t* barrier, int arrivals) {
+  *barrier = kBarrierMark;
   counting_barriers[barrier] = {arrivals, arrivals};
 }
 inline void PublishBarriers() {}
-inline void Arrive(uint64_t* barrier) { counting_barriers.at(barrier).Arrive(0); }
+inline void Arrive(uint64_t* barrier) { BarrierAt(barrier).Arrive(0); }
 constexpr int kWarpArrivals = 1;
 inline void ArriveWarp(uint64_t* barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) Arrive(barrier);
 }
-inline void ArriveExpecting(uint64_t* barrier, int bytes) {
-  counting_barriers.at(barrier).Arrive(bytes);
-}
+inline void ArriveExpecting(uint64_t* barrier, int bytes) { BarrierAt(barrier).Arrive(bytes); }
 // Copies under way, if they are to be late; those who wait bring them.
 struct LateCopies {
   struct Copy {
@@ -75,12 +81,12 @@ struct LateCopies {
     const Copy copy = copies[which];
     copies.erase(copies.begin() + static_cast<ptrdiff_t>(which));
     std::memcpy(copy.to, copy.from, copy.bytes);
-    counting_barriers.at(copy.barrier).Receive(static_cast<int64_t>(copy.bytes));
+    BarrierAt(copy.barrier).Receive(static_cast<int64_t>(copy.bytes));
   }
 };
 inline LateCopies late_copies;
 inline void WaitPhase(uint64_t* barrier, int parity) {
-  while (counting_barriers.at(barrier).phase == parity) {
+  while (BarrierAt(barrier).phase == parity) {
     late_copies.Step();
     emulated::Yield();
   }
@@ -93,8 +99,36 @@ inline void CopyToShared(void* to, const void* from, int bytes, uint64_t* barrie
     return late_copies.copies.push_back({to, from, static_cast<size_t>(bytes), barrier});
   }
   std::memcpy(to, from, static_cast<size_t>(bytes));
-  counting_barriers.at(barrier).Receive(bytes);
+  BarrierAt(barrier).Receive(bytes);
 }
 inline void PrefetchL2(const void*) {}
+
+// Groups of copies of each thread, which are done when the thread waits for them.
+struct OwnCopy {
+  void* to;
+  const void* from;
+};
+inline std::map<unsigned, std::deque<std::vector<OwnCopy>>> own_copies;  // the last is open
+inline void CopyAsync16(void* to, const void* from) {
+  CountingBarrier::Require(
+      reinterpret_cast<uintptr_t>(to) % 16 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0,
+      "a copy is not aligned");
+  auto& groups = own_copies[threadIdx.x];
+  if (groups.empty()) groups.emplace_back();
+  groups.back().push_back({to, from});
+}
+inline void CommitCopies() {
+  auto& groups = own_copies[threadIdx.x];
+  if (groups.empty()) groups.emplace_back();
+  groups.emplace_back();
+}
+template <int Left>
+void WaitCopies() {
+  auto& groups = own_copies[threadIdx.x];
+  while (groups.size() > Left + 1) {
+    for (const OwnCopy& copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
+    groups.pop_front();
+  }
+}
 
 }  // namespace corpusd::cuda::ptx

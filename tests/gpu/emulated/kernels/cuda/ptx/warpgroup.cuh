@@ -86,15 +86,6 @@ void SyncAt(int which) {
   emulated::Sync(which, Threads);
 }
 template <int Threads>
-bool SyncAny(int which, bool own) {
-  static bool any[16][2];
-  emulated::Barrier& barrier = emulated::block.barriers[which];
-  bool& all = any[which][barrier.turn % 2];
-  all = (barrier.count > 0 && all) || own;
-  emulated::Sync(which, Threads);
-  return all;
-}
-template <int Threads>
 void PassBy(int which) {
   emulated::block.barriers[which].Come(Threads);
 }
