@@ -7,15 +7,15 @@
 
 namespace corpusd::cuda {
 
-template <class Argument>
-cudaError_t LaunchEarly(void (*kernel)(Argument), dim3 blocks, unsigned threads,
-                        size_t shared_bytes, CUstream_st* stream, const Argument& argument) {
+template <class... Parameters, class... Arguments>
+cudaError_t LaunchEarly(void (*kernel)(Parameters...), dim3 blocks, unsigned threads,
+                        size_t shared_bytes, CUstream_st* stream, const Arguments&... arguments) {
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   // Blocks, threads, shared memory, stream, attributes.
   const cudaLaunchConfig_t shape{blocks, dim3(threads), shared_bytes, stream, &early, 1};
-  return cudaLaunchKernelEx(&shape, kernel, argument);
+  return cudaLaunchKernelEx(&shape, kernel, static_cast<Parameters>(arguments)...);
 }
 
 }  // namespace corpusd::cuda

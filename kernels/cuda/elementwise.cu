@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/early_launch.h"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 #include "kernels/cuda/weight_codes.cuh"
 
 namespace corpusd::cuda {
@@ -13,6 +15,7 @@ constexpr int kLongRowThreads = 1024;
 
 __global__ void EmbedKernel(DeviceMatrix out, WeightKind kind, DeviceWeight table,
                             const uint32_t* ids) {
+  ptx::BeginBehind();
   const uint32_t id = ids[blockIdx.x];
   float* target = out.data + static_cast<size_t>(blockIdx.x) * out.stride;
   for (uint32_t i = threadIdx.x; i < out.cols; i += blockDim.x) {
@@ -23,6 +26,7 @@ __global__ void EmbedKernel(DeviceMatrix out, WeightKind kind, DeviceWeight tabl
 // Sums in a fixed order: a thread's own numbers, the lanes of a warp, the warps.
 template <int Threads>
 __global__ void RmsNormKernel(DeviceMatrix out, DeviceMatrix x, const float* gain, float epsilon) {
+  ptx::BeginBehind();
   __shared__ float sums[Threads / 32];
   const float* source = x.data + static_cast<size_t>(blockIdx.x) * x.stride;
   float* target = out.data + static_cast<size_t>(blockIdx.x) * out.stride;
@@ -43,6 +47,7 @@ __global__ void RmsNormKernel(DeviceMatrix out, DeviceMatrix x, const float* gai
 // A warp a head, in place.
 __global__ void HeadNormKernel(DeviceMatrix x, uint32_t head_dim, const float* gain,
                                float epsilon) {
+  ptx::BeginBehind();
   const uint32_t heads = x.cols / head_dim;
   const uint32_t head = blockIdx.x * (kThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (head >= x.rows * heads) return;
@@ -55,17 +60,20 @@ __global__ void HeadNormKernel(DeviceMatrix x, uint32_t head_dim, const float* g
 }
 
 __global__ void ScaleRowsKernel(DeviceMatrix x, const float* factors) {
+  ptx::BeginBehind();
   const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column < x.cols)
     x.data[static_cast<size_t>(blockIdx.x) * x.stride + column] *= factors[blockIdx.x];
 }
 
 __global__ void AddBiasKernel(DeviceMatrix x, const float* bias) {
+  ptx::BeginBehind();
   const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column < x.cols) x.data[static_cast<size_t>(blockIdx.x) * x.stride + column] += bias[column];
 }
 
 __global__ void AddKernel(DeviceMatrix x, DeviceMatrix y) {
+  ptx::BeginBehind();
   const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= x.cols) return;
   x.data[static_cast<size_t>(blockIdx.x) * x.stride + column] +=
@@ -73,6 +81,7 @@ __global__ void AddKernel(DeviceMatrix x, DeviceMatrix y) {
 }
 
 __global__ void GeGluKernel(DeviceMatrix out, DeviceMatrix gate_up) {
+  ptx::BeginBehind();
   constexpr float kRoot = 0.7978845608f;  // sqrt(2 / pi)
   const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= out.cols) return;
@@ -84,6 +93,7 @@ __global__ void GeGluKernel(DeviceMatrix out, DeviceMatrix gate_up) {
 }
 
 __global__ void SwiGluKernel(DeviceMatrix out, DeviceMatrix gate_up) {
+  ptx::BeginBehind();
   const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= out.cols) return;
   const float* row = gate_up.data + static_cast<size_t>(blockIdx.x) * gate_up.stride;
@@ -101,52 +111,44 @@ dim3 ColumnGrid(const DeviceMatrix& x) {
 
 int EmbedRows(DeviceMatrix out, WeightKind kind, DeviceWeight table, const uint32_t* ids,
               CUstream_st* stream) {
-  EmbedKernel<<<out.rows, kThreads, 0, stream>>>(out, kind, table, ids);
-  return cudaGetLastError();
+  return LaunchEarly(EmbedKernel, out.rows, kThreads, 0, stream, out, kind, table, ids);
 }
 
 int RmsNormRows(DeviceMatrix out, DeviceMatrix x, const float* gain, float epsilon,
                 CUstream_st* stream) {
   // How a row's sum is cut hangs on its length alone.
   if (x.cols < kLongRow) {
-    RmsNormKernel<kThreads><<<x.rows, kThreads, 0, stream>>>(out, x, gain, epsilon);
-  } else {
-    RmsNormKernel<kLongRowThreads><<<x.rows, kLongRowThreads, 0, stream>>>(out, x, gain, epsilon);
+    return LaunchEarly(RmsNormKernel<kThreads>, x.rows, kThreads, 0, stream, out, x, gain, epsilon);
   }
-  return cudaGetLastError();
+  return LaunchEarly(RmsNormKernel<kLongRowThreads>, x.rows, kLongRowThreads, 0, stream, out, x,
+                     gain, epsilon);
 }
 
 int SwiGluRows(DeviceMatrix out, DeviceMatrix gate_up, CUstream_st* stream) {
-  SwiGluKernel<<<ColumnGrid(out), kThreads, 0, stream>>>(out, gate_up);
-  return cudaGetLastError();
+  return LaunchEarly(SwiGluKernel, ColumnGrid(out), kThreads, 0, stream, out, gate_up);
 }
 
 int GeGluRows(DeviceMatrix out, DeviceMatrix gate_up, CUstream_st* stream) {
-  GeGluKernel<<<ColumnGrid(out), kThreads, 0, stream>>>(out, gate_up);
-  return cudaGetLastError();
+  return LaunchEarly(GeGluKernel, ColumnGrid(out), kThreads, 0, stream, out, gate_up);
 }
 
 int NormHeads(DeviceMatrix x, uint32_t head_dim, const float* gain, float epsilon,
               CUstream_st* stream) {
   const uint32_t heads = x.rows * (x.cols / head_dim);
   const uint32_t blocks = (heads + kThreads / 32 - 1) / (kThreads / 32);
-  HeadNormKernel<<<blocks, kThreads, 0, stream>>>(x, head_dim, gain, epsilon);
-  return cudaGetLastError();
+  return LaunchEarly(HeadNormKernel, blocks, kThreads, 0, stream, x, head_dim, gain, epsilon);
 }
 
 int ScaleRows(DeviceMatrix x, const float* factors, CUstream_st* stream) {
-  ScaleRowsKernel<<<ColumnGrid(x), kThreads, 0, stream>>>(x, factors);
-  return cudaGetLastError();
+  return LaunchEarly(ScaleRowsKernel, ColumnGrid(x), kThreads, 0, stream, x, factors);
 }
 
 int AddBiasRows(DeviceMatrix x, const float* bias, CUstream_st* stream) {
-  AddBiasKernel<<<ColumnGrid(x), kThreads, 0, stream>>>(x, bias);
-  return cudaGetLastError();
+  return LaunchEarly(AddBiasKernel, ColumnGrid(x), kThreads, 0, stream, x, bias);
 }
 
 int AddRows(DeviceMatrix x, DeviceMatrix y, CUstream_st* stream) {
-  AddKernel<<<ColumnGrid(x), kThreads, 0, stream>>>(x, y);
-  return cudaGetLastError();
+  return LaunchEarly(AddKernel, ColumnGrid(x), kThreads, 0, stream, x, y);
 }
 
 }  // namespace corpusd::cuda

@@ -2,7 +2,9 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 
 namespace corpusd::cuda {
 namespace {
@@ -27,6 +29,7 @@ __device__ __forceinline__ Candidate CandidateAt(const float* logits, uint32_t e
 
 // A warp a row: the best that comes after the one chosen before, `used` times.
 __global__ void RouteKernel(RoutedSlots to, DeviceMatrix logits) {
+  ptx::BeginBehind();
   const uint32_t row = blockIdx.x * (kThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= logits.rows) return;
   const float* numbers = logits.data + static_cast<size_t>(row) * logits.stride;
@@ -56,6 +59,7 @@ __global__ void RouteKernel(RoutedSlots to, DeviceMatrix logits) {
 // comes first changes no result.
 __global__ void __launch_bounds__(kSortThreads)
     SortKernel(RoutedSlots to, uint32_t slots, uint32_t experts, uint32_t tiles_max) {
+  ptx::BeginBehind();
   __shared__ uint32_t count[kRoutedExpertsMax], begin[kRoutedExpertsMax];
   __shared__ uint32_t first_tile[kRoutedExpertsMax + 1];
   const uint32_t own = threadIdx.x;
@@ -90,6 +94,7 @@ __global__ void __launch_bounds__(kSortThreads)
 }
 
 __global__ void AddSlotsKernel(DeviceMatrix out, DeviceMatrix results, uint32_t used) {
+  ptx::BeginBehind();
   const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= out.cols) return;
   float sum = out.data[static_cast<size_t>(blockIdx.x) * out.stride + column];
@@ -103,19 +108,20 @@ __global__ void AddSlotsKernel(DeviceMatrix out, DeviceMatrix results, uint32_t 
 
 int RouteRows(const RoutedSlots& to, DeviceMatrix logits, CUstream_st* stream) {
   constexpr uint32_t kRows = kThreads / 32;
-  RouteKernel<<<(logits.rows + kRows - 1) / kRows, kThreads, 0, stream>>>(to, logits);
-  if (const cudaError_t error = cudaGetLastError()) return error;
+  if (const cudaError_t error = LaunchEarly(RouteKernel, (logits.rows + kRows - 1) / kRows,
+                                            kThreads, 0, stream, to, logits)) {
+    return error;
+  }
   if (to.order == nullptr) return cudaSuccess;
   const uint32_t slots = logits.rows * to.used;
-  SortKernel<<<1, kSortThreads, 0, stream>>>(to, slots, logits.cols,
-                                             ExpertTilesMax(slots, logits.cols, to.tile_rows));
-  return cudaGetLastError();
+  return LaunchEarly(SortKernel, 1, kSortThreads, 0, stream, to, slots, logits.cols,
+                     ExpertTilesMax(slots, logits.cols, to.tile_rows));
 }
 
 int AddSlots(DeviceMatrix out, DeviceMatrix results, uint32_t used, CUstream_st* stream) {
   const LaunchShape shape = ColumnLaunch(out, kThreads);
-  AddSlotsKernel<<<dim3(shape.x, shape.y), kThreads, 0, stream>>>(out, results, used);
-  return cudaGetLastError();
+  return LaunchEarly(AddSlotsKernel, dim3(shape.x, shape.y), kThreads, 0, stream, out, results,
+                     used);
 }
 
 }  // namespace corpusd::cuda

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 #include "kernels/cuda/ptx/tensor_core.cuh"
 #include "kernels/cuda/weight_codes.cuh"
 
@@ -194,7 +195,8 @@ struct FewUnit<WeightKind::kGroup4> {
   }
 };
 
-// Block (16 outputs, slot); without experts one slot has all rows.
+// Block (16 outputs, slot); without experts one slot has all rows. Its first weights are on their
+// way before the kernel before it has ended, unless that one chooses them.
 template <WeightKind Kind, int Tiles>
 __global__ void __launch_bounds__(kFewWarps * 32)
     FewRowsKernel(const __grid_constant__ MatMulCall call) {
@@ -202,10 +204,12 @@ __global__ void __launch_bounds__(kFewWarps * 32)
   constexpr int kStride = kFewWarps * Unit::kUnit;
   extern __shared__ __align__(16) uint16_t shared[];
   __shared__ float parts[kFewWarps][kFewOutputs][8 * Tiles + 1];
+  ptx::AdmitKernelBehind();
   DeviceMatrix x = call.x, out = call.out;
   DeviceWeight weight = call.weight;
   float factor = 1;
   if (call.experts.weights != nullptr) {
+    ptx::AwaitKernelBefore();
     const uint32_t slot = blockIdx.y;
     weight = call.experts.weights[call.experts.chosen[slot]];
     if (call.experts.factors != nullptr) factor = call.experts.factors[slot];
@@ -229,6 +233,7 @@ __global__ void __launch_bounds__(kFewWarps * 32)
       }
     };
     load(warp * Unit::kUnit);  // on their way while x is staged
+    if (first == 0) ptx::AwaitKernelBefore();
     __syncthreads();
     StageRows<Kind == WeightKind::kGroup4>(shared, stride, x, first, count, group_sums, groups);
     __syncthreads();

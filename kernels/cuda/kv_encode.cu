@@ -4,7 +4,9 @@
 
 #include "kernels/coded_levels.h"
 #include "kernels/coded_tile.h"
+#include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/encode_token.cuh"
+#include "kernels/cuda/ptx/dependent_launch.cuh"
 
 namespace corpusd::cuda {
 namespace {
@@ -66,6 +68,7 @@ __device__ float PlainValue(const EncodeCall& call, const Tile& tile, uint32_t r
 }
 
 __global__ void PlainKernel(const __grid_constant__ EncodeCall call) {
+  ptx::BeginBehind();
   __shared__ float largest_of[8];
   const Tile tile(call, blockIdx.y);
   const uint32_t r = blockIdx.x, dim = threadIdx.x, slot = tile.target.first_slot + r;
@@ -115,6 +118,7 @@ __device__ float TurnedInput(const EncodeCall& call, const Tile& tile, uint32_t 
 }
 
 __global__ void CoordinatesKernel(const __grid_constant__ EncodeCall call) {
+  ptx::BeginBehind();
   extern __shared__ __align__(16) float memory[];
   const Tile tile(call, blockIdx.y);
   const uint32_t dims = call.head_dim, first = blockIdx.x * kRows, rows = tile.target.rows;
@@ -256,6 +260,7 @@ __device__ void EncodeGroup(const EncodeCall& call, const Tile& tile, CodesShare
 template <int Dim>
 __global__ void __launch_bounds__(kGroupTokens * 32)
     CodesKernel(const __grid_constant__ EncodeCall call) {
+  ptx::BeginBehind();
   __shared__ CodesShared<Dim> shared;
   const Tile tile(call, blockIdx.y);
   switch (tile.codec) {
@@ -280,8 +285,7 @@ int EncodePages(const EncodeCall& call, CUstream_st* stream) {
   const uint32_t tiles = 2 * call.kv_heads * call.count;
   const uint32_t rows = call.rows_max;
   if (call.basis.arrays == nullptr) {
-    PlainKernel<<<dim3(rows, tiles), call.head_dim, 0, stream>>>(call);
-    return cudaGetLastError();
+    return LaunchEarly(PlainKernel, dim3(rows, tiles), call.head_dim, 0, stream, call);
   }
   const uint32_t groups = (rows + kRows - 1) / kRows;
   const uint32_t bytes = (kRows + call.head_dim) * call.head_dim * sizeof(float);
@@ -291,21 +295,16 @@ int EncodePages(const EncodeCall& call, CUstream_st* stream) {
       return error;
     }
   }
-  CoordinatesKernel<<<dim3(groups, tiles), kTeams * call.head_dim, bytes, stream>>>(call);
-  if (const cudaError_t error = cudaGetLastError()) return error;
+  if (const cudaError_t error = LaunchEarly(CoordinatesKernel, dim3(groups, tiles),
+                                            kTeams * call.head_dim, bytes, stream, call)) {
+    return error;
+  }
   if (!IsCodedPage(call.key_codec) && !IsCodedPage(call.value_codec)) return cudaSuccess;
   const dim3 grid(kGroups, tiles);
-  switch (call.head_dim) {
-    case 64:
-      CodesKernel<64><<<grid, kGroupTokens * 32, 0, stream>>>(call);
-      break;
-    case 128:
-      CodesKernel<128><<<grid, kGroupTokens * 32, 0, stream>>>(call);
-      break;
-    default:
-      return cudaErrorInvalidValue;
-  }
-  return cudaGetLastError();
+  constexpr unsigned kThreads = kGroupTokens * 32;
+  if (call.head_dim == 64) return LaunchEarly(CodesKernel<64>, grid, kThreads, 0, stream, call);
+  if (call.head_dim == 128) return LaunchEarly(CodesKernel<128>, grid, kThreads, 0, stream, call);
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace corpusd::cuda

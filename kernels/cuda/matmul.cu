@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/few_rows.cuh"
 #include "kernels/cuda/many_rows.cuh"
 
@@ -37,8 +38,7 @@ int LaunchFew(const MatMulCall& call, uint32_t rows, uint32_t slots, CUstream_st
     }
   }
   const dim3 grid((call.out.cols + kFewOutputs - 1) / kFewOutputs, slots);
-  FewRowsKernel<Kind, Tiles><<<grid, kFewWarps * 32, bytes, stream>>>(call);
-  return cudaGetLastError();
+  return LaunchEarly(FewRowsKernel<Kind, Tiles>, grid, kFewWarps * 32, bytes, stream, call);
 }
 
 template <WeightKind Kind>

@@ -99,6 +99,7 @@ __device__ __forceinline__ void AttendPart(PartShared<Dim>* shared, const PageAt
 template <int Dim>
 __global__ void __launch_bounds__(kPartWarps * 32)
     PartKernel(const __grid_constant__ PageAttention call) {
+  ptx::BeginBehind();
   __shared__ PartShared<Dim> shared;
   const uint32_t rows = RowsOfBlock(call.q_heads / call.kv_heads), part = blockIdx.x;
   const uint32_t end = min((blockIdx.z + 1) * rows, call.q.rows);
@@ -145,6 +146,7 @@ __device__ __forceinline__ float SumTeams(float x, float* shared) {
 template <int Dim>
 __global__ void __launch_bounds__(kMergeTeams* Dim, 1)
     MergeKernel(const __grid_constant__ PageAttention call) {
+  ptx::AdmitKernelBehind();
   constexpr int kThreads = kMergeTeams * Dim, kOwn = Dim / kMergeTeams;
   __shared__ float y[Dim], weights[kPageKinds * kAttentionPartsMax];
   __shared__ float reduced[kThreads / 32], teams[kThreads];
@@ -237,8 +239,10 @@ int Launch(const PageAttention& call, CUstream_st* stream) {
     const uint32_t rows = RowsOfBlock(call.q_heads / call.kv_heads);
     const dim3 grid(min(call.pages_max, kAttentionPartsMax), call.kv_blocks(),
                     (call.q.rows + rows - 1) / rows);
-    PartKernel<Dim><<<grid, kPartWarps * 32, 0, stream>>>(call);
-    if (const cudaError_t error = cudaGetLastError()) return error;
+    if (const cudaError_t error =
+            LaunchEarly(PartKernel<Dim>, grid, kPartWarps * 32, 0, stream, call)) {
+      return error;
+    }
   }
   if (call.pages_max >= kLongPages) {
     if (const int error = AttendLongParts(call, stream)) return error;

@@ -13,4 +13,10 @@ __device__ __forceinline__ void AdmitKernelBehind() {
   asm volatile("griddepcontrol.launch_dependents;");
 }
 
+// The begin of a small kernel: what it has to wait for is not its launch.
+__device__ __forceinline__ void BeginBehind() {
+  AdmitKernelBehind();
+  AwaitKernelBefore();
+}
+
 }  // namespace corpusd::cuda::ptx

@@ -1,7 +1,8 @@
 // The decode kernel of short rows, run on the CPU: rows that share their pages, of which a block
 // takes several at once, compute what each computes alone, bit for bit.
-#include "page_attention.inc"
 #include "tests/gpu/emulated/device.h"
+// The kernel's source behind what stands in for the device; the order matters.
+#include "page_attention.inc"
 
 #include <gtest/gtest.h>
 

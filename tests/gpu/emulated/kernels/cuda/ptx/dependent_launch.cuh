@@ -6,5 +6,6 @@ namespace corpusd::cuda::ptx {
 
 inline void AwaitKernelBefore() {}
 inline void AdmitKernelBehind() {}
+inline void BeginBehind() {}
 
 }  // namespace corpusd::cuda::ptx
