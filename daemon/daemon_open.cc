@@ -87,9 +87,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Open(
   std::vector<std::string> addresses;
   if (!options.rank_file.empty()) {
     ASSIGN_OR_RETURN(addresses, ReadRankFile(options.rank_file));
-    RETURN_IF_ERROR(CheckStride(addresses.size(), options.tensor_parallel, options.rank_file));
+    const uint32_t stride = RankFileStride(options);
+    RETURN_IF_ERROR(CheckStride(addresses.size(), stride, options.rank_file));
     store_options.shelves = static_cast<uint32_t>(addresses.size() - 1);
-    const uint32_t stride = options.tensor_parallel;
     store_options.shelf_of = [stride, text_ranks = (store_options.shelves + 1) / stride](
                                  const CorpusRecord& record, uint64_t position) {
       return KeeperOf(record, position, text_ranks, stride);

@@ -54,7 +54,7 @@ std::vector<OptionSpec> OptionsWithoutSection() {
        "CPU ranks that compute corpora together, threads of this process, each with its own "
        "weights"},
       {"tensor-parallel", "N", "1",
-       "every N ranks share the weights, the first of them has their text; or N CUDA devices do"},
+       "every N ranks or CUDA devices share the weights, the first of them has their text"},
       {"rank-file", "FILE", "",
        "ranks that are processes, on several hosts: a line host:port for each, the daemon first"},
       {"rank", "K", "0",

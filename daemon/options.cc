@@ -280,9 +280,12 @@ void ReadRankOptions(ValueReader& reader, Options* options) {
   const bool cuda = options->device.starts_with("cuda:");
   if (options->tensor_parallel > 1 && cuda) {
     const size_t count = RankDevices(*options).size();
-    if (count != options->tensor_parallel || !options->rank_file.empty()) {
+    const bool fits = options->rank_file.empty() ? count % options->tensor_parallel == 0
+                                                 : count == options->tensor_parallel;
+    if (!fits) {
       reader.Refuse("tensor_parallel",
-                    "takes as many CUDA devices of one process, as device cuda:0,1 and 2: not " +
+                    "takes as many CUDA devices of one process, as device cuda:0,1 and 2, or, "
+                    "without a rank file, two times as many or more: not " +
                         std::to_string(options->tensor_parallel) + " with device " +
                         options->device);
     }
@@ -297,8 +300,11 @@ void ReadRankOptions(ValueReader& reader, Options* options) {
   if (options->ranks > 1 && options->device.starts_with("cuda:")) {
     reader.Refuse("ranks", "are of CPUs: those of devices are named by device, as cuda:0,1");
   }
-  if (!options->rank_file.empty() && (options->ranks > 1 || devices)) {
-    reader.Refuse("rank_file", "has one rank a process: not with ranks, nor with several devices");
+  const bool parts = devices && options->tensor_parallel == 1;
+  if (!options->rank_file.empty() && (options->ranks > 1 || parts)) {
+    reader.Refuse("rank_file",
+                  "has one rank a process: not with ranks, nor with several devices that do not "
+                  "share the weights");
   }
   if (options->rank > 0 && options->rank_file.empty()) {
     reader.Refuse("rank", "is a line of a rank file: give rank_file");
@@ -306,6 +312,10 @@ void ReadRankOptions(ValueReader& reader, Options* options) {
 }
 
 }  // namespace
+
+unsigned RankFileStride(const Options& options) {
+  return options.device.starts_with("cuda:") ? 1 : options.tensor_parallel;
+}
 
 std::vector<std::string> RankDevices(const Options& options) {
   if (!options.device.starts_with("cuda:")) {

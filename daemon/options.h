@@ -91,6 +91,9 @@ inline uint64_t TenantQuotaBytes(const Options& options) {
 // Where the ranks of this process run, the first first: {"cuda:0", "cuda:1"}, {"cpu", "cpu"}. One:
 // there are no others.
 std::vector<std::string> RankDevices(const Options& options);
+// Lines of the rank file that share one's weights, its own included: those of CPUs. Devices that
+// share them are all of one process.
+unsigned RankFileStride(const Options& options);
 
 // Where an effective value came from.
 struct OptionValue {

@@ -1,5 +1,6 @@
 #include "daemon/rank_process.h"
 
+#include <exception>
 #include <utility>
 
 #include "daemon/log.h"
@@ -13,10 +14,24 @@ namespace {
 template <class Rank>
 void SetModel(const Options& options, Rank* rank) {
   rank->model_path = options.model_path;
-  rank->device = options.device == "auto" ? "cpu" : options.device;
+  rank->device = options.device == "auto" ? "cpu" : RankDevices(options).front();
   rank->isa = options.isa;
   rank->weights = options.weights;
   rank->threads = options.threads;
+}
+
+// On a thread of its own, whose failure ends the process.
+std::future<Status> Run(std::function<void()> on_end, std::function<Status()> work) {
+  return std::async(std::launch::async, [on_end = std::move(on_end), work = std::move(work)] {
+    Status status;
+    try {
+      status = work();
+    } catch (const std::exception& error) {  // out of memory: the root of this thread
+      status = InternalError(std::string("the rank failed: ") + error.what());
+    }
+    if (!status.ok()) on_end();
+    return status;
+  });
 }
 
 }  // namespace
@@ -32,15 +47,15 @@ Result<std::unique_ptr<RankProcess>> RankProcess::Start(const Options& options,
                                 options.rank_file + "' has " +
                                 std::to_string(rank.addresses.size()) + " lines, from 0 on");
   }
-  RETURN_IF_ERROR(CheckStride(rank.addresses.size(), options.tensor_parallel, options.rank_file));
-  rank.stride = options.tensor_parallel;
+  rank.stride = RankFileStride(options);
+  RETURN_IF_ERROR(CheckStride(rank.addresses.size(), rank.stride, options.rank_file));
   rank.on_change = [](const std::string& what) { Log(LogLevel::kInfo, "rank", {{"what", what}}); };
   std::unique_ptr<RankProcess> process(new RankProcess);
   process->ready_line_ = "corpusd " + std::string(kVersion) + " rank " + std::to_string(rank.rank) +
                          " of " + std::to_string(rank.addresses.size()) +
                          " ready: " + rank.addresses[rank.rank];
   RETURN_IF_ERROR(rank.rank % rank.stride == 0 ? process->StartText(options, rank, on_end)
-                                               : process->StartWeights(options, rank));
+                                               : process->StartWeights(options, rank, on_end));
   return process;
 }
 
@@ -53,25 +68,21 @@ Status RankProcess::StartText(const Options& options, RankProcessOptions rank,
   const auto own = rank.addresses.begin() + rank.rank;
   worker.shared = {
       rank.stride, rank.rank, {own + 1, own + rank.stride}, rank.timeout, rank.on_change};
+  if (options.tensor_parallel > rank.stride) worker.tensor_devices = RankDevices(options);
   ASSIGN_OR_RETURN(shelf_, RankShelf::Open(options.data_dir, options.disk_bytes));
   worker.shelf = shelf_.get();
   ASSIGN_OR_RETURN(worker_, RankWorker::Create(worker));
   ready_line_ += ", backend " + worker_->backend();
   const auto stopped = [this] { return stopping_.load(); };
-  const auto end = [on_end](Status status) {
-    if (!status.ok()) on_end();
-    return status;
-  };
-  following_ = std::async(std::launch::async, [this, rank, stopped, end] {
-    return end(FollowRankZero(*worker_, rank, stopped));
-  });
-  serving_ = std::async(std::launch::async, [this, rank, stopped, end] {
-    return end(ServeShelf(*shelf_, *worker_, rank, stopped));
-  });
+  following_ =
+      Run(on_end, [this, rank, stopped] { return FollowRankZero(*worker_, rank, stopped); });
+  serving_ =
+      Run(on_end, [this, rank, stopped] { return ServeShelf(*shelf_, *worker_, rank, stopped); });
   return OkStatus();
 }
 
-Status RankProcess::StartWeights(const Options& options, const RankProcessOptions& rank) {
+Status RankProcess::StartWeights(const Options& options, const RankProcessOptions& rank,
+                                 const std::function<void()>& on_end) {
   WeightRankOptions part;
   SetModel(options, &part);
   part.seat = {rank.rank % rank.stride, rank.stride};
@@ -80,7 +91,7 @@ Status RankProcess::StartWeights(const Options& options, const RankProcessOption
   ASSIGN_OR_RETURN(listener_, ListenTcp(rank.addresses[rank.rank], &bound));
   ready_line_ += ", " + FormatBytes(weights_->weight_bytes()) + " of the weights of rank " +
                  std::to_string(rank.rank - part.seat.rank) + ", backend " + weights_->backend();
-  serving_ = std::async(std::launch::async, [this, on_change = rank.on_change] {
+  serving_ = Run(on_end, [this, on_change = rank.on_change] {
     return weights_->ServeAll(
         listener_, [this] { return stopping_.load(); }, on_change);
   });

@@ -32,7 +32,8 @@ class RankProcess {
   RankProcess() = default;
   Status StartText(const Options& options, RankProcessOptions rank,
                    const std::function<void()>& on_end);
-  Status StartWeights(const Options& options, const RankProcessOptions& rank);
+  Status StartWeights(const Options& options, const RankProcessOptions& rank,
+                      const std::function<void()>& on_end);
 
   std::string ready_line_;
   std::atomic<bool> stopping_{false};

@@ -39,8 +39,20 @@ struct EngineRanks {
   // Lines of a rank file: this is its first, the others are processes.
   std::vector<std::string> addresses;
   // Ranks that share the weights: of each so many that follow one another the first has a part of
-  // the text, and the others nothing but weights. Divides the number of all.
+  // the text, and the others nothing but weights. Divides the number of all. Devices that share
+  // them are those of one process: with a rank file, of whose lines each is a part of the text
+  // then, `devices` are so many.
   uint32_t tensor_ranks = 1;
+  // Of the lines of the rank file, or of the ranks in this process: every so many a part of the
+  // text.
+  uint32_t stride() const { return addresses.empty() || devices.size() < 2 ? tensor_ranks : 1; }
+  // Devices of this process that share its weights, if any do: from which on.
+  std::vector<std::string> DevicesFrom(size_t first) const {
+    const size_t end = std::min(devices.size(), first + tensor_ranks);
+    if (tensor_ranks < 2 || first >= end) return {};
+    return {devices.begin() + static_cast<ptrdiff_t>(first),
+            devices.begin() + static_cast<ptrdiff_t>(end)};
+  }
   std::string store_id;  // of the data folder: other ranks keep blocks for it alone
   std::chrono::milliseconds timeout{300'000};  // how long a rank is waited for before it is lost
   std::function<void(const std::string& what)> on_change;  // any thread; may be empty

@@ -27,7 +27,8 @@ bool HasNoRoom(const Status& status) { return status.code() == StatusCode::kReso
 Status LlamaEngine::OpenModel() {
   if (options_.ranks.source == nullptr) options_.ranks.source = HostDevices();
   const EngineRanks& ranks = options_.ranks;
-  const size_t all = std::max({size_t{1}, ranks.devices.size(), ranks.addresses.size()});
+  const size_t own = std::max<size_t>(1, ranks.devices.size());
+  const size_t all = own * std::max<size_t>(1, ranks.addresses.size());
   if (ranks.tensor_ranks == 0 || all % ranks.tensor_ranks != 0) {
     return InvalidArgumentError(std::to_string(all) + " ranks cannot share the weights " +
                                 std::to_string(ranks.tensor_ranks) + " by " +
@@ -43,8 +44,11 @@ Status LlamaEngine::OpenModel() {
   ASSIGN_OR_RETURN(local_backend_, ranks.source->MakeBackend(device, {threads, options_.isa},
                                                              options_.on_device_lost));
   backend_ = local_backend_.get();
+  // Devices share weights below the text, so that it need not know of them; ranks above it.
+  const bool by_devices = ranks.tensor_ranks > 1 && !local_backend_->host_addressable();
+  if (by_devices) RETURN_IF_ERROR(OpenTensorDevices());
   if (alone) {
-    if (all > 1) RETURN_IF_ERROR(OpenSharedWeights());
+    if (all > 1 && !by_devices) RETURN_IF_ERROR(OpenSharedWeights());
     ASSIGN_OR_RETURN(model_, LoadOverBackend());
     return OkStatus();
   }
@@ -52,9 +56,9 @@ Status LlamaEngine::OpenModel() {
     return UnimplementedError("'" + std::string(local_backend_->name()) +
                               "' has no attention over several ranks");
   }
-  ranked_backend_ = std::make_unique<RankedBackend>(*local_backend_);
+  ranked_backend_ = std::make_unique<RankedBackend>(*backend_, *local_backend_);
   backend_ = ranked_backend_.get();
-  if (ranks.tensor_ranks > 1) RETURN_IF_ERROR(OpenSharedWeights());
+  if (ranks.tensor_ranks > 1 && !by_devices) RETURN_IF_ERROR(OpenSharedWeights());
   ASSIGN_OR_RETURN(auto model, LoadOverBackend());
   local_model_ = model.get();
   model_ = MakeRankedModel(std::move(model));
@@ -69,7 +73,7 @@ Status LlamaEngine::OpenRanks() {
     ProcessCrewOptions options;
     options.addresses = ranks.addresses;
     options.identity = {summary_.digest, ArithmeticOf(*local_backend_)};
-    options.stride = ranks.tensor_ranks;
+    options.stride = ranks.stride();
     options.device = options_.device;
     options.devices = ranks.source;
     options.timeout = ranks.timeout;
@@ -87,11 +91,17 @@ Status LlamaEngine::OpenRanks() {
     options.device = ranks.devices.front();
     options.devices = ranks.source;
     options.timeout = ranks.timeout;
-    options.stride = ranks.tensor_ranks;
+    options.stride = ranks.stride();
+    options.tensor_devices = ranks.DevicesFrom(0);
     for (size_t rank = options.stride; rank < ranks.devices.size(); rank += options.stride) {
       RankWorkerOptions worker;
-      worker.shared.ranks = ranks.tensor_ranks;
       worker.shared.first_rank = static_cast<uint32_t>(rank);
+      worker.shared.timeout = ranks.timeout;
+      if (tensor_devices_ != nullptr) {
+        worker.tensor_devices = ranks.DevicesFrom(rank);
+      } else {
+        worker.shared.ranks = ranks.tensor_ranks;
+      }
       worker.model_path = options_.model_path;
       worker.device = ranks.devices[rank];
       worker.isa = options_.isa;

@@ -9,31 +9,29 @@ namespace corpusd {
 
 Status LlamaEngine::OpenTensorDevices() {
   const EngineRanks& ranks = options_.ranks;
-  if (ranks.devices.size() != ranks.tensor_ranks) {
-    return UnimplementedError("CUDA devices that share weights are all those of one process: " +
-                              std::to_string(ranks.devices.size()) + " devices, " +
+  TensorDevicesOptions options;
+  options.devices = ranks.DevicesFrom(0);
+  if (options.devices.size() != ranks.tensor_ranks) {
+    return UnimplementedError("devices that share weights are those of one process: " +
+                              std::to_string(options.devices.size()) + " devices, " +
                               std::to_string(ranks.tensor_ranks) + " parts");
   }
-  TensorDevicesOptions options;
-  options.devices = ranks.devices;
   options.source = ranks.source;
   options.cpu = {RankThreads(options_.threads, ranks.devices.size()), options_.isa};
   options.timeout = ranks.timeout;
   options.on_lost = options_.on_device_lost;
-  ASSIGN_OR_RETURN(tensor_devices_, TensorDevices::Open(*backend_, *local_backend_, options));
+  ASSIGN_OR_RETURN(tensor_devices_, TensorDevices::Open(*local_backend_, *local_backend_, options));
   backend_ = tensor_devices_.get();
   return OkStatus();
 }
 
 Result<std::unique_ptr<Model>> LlamaEngine::LoadOverBackend() {
-  return tensor_devices_ == nullptr
-             ? LoadModel(*source_, *backend_, options_.on_layer_loaded)
-             : LoadParted(*source_, *tensor_devices_, options_.on_layer_loaded);
+  return tensor_devices_ == nullptr ? LoadModel(*source_, *backend_, options_.on_layer_loaded)
+                                    : LoadParted(*source_, *backend_, options_.on_layer_loaded);
 }
 
 Status LlamaEngine::OpenSharedWeights() {
   const EngineRanks& ranks = options_.ranks;
-  if (!local_backend_->host_addressable()) return OpenTensorDevices();
   const uint32_t count = ranks.tensor_ranks;
   SharedWeightsOptions options;
   if (!ranks.addresses.empty()) {
@@ -57,15 +55,41 @@ Status LlamaEngine::OpenSharedWeights() {
   return OkStatus();
 }
 
-RanksReport LlamaEngine::ranks() const {
-  RanksReport report = ranks_ == nullptr ? RanksReport{} : ranks_->report();
-  for (uint32_t d = 0; tensor_devices_ != nullptr && d < tensor_devices_->count(); ++d) {
-    RankStatus& device = report.ranks.emplace_back();
+// Ranks with weights alone are there if the one is that they compute for.
+void LlamaEngine::TellOfWeights(const Status& here, RanksReport* report) const {
+  const uint32_t count = options_.ranks.tensor_ranks;
+  for (RankStatus& rank : report->ranks) {
+    if (rank.rank % count == 0) continue;
+    const RankStatus& leader = report->ranks[rank.rank - rank.rank % count];
+    const bool own = leader.rank == 0;
+    rank.state = (own ? here.ok() : leader.state == "follows") ? "weights" : "missing";
+    rank.error = own ? here.message() : leader.error;
+  }
+}
+
+void LlamaEngine::TellOfDevices(RanksReport* report) const {
+  const TensorDevices& devices = *tensor_devices_;
+  if (options_.ranks.stride() == 1) {  // those of this process are one rank of the file
+    for (uint32_t d = 0; d < devices.count(); ++d) {
+      report->ranks.front().weight_bytes += devices.weight_bytes(d);
+    }
+    return;
+  }
+  const bool alone = report->ranks.empty();
+  for (uint32_t d = 0; d < devices.count(); ++d) {
+    RankStatus& device = alone ? report->ranks.emplace_back() : report->ranks[d];
+    device.weight_bytes = devices.weight_bytes(d);
+    if (!alone) continue;
     device.rank = d;
     device.name = "thread " + std::to_string(d) + ", " + options_.ranks.devices[d];
-    device.state = d == 0 ? "leads" : "weights";
-    device.weight_bytes = tensor_devices_->weight_bytes(d);
+    if (d == 0) device.state = "leads";
   }
+  TellOfWeights(OkStatus(), report);
+}
+
+RanksReport LlamaEngine::ranks() const {
+  RanksReport report = ranks_ == nullptr ? RanksReport{} : ranks_->report();
+  if (tensor_devices_ != nullptr) TellOfDevices(&report);
   if (shared_weights_ == nullptr) return report;
   const uint32_t count = options_.ranks.tensor_ranks;
   const auto peers = shared_weights_->peers();
@@ -80,16 +104,10 @@ RanksReport LlamaEngine::ranks() const {
                                                                  : options_.ranks.addresses[rank];
     }
   }
-  const Status here = shared_weights_->backend().status();
+  TellOfWeights(shared_weights_->backend().status(), &report);
   report.ranks.front().weight_bytes = shared_weights_->backend().weight_bytes();
-  for (RankStatus& rank : report.ranks) {
-    if (rank.rank % count == 0) continue;
-    // Those of another group are there if the one is that they compute for.
-    const RankStatus& leader = report.ranks[rank.rank - rank.rank % count];
-    const bool own = leader.rank == 0;
-    rank.state = (own ? here.ok() : leader.state == "follows") ? "weights" : "missing";
-    rank.error = own ? here.message() : leader.error;
-    if (own) rank.weight_bytes = peers[rank.rank - 1].weight_bytes;
+  for (uint32_t rank = 1; rank < count; ++rank) {
+    report.ranks[rank].weight_bytes = peers[rank - 1].weight_bytes;
   }
   return report;
 }

@@ -110,6 +110,8 @@ class LlamaEngine final : public Engine {
   // The ranks that have parts of the weights (engine_weights.cc).
   Status OpenSharedWeights();
   Status OpenTensorDevices();
+  void TellOfWeights(const Status& here, RanksReport* report) const;
+  void TellOfDevices(RanksReport* report) const;
   Result<std::unique_ptr<Model>> LoadOverBackend();
   // Null: the engine computes alone, for now or always.
   std::shared_ptr<RankLeader> leader() const {
@@ -239,12 +241,13 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ModelSource> source_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;
-  // The device; over it, where several ranks have parts of a text, RankedBackend; over that, where
-  // ranks share the weights, theirs. Models are loaded over the last of them.
+  // The device; over it, where it shares the weights with others of this process, all of those;
+  // over that, where several ranks have parts of a text, RankedBackend; over that, where ranks
+  // share the weights, theirs. Models are loaded over the last of them.
   std::unique_ptr<Backend> local_backend_;
+  std::unique_ptr<TensorDevices> tensor_devices_;
   std::unique_ptr<RankedBackend> ranked_backend_;
   std::unique_ptr<SharedWeights> shared_weights_;
-  std::unique_ptr<TensorDevices> tensor_devices_;  // the same on CUDA devices of this process
   Backend* backend_ = nullptr;
   std::unique_ptr<Model> model_;
   const Model* local_model_ = nullptr;  // in model_

@@ -11,6 +11,7 @@
 #include "daemon/rpc/corpus_handler.h"
 #include "daemon/rpc/corpus_message.h"
 #include "store/base/clock.h"
+#include "store/pin_ledger.h"
 
 namespace corpusd {
 namespace {
@@ -40,9 +41,8 @@ void FillSteps(const EvictPlan& plan, v1::EvictReply* reply) {
 }
 
 bool IsPinnedToHost(const CorpusRecord& record) {
-  const auto tier = static_cast<uint8_t>(TierKind::kHost);
-  return record.pin && record.pin->tier == tier &&
-         (record.pin->expires_at_ms == 0 || record.pin->expires_at_ms > WallTimeMs());
+  return PinHolds(record, WallTimeMs()) &&
+         record.pin->tier == static_cast<uint8_t>(TierKind::kHost);
 }
 
 // What leaves host memory here leaves that of ranks that are other processes, too; and, of `all`,

@@ -26,6 +26,18 @@ class NodeAttention {
   // the bytes of pages.
   virtual Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
                              std::span<const MergeNode> nodes) = 0;
+  // The same for parts of q's rows, one after the other, all over the same pages: states[i] of part
+  // i. REQUIRES: inputs that are equal but for their first positions.
+  virtual Status AttendNodesOfParts(std::span<const std::span<float>> states, MatrixView q,
+                                    std::span<const AttentionPart> parts,
+                                    std::span<const MergeNode> nodes) {
+    uint32_t row = 0;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      RETURN_IF_ERROR(AttendNodes(states[i], q.Rows(row, parts[i].rows), parts[i].input, nodes));
+      row += parts[i].rows;
+    }
+    return OkStatus();
+  }
   // REQUIRES: every span of the pages is below one of the nodes.
   virtual Status MergeNodes(MatrixView out, std::span<const float> states,
                             const AttentionInput& input, std::span<const MergeNode> nodes) = 0;

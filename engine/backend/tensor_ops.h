@@ -19,7 +19,13 @@ struct DeviceMessage {
   uint64_t bytes = 0;
 };
 inline constexpr uint32_t kDevicesMax = 8;
-inline constexpr uint32_t kDeviceMessagesMax = 4 * (kDevicesMax - 1);  // two both ways with each
+inline constexpr uint32_t kDeviceMessagesMax = 2 * (kDevicesMax - 1);  // both ways with each
+// Memory for as many bytes of every device, by rank, of which the own ones are there.
+struct DeviceParts {
+  std::byte* data = nullptr;  // [ranks][bytes]
+  uint64_t bytes = 0;
+};
+inline constexpr uint32_t kDevicePartsMax = 2;  // that are gathered at once
 
 // The way from one device to the others.
 class DeviceLink {
@@ -29,6 +35,8 @@ class DeviceLink {
   // memory is the host's have no stream, and it is over when this returns. All messages go at once.
   // RETURNS a cudaError_t; 0: no error.
   virtual int Enqueue(std::span<const DeviceMessage> messages, void* stream) = 0;
+  // The same for every device's bytes to all. All devices call alike.
+  virtual int Gather(std::span<const DeviceParts> parts, void* stream) = 0;
 };
 
 struct ColumnPiece {
@@ -49,6 +57,8 @@ class TensorOps {
 
   // In the order of the device's calls. At most kDeviceMessagesMax.
   virtual void Exchange(DeviceLink& link, std::span<const DeviceMessage> messages) = 0;
+  // The same; at most kDevicePartsMax.
+  virtual void Gather(DeviceLink& link, std::span<const DeviceParts> parts) = 0;
   // out[:, to .. to + count) = in[:, from .. from + count). At most four pieces; all numbers are
   // multiples of 4, and the matrices lie in no memory of each other.
   virtual void CopyColumns(MatrixView out, MatrixView in, std::span<const ColumnPiece> pieces) = 0;

@@ -20,6 +20,13 @@ class TransportLink final : public DeviceLink {
     }
     return WaitAll(transfers).ok() ? 0 : 1;
   }
+  int Gather(std::span<const DeviceParts> parts, void* /*stream*/) override {
+    std::vector<TransferPtr> transfers;
+    for (const DeviceParts& p : parts) {
+      transfers.push_back(transport_.Gather({p.data, p.bytes * transport_.size()}));
+    }
+    return WaitAll(transfers).ok() ? 0 : 1;
+  }
 
  private:
   Transport& transport_;
@@ -33,6 +40,12 @@ std::unique_ptr<DeviceLink> LinkOver(Transport& transport) {
 
 void HostTensorOps::Exchange(DeviceLink& link, std::span<const DeviceMessage> messages) {
   if (link.Enqueue(messages, nullptr) != 0 && error_.ok()) {
+    error_ = UnavailableError("another device was lost");
+  }
+}
+
+void HostTensorOps::Gather(DeviceLink& link, std::span<const DeviceParts> parts) {
+  if (link.Gather(parts, nullptr) != 0 && error_.ok()) {
     error_ = UnavailableError("another device was lost");
   }
 }

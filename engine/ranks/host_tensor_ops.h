@@ -17,6 +17,7 @@ class HostTensorOps final : public TensorOps {
   explicit HostTensorOps(Backend& backend) : backend_(backend) {}
 
   void Exchange(DeviceLink& link, std::span<const DeviceMessage> messages) override;
+  void Gather(DeviceLink& link, std::span<const DeviceParts> parts) override;
   void CopyColumns(MatrixView out, MatrixView in, std::span<const ColumnPiece> pieces) override;
   MatrixView RaiseExperts(const ExpertParts& parts) override;
   void LowerExperts(MatrixView out, const ExpertParts& parts) override;

@@ -45,6 +45,9 @@ ncclResult_t AwaitReady(ncclComm_t communicator, ncclResult_t result,
 
 // Multiprocessors of a message at most.
 constexpr int kBlocksMax = 16;
+// A device's part of a gather: two devices gather 10 MB in 0.46 ms, by messages in 0.54, but 40 MB
+// in 1.5, by messages in 1.3.
+constexpr uint64_t kGatheredMax = uint64_t{16} << 20;
 
 // A rank that is lost before it has joined is waited for without an end: by a thread that is left
 // behind then.
@@ -154,6 +157,20 @@ class NcclTransport final : public Transport, public DeviceLink {
     });
     return result == ncclSuccess ? cudaSuccess : cudaErrorUnknown;
   }
+  int Gather(std::span<const DeviceParts> parts, void* stream) override {
+    const auto on = static_cast<cudaStream_t>(stream);
+    const ncclResult_t result = PutOnStream([&] {
+      for (const DeviceParts& part : parts) {
+        const ncclResult_t put = part.bytes <= kGatheredMax
+                                     ? ncclAllGather(part.data + rank() * part.bytes, part.data,
+                                                     part.bytes, ncclChar, communicator_, on)
+                                     : GatherByMessages(part, on);
+        if (Failed(put)) return put;
+      }
+      return ncclSuccess;
+    });
+    return result == ncclSuccess ? cudaSuccess : cudaErrorUnknown;
+  }
 
   // Makes every connection that later calls need: NCCL makes one at its first use and then waits
   // for the other end without an end, also for one that is lost by then.
@@ -240,6 +257,19 @@ class NcclTransport final : public Transport, public DeviceLink {
     posted_.push_back(operation);
     batch_->other = operation.other;
     return std::make_unique<PostedTransfer>(*this, batch_);
+  }
+
+  ncclResult_t GatherByMessages(const DeviceParts& part, cudaStream_t on) {
+    for (uint32_t step = 1; step < size(); ++step) {
+      const uint32_t to = (rank() + step) % size(), from = (rank() + size() - step) % size();
+      ncclResult_t put = ncclSend(part.data + rank() * part.bytes, part.bytes, ncclChar,
+                                  static_cast<int>(to), communicator_, on);
+      if (Failed(put)) return put;
+      put = ncclRecv(part.data + from * part.bytes, part.bytes, ncclChar, static_cast<int>(from),
+                     communicator_, on);
+      if (Failed(put)) return put;
+    }
+    return ncclSuccess;
   }
 
   // What `enqueue` puts on the stream, as one group, becomes the batch.
@@ -377,6 +407,9 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
   (void)setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
   // Exchanges in graphs are short: making their memory known to the other end is not worth it.
   (void)setenv("NCCL_GRAPH_REGISTER", "0", /*overwrite=*/0);
+  // And they follow one another in one stream: an exchange takes a seventh less without NCCL's own
+  // order between graphs and what runs outside of them.
+  (void)setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", /*overwrite=*/0);
   cudaError_t error = cudaSetDevice(job.device);
   cudaStream_t stream = nullptr;
   // Transfers take a few multiprocessors at once, not when the blocks of a kernel are all begun.

@@ -1,5 +1,7 @@
 #include "engine/ranks/placement.h"
 
+#include <algorithm>
+
 #include "store/base/check.h"
 
 namespace corpusd {
@@ -24,6 +26,27 @@ void AddNodes(MergeNode node, uint32_t spans, uint32_t ranks, uint32_t rank,
   if (other < spans) AddNodes({2 * node.width, other}, spans, ranks, rank, nodes);
 }
 
+// Empty: it cannot be done, or some would have more to do.
+std::vector<std::vector<RowPiece>> DealSpans(uint64_t first, uint64_t end, uint32_t unit,
+                                             uint32_t ranks, uint64_t span_tokens) {
+  // From where a run of all ranks begins in the zigzag, two runs are balanced: everywhere, if the
+  // strands are a multiple of two runs.
+  if (span_tokens == 0 || span_tokens % unit != 0 || first % (span_tokens * ranks) != 0) return {};
+  if (kStrands % (2 * ranks) != 0) return {};
+  const uint64_t spans = (end - first) / span_tokens;  // what is left over goes with the last one
+  if (spans < ranks || (span_tokens > unit && spans % (2 * ranks) != 0)) return {};
+  std::vector<std::vector<RowPiece>> dealt(ranks);
+  for (uint64_t i = 0; i < spans; ++i) {
+    const uint64_t begin = first + i * span_tokens;
+    const uint64_t stop = i + 1 == spans ? end : begin + span_tokens;
+    // Neighbours stay apart: half of each rank's pieces are as much work as half of another's.
+    dealt[Zigzag(StrandOf(begin / span_tokens), ranks)].push_back(
+        {begin, static_cast<uint32_t>(stop - begin)});
+  }
+  const bool all = std::ranges::none_of(dealt, [](const auto& pieces) { return pieces.empty(); });
+  return all ? dealt : std::vector<std::vector<RowPiece>>();
+}
+
 }  // namespace
 
 uint32_t Placement::RankOfPage(uint64_t page) const {
@@ -39,10 +62,11 @@ std::vector<MergeNode> Placement::NodesOf(uint32_t rank, uint64_t pages) const {
 }
 
 std::vector<std::vector<RowPiece>> DealRows(uint64_t first, uint64_t end, uint32_t unit,
-                                            uint32_t ranks) {
+                                            uint32_t ranks, uint64_t span_tokens) {
   CHECK(unit > 0 && end >= first) << first << " .. " << end;
   const uint64_t units = (end - first) / unit;  // what is left over goes with the last one
   if (units < ranks) return {};
+  if (auto spans = DealSpans(first, end, unit, ranks, span_tokens); !spans.empty()) return spans;
   const uint64_t pieces = units >= 2 * ranks ? 2 * ranks : ranks;
   std::vector<std::vector<RowPiece>> dealt(ranks);
   for (uint64_t i = 0; i < pieces; ++i) {

@@ -30,11 +30,12 @@ struct RowPiece {
   uint64_t end() const { return first_position + rows; }
 };
 
-// Deals rows [first, end) in units of so many tokens, two pieces a rank at most, in zigzag: a
-// causal layer is as much work for each. Borders are multiples of `unit` from `first` on. RETURNS
-// no piece at all if there are fewer units than ranks.
+// Deals rows [first, end) in units of so many tokens, in zigzag: a causal layer is as much work for
+// each. Borders are multiples of `unit` from `first` on. span_tokens: of a span of pages; where
+// that is as balanced, whole spans go to the rank that keeps their pages, else a rank has two
+// pieces at most. RETURNS no piece at all if there are fewer units than ranks.
 std::vector<std::vector<RowPiece>> DealRows(uint64_t first, uint64_t end, uint32_t unit,
-                                            uint32_t ranks);
+                                            uint32_t ranks, uint64_t span_tokens = 0);
 
 // Whether keys and values should travel to the queries, or queries to them: what is less. With all
 // in one width it is the rule of context parallelism (Yang et al. 2024, arXiv 2411.01783): keys if

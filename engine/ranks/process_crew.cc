@@ -1,4 +1,3 @@
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -66,11 +65,6 @@ std::span<std::byte> WritableBytesOf(T& value) {
   return std::as_writable_bytes(std::span(&value, 1));
 }
 
-bool IsClosed(const Socket& socket) {
-  char byte = 0;
-  return recv(socket.fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-}
-
 Socket Duplicate(const Socket& socket) { return Socket(dup(socket.fd())); }
 
 TcpJob JobOf(const Invite& invite, std::span<const std::string> addresses, milliseconds timeout) {
@@ -116,7 +110,7 @@ class ProcessCrew final : public RankCrew {
   // Takes in who knocks until then, and lets go of who has gone.
   void Look(Deadline deadline) {
     while (true) {
-      std::erase_if(waiting_, [](const auto& rank) { return IsClosed(rank.second); });
+      std::erase_if(waiting_, [](const auto& rank) { return HasClosed(rank.second); });
       auto socket = AcceptTcp(listener_, deadline);
       if (!socket.ok()) return;
       Hello hello;

@@ -38,6 +38,7 @@ unsigned RankThreads(unsigned threads, size_t ranks);
 struct ThreadCrewOptions {
   uint32_t stride = 1;         // ranks 0, stride, 2 stride ... of all: the others are theirs
   std::string device = "cpu";  // of rank 0
+  std::vector<std::string> tensor_devices;  // of rank 0, as those of workers
   std::shared_ptr<DeviceSource> devices = HostDevices();
   std::vector<RankWorkerOptions> workers;
   std::chrono::milliseconds timeout = kTransferTimeout;

@@ -267,7 +267,7 @@ uint32_t KeeperOf(const CorpusRecord& record, uint64_t position, uint32_t text_r
 // Rank 0's end of one.
 class RankShelves::Remote final : public BlockShelf {
  public:
-  // on_lost: told once, by whoever found out.
+  // on_lost: told by whoever finds out, again by whoever asks later.
   Remote(Socket socket, uint32_t rank, std::chrono::milliseconds timeout,
          std::function<void(const Remote*)> on_lost)
       : socket_(std::move(socket)),
@@ -363,7 +363,10 @@ class RankShelves::Remote final : public BlockShelf {
       const std::lock_guard lock(drop_mutex_);
       drops.swap(drops_);
     }
-    if (!socket_.open()) return UnavailableError(name_ + " is not there: start it");
+    if (!socket_.open()) {
+      on_lost_(this);  // it may have been lost before it was anybody's shelf
+      return UnavailableError(name_ + " is not there: start it");
+    }
     Status sent;
     if (!drops.empty()) {
       sent = SendMessage(

@@ -35,14 +35,23 @@ Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& 
   // A device's memory is shared out before the weights come.
   ASSIGN_OR_RETURN(const DeviceRoom room,
                    options.devices->MakeRoom(options.device, options.device_bytes));
-  ASSIGN_OR_RETURN(worker->local_,
-                   options.devices->MakeBackend(
-                       options.device, {options.threads, options.isa},
-                       [here = worker.get()](const Status& /*why*/) { here->lost_ = true; }));
+  const auto lost = [here = worker.get()](const Status& /*why*/) { here->lost_ = true; };
+  ASSIGN_OR_RETURN(worker->local_, options.devices->MakeBackend(
+                                       options.device, {options.threads, options.isa}, lost));
   if (NodeAttentionOf(*worker->local_) == nullptr) {
     return UnimplementedError("'" + worker->backend() + "' has no attention over several ranks");
   }
-  worker->backend_ = std::make_unique<RankedBackend>(*worker->local_);
+  Backend* over = worker->local_.get();
+  if (options.tensor_devices.size() > 1) {
+    ASSIGN_OR_RETURN(worker->tensor_devices_, TensorDevices::Open(*over, *over,
+                                                                  {options.tensor_devices,
+                                                                   options.devices,
+                                                                   {options.threads, options.isa},
+                                                                   options.shared.timeout,
+                                                                   lost}));
+    over = worker->tensor_devices_.get();
+  }
+  worker->backend_ = std::make_unique<RankedBackend>(*over, *worker->local_);
   ASSIGN_OR_RETURN(worker->weights_, source->WeightsDigestHex(options.cache_dir));
   RETURN_IF_ERROR(worker->LoadModelOver(*source, options));
   worker->blocks_ = options.store == nullptr ? BlocksInMemory(options.host_bytes, room.memory)
@@ -53,6 +62,10 @@ Result<std::unique_ptr<RankWorker>> RankWorker::Create(const RankWorkerOptions& 
 }
 
 Status RankWorker::LoadModelOver(const ModelSource& source, const RankWorkerOptions& options) {
+  if (tensor_devices_ != nullptr) {
+    ASSIGN_OR_RETURN(model_, LoadParted(source, *backend_));
+    return OkStatus();
+  }
   const RankWorkerOptions::Shared& others = options.shared;
   if (others.ranks == 1) {
     ASSIGN_OR_RETURN(model_, LoadModel(source, *backend_));

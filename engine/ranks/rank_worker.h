@@ -23,6 +23,7 @@
 #include "engine/ranks/ranked_backend.h"
 #include "engine/ranks/ranked_prefill.h"
 #include "engine/ranks/shared_weights.h"
+#include "engine/ranks/tensor_devices.h"
 
 namespace corpusd {
 
@@ -47,6 +48,8 @@ struct RankWorkerOptions {
     std::function<void(const std::string& what)> on_change = {};  // any thread; may be empty
   };
   Shared shared = {};
+  // Or the devices that share them, `device` first; one, none: all are on that.
+  std::vector<std::string> tensor_devices = {};
 };
 
 // What all ranks of a group must compute with: devices of one kind have one arithmetic.
@@ -120,8 +123,9 @@ class RankWorker {
   std::shared_ptr<DeviceSource> devices_;
   std::atomic<bool> lost_{false};
   std::unique_ptr<Backend> local_;
-  std::unique_ptr<RankedBackend> backend_;
-  std::unique_ptr<SharedWeights> shared_;  // null: all weights are here
+  std::unique_ptr<TensorDevices> tensor_devices_;  // over it; null: all weights are on it
+  std::unique_ptr<RankedBackend> backend_;         // over them
+  std::unique_ptr<SharedWeights> shared_;          // null: all weights are here
   std::unique_ptr<Model> model_;
   ComputeGate gate_;  // for code that takes turns; nobody else does here
   std::unique_ptr<RankBlocks> blocks_;

@@ -282,17 +282,27 @@ Status RankedAttention::AttendKeysTravel(MatrixView out, MatrixView q,
     }
     const std::vector<KvPage> here = PagesOfStep(step, layer);
     const auto lists = ListsOver(layer, here);
+    std::vector<AttentionPart> runs;
+    std::vector<std::span<float>> states;
     uint32_t row = 0;
     for (const AttentionPart& part : parts) {
-      RETURN_IF_ERROR(nodes_.AttendNodes(StatesOf(nodes, part.input.shape, row, part.rows, source),
-                                         q.Rows(row, part.rows), InputOver(part.input, lists),
-                                         nodes.Of(source)));
+      runs.push_back({InputOver(part.input, lists), part.rows});
+      states.push_back(StatesOf(nodes, part.input.shape, row, part.rows, source));
       row += part.rows;
-      // Not behind all of them: a transfer needs multiprocessors, and gets some between two.
-      if (step == 0 && &part == parts.data() && computes_meanwhile) {
-        RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
-      }
     }
+    // Not behind all rows: a transfer needs multiprocessors, and gets some between two launches.
+    const size_t before = step == 0 && computes_meanwhile ? (runs.size() + 1) / 2 : 0;
+    uint32_t rows_before = 0;
+    for (size_t i = 0; i < before; ++i) rows_before += runs[i].rows;
+    if (before > 0) {
+      RETURN_IF_ERROR(nodes_.AttendNodesOfParts(std::span(states).first(before),
+                                                q.Rows(0, rows_before),
+                                                std::span(runs).first(before), nodes.Of(source)));
+      RETURN_IF_ERROR(PostPages(1, layer, &sending, &receiving));
+    }
+    RETURN_IF_ERROR(nodes_.AttendNodesOfParts(std::span(states).subspan(before),
+                                              q.Rows(rows_before, q.rows - rows_before),
+                                              std::span(runs).subspan(before), nodes.Of(source)));
   }
   RETURN_IF_ERROR(WaitAll(sending));
   return MergePieces(out, parts, layer, nodes);

@@ -2,8 +2,9 @@
 // pages: a model loaded over it computes this rank's rows of a pass, or the rows that all ranks
 // have alike. Everything else is the local device's. What has gone wrong between ranks is said by
 // Synchronize, and so by Model::Forward. While it has joined no ranks, and outside of Begin and
-// End, it is the local device. Not a scheduler: who computes what is in RankedPass. One caller at a
-// time, as of any Backend.
+// End, it is the local device. Where several devices share the rank's weights, all of them are its
+// device, and the first has the pages. Not a scheduler: who computes what is in RankedPass. One
+// caller at a time, as of any Backend.
 #pragma once
 
 #include "engine/backend/forwarding_backend.h"
@@ -21,15 +22,16 @@ std::vector<LayerReach> ReachOf(const ModelConfig& config);
 
 class RankedBackend final : public ForwardingBackend {
  public:
-  // local must outlive this.
-  explicit RankedBackend(Backend& local) : ForwardingBackend(local) {}
+  // local must outlive this; pages: what attends, local itself or what lies below it.
+  explicit RankedBackend(Backend& local) : RankedBackend(local, local) {}
+  RankedBackend(Backend& local, Backend& pages) : ForwardingBackend(local), pages_(pages) {}
   RankedBackend(Backend& local, Transport& transport) : RankedBackend(local) { Join(transport); }
 
-  // The ranks of a job, in place of those before, whatever went wrong with them. REQUIRES: the
-  // local backend has NodeAttention; the transport outlives this, or another takes its place.
+  // The ranks of a job, in place of those before, whatever went wrong with them. REQUIRES: what
+  // attends has NodeAttention; the transport outlives this, or another takes its place.
   void Join(Transport& transport) {
     End();
-    attention_ = std::make_unique<RankedAttention>(local_, transport);
+    attention_ = std::make_unique<RankedAttention>(pages_, transport);
   }
   // REQUIRES: ranks have been joined.
   RankedAttention& attention() { return *attention_; }
@@ -53,6 +55,7 @@ class RankedBackend final : public ForwardingBackend {
   }
 
  private:
+  Backend& pages_;
   std::unique_ptr<RankedAttention> attention_;
   bool Together() const;  // of the call that comes
   void CountLayer();

@@ -30,8 +30,11 @@ Result<std::unique_ptr<RankedPrefill>> RankedPrefill::Create(const Model& model,
   }
   // Local layers need nothing of another rank if no chunk is cut.
   rounded.unit_tokens = (std::max(options.unit_tokens, unit) + unit - 1) / unit * unit;
-  rounded.rank_tokens =
-      std::max(options.rank_tokens / rounded.unit_tokens, 1u) * rounded.unit_tokens;
+  // Whole spans of pages, if there is room for two a rank: they are dealt to who keeps them.
+  const uint32_t spans = 2 * backend.attention().placement().span_pages * kBlockTokens;
+  const bool whole = spans % rounded.unit_tokens == 0 && options.rank_tokens >= spans;
+  const uint32_t round = whole ? spans : rounded.unit_tokens;
+  rounded.rank_tokens = std::max(options.rank_tokens / round, 1u) * round;
   std::unique_ptr<RankedPrefill> prefill(
       new RankedPrefill(model, backend, transport, layout, rounded));
   const KvFormat& blocks = layout.blocks;
@@ -63,7 +66,8 @@ RankedPass RankedPrefill::PassOver(uint64_t first, uint64_t end) const {
   pass.tokens = end;
   pass.sink_tokens = sink_tokens();
   if (transport_.size() == 1) return pass;  // one piece, which it has alone
-  pass.pieces = DealRows(first, end, options_.unit_tokens, transport_.size());
+  pass.pieces = DealRows(first, end, options_.unit_tokens, transport_.size(),
+                         uint64_t{placement().span_pages} * kBlockTokens);
   if (pass.pieces.empty()) return pass;
   bool keys = KeysTravel(end - first, first, kv_bytes_token_, query_bytes_row_);
   if (options_.travel != RankedPrefillOptions::Travel::kWhatIsLess) {

@@ -21,14 +21,15 @@ Deadline After(std::chrono::milliseconds time) { return std::chrono::steady_cloc
 class SharedWeights::ThreadRank {
  public:
   ThreadRank(std::unique_ptr<WeightRank> rank, Socket socket)
-      : rank_(std::move(rank)),
-        socket_(std::move(socket)),
-        thread_([this] { (void)rank_->Serve(socket_, [this] { return stop_.load(); }); }) {}
+      : rank_(std::move(rank)), socket_(std::move(socket)), thread_([this] {
+          (void)rank_->Serve(socket_, [this] { return stop_.load(); });
+          socket_.Close();  // whoever waits for it is told at once
+        }) {}
   ~ThreadRank() { stop_ = true; }
 
  private:
   const std::unique_ptr<WeightRank> rank_;
-  const Socket socket_;
+  Socket socket_;  // the thread's
   std::atomic<bool> stop_{false};
   std::jthread thread_;
 };

@@ -1,5 +1,6 @@
 #include "engine/ranks/tcp_socket.h"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -16,7 +17,8 @@
 namespace corpusd {
 namespace {
 
-constexpr std::chrono::milliseconds kConnectAgain{50};
+// Before it is tried again to connect, or to accept when the process has no room for a socket.
+constexpr std::chrono::milliseconds kAgain{50};
 
 Status SystemError(const std::string& what) {
   return UnavailableError(what + ": " + std::strerror(errno));
@@ -42,16 +44,18 @@ Result<Addresses> Resolve(const std::string& address, bool passive) {
   return Addresses(found, &freeaddrinfo);
 }
 
-// Waits until the socket is ready. RETURNS false when the deadline has passed.
+// Waits until the socket is ready; looks once, however late it is. RETURNS false when the deadline
+// has passed.
 bool AwaitReady(int fd, short events, Deadline deadline) {
   while (true) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
-    if (left.count() <= 0) return false;
     pollfd waiting = {fd, events, 0};
-    const int ready = poll(&waiting, 1, static_cast<int>(std::min<int64_t>(left.count(), 1000)));
+    const int ready =
+        poll(&waiting, 1, static_cast<int>(std::clamp<int64_t>(left.count(), 0, 1000)));
     if (ready > 0) return true;
     if (ready < 0 && errno != EINTR) return true;  // the call that follows says what is wrong
+    if (left.count() <= 0) return false;
   }
 }
 
@@ -60,6 +64,25 @@ void SetOptions(int fd) {
   // Small messages of a decode step must not wait for more, and a dead host must be noticed.
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+// One attempt. A host that is down says nothing, so the kernel's own patience (minutes) is not
+// used.
+Result<Socket> ConnectOnce(const addrinfo& to, Deadline deadline) {
+  Socket socket(
+      ::socket(to.ai_family, to.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, to.ai_protocol));
+  if (!socket.open()) return UnavailableError(std::strerror(errno));
+  if (connect(socket.fd(), to.ai_addr, to.ai_addrlen) != 0) {
+    if (errno != EINPROGRESS) return UnavailableError(std::strerror(errno));
+    if (!AwaitReady(socket.fd(), POLLOUT, deadline)) return UnavailableError("no answer in time");
+    int error = 0;
+    socklen_t size = sizeof(error);
+    (void)getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error != 0) return UnavailableError(std::strerror(error));
+  }
+  (void)fcntl(socket.fd(), F_SETFL, fcntl(socket.fd(), F_GETFL) & ~O_NONBLOCK);
+  SetOptions(socket.fd());
+  return socket;
 }
 
 std::string WithPort(const std::string& address, int fd) {
@@ -116,30 +139,42 @@ Result<Socket> AcceptTcp(const Socket& listener, Deadline deadline) {
     return Status(StatusCode::kDeadlineExceeded, "nobody connected in time");
   }
   Socket socket(accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (!socket.open()) return SystemError("accepting a rank");
+  if (!socket.open()) {
+    Status failed = SystemError("accepting a rank");
+    std::this_thread::sleep_for(kAgain);  // who knocks still waits, and callers try again at once
+    return failed;
+  }
   SetOptions(socket.fd());
   return socket;
 }
 
 Result<Socket> ConnectTcp(const std::string& address, Deadline deadline) {
   ASSIGN_OR_RETURN(const Addresses found, Resolve(address, /*passive=*/false));
+  std::ptrdiff_t left = 0;
+  for (const addrinfo* a = found.get(); a != nullptr; a = a->ai_next) ++left;
+  deadline = std::max(deadline, std::chrono::steady_clock::now() + kAgain);
   Status last;
   do {
+    std::ptrdiff_t untried = left;
     for (const addrinfo* a = found.get(); a != nullptr; a = a->ai_next) {
-      Socket socket(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol));
-      if (socket.open() && connect(socket.fd(), a->ai_addr, a->ai_addrlen) == 0) {
-        SetOptions(socket.fd());
-        return socket;
-      }
-      last = SystemError("connecting to " + address);
+      const auto now = std::chrono::steady_clock::now();
+      auto socket = ConnectOnce(*a, now + (deadline - now) / untried--);
+      if (socket.ok()) return socket;
+      last = socket.status().WithContext("connecting to " + address);
     }
-    std::this_thread::sleep_for(kConnectAgain);
+    std::this_thread::sleep_for(kAgain);
   } while (std::chrono::steady_clock::now() < deadline);
   return last;
 }
 
 bool AwaitBytes(const Socket& socket, Deadline deadline) {
   return AwaitReady(socket.fd(), POLLIN, deadline);
+}
+
+bool HasClosed(const Socket& socket) {
+  char byte = 0;
+  const ssize_t got = recv(socket.fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 Status SendBytes(const Socket& socket, std::span<const std::byte> bytes, Deadline deadline) {

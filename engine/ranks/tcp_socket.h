@@ -45,12 +45,14 @@ Result<std::pair<Socket, Socket>> MakeSocketPair();
 Result<Socket> ListenTcp(const std::string& address, std::string* bound);
 // kDeadlineExceeded if nobody has connected by then.
 Result<Socket> AcceptTcp(const Socket& listener, Deadline deadline);
-// Connects to "host:port", again until somebody listens there. kInvalidArgument for what is no
-// address.
+// Connects to "host:port", again until somebody listens there: once at least, and no longer than
+// the deadline. kInvalidArgument for what is no address.
 Result<Socket> ConnectTcp(const std::string& address, Deadline deadline);
 
 // Whether something can be received, such as the other end's closing, by then.
 bool AwaitBytes(const Socket& socket, Deadline deadline);
+// Whether the other end has closed or broken off the connection; what came before may be there.
+bool HasClosed(const Socket& socket);
 // All bytes, by the deadline; kUnavailable if the other end closes.
 Status SendBytes(const Socket& socket, std::span<const std::byte> bytes, Deadline deadline);
 Status ReceiveBytes(const Socket& socket, std::span<std::byte> bytes, Deadline deadline);

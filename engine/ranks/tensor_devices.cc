@@ -333,7 +333,7 @@ Status TensorDevices::Synchronize() {
   return status_;
 }
 
-Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
+Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, Backend& devices,
                                           const LoadProgress& on_layer) {
   return LoadModel(*MakeNamedSource(source), devices, on_layer);
 }

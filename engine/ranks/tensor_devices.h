@@ -159,9 +159,9 @@ void TensorDevices::Everywhere(const Call& call, Views... views) {
 // A weight that such a backend loaded.
 const PartedWeight& Parted(const Weight& weight);
 
-// Loads the model over the devices, each its part. Errors as LoadModel, and kInvalidArgument for
-// what cannot be dealt.
-Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, TensorDevices& devices,
+// Loads the model over TensorDevices, or what passes its calls on to them: each device its part.
+// Errors as LoadModel, and kInvalidArgument for what cannot be dealt.
+Result<std::unique_ptr<Model>> LoadParted(const ModelSource& source, Backend& devices,
                                           const LoadProgress& on_layer = {});
 
 }  // namespace corpusd

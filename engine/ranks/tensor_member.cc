@@ -45,35 +45,33 @@ void TensorMember::Exchange() {
 
 void TensorMember::JoinColumns(std::span<const MatrixView> matrices) {
   // A row alone lies as it travels; of several, each device's columns are brought together first.
-  std::array<std::array<MatrixView, kDevicesMax>, 2> slices;
-  CHECK(matrices.size() <= slices.size()) << matrices.size();
+  std::array<DeviceParts, kDevicePartsMax> parts;
+  CHECK(matrices.size() <= parts.size()) << matrices.size();
   float* next = staging();
+  const auto slice_of = [&](size_t i, uint32_t r) {
+    const uint32_t rows = matrices[i].rows, own = matrices[i].cols / count_;
+    auto* const data = reinterpret_cast<float*>(parts[i].data + r * parts[i].bytes);
+    return MatrixView{data, rows, own, own};
+  };
   for (size_t i = 0; i < matrices.size(); ++i) {
     const MatrixView m = matrices[i];
     const uint32_t own = m.cols / count_;
-    for (uint32_t r = 0; r < count_; ++r) {
-      slices[i][r] = m.rows == 1 ? m.Cols(r * own, own) : MatrixView{next, m.rows, own, own};
-      if (m.rows > 1) next += uint64_t{m.rows} * own;
-    }
+    parts[i] = {reinterpret_cast<std::byte*>(m.rows == 1 ? m.data : next),
+                uint64_t{m.rows} * own * sizeof(float)};
+    sent_bytes_ += (count_ - 1) * parts[i].bytes;
+    if (m.rows == 1) continue;
+    next += uint64_t{m.rows} * m.cols;
     const ColumnPiece piece{rank_ * own, 0, own};
-    if (m.rows > 1) ops_.CopyColumns(slices[i][rank_], m, {&piece, 1});
+    ops_.CopyColumns(slice_of(i, rank_), m, {&piece, 1});
   }
   const auto staged = static_cast<uint64_t>(next - staging());
   CHECK(reserved_bytes() >= staged * sizeof(float)) << staged << " numbers";
-  for (uint32_t step = 1; step < count_; ++step) {
-    const uint32_t to = (rank_ + step) % count_, from = (rank_ + count_ - step) % count_;
-    for (size_t i = 0; i < matrices.size(); ++i) {
-      const uint64_t floats = uint64_t{matrices[i].rows} * slices[i][to].cols;
-      Message(to, true, slices[i][rank_].data, floats);
-      Message(from, false, slices[i][from].data, floats);
-    }
-  }
-  Exchange();
+  if (link_ != nullptr) ops_.Gather(*link_, std::span(parts).first(matrices.size()));
   for (size_t i = 0; i < matrices.size(); ++i) {
     for (uint32_t r = 0; r < count_ && matrices[i].rows > 1; ++r) {
-      const uint32_t own = slices[i][r].cols;
+      const uint32_t own = matrices[i].cols / count_;
       const ColumnPiece piece{0, r * own, own};
-      if (r != rank_) ops_.CopyColumns(matrices[i], slices[i][r], {&piece, 1});
+      if (r != rank_) ops_.CopyColumns(matrices[i], slice_of(i, r), {&piece, 1});
     }
   }
 }

@@ -71,11 +71,11 @@ class ThreadCrew final : public RankCrew {
         device_(options.device),
         stride_(options.stride),
         devices_(options.devices) {
-    AddNames(device_);
+    AddNames(device_, options.tensor_devices);
   }
 
-  void Add(std::unique_ptr<RankWorker> worker, const std::string& device) {
-    AddNames(device);
+  void Add(std::unique_ptr<RankWorker> worker, const RankWorkerOptions& options) {
+    AddNames(options.device, options.tensor_devices);
     threads_.push_back(std::make_unique<WorkerThread>(std::move(worker), timeout_));
   }
   std::vector<std::string> names() const override { return names_; }
@@ -103,10 +103,11 @@ class ThreadCrew final : public RankCrew {
 
  private:
   // Of a rank and those that share its weights.
-  void AddNames(const std::string& device) {
+  void AddNames(const std::string& device, const std::vector<std::string>& devices) {
     for (uint32_t i = 0; i < stride_; ++i) {
+      const std::string& own = i < devices.size() ? devices[i] : device;
       names_.push_back("thread " + std::to_string(names_.size()) +
-                       (device == "cpu" ? "" : ", " + device));
+                       (own == "cpu" ? "" : ", " + own));
     }
   }
 
@@ -129,7 +130,7 @@ Result<std::unique_ptr<RankCrew>> MakeThreadCrew(const ThreadCrewOptions& option
   auto crew = std::make_unique<ThreadCrew>(options);
   for (const RankWorkerOptions& own : options.workers) {
     ASSIGN_OR_RETURN(auto worker, RankWorker::Create(own));
-    crew->Add(std::move(worker), own.device);
+    crew->Add(std::move(worker), own);
   }
   return std::unique_ptr<RankCrew>(std::move(crew));
 }

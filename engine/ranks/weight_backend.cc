@@ -1,7 +1,5 @@
 #include "engine/ranks/weight_backend.h"
 
-#include <sys/socket.h>
-
 #include "engine/backend/expert_routing.h"
 #include "store/base/check.h"
 
@@ -57,11 +55,9 @@ void WeightBackend::Fail(uint32_t rank, const Status& why) {
 
 Status WeightBackend::Look() {
   for (uint32_t rank = 1; rank <= peers_.size(); ++rank) {
-    char byte = 0;
-    // What is there to be read is an answer under way.
-    const ssize_t got =
-        recv(peers_[rank - 1].socket.fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (got == 0) Fail(rank, UnavailableError("it closed the connection"));
+    if (HasClosed(peers_[rank - 1].socket)) {
+      Fail(rank, UnavailableError("it closed the connection"));
+    }
   }
   return status();
 }

@@ -235,12 +235,22 @@ __device__ __forceinline__ void Worker<Dim>::Attend(const PrefillStack& stack, u
   const int first = static_cast<int>(stack.first) + row(), heads = static_cast<int>(stack.heads);
   const int rows[2] = {first / heads, (first + 8) / heads};
   float* const own = call_.workspace + blockIdx.x * PrefillStateFloats(Dim);
-  for (bool begun = false;; begun = true) {
+  float* const other = own + uint64_t{kPrefillBlocks} * PrefillStateFloats(Dim);
+  bool begun = false, second = false;
+  for (;;) {
     const PrefillWhat end = AttendSpan(&state, rows);
     if (parts_ > 1) return state.Save(stack.State(call_, part, parts_, Dim), thread());
     if (begun) state.FollowSaved(own, thread());
+    begun = end == PrefillWhat::kSpanEnd;
+    if (begun) {
+      state.Save(own, thread());
+      continue;
+    }
+    state.Finish();
+    if (second) state.AddTo(other, thread());
     if (end == PrefillWhat::kStackEnd) return state.Write(call_, stack, row());
-    state.Save(own, thread());
+    state.Save(other, thread());
+    second = true;
   }
 }
 
@@ -284,6 +294,7 @@ __global__ void __launch_bounds__(kPrefillThreads)
     next.Follow(state);
     state = next;
   }
+  state.Finish();
   state.Write(call, stack, row);
 }
 
@@ -294,10 +305,12 @@ int Launch(const PrefillAttention& call, CUstream_st* stream) {
           PrefillKernel<Dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
     return error;
   }
-  const uint32_t parts = PrefillParts(call.tile_count, call.pages_max, call.q_heads, Dim);
+  const uint32_t parts =
+      call.twice ? 1 : PrefillParts(call.tile_count, call.pages_max, call.q_heads, Dim);
   const uint32_t blocks = std::min(call.tile_count * call.q_heads * parts, kPrefillBlocks);
   auto* const next = reinterpret_cast<uint32_t*>(
-      call.workspace + PrefillStatesFloats(call.tile_count, call.pages_max, call.q_heads, Dim));
+      call.workspace +
+      PrefillStatesFloats(call.tile_count, call.pages_max, call.q_heads, Dim, call.twice));
   if (const cudaError_t error = cudaMemsetAsync(next, 0, sizeof *next, stream)) return error;
   PrefillKernel<Dim><<<blocks, kBlockThreads, kBytes, stream>>>(call, parts, next);
   if (parts > 1) {

@@ -42,6 +42,11 @@ struct PrefillTile {
   int64_t first_position = 0;          // of the first row
 };
 
+// Where the results of a tile lie, if not at its rows of `out` and `log_sums`: floats from there.
+struct PrefillPlace {
+  int64_t out = 0, log_sums = 0;  // out: a multiple of 4
+};
+
 // A row's pages are taken in spans of so many, counted from the tile's first page; each span has a
 // softmax of its own, and spans are added up in order.
 constexpr uint32_t PrefillSpanPages(uint32_t head_dim) { return head_dim == 64 ? 64 : 256; }
@@ -64,7 +69,8 @@ constexpr uint32_t PrefillParts(uint32_t tile_count, uint32_t pages_max, uint32_
   return spans > 1 && few ? spans : 1;
 }
 constexpr uint64_t PrefillStatesFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
-                                       uint32_t head_dim) {
+                                       uint32_t head_dim, bool twice = false) {
+  if (twice) return 2 * uint64_t{kPrefillBlocks} * PrefillStateFloats(head_dim);
   const uint32_t parts = PrefillParts(tile_count, pages_max, q_heads, head_dim);
   const uint64_t states = parts > 1 ? uint64_t{tile_count} * q_heads * parts
                           : pages_max > PrefillSpanPages(head_dim) ? kPrefillBlocks
@@ -73,8 +79,8 @@ constexpr uint64_t PrefillStatesFloats(uint32_t tile_count, uint32_t pages_max, 
 }
 // And the number of the next stack that nobody has taken.
 constexpr uint64_t PrefillWorkspaceFloats(uint32_t tile_count, uint32_t pages_max, uint32_t q_heads,
-                                          uint32_t head_dim) {
-  return PrefillStatesFloats(tile_count, pages_max, q_heads, head_dim) + 1;
+                                          uint32_t head_dim, bool twice = false) {
+  return PrefillStatesFloats(tile_count, pages_max, q_heads, head_dim, twice) + 1;
 }
 
 struct PrefillAttention {
@@ -85,11 +91,12 @@ struct PrefillAttention {
   const PrefillTile* tiles = nullptr;  // on the device; those that see most come first
   uint32_t tile_count = 0;
   uint32_t pages_max = 0;  // of a tile
-  // Several results for the same rows, each over pages of its own: the tiles of result i are those
-  // from i * result_tiles on, its `out` and `log_sums` lie i * result_floats behind the first
-  // one's. result_tiles 0: one result.
-  uint32_t result_tiles = 0;
-  uint64_t result_floats = 0;         // a multiple of 4
+  // Tiles [tile_count, 2 * tile_count) are of the same rows over pages that have a result of their
+  // own, which is added to the first one as MergeNodeStates does. Spans are not spread then.
+  bool twice = false;
+  // [tile_count], on the device: of rows that have several results, each over pages of its own.
+  // Null: every tile's are at its rows.
+  const PrefillPlace* places = nullptr;
   const DevicePage* pages = nullptr;  // on the device: what is filled and hidden
   uint32_t page_count = 0;            // of all sequences
   DeviceRope rope;

@@ -60,6 +60,11 @@ struct PrefillState {
   __device__ __forceinline__ void Follow(const PrefillState& before);
   // The same, `before` being in memory.
   __device__ __forceinline__ void FollowSaved(const float* place, int thread);
+  // Outputs are divided by their sums, and references become the sums' logarithms.
+  __device__ __forceinline__ void Finish();
+  // Of finished states: this one is added to what was saved of another.
+  __device__ __forceinline__ void AddTo(const float* place, int thread);
+  // A finished one.
   __device__ __forceinline__ void Write(const PrefillAttention& call, const PrefillStack& stack,
                                         int row) const;
 
@@ -170,32 +175,63 @@ __device__ __forceinline__ void PrefillState<Dim>::FollowSaved(const float* plac
   }
 }
 
-// row: of the stack, of which the thread has this and the eighth behind it.
 template <int Dim>
-__device__ __forceinline__ void PrefillState<Dim>::Write(const PrefillAttention& call,
-                                                         const PrefillStack& stack, int row) const {
-  const uint32_t t = threadIdx.x % 4;
-  const uint64_t result =
-      call.result_tiles == 0 ? 0 : stack.at / call.result_tiles * call.result_floats;
+__device__ __forceinline__ void PrefillState<Dim>::Finish() {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float total = sum[i];
     total += __shfl_xor_sync(~0u, total, 1);
     total += __shfl_xor_sync(~0u, total, 2);
     const float inverse = total == 0 ? 0.0f : 1.0f / total;
+    reference[i] = total == 0 ? -INFINITY : reference[i] + log2f(total);
+#pragma unroll
+    for (int n = 0; n < Dim / 8; ++n) {
+      output[4 * n + 2 * i] *= inverse;
+      output[4 * n + 2 * i + 1] *= inverse;
+    }
+  }
+}
+
+// Number for number as node_states.cu.
+template <int Dim>
+__device__ __forceinline__ void PrefillState<Dim>::AddTo(const float* place, int thread) {
+  place += thread;
+  float theirs[2], ours[2], both[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float before = place[i * kPrefillThreads], top = fmaxf(before, reference[i]);
+    theirs[i] = top == -INFINITY ? 1.0f : exp2f(before - top);
+    ours[i] = top == -INFINITY ? 0.0f : exp2f(reference[i] - top);
+    both[i] = theirs[i] + ours[i];
+    reference[i] = top == -INFINITY ? top : top + log2f(both[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kOutputs; ++i) {
+    const int r = i / 2 % 2;
+    output[i] = fmaf(place[(4 + i) * kPrefillThreads], theirs[r], output[i] * ours[r]) / both[r];
+  }
+}
+
+// row: of the stack, of which the thread has this and the eighth behind it.
+template <int Dim>
+__device__ __forceinline__ void PrefillState<Dim>::Write(const PrefillAttention& call,
+                                                         const PrefillStack& stack, int row) const {
+  const uint32_t t = threadIdx.x % 4;
+  const PrefillPlace place = call.places == nullptr ? PrefillPlace{} : call.places[stack.at];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
     const uint32_t pair = stack.first + row + 8 * i;
     if (pair >= stack.tile.rows * stack.heads) continue;
     const size_t tile_row = stack.tile.first_row + pair / stack.heads;
     const uint32_t head = stack.kv_head * stack.heads + pair % stack.heads;
     if (call.log_sums.data != nullptr && t == 0) {
-      call.log_sums.data[result + tile_row * call.log_sums.stride + head] =
-          total == 0 ? -INFINITY : reference[i] + log2f(total);
+      call.log_sums.data[place.log_sums + tile_row * call.log_sums.stride + head] = reference[i];
     }
-    float* out = call.out.data + result + tile_row * call.out.stride + head * Dim + 2 * t;
+    float* out = call.out.data + place.out + tile_row * call.out.stride + head * Dim + 2 * t;
 #pragma unroll
     for (int n = 0; n < Dim / 8; ++n) {
       *reinterpret_cast<float2*>(out + 8 * n) =
-          make_float2(output[4 * n + 2 * i] * inverse, output[4 * n + 2 * i + 1] * inverse);
+          make_float2(output[4 * n + 2 * i], output[4 * n + 2 * i + 1]);
     }
   }
 }

@@ -13,7 +13,8 @@ static_assert(kPrefillGroups * kPrefillGroupRows == kPrefillStackRows);
 constexpr int kPrefillChunkBytes = kTileTokens * 128;  // 64 dims of a tile
 constexpr int kPrefillQueryBytes = kPrefillGroupRows * 128;
 
-enum class PrefillWhat : int32_t { kStack, kPage, kSpanEnd, kStackEnd, kDone };
+// kTileEnd: of the first of two tiles of a stack.
+enum class PrefillWhat : int32_t { kStack, kPage, kSpanEnd, kTileEnd, kStackEnd, kDone };
 
 // What the ring of keys says beside its tiles.
 struct alignas(16) PrefillMessage {
@@ -126,19 +127,27 @@ class PrefillSupplier {
       PrefillMessage message{PrefillWhat::kStack, {}};
       message.stack = {at, stack.kv_head, stack.first, part};
       Post(message);
-      uint32_t first = part * kSpan;
-      const uint32_t end = parts_ > 1 ? min(first + kSpan, stack.tile.pages) : stack.tile.pages;
-      do {
-        Pages(stack, first, min(first + kSpan, end));
-        first += kSpan;
-        message.what = first < end ? PrefillWhat::kSpanEnd : PrefillWhat::kStackEnd;
-        Post(message);
-      } while (first < end);
+      Spans(stack, part, call_.twice ? PrefillWhat::kTileEnd : PrefillWhat::kStackEnd);
+      if (!call_.twice) continue;
+      Spans({call_, at + call_.tile_count, stack.kv_head, stack.first}, part,
+            PrefillWhat::kStackEnd);
     }
     Post({PrefillWhat::kDone, {}});
   }
 
  private:
+  // Posts the spans of the stack's tile from a part on; last: what is said behind them.
+  __device__ __forceinline__ void Spans(const PrefillStack& stack, uint32_t part,
+                                        PrefillWhat last) {
+    constexpr uint32_t kSpan = PrefillSpanPages(Dim);
+    uint32_t first = part * kSpan;
+    const uint32_t end = parts_ > 1 ? min(first + kSpan, stack.tile.pages) : stack.tile.pages;
+    do {
+      Pages(stack, first, min(first + kSpan, end));
+      first += kSpan;
+      Post({first < end ? PrefillWhat::kSpanEnd : last, {}});
+    } while (first < end);
+  }
   // Posts what is visible of the pages [first, end) of the tile.
   __device__ __forceinline__ void Pages(const PrefillStack& stack, uint32_t first, uint32_t end) {
     const PrefillTile& tile = stack.tile;

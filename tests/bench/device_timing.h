@@ -38,6 +38,31 @@ double MedianMs(int repeats, int warm_ups, const Call& call) {
   return times[times.size() / 2];
 }
 
+// A call's kernels as a CUDA graph, as an engine's steps run.
+class GraphOf {
+ public:
+  // call(stream) enqueues the kernels.
+  template <class Call>
+  explicit GraphOf(const Call& call) {
+    cudaStream_t stream = nullptr;
+    Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+    Check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
+    call(stream);
+    cudaGraph_t graph = nullptr;
+    Check(cudaStreamEndCapture(stream, &graph), "capture");
+    Check(cudaGraphInstantiate(&graph_, graph, 0), "graph");
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+  }
+  ~GraphOf() { cudaGraphExecDestroy(graph_); }
+  GraphOf(const GraphOf&) = delete;
+  GraphOf& operator=(const GraphOf&) = delete;
+  void Launch() const { Check(cudaGraphLaunch(graph_, nullptr), "launch"); }
+
+ private:
+  cudaGraphExec_t graph_ = nullptr;
+};
+
 // Device memory of one measurement.
 class Memory {
  public:

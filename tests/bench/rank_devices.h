@@ -1,4 +1,4 @@
-// tests/bench/rank_devices.h -- what ranks_bench measures with: two CUDA devices as ranks of one
+// tests/bench/rank_devices.h -- what ranks_bench measures with: CUDA devices as ranks of one
 // job, texts whose pages they share, and one of them alone. For programs: an error ends them.
 #pragma once
 
@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <utility>
@@ -134,6 +135,21 @@ inline void AttendInNodes(CudaBackend& backend, const Rows& rows, const Attentio
   const MergeNode root;
   Require(backend.AttendNodes(floats, rows.q, input, {&root, 1}));
   Require(backend.MergeNodes(rows.out, floats, input, {&root, 1}));
+}
+
+inline double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+// The least and the most, in milliseconds.
+inline nlohmann::json Spread(const std::vector<double>& seconds) {
+  const auto [low, high] = std::minmax_element(seconds.begin(), seconds.end());
+  return {*low * 1e3, *high * 1e3};
+}
+// A line of its own, at once.
+inline void Print(const nlohmann::json& record) {
+  std::printf("%s\n", record.dump().c_str());
+  std::fflush(stdout);
 }
 
 // GiB of a device in use.

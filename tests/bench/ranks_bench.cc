@@ -1,11 +1,13 @@
-// ranks_bench: attention of one long text over two CUDA devices beside one of them, in one run:
+// ranks_bench: attention of one long text over several CUDA devices beside one of them, in one run:
 // the engine's own schedules, kernels and pages (engine/ranks over the CUDA backend and NCCL).
 // Scout's shape, bfloat16 pages, random numbers.
-//   ranks_bench [check] [link] [prefill=TOKENS,SEGMENT]... [segment=ROWS,HISTORY]
-//               [decode=TOKENS,LAYERS] [memory=TOKENS,ROWS] [tensor=LAYERS,ROWS]
-// SEGMENT: rows of both devices in one go; memory: what one device takes for so many tokens, and
-// each of two for twice as many; tensor: so many of Scout's layers, weights of 4 bits shared by two
-// devices beside one that has all. Prints one JSON object a line.
+//   ranks_bench [devices=N] [check] [link] [prefill=TOKENS,SEGMENT]... [segment=ROWS,HISTORY]
+//               [decode=TOKENS,LAYERS] [memory=TOKENS,ROWS] [tensor=LAYERS,ROWS[,VOCABULARY]]
+//               [grid=LAYERS,TOKENS[,VOCABULARY]]
+// devices: of what follows, two unless it says so ("two" stands for them); link and memory are of
+// two. SEGMENT: rows of all devices in one go; memory: what one device takes for so many tokens,
+// and each of two for twice as many; tensor: so many of Scout's layers, weights of 4 bits shared by
+// the devices beside one that has all; grid: see ranks_grid.h. Prints one JSON object a line.
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -13,6 +15,7 @@
 #include "engine/backend/cpu_backend.h"
 #include "engine/ranks/placement.h"
 #include "tests/bench/rank_devices.h"
+#include "tests/bench/ranks_grid.h"
 #include "tests/bench/ranks_tensor.h"
 
 namespace corpusd {
@@ -22,19 +25,6 @@ using Json = nlohmann::json;
 using Travel = RankedPass::Rows;
 constexpr uint32_t kUnit = 8192;  // tokens: where rows are cut
 constexpr uint64_t kQuerySeed = uint64_t{1} << 40;
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-Json Spread(const std::vector<double>& seconds) {
-  const auto [low, high] = std::minmax_element(seconds.begin(), seconds.end());
-  return {*low * 1e3, *high * 1e3};
-}
-void Print(const Json& record) {
-  std::printf("%s\n", record.dump().c_str());
-  std::fflush(stdout);
-}
 
 // The largest difference, in roots of the mean square of `b`.
 double Difference(std::span<const float> a, std::span<const float> b) {
@@ -53,7 +43,7 @@ RankedPass PassOver(uint32_t ranks, uint64_t first, uint64_t end, Travel rows) {
   pass.first_token = first;
   pass.tokens = end;
   const uint64_t unit = std::min<uint64_t>(kUnit, (end - first) / (2 * ranks));
-  pass.pieces = DealRows(first, end, static_cast<uint32_t>(unit), ranks);
+  pass.pieces = DealRows(first, end, static_cast<uint32_t>(unit), ranks, kUnit);
   return pass;
 }
 
@@ -285,10 +275,11 @@ void Prefill(RankDevices& devices, uint64_t tokens, uint64_t segment, int rounds
                  {"two_ms", Median(all.two) * 1e3},
                  {"two_spread_ms", Spread(all.two)},
                  {"one_tflop_per_s", TeraflopOf(0, tokens) / Median(all.one)},
-                 {"efficiency", Median(all.one) / (2 * Median(all.two))}};
+                 {"devices", devices.size()},
+                 {"efficiency", Median(all.one) / (devices.size() * Median(all.two))}};
   if (!all.nodes.empty()) {
     record["one_in_nodes_ms"] = Median(all.nodes) * 1e3;
-    record["efficiency_of_one_in_nodes"] = Median(all.nodes) / (2 * Median(all.two));
+    record["efficiency_of_one_in_nodes"] = Median(all.nodes) / (devices.size() * Median(all.two));
   }
   Print(record);
 }
@@ -307,7 +298,8 @@ void Segment(RankDevices& devices, uint64_t rows, uint64_t history, int rounds) 
            {"two_ms", Median(compared.two) * 1e3},
            {"two_spread_ms", Spread(compared.two)},
            {"one_tflop_per_s", TeraflopOf(history, tokens) / Median(compared.one)},
-           {"efficiency", Median(compared.one) / (2 * Median(compared.two))}});
+           {"devices", devices.size()},
+           {"efficiency", Median(compared.one) / (devices.size() * Median(compared.two))}});
   }
 }
 
@@ -319,8 +311,12 @@ void ExchangeStates(RankDevices& devices, uint32_t rank, const Rows& rows, uint3
   for (uint32_t layer = 0; layer < layers; ++layer) {
     transfers.clear();
     (void)transport.RunOn(devices.backend(rank).stream());
-    transfers.push_back(transport.Send(1 - rank, std::as_bytes(from)));
-    transfers.push_back(transport.Receive(1 - rank, std::as_writable_bytes(to)));
+    for (uint32_t step = 1; step < devices.size(); ++step) {
+      const uint32_t after = (rank + step) % devices.size();
+      const uint32_t before = (rank + devices.size() - step) % devices.size();
+      transfers.push_back(transport.Send(after, std::as_bytes(from)));
+      transfers.push_back(transport.Receive(before, std::as_writable_bytes(to)));
+    }
     (void)transport.RunOn(nullptr);
   }
   Require(WaitAll(transfers));
@@ -380,7 +376,8 @@ void Decode(RankDevices& devices, uint64_t tokens, uint32_t layers, int steps) {
          {"two_ms", Median(two) * 1e3},
          {"two_spread_ms", Spread(two)},
          {"one_tb_per_s", bytes / Median(one) / 1e12},
-         {"step_over_half", 2 * Median(two) / Median(one)},
+         {"devices", devices.size()},
+         {"step_over_share", devices.size() * Median(two) / Median(one)},
          {"exchange_ms", Median(exchange) * 1e3},
          {"exchange_share", Median(exchange) / Median(two)},
          {"gib_a_rank", UsedGib(1) - before},
@@ -445,12 +442,12 @@ void Link(RankDevices& devices) {
   Print({{"link_gb_per_s_each_way", static_cast<double>(kBytes) / Median(seconds) / 1e9}});
 }
 
-std::vector<uint64_t> NumbersOf(const std::string& argument) {
-  std::vector<uint64_t> numbers;
+std::vector<uint32_t> NumbersOf(const std::string& argument) {
+  std::vector<uint32_t> numbers;
   for (size_t at = argument.find('='); at != std::string::npos; at = argument.find(',', at + 1)) {
-    numbers.push_back(std::strtoull(argument.c_str() + at + 1, nullptr, 10));
+    numbers.push_back(static_cast<uint32_t>(std::strtoul(argument.c_str() + at + 1, nullptr, 10)));
   }
-  numbers.resize(2);
+  numbers.resize(3);
   return numbers;
 }
 
@@ -464,14 +461,17 @@ int Main(int count, char** arguments) {
   if (const char* const asked = std::getenv("CORPUSD_NODE_WIDTH")) {
     node_width = static_cast<uint32_t>(std::atoi(asked));
   }
+  uint32_t ranks = 2;
   for (int i = 1; i < count; ++i) {
     const std::string what = arguments[i];
     const auto numbers = NumbersOf(what);
-    if (what.starts_with("tensor=")) {
-      MeasureTensor(static_cast<uint32_t>(numbers[0]), static_cast<uint32_t>(numbers[1]));
+    if (what.starts_with("devices=")) ranks = numbers[0];
+    if (what.starts_with("tensor=")) MeasureTensor(numbers[0], numbers[1], numbers[2], ranks);
+    if (what.starts_with("grid=")) MeasureGrid(numbers[0], numbers[1], numbers[2]);
+    if (what.starts_with("devices=") || what.starts_with("tensor=") || what.starts_with("grid=")) {
       continue;
     }
-    RankDevices devices(2, node_width);
+    RankDevices devices(what == "link" || what.starts_with("memory=") ? 2 : ranks, node_width);
     cudaDeviceProp properties{};
     (void)cudaGetDeviceProperties(&properties, 0);
     Print({{"run", what}, {"device", properties.name}, {"node_width", node_width}});
@@ -481,12 +481,8 @@ int Main(int count, char** arguments) {
       Prefill(devices, numbers[0], numbers[1], numbers[0] > (1u << 19) ? 1 : 5);
     }
     if (what.starts_with("segment=")) Segment(devices, numbers[0], numbers[1], 3);
-    if (what.starts_with("memory=")) {
-      Memory(devices, numbers[0], static_cast<uint32_t>(numbers[1]));
-    }
-    if (what.starts_with("decode=")) {
-      Decode(devices, numbers[0], static_cast<uint32_t>(numbers[1]), 30);
-    }
+    if (what.starts_with("memory=")) Memory(devices, numbers[0], numbers[1]);
+    if (what.starts_with("decode=")) Decode(devices, numbers[0], numbers[1], 30);
     Print({{"used_gib_of_device_1", UsedGib(1) - before}});
   }
   return 0;

@@ -19,10 +19,6 @@ using Json = nlohmann::json;
 constexpr int kPrefills = 4, kSteps = 40, kUncounted = 4;  // a graph is made at the second step
 constexpr uint32_t kTogether = 16;                         // questions
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 Json Milliseconds(const std::vector<double>& seconds) {
   const auto [low, high] = std::minmax_element(seconds.begin(), seconds.end());
   return {{"median", Median(seconds) * 1e3}, {"min", *low * 1e3}, {"max", *high * 1e3}};
@@ -92,30 +88,33 @@ Measured Compute(const Model& model, Backend& backend, uint32_t rows) {
   return measured;
 }
 
-// The exchanges of a layer as TensorDevices makes them: floats of a row one way (first to second,
-// second to first).
-std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c) {
-  const uint64_t heads = uint64_t{c.head_dim} * (c.q_heads + 2 * c.kv_heads) / 2;
-  const uint64_t hidden = c.hidden / 2, shared = c.layer_configs.front().feed_forward / 2;
-  const uint64_t experts = uint64_t{c.experts_used} * c.expert_feed_forward / 2;
-  return {{0, heads},         {uint64_t{c.q_heads} * c.head_dim, 0},
-          {hidden, hidden},   {shared, shared},
-          {experts, experts}, {hidden, hidden}};
+// The exchanges of a layer as TensorDevices makes them: floats of a row that go from the first to
+// each other, and from each of those to the first; equal ones from each to all.
+std::vector<std::array<uint64_t, 2>> MessagesOf(const ModelConfig& c, uint32_t count) {
+  const uint64_t heads = uint64_t{c.head_dim} * (c.q_heads + 2 * c.kv_heads) / count;
+  const uint64_t hidden = c.hidden / count, shared = c.layer_configs.front().feed_forward / count;
+  const uint64_t inner = shared + uint64_t{c.experts_used} * c.expert_feed_forward / count;
+  return {{0, heads},
+          {uint64_t{c.q_heads} * c.head_dim, 0},
+          {hidden, hidden},
+          {inner, inner},
+          {hidden, hidden}};
 }
 
 // One graph of all layers' exchanges on each device.
-std::vector<double> Exchanges(const ModelConfig& c, uint32_t rows, int rounds) {
-  RankDevices devices(2, CudaBackend::kNodeWidth);
-  const auto messages = MessagesOf(c);
+std::vector<double> Exchanges(const ModelConfig& c, uint32_t count, uint32_t rows, int rounds) {
+  RankDevices devices(count, CudaBackend::kNodeWidth);
+  const auto messages = MessagesOf(c, count);
   uint64_t most = 0;
   for (const auto& [to, from] : messages) most = std::max({most, to, from});
-  std::vector<std::unique_ptr<Buffer>> memory(2);
-  std::vector<cudaGraphExec_t> graphs(2);
+  std::vector<std::unique_ptr<Buffer>> memory(count);
+  std::vector<cudaGraphExec_t> graphs(count);
   const auto check = [](cudaError_t error) {
     if (error != cudaSuccess) Require(InternalError(cudaGetErrorString(error)));
   };
   devices.Each([&](uint32_t r) {
-    memory[r] = Require(devices.backend(r).Allocate(2 * most * rows * sizeof(float), "messages"));
+    memory[r] =
+        Require(devices.backend(r).Allocate(count * most * rows * sizeof(float), "messages"));
     devices.backend(r).Clear(memory[r]->data(), 64);  // the device of this thread
     Require(devices.backend(r).Synchronize());
     const auto stream = static_cast<cudaStream_t>(devices.backend(r).stream());
@@ -123,12 +122,23 @@ std::vector<double> Exchanges(const ModelConfig& c, uint32_t rows, int rounds) {
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     for (uint32_t layer = 0; layer < c.layers; ++layer) {
       for (const auto& both : messages) {
-        std::vector<DeviceMessage> calls;
+        DeviceLink& link = *devices.transport(r).link();
         std::byte* const out = memory[r]->data();
-        std::byte* const in = out + most * rows * sizeof(float);
-        if (both[r] > 0) calls.push_back({1 - r, 1, out, both[r] * rows * sizeof(float)});
-        if (both[1 - r] > 0) calls.push_back({1 - r, 0, in, both[1 - r] * rows * sizeof(float)});
-        check(static_cast<cudaError_t>(devices.transport(r).link()->Enqueue(calls, stream)));
+        if (both[0] == both[1]) {
+          const DeviceParts parts{out, both[0] * rows * sizeof(float)};
+          check(static_cast<cudaError_t>(link.Gather({&parts, 1}, stream)));
+          continue;
+        }
+        std::vector<DeviceMessage> calls;
+        for (uint32_t other = r == 0 ? 1 : 0; other < (r == 0 ? count : 1); ++other) {
+          const auto add = [&](uint64_t floats, bool sends) {
+            const uint64_t bytes = floats * rows * sizeof(float);
+            if (bytes > 0) calls.push_back({other, sends ? 1u : 0u, out + other * bytes, bytes});
+          };
+          add(both[0], r == 0);
+          add(both[1], r != 0);
+        }
+        check(static_cast<cudaError_t>(link.Enqueue(calls, stream)));
       }
     }
     check(cudaStreamEndCapture(stream, &graph));
@@ -149,40 +159,43 @@ std::vector<double> Exchanges(const ModelConfig& c, uint32_t rows, int rounds) {
 
 }  // namespace
 
-void MeasureTensor(uint32_t layers, uint32_t rows) {
+void MeasureTensor(uint32_t layers, uint32_t rows, uint32_t vocabulary, uint32_t count) {
   if (rows < kSteps * kTogether) Require(InvalidArgumentError("too few rows"));
   Json shape = ScoutShape(/*smoke=*/false);
   shape["num_hidden_layers"] = layers;
+  if (vocabulary > 0) shape["vocab_size"] = vocabulary;
   const HfConfig config = Require(ReadHfConfig(shape, "the bench's shape"));
   const auto source = MakeRandomModel(config.model);
-  const auto print = [](const Json& record) {
-    std::printf("%s\n", record.dump().c_str());
-    std::fflush(stdout);
+  std::vector<double> empty;
+  for (uint32_t d = 0; d < count; ++d) empty.push_back(UsedGib(static_cast<int>(d)));
+  const auto used = [&] {
+    std::vector<double> gib;
+    for (uint32_t d = 0; d < count; ++d) gib.push_back(UsedGib(static_cast<int>(d)) - empty[d]);
+    return gib;
   };
-  const double empty[] = {UsedGib(0), UsedGib(1)};
   Measured one, two;
-  Json record = {{"tensor_layers", layers}, {"prefill_rows", rows}};
+  Json record = {{"tensor_layers", layers}, {"prefill_rows", rows}, {"devices", count}};
   {
     auto first = Require(MakeCudaBackend(0, 16));
     std::unique_ptr<Model> model;
     record["load_s_one"] = SecondsOf([&] { model = Require(LoadModel(*source, *first)); });
-    record["weights_gib_one"] = UsedGib(0) - empty[0];
+    record["weights_gib_one"] = used()[0];
     one = Compute(*model, *first, rows);
-    record["gib_one"] = UsedGib(0) - empty[0];
+    record["gib_one"] = used()[0];
     model.reset();
   }
-  print(record);
+  Print(record);
   {
     const auto first = Require(MakeCudaBackend(0, 8));
     TensorDevicesOptions options;
-    options.devices = {"cuda:0", "cuda:1"};
+    for (uint32_t d = 0; d < count; ++d) options.devices.push_back("cuda:" + std::to_string(d));
     options.cpu = {8, "auto"};
     const auto devices = Require(TensorDevices::Open(*first, *first, options));
     std::unique_ptr<Model> model;
     record["load_s_two"] = SecondsOf([&] { model = Require(LoadParted(*source, *devices)); });
-    record["weights_gib_each"] = {UsedGib(0) - empty[0], UsedGib(1) - empty[1]};
+    record["weights_gib_each"] = used();
     two = Compute(*model, *devices, rows);
-    record["gib_each"] = {UsedGib(0) - empty[0], UsedGib(1) - empty[1]};
+    record["gib_each"] = used();
     model.reset();
   }
   record["same_bits"] =
@@ -190,8 +203,8 @@ void MeasureTensor(uint32_t layers, uint32_t rows) {
       std::memcmp(one.logits.data(), two.logits.data(), one.logits.size() * sizeof(float)) == 0;
   record["finite"] = std::all_of(one.logits.begin(), one.logits.end(),
                                  [](float value) { return std::isfinite(value); });
-  const auto of_step = Exchanges(config.model, 1, 20);
-  const auto of_prefill = Exchanges(config.model, rows, 5);
+  const auto of_step = Exchanges(config.model, count, 1, 20);
+  const auto of_prefill = Exchanges(config.model, count, rows, 5);
   record["decode_ms_one"] = Milliseconds(one.step);
   record["decode_ms_two"] = Milliseconds(two.step);
   record["decode_speedup"] = Median(one.step) / Median(two.step);
@@ -207,7 +220,7 @@ void MeasureTensor(uint32_t layers, uint32_t rows) {
   record["prefill_speedup"] = Median(one.prefill) / Median(two.prefill);
   record["prefill_exchange_ms"] = Median(of_prefill) * 1e3;
   record["prefill_exchange_share"] = Median(of_prefill) / Median(two.prefill);
-  print(record);
+  Print(record);
 }
 
 }  // namespace corpusd

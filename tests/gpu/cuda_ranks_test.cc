@@ -2,6 +2,7 @@
 // what becomes of both when a rank fails. Skipped where there is one device.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "store/base/fault_point.h"
@@ -18,13 +19,15 @@ class CudaRanksTest : public TwoDevicesFixture, public ::testing::WithParamInter
     store_.reset();
     store_options_.data_dir = folder_.File(folder);
     devices_.Use(ranks, &options_, &store_options_);
+    options_.ranks.tensor_ranks = ranks == 4 ? 2 : 1;
     Restart();
     if (ranks > 1) AwaitGroups(1);
   }
   void AwaitGroups(uint64_t groups) {
     const auto formed = [&] {
       const RanksReport report = engine_->ranks();
-      return report.groups >= groups && report.ranks.back().state == "follows";
+      return report.groups >= groups &&
+             std::ranges::any_of(report.ranks, [](const auto& r) { return r.state == "follows"; });
     };
     for (int i = 0; i < 3000 && !formed(); ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -79,6 +82,35 @@ TEST_P(CudaRanksTest, ALongerOneIsTheSameHoweverOftenAndOneDeviceServesIt) {
   Open(1, "again");
   EXPECT_EQ(Answer("text"), answer);
   Open(2, "again");
+  EXPECT_EQ(Answer("text"), answer);
+}
+
+// Two ranks have half of the text each, and share its weights with another device each.
+TEST_P(CudaRanksTest, AGridStoresAndAnswersAsTheRanksOfItsText) {
+  if (CudaDeviceCount() < 4) GTEST_SKIP() << CudaDeviceCount() << " devices";
+  Open(2, "two");
+  Ingest("text", Prose(2000), GetParam());
+  const std::string bytes = BytesOf("text"), answer = Answer("text");
+  Open(4, "grid");
+  Ingest("text", Prose(2000), GetParam());
+  EXPECT_TRUE(BytesOf("text") == bytes);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Answer("text"), answer);
+  const RanksReport report = engine_->ranks();
+  EXPECT_GT(report.passes, 16u);
+  EXPECT_EQ(report.lost, 0u);
+  ASSERT_EQ(report.ranks.size(), 4u);
+  EXPECT_EQ(report.ranks[1].state, "weights");
+  EXPECT_EQ(report.ranks[3].state, "weights");
+  Open(2, "grid");
+  EXPECT_EQ(Answer("text"), answer);
+  Open(4, "two");
+  EXPECT_EQ(Answer("text"), answer);
+  if (std::string(GetParam()) != "bf16") return;
+  ArmFault("rank.compute", FaultKind::kIoError, /*after=*/4, /*times=*/1);
+  const auto failed = Ask("text");
+  EXPECT_EQ(failed.status().code(), StatusCode::kUnavailable) << failed.status().ToString();
+  DisarmFaults();
+  AwaitGroups(2);
   EXPECT_EQ(Answer("text"), answer);
 }
 

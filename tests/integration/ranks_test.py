@@ -239,6 +239,28 @@ class RanksTest(IntegrationTest):
         self.assertAlmostEqual(held[4][0] / held[2][0], 2, delta=0.1)
         self.assertAlmostEqual(held[4][1] / held[2][1], 1, delta=0.1)
 
+    def test_evict_reaches_the_memory_of_other_ranks(self):
+        daemon, _ = self.group(3)
+        self.ingest(daemon, "text", prose(3, WORDS))
+        answer = self.ask(daemon, "text")["answer"]
+        self.wait_for("blocks with the others", lambda: self.used_by_others(daemon) > 0)
+        for what in (["--all"], ["--to-free", "1"]):
+            self.assertEqual(self.ask(daemon, "text")["answer"], answer)
+            self.wait_for("blocks with the others", lambda: self.used_by_others(daemon) > 0)
+            held = self.used_by_others(daemon)
+            plan = daemon.ctl("evict", *what, "--from", "host", "--dry-run", "-o", "json")
+            self.assertEqual(plan.code, 0, plan.err)
+            self.assertEqual(self.used_by_others(daemon), held)
+            done = daemon.ctl("evict", *what, "--from", "host", "-o", "json")
+            self.assertEqual(done.code, 0, done.err)
+            self.assertEqual(done.json()["bytes"], plan.json()["bytes"])
+            self.assertGreaterEqual(done.json()["bytes"], held)
+            # They say with their next beat what they hold.
+            self.wait_for("empty memory", lambda: self.used_by_others(daemon) == 0)
+        report = self.ask(daemon, "text")
+        self.assertEqual(report["answer"], answer)
+        self.assertEqual(report["usage"]["recomputed_tokens"], 0)
+
     def test_documents_are_dealt(self):
         paths = [self.write(f"d{i}.txt", prose(i, 60 + 90 * i)) for i in range(6)]
         answers = []

@@ -7,7 +7,7 @@ const POINTS_MAX = 150; // five minutes
 const $ = (id) => document.getElementById(id);
 
 const state = {
-  token: sessionStorage.getItem("corpusd-token") || "",
+  token: sessionStorage.getItem("corpusd-token") || "", answered: false,
   model: "", corpora: [], lastMetrics: null, points: [], asking: null, watched: new Map(),
 };
 
@@ -147,8 +147,7 @@ const CHARTS = [
     show: (x) => counts.format(Math.round(x)) },
 ];
 
-// Gaps where there was nothing to measure.
-// The newest stands at the right.
+// Gaps where there was nothing to measure. The newest stands at the right.
 function linePath(values, top) {
   let path = "", pen = "M";
   const first = POINTS_MAX - values.length;
@@ -366,7 +365,7 @@ async function ask(event) {
   event.preventDefault();
   if (state.asking) return;
   const stop = new AbortController();
-  state.asking = stop;
+  [state.asking, state.answered] = [stop, false];
   $("send").disabled = true;
   $("stop").disabled = false;
   $("answer-box").hidden = false;
@@ -391,7 +390,8 @@ async function ask(event) {
     });
     if (failure) throw new ApiError(failure);
   } catch (error) {
-    $("answer-end").textContent = error.name === "AbortError" ? "Stopped." : error.message;
+    if (error.name !== "AbortError") $("answer-end").textContent = error.message;
+    else if (!state.answered) $("answer-end").textContent = "Stopped."; // else it came too late
   }
   state.asking = null;
   $("stop").disabled = true;
@@ -405,6 +405,7 @@ function showChunk(chunk) {
     $("answer-end").textContent = "";
   }
   if (choice?.finish_reason) {
+    state.answered = true;
     $("answer-end").textContent = { stop: "Done.", length: "Cut at the most tokens asked for." }[
       choice.finish_reason] || choice.finish_reason;
   }

@@ -157,11 +157,14 @@ bool CudaBackend::Launched(int error, std::string_view what) {
   return Keep(CudaStatus(error, what));
 }
 
-void CudaBackend::StopRecording() {
+void CudaBackend::StopRecording(bool at_end) {
   if (recording_ && on_launch_) on_launch_();
   recording_ = false;
+  // NCCL's calls may not be made while a graph with some of the same job is under way.
+  const bool may_be_graph = at_end || !exchanges_;
+  exchanges_ = false;
   if (failed_.ok() && !launches_.empty()) {
-    Keep(CudaStatus(launches_.Flush(), "launch a step"));
+    Keep(CudaStatus(launches_.Flush(may_be_graph), "launch a step"));
   }
 }
 
@@ -317,7 +320,7 @@ void CudaBackend::CopyMatrix(MatrixView target, MatrixView source) {
 
 Status CudaBackend::Synchronize() {
   Begin();
-  StopRecording();
+  StopRecording(/*at_end=*/true);
   Launched(cudaStreamSynchronize(stream_), "wait for the device");
   slots_.Begin();
   pages_.BeginStep();

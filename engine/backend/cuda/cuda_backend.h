@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -79,6 +80,9 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   static constexpr uint32_t kNodeWidth = 4;
   Status AttendNodes(std::span<float> states, MatrixView q, const AttentionInput& input,
                      std::span<const MergeNode> nodes) override;
+  Status AttendNodesOfParts(std::span<const std::span<float>> states, MatrixView q,
+                            std::span<const AttentionPart> parts,
+                            std::span<const MergeNode> nodes) override;
   Status MergeNodes(MatrixView out, std::span<const float> states, const AttentionInput& input,
                     std::span<const MergeNode> nodes) override;
   uint32_t span_pages() const override { return kSpanPages; }
@@ -86,6 +90,7 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   void* stream() const override { return stream_; }
 
   void Exchange(DeviceLink& link, std::span<const DeviceMessage> messages) override;
+  void Gather(DeviceLink& link, std::span<const DeviceParts> parts) override;
   void CopyColumns(MatrixView out, MatrixView in, std::span<const ColumnPiece> pieces) override;
   MatrixView RaiseExperts(const ExpertParts& parts) override;
   void LowerExperts(MatrixView out, const ExpertParts& parts) override;
@@ -126,8 +131,9 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
     launches_.Add<Function>(arguments...);
     return true;
   }
-  // Launches what was added; what follows is launched at once, until the next pass.
-  void StopRecording();
+  // Launches what was added; what follows is launched at once, until the next pass. The end of one,
+  // for which the caller waits, may be a graph whatever it has in it.
+  void StopRecording(bool at_end = false);
   // Keeps the first error. RETURNS whether there is none.
   bool Keep(Status status);
   bool Launched(int error, std::string_view what);
@@ -164,9 +170,20 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   void AttendFewLeaves(float* states, MatrixView q, const AttentionInput& input,
                        const Leaves& leaves);
   bool ExpandLeaves(const AttentionInput& input, cuda::PrefillAttention* call);
-  void AttendManyLeaves(float* states, const cuda::NodeLayout& layout, MatrixView q,
-                        const AttentionInput& input, const Leaves& leaves,
-                        cuda::PrefillAttention call);
+  // Rows of q whose states lie together.
+  struct LeafRows {
+    float* states = nullptr;
+    cuda::NodeLayout layout;
+    uint32_t first_row = 0, rows = 0;
+    int64_t first_position = 0;
+  };
+  // The states of all leaves, or, folded, the one state of the node that two are below.
+  void AttendManyLeaves(std::span<const LeafRows> parts, MatrixView q, const Leaves& leaves,
+                        bool folded, cuda::PrefillAttention call);
+  // AttendNodesOfParts by one launch; nothing: that cannot be.
+  std::optional<Status> AttendInOne(std::span<const std::span<float>> states, MatrixView q,
+                                    std::span<const AttentionPart> parts,
+                                    std::span<const MergeNode> nodes);
   // Puts a node together from the states of `parts`.
   void FoldNode(cuda::NodeMerge call, const AttentionShape& shape, MergeNode node, uint32_t spans,
                 std::span<const MergeNode> parts);
@@ -189,6 +206,7 @@ class CudaBackend final : public Backend, public NodeAttention, public TensorOps
   // Passes of few rows are steps of a decode: their kernels are launched together.
   const uint64_t graph_pages_;  // steps over so many pages are launched together
   bool recording_ = false;
+  bool exchanges_ = false;  // with other devices, among what was added
   LaunchList launches_;
   ParameterSlots slots_;  // of one pass
   std::unique_ptr<CudaBuffer> tiles_, workspace_, coordinates_, expanded_, pieces_;

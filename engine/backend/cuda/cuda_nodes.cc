@@ -1,6 +1,7 @@
 // Attention over pages that lie in several places, on a CUDA device: the kernels that take all
 // pages take those of a node, and leave the logarithm of each sum of weights beside the output.
 #include <algorithm>
+#include <functional>
 
 #include "engine/backend/cuda/cuda_backend.h"
 #include "store/base/check.h"
@@ -34,6 +35,12 @@ int64_t FirstPosition(const AttentionInput& input) {
     if (!list.pages.empty()) first = std::min(first, list.pages.front().first_position);
   }
   return first == UINT64_MAX ? 0 : static_cast<int64_t>(first);
+}
+
+// Outputs of many rows are written 16 bytes at a time.
+bool IsAligned(std::span<const float> states, uint64_t node_floats) {
+  return reinterpret_cast<uintptr_t>(states.data()) % kOutputAlignment == 0 &&
+         node_floats * sizeof(float) % kOutputAlignment == 0;
 }
 
 cuda::DeviceMatrix LogSums(float* states, const cuda::NodeLayout& layout, uint32_t rows,
@@ -154,41 +161,67 @@ bool CudaBackend::ExpandLeaves(const AttentionInput& input, cuda::PrefillAttenti
   return true;
 }
 
-void CudaBackend::AttendManyLeaves(float* states, const cuda::NodeLayout& layout, MatrixView q,
-                                   const AttentionInput& input, const Leaves& leaves,
-                                   cuda::PrefillAttention call) {
-  const auto count = static_cast<uint32_t>(leaves.nodes.size());
-  std::vector<cuda::PrefillTile> tiles;
-  uint32_t page = 0;
-  for (uint32_t leaf = 0; leaf < count; ++leaf) {
-    const size_t begin = tiles.size();
-    uint32_t visible = 0;  // pages that begin before the tile's end
-    for (uint32_t done = 0; done < q.rows; done += cuda::kPrefillTileRows) {
-      const uint32_t rows = std::min(cuda::kPrefillTileRows, q.rows - done);
-      const int64_t position = static_cast<int64_t>(input.first_position) + done;
-      while (visible < leaves.pages[leaf] &&
-             pages_.page(page + visible).first_position < position + rows) {
-        ++visible;
+// One launch for all parts and leaves. Those of a leaf follow one another, as they read the same
+// pages; the ones that see most come first, so that what ends last is short.
+void CudaBackend::AttendManyLeaves(std::span<const LeafRows> parts, MatrixView q,
+                                   const Leaves& leaves, bool folded, cuda::PrefillAttention call) {
+  struct Tile {
+    cuda::PrefillTile rows;
+    cuda::PrefillPlace place;
+  };
+  std::vector<std::vector<Tile>> of_leaf(leaves.nodes.size());
+  float* const base = parts.front().states;
+  uint32_t first_page = 0;
+  for (size_t leaf = 0; leaf < of_leaf.size(); ++leaf) {
+    const uint32_t pages = leaves.pages[leaf];
+    for (const LeafRows& part : parts) {
+      const uint64_t before = folded ? 0 : leaf * part.layout.node_floats;
+      const auto at = part.states - base + static_cast<int64_t>(before);
+      const cuda::PrefillPlace place{at - int64_t{part.first_row} * part.layout.output_stride,
+                                     at + static_cast<int64_t>(part.layout.log_sums) -
+                                         int64_t{part.first_row} * part.layout.log_sum_stride};
+      uint32_t visible = 0;  // pages that begin before the tile's end
+      for (uint32_t done = 0; done < part.rows; done += cuda::kPrefillTileRows) {
+        const uint32_t rows = std::min(cuda::kPrefillTileRows, part.rows - done);
+        const int64_t position = part.first_position + done;
+        while (visible < pages &&
+               pages_.page(first_page + visible).first_position < position + rows) {
+          ++visible;
+        }
+        // Of no page: a state of nothing.
+        of_leaf[leaf].push_back(
+            {{part.first_row + done, rows, first_page, visible, position}, place});
       }
-      tiles.push_back({done, rows, page, visible, position});  // none: a state of nothing
+      call.pages_max = std::max(call.pages_max, std::max(visible, 1u));
     }
-    std::reverse(tiles.begin() + static_cast<ptrdiff_t>(begin), tiles.end());
-    call.pages_max = std::max(call.pages_max, std::max(visible, 1u));
-    page += leaves.pages[leaf];
+    // All in one order: of the last position first.
+    std::ranges::stable_sort(of_leaf[leaf], std::ranges::greater(),
+                             [](const Tile& tile) { return tile.rows.first_position; });
+    first_page += pages;
+  }
+  const size_t each = of_leaf.front().size(), count = each * of_leaf.size();
+  std::vector<std::byte> bytes(count * sizeof(Tile));
+  auto* tile = reinterpret_cast<cuda::PrefillTile*>(bytes.data());
+  auto* place = reinterpret_cast<cuda::PrefillPlace*>(tile + count);
+  for (const auto& tiles : of_leaf) {
+    for (const Tile& one : tiles) {
+      *tile++ = one.rows;
+      *place++ = one.place;
+    }
   }
   sent_tiles_.clear();  // what tiles_ holds is another list now
-  const auto* const sent = static_cast<const cuda::PrefillTile*>(
-      Send(&tiles_, tiles.data(), tiles.size() * sizeof(cuda::PrefillTile)));
+  const void* const sent = Send(&tiles_, bytes.data(), bytes.size());
   if (sent == nullptr) return;
+  const cuda::NodeLayout& layout = parts.front().layout;
   call.q = View(q);
-  call.tiles = sent;
-  call.tile_count = static_cast<uint32_t>(tiles.size());
-  call.result_tiles = call.tile_count / count;
-  call.result_floats = layout.node_floats;
-  call.out = {states, q.rows, q.cols, layout.output_stride};
-  call.log_sums = LogSums(states, layout, q.rows, input.shape.q_heads);
-  const uint64_t floats =
-      cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max, call.q_heads, call.head_dim);
+  call.tiles = static_cast<const cuda::PrefillTile*>(sent);
+  call.places = reinterpret_cast<const cuda::PrefillPlace*>(call.tiles + count);
+  call.twice = folded;
+  call.tile_count = static_cast<uint32_t>(folded ? each : count);
+  call.out = {base, q.rows, q.cols, layout.output_stride};
+  call.log_sums = {base, q.rows, call.q_heads, layout.log_sum_stride};
+  const uint64_t floats = cuda::PrefillWorkspaceFloats(call.tile_count, call.pages_max,
+                                                       call.q_heads, call.head_dim, call.twice);
   call.workspace = reinterpret_cast<float*>(Grow(&workspace_, floats * sizeof(float), "attention"));
   if (call.workspace != nullptr) Launched(cuda::AttendExpanded(call, stream_), "attend");
 }
@@ -224,6 +257,8 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   CHECK(states.size() == nodes.size() * NodeStateFloats(shape, q.rows) &&
         q.cols == shape.q_heads * shape.head_dim)
       << states.size() << " floats for " << nodes.size() << " nodes";
+  const AttentionPart whole_part{input, q.rows};
+  if (const auto done = AttendInOne({&states, 1}, q, {&whole_part, 1}, nodes)) return *done;
   Begin();
   StopRecording();  // transfers between devices do not wait for the end of a pass
   if (q.rows == 0 || nodes.empty() || !failed_.ok()) return failed_;
@@ -233,10 +268,8 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
   const uint64_t last_position = input.first_position + q.rows - 1;
   if (!Keep(AddLeaves(input, last_position, nodes, /*steady=*/few, &leaves))) return failed_;
   const cuda::NodeLayout whole = LayoutOf(shape, q.rows);
-  // Outputs of many rows are written 16 bytes at a time.
-  const bool aligned = reinterpret_cast<uintptr_t>(states.data()) % kOutputAlignment == 0 &&
-                       whole.node_floats * sizeof(float) % kOutputAlignment == 0;
-  const bool folded = leaves.nodes.size() > nodes.size() || !(few || aligned);
+  const bool folded =
+      leaves.nodes.size() > nodes.size() || !(few || IsAligned(states, whole.node_floats));
   cuda::PrefillAttention expanded;
   if (!few && !ExpandLeaves(input, &expanded)) return failed_;
   const uint64_t row_bytes = leaves.nodes.size() * NodeStateFloats(shape, 1) * sizeof(float);
@@ -264,7 +297,8 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
     if (few) {
       AttendFewLeaves(target, q, piece, leaves);
     } else {
-      AttendManyLeaves(target, layout, q.Rows(first, rows), piece, leaves, expanded);
+      const LeafRows all{target, layout, 0, rows, static_cast<int64_t>(piece.first_position)};
+      AttendManyLeaves({&all, 1}, q.Rows(first, rows), leaves, /*folded=*/false, expanded);
     }
     for (size_t i = 0; folded && i < nodes.size(); ++i) {
       float* const node = states.data() + i * whole.node_floats;
@@ -279,6 +313,50 @@ Status CudaBackend::AttendNodes(std::span<float> states, MatrixView q, const Att
     if (rows == left) break;
   }
   return failed_;
+}
+
+std::optional<Status> CudaBackend::AttendInOne(std::span<const std::span<float>> states,
+                                               MatrixView q, std::span<const AttentionPart> parts,
+                                               std::span<const MergeNode> nodes) {
+  if (parts.empty() || nodes.empty()) return std::nullopt;
+  bool in_one = true;
+  std::vector<LeafRows> rows;
+  uint32_t first = 0, tiles = 0;
+  uint64_t end = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto& [input, count] = parts[i];
+    const cuda::NodeLayout layout = LayoutOf(input.shape, count);
+    in_one = in_one && count > few_rows() && IsAligned(states[i], layout.node_floats);
+    rows.push_back(
+        {states[i].data(), layout, first, count, static_cast<int64_t>(input.first_position)});
+    first += count;
+    tiles += (count + cuda::kPrefillTileRows - 1) / cuda::kPrefillTileRows;
+    end = std::max(end, input.first_position + count);
+  }
+  CHECK(first == q.rows) << first << " rows of " << q.rows;
+  const AttentionInput& input = parts.front().input;
+  const auto is_leaf = [&](const MergeNode& node) { return node.width >= node_width_; };
+  // Two leaves of a node are folded by the kernel, where stacks are many.
+  const bool pair = nodes.size() == 1 && 2 * nodes[0].width == node_width_ &&
+                    tiles * input.shape.q_heads >= 4 * cuda::kPrefillBlocks;
+  if (!in_one || !(pair || std::ranges::all_of(nodes, is_leaf))) return std::nullopt;
+  Begin();
+  StopRecording();
+  if (!failed_.ok()) return failed_;
+  pages_.Begin(input.layer);
+  Leaves leaves;
+  if (!Keep(AddLeaves(input, end - 1, nodes, /*steady=*/false, &leaves))) return failed_;
+  const bool folded = leaves.nodes.size() > nodes.size();
+  cuda::PrefillAttention expanded;
+  if (ExpandLeaves(input, &expanded)) AttendManyLeaves(rows, q, leaves, folded, expanded);
+  return failed_;
+}
+
+Status CudaBackend::AttendNodesOfParts(std::span<const std::span<float>> states, MatrixView q,
+                                       std::span<const AttentionPart> parts,
+                                       std::span<const MergeNode> nodes) {
+  if (const auto done = AttendInOne(states, q, parts, nodes)) return *done;
+  return NodeAttention::AttendNodesOfParts(states, q, parts, nodes);
 }
 
 Status CudaBackend::MergeNodes(MatrixView out, std::span<const float> states,

@@ -40,10 +40,10 @@ int LaunchList::Capture(Step* step) const {
   return error;
 }
 
-int LaunchList::Flush() {
+int LaunchList::Flush(bool may_be_graph) {
   if (count_ == 0) return cudaSuccess;
   int error = cudaSuccess;
-  if (count_ < kLaunchesMin) {
+  if (count_ < kLaunchesMin || !may_be_graph) {
     error = RunAll();
   } else {
     const auto found =

@@ -37,8 +37,8 @@ class LaunchList {
     ++count_;
   }
   bool empty() const { return count_ == 0; }
-  // Runs what was added. RETURNS the first cudaError_t.
-  int Flush();
+  // Runs what was added, if it may be as a graph. RETURNS the first cudaError_t.
+  int Flush(bool may_be_graph = true);
   // Lets go of what was added.
   void Discard() { bytes_.clear(), count_ = 0; }
   // And of all graphs.

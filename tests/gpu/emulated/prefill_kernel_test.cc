@@ -238,39 +238,56 @@ class PrefillScene {
     return PrefillParts(call_.tile_count, call_.pages_max, call_.q_heads, Dim);
   }
 
-  // Splits the pages at these into results of their own for the same rows.
+  // Splits the pages at these into results of their own for the same rows. Tiles come in any order:
+  // here the last result's first.
   void Split(const std::vector<uint32_t>& ends) {
-    call_.result_tiles = call_.tile_count;
-    call_.result_floats = q_.size() + 4;  // a gap
     const std::vector<PrefillTile> whole = std::exchange(tiles_, {});
     for (uint32_t i = 0, first = 0; i < ends.size(); first = ends[i++]) {
-      for (PrefillTile tile : whole) {
-        tile.first_page = first, tile.pages = ends[i] - first;
-        tiles_.push_back(tile);
-      }
+      std::vector<PrefillTile> tiles = whole;
+      for (PrefillTile& tile : tiles) tile.first_page = first, tile.pages = ends[i] - first;
+      tiles_.insert(tiles_.begin(), tiles.begin(), tiles.end());
+      const PrefillPlace place{static_cast<int64_t>(i * result_floats()),
+                               static_cast<int64_t>(i * result_floats())};
+      places_.insert(places_.begin(), tiles.size(), place);
     }
+    call_.places = places_.data();
     call_.tiles = tiles_.data();
     call_.tile_count = static_cast<uint32_t>(tiles_.size());
   }
   // The same for one of the results alone.
-  void KeepResult(uint32_t which) {
-    tiles_.erase(tiles_.begin(), tiles_.begin() + which * call_.result_tiles);
-    tiles_.resize(call_.result_tiles);
+  void KeepResult(uint32_t which, uint32_t results) {
+    const size_t each = tiles_.size() / results;
+    tiles_.erase(tiles_.begin(), tiles_.begin() + (results - 1 - which) * each);
+    tiles_.resize(each);
     call_.tiles = tiles_.data();
-    call_.tile_count = std::exchange(call_.result_tiles, 0);
+    call_.tile_count = static_cast<uint32_t>(each);
+    call_.places = nullptr;
+    places_.clear();
   }
-  uint64_t result_floats() const { return call_.result_floats; }
+  // Of two results: the second one's tiles become those that are added to the first one's.
+  void Fold() {
+    std::rotate(tiles_.begin(), tiles_.begin() + tiles_.size() / 2, tiles_.end());
+    places_.clear();
+    call_.places = nullptr;
+    call_.twice = true;
+    call_.tile_count /= 2;
+  }
+  uint64_t result_floats() const { return q_.size() + 4; }  // with a gap
+  // Of the last Run: the logarithms of a result's sums.
+  const float* log_sums(uint32_t result) const { return &log_sums_[result * result_floats()]; }
 
   // RETURNS all rows, the stacks' spans being spread over so many parts, on so many blocks; of all
   // results.
   std::vector<float> Run(uint32_t parts, unsigned blocks) {
-    const uint64_t before = call_.result_tiles == 0
-                                ? 0
-                                : call_.result_floats * (call_.tile_count / call_.result_tiles - 1);
+    const uint64_t before = places_.empty() ? 0 : places_.front().out;
     std::vector<float> out(before + q_.size(), -7.0f);
-    std::vector<float> workspace(PrefillStateFloats(Dim) *
-                                 std::max(call_.tile_count * call_.q_heads * parts, blocks));
+    const uint32_t states = call_.twice
+                                ? 2 * kPrefillBlocks
+                                : std::max(call_.tile_count * call_.q_heads * parts, blocks);
+    std::vector<float> workspace(PrefillStateFloats(Dim) * states);
     call_.out = {out.data(), rows_, kCols, kCols};
+    log_sums_.assign(before + size_t{rows_} * call_.q_heads, -7.0f);
+    call_.log_sums = {log_sums_.data(), rows_, call_.q_heads, call_.q_heads};
     call_.workspace = workspace.data();
     emulated::block.grid = {blocks, 1, 1};
     for (unsigned i = 0; i < blocks; ++i) {
@@ -335,6 +352,8 @@ class PrefillScene {
   std::vector<uint16_t> keys_, values_;
   std::vector<float> q_, turns_;
   std::vector<PrefillTile> tiles_;
+  std::vector<PrefillPlace> places_;
+  std::vector<float> log_sums_;
   PrefillAttention call_;
 };
 
@@ -363,7 +382,7 @@ TEST(PrefillKernelTest, SeveralResultsAreEachAsAlone) {
   for (uint32_t i = 0; i < ends.size(); ++i) {
     PrefillScene<64> alone(130, 5, 0, true);
     alone.Split(ends);
-    alone.KeepResult(i);
+    alone.KeepResult(i, ends.size());
     const std::vector<float> one = alone.Run(1, 2);
     EXPECT_EQ(std::memcmp(one.data(), all.data() + i * together.result_floats(),
                           one.size() * sizeof(float)),
@@ -371,6 +390,40 @@ TEST(PrefillKernelTest, SeveralResultsAreEachAsAlone) {
         << i;
   }
   EXPECT_EQ(std::count(all.begin(), all.end(), -7.0f), 2 * 4) << "the gaps alone are untouched";
+}
+
+TEST(PrefillKernelTest, TwoTilesOfOneStackAreAddedAsTheirStatesAre) {
+  // Of all pages, of the first ones alone, of the last ones alone, and of several spans.
+  struct Case {
+    uint32_t rows, pages, first;
+  };
+  for (const auto& [rows, pages, first] :
+       {Case{130, 5, 2},
+        {40, 3, 3},
+        {40, 3, 0},
+        {20, PrefillSpanPages(64) + 4, PrefillSpanPages(64) + 2}}) {
+    PrefillScene<64> apart(rows, pages, 0, true), folded(rows, pages, 0, true);
+    apart.Split({first, pages});
+    folded.Split({first, pages});
+    folded.Fold();
+    const std::vector<float> states = apart.Run(1, 3), out = folded.Run(1, 2);
+    constexpr uint32_t kHeads = PrefillScene<64>::kKvHeads * PrefillScene<64>::kGroup;
+    uint32_t others = 0;
+    for (uint32_t i = 0; i < rows * kHeads; ++i) {
+      const float a = apart.log_sums(0)[i], b = apart.log_sums(1)[i], top = std::fmax(a, b);
+      ASSERT_NE(top, -INFINITY);
+      const float weight = exp2f(a - top), other = exp2f(b - top), sum = weight + other;
+      others += folded.log_sums(0)[i] == top + log2f(sum) ? 0 : 1;
+      for (uint32_t d = 0; d < 64; ++d) {
+        const size_t at = size_t{i} * 64 + d;
+        const float value =
+            fmaf(states[at], weight, states[at + apart.result_floats()] * other) / sum;
+        others += out[at] == value ? 0 : 1;
+      }
+    }
+    EXPECT_EQ(others, 0u) << pages << " pages, " << first;
+    EXPECT_LT(folded.Error(out, 41), 5e-3);
+  }
 }
 
 }  // namespace

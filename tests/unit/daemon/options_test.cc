@@ -126,6 +126,24 @@ TEST(Options, RanksAreDevicesThreadsOrProcesses) {
                 HasSubstr("takes as many CUDA devices of one process"))
         << device;
   }
+  // A grid in one process, and one whose every line of a rank file has two devices.
+  EXPECT_EQ(devices({"--tensor-parallel", "2", "--device", "cuda:0,1,2,3"}),
+            (List{"cuda:0", "cuda:1", "cuda:2", "cuda:3"}));
+  const std::vector<std::string> file = {"--model", "m", "--rank-file", "f", "--tensor-parallel"};
+  const auto with = [&](const std::string& count, const std::string& device) {
+    std::vector<std::string> all = file;
+    all.insert(all.end(), {count, "--device", device});
+    return World().Load(all);
+  };
+  const auto pairs = with("2", "cuda:2,3");
+  ASSERT_TRUE(pairs.ok()) << pairs.status().ToString();
+  EXPECT_EQ(RankFileStride(pairs->options), 1u);
+  EXPECT_EQ(RankDevices(pairs->options), (List{"cuda:2", "cuda:3"}));
+  const auto cpus = with("2", "cpu");
+  ASSERT_TRUE(cpus.ok()) << cpus.status().ToString();
+  EXPECT_EQ(RankFileStride(cpus->options), 2u);
+  EXPECT_FALSE(with("2", "cuda:0,1,2,3").ok());
+  EXPECT_THAT(with("1", "cuda:0,1").status().message(), HasSubstr("do not share the weights"));
 }
 
 TEST(Options, ModelIsRequiredToRunOnly) {

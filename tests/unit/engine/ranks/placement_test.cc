@@ -99,6 +99,42 @@ TEST(PlacementTest, DealtRowsAreAllRowsOnceCutAtUnitsAndBalanced) {
   EXPECT_TRUE(DealRows(0, 1000, 256, 4).empty());  // three units and a rest
 }
 
+TEST(PlacementTest, WholeSpansAreDealtToWhoKeepsThem) {
+  constexpr uint64_t kSpan = 1024;
+  for (const uint32_t ranks : {2u, 4u, 8u}) {
+    const Placement placement{ranks, kSpan / kBlockTokens};
+    for (const uint32_t unit : {uint32_t{kSpan}, 256u}) {
+      for (const uint64_t before : {0u, 1u, 65u}) {
+        const uint64_t first = before * ranks * kSpan, end = first + 4 * ranks * kSpan;
+        const auto dealt = DealRows(first, end, unit, ranks, kSpan);
+        ASSERT_EQ(dealt.size(), ranks);
+        uint64_t rows = 0;
+        std::vector<uint64_t> positions(ranks, 0);  // sums
+        for (uint32_t rank = 0; rank < ranks; ++rank) {
+          for (const RowPiece& piece : dealt[rank]) {
+            rows += piece.rows;
+            for (uint64_t at = piece.first_position; at < piece.end(); at += kBlockTokens) {
+              EXPECT_EQ(placement.RankOfPage(at / kBlockTokens), rank) << at;
+              positions[rank] += at - first;
+            }
+          }
+        }
+        EXPECT_EQ(rows, end - first);
+        const auto [least, most] = std::minmax_element(positions.begin(), positions.end());
+        EXPECT_EQ(*least, *most) << ranks << " ranks from " << first;
+      }
+    }
+    // No run of all ranks, or spans that cannot be dealt evenly: two pieces of each.
+    for (const auto& [first, spans] :
+         {std::pair{kSpan, 2 * ranks}, std::pair{uint64_t{0}, 3 * ranks}}) {
+      for (const auto& pieces : DealRows(first, first + spans * kSpan, 256, ranks, kSpan)) {
+        EXPECT_EQ(pieces.size(), 2u) << first;
+        EXPECT_EQ(pieces.front().rows, spans * kSpan / (2 * ranks)) << first;
+      }
+    }
+  }
+}
+
 TEST(PlacementTest, KeysTravelAboveTheShareThatContextParallelismFound) {
   // Scout, 40 query heads and 8 KV heads in bf16: above 40 %; Llama 3 405B, 128 and 8: 12.5 %.
   const uint64_t kv = 2 * 8 * 128 * 2;

@@ -210,6 +210,10 @@ TEST_P(RankProcessesTest, APrefillGoesOnOverThoseThatAreLeft) {
   EXPECT_EQ(store_->GetCorpus("text")->chain, alone_.chain);
   EXPECT_EQ(BytesOf("text"), bytes_);
   EXPECT_EQ(Ask("text")->answer, answer_);
+  // The lost one is let in while the others are together.
+  StartRank(1, "three");
+  AwaitRanks(2);
+  EXPECT_EQ(Ask("text")->answer, answer_);
 }
 
 TEST_P(RankProcessesTest, APrefillGoesOnAloneWhenAllOthersAreLost) {

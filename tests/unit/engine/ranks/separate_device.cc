@@ -9,6 +9,7 @@
 
 #include "engine/backend/forwarding_backend.h"
 #include "engine/backend/node_attention.h"
+#include "engine/ranks/host_tensor_ops.h"
 #include "engine/ranks/in_process_transport.h"
 #include "store/base/check.h"
 #include "store/base/crc32c.h"
@@ -130,12 +131,13 @@ class RegionBuffer final : public Buffer {
 };
 
 // The CPU's backend over the region.
-class SeparateBackend final : public ForwardingBackend, public NodeAttention {
+class SeparateBackend final : public ForwardingBackend, public NodeAttention, public TensorOps {
  public:
   SeparateBackend(std::unique_ptr<Backend> cpu, std::shared_ptr<Region> region)
       : ForwardingBackend(*cpu),
         cpu_(std::move(cpu)),
         nodes_(*NodeAttentionOf(*cpu_)),
+        ops_(*cpu_),
         region_(std::move(region)) {}
 
   std::string_view name() const override { return "separate"; }
@@ -238,6 +240,22 @@ class SeparateBackend final : public ForwardingBackend, public NodeAttention {
     const Opened opened(*region_);
     return nodes_.MergeNodes(out, states, input, nodes);
   }
+  void Exchange(DeviceLink& link, std::span<const DeviceMessage> messages) override {
+    ops_.Exchange(link, messages);
+  }
+  void Gather(DeviceLink& link, std::span<const DeviceParts> parts) override {
+    ops_.Gather(link, parts);
+  }
+  void CopyColumns(MatrixView out, MatrixView in, std::span<const ColumnPiece> pieces) override {
+    const Opened opened(*region_);
+    ops_.CopyColumns(out, in, pieces);
+  }
+  MatrixView RaiseExperts(const ExpertParts& /*parts*/) override {
+    CHECK(false) << "a mixture, whose numbers would be the host's";
+    return {};
+  }
+  void LowerExperts(MatrixView /*out*/, const ExpertParts& /*parts*/) override {}
+  Status error() const override { return ops_.error(); }
   uint32_t span_pages() const override { return nodes_.span_pages(); }
   // As devices have them; no transport here runs on it.
   uint32_t leaf_width() const override { return 8; }
@@ -246,6 +264,7 @@ class SeparateBackend final : public ForwardingBackend, public NodeAttention {
  private:
   const std::unique_ptr<Backend> cpu_;
   NodeAttention& nodes_;
+  HostTensorOps ops_;
   const std::shared_ptr<Region> region_;
 };
 
@@ -314,6 +333,7 @@ class SeparateTransport final : public Transport {
     return Post([&] { return base_->Receive(from, bytes); });
   }
   void Abort(const Status& why) override { base_->Abort(why); }
+  DeviceLink* link() override { return link_.get(); }
 
  private:
   struct Under final : Transfer {
@@ -340,6 +360,7 @@ class SeparateTransport final : public Transport {
 
   const std::unique_ptr<Transport> base_;
   const std::vector<std::shared_ptr<Region>> regions_;
+  const std::unique_ptr<DeviceLink> link_ = LinkOver(*this);
 };
 
 class SeparateSource final : public DeviceSource {

@@ -7,6 +7,8 @@
 
 #include "engine/ranks/rank_crew.h"
 #include "engine/ranks/weight_rank.h"
+#include "store/base/fault_point.h"
+#include "tests/unit/engine/ranks/separate_device.h"
 #include "tests/unit/engine/segmented_fixture.h"
 
 namespace corpusd {
@@ -18,7 +20,9 @@ constexpr size_t kWords = 1400;
 // What `corpusd --rank K --tensor-parallel N` runs, as threads of the test.
 class GridRank {
  public:
-  GridRank(const std::string& model, const std::string& folder, const RankProcessOptions& process) {
+  // devices: that share its weights, by their numbers; none: it is a CPU.
+  GridRank(const std::string& model, const std::string& folder, const RankProcessOptions& process,
+           const TestDevices* kind = nullptr, const std::vector<uint32_t>& devices = {}) {
     const uint32_t place = process.rank % process.stride;
     const auto stopped = [this] { return stop_.load(); };
     if (place != 0) {
@@ -43,6 +47,12 @@ class GridRank {
     options.shared.ranks = process.stride;
     options.shared.first_rank = process.rank;
     options.shared.addresses = {own + 1, own + process.stride};
+    for (const uint32_t device : devices) options.tensor_devices.push_back(kind->NameOf(device));
+    if (!devices.empty()) {
+      options.device = options.tensor_devices.front();
+      options.devices = kind->source;
+      options.device_bytes = uint64_t{256} << 20;
+    }
     auto worker = RankWorker::Create(options);
     EXPECT_TRUE(worker.ok()) << worker.status().ToString();
     worker_ = std::move(*worker);
@@ -93,9 +103,29 @@ class SharedEngineTest : public SegmentedFixture {
     Reopen(tensor_ranks, folder);
     AwaitRanks(ranks > 1 ? ranks : 0);
   }
+  // Ranks of devices whose memory the CPU must not touch, the first of each so many with a tier.
+  void OpenDevices(const TestDevices& devices, uint32_t count, uint32_t tensor_ranks,
+                   const std::string& folder) {
+    options_.ranks.addresses.clear();
+    devices.Use(count, &options_, &store_options_);
+    options_.ranks.device_bytes = uint64_t{256} << 20;
+    store_options_.shelves = 0;
+    Reopen(tensor_ranks, folder);
+    AwaitRanks(count > 1 ? count : 0);
+  }
   void OpenProcesses(uint32_t ranks, uint32_t tensor_ranks, const std::string& folder) {
-    ranks_.clear();
     options_.ranks.devices.clear();
+    SetProcesses(ranks, tensor_ranks, folder);
+    // Those that have weights alone, and then those that call them.
+    for (uint32_t rank = 1; rank < ranks; ++rank) {
+      if (rank % tensor_ranks != 0) Start(rank, folder);
+    }
+    for (uint32_t rank = tensor_ranks; rank < ranks; rank += tensor_ranks) Start(rank, folder);
+    Reopen(tensor_ranks, folder);
+    AwaitRanks(ranks);
+  }
+  void SetProcesses(uint32_t ranks, uint32_t tensor_ranks, const std::string& folder) {
+    ranks_.clear();
     process_ = {};
     for (uint32_t rank = 0; rank < ranks; ++rank) {
       std::string address;
@@ -111,13 +141,6 @@ class SharedEngineTest : public SegmentedFixture {
     store_options_.shelf_of = [=](const CorpusRecord& record, uint64_t position) {
       return KeeperOf(record, position, text_ranks, tensor_ranks);
     };
-    // Those that have weights alone, and then those that call them.
-    for (uint32_t rank = 1; rank < ranks; ++rank) {
-      if (rank % tensor_ranks != 0) Start(rank, folder);
-    }
-    for (uint32_t rank = tensor_ranks; rank < ranks; rank += tensor_ranks) Start(rank, folder);
-    Reopen(tensor_ranks, folder);
-    AwaitRanks(ranks);
   }
   void Start(uint32_t rank, const std::string& folder) {
     process_.rank = rank;
@@ -211,6 +234,63 @@ TEST_F(SharedEngineTest, ThreadsThatShareTheWeightsStoreAndAnswerAsOne) {
   // One with all weights goes on with it.
   OpenThreads(1, 1, "threads4");
   EXPECT_EQ(Answers(), answers_);
+}
+
+TEST_F(SharedEngineTest, AGridOfDevicesDoesToo) {
+  const TestDevices devices("device");
+  OpenDevices(devices, 4, 2, "devices");
+  IngestAll();
+  ExpectSame();
+  const RanksReport report = engine_->ranks();
+  EXPECT_GT(report.passes, 0u);
+  ASSERT_EQ(report.ranks.size(), 4u);
+  const char* const states[] = {"leads", "weights", "follows", "weights"};
+  for (size_t rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(report.ranks[rank].state, states[rank]) << rank;
+    EXPECT_EQ(report.ranks[rank].name,
+              "thread " + std::to_string(rank) + ", device:" + std::to_string(rank));
+  }
+  EXPECT_GT(report.ranks[1].weight_bytes, 0u);
+  // One device serves what the grid made, and the grid what one made.
+  OpenDevices(devices, 1, 1, "devices");
+  EXPECT_EQ(Answers(), answers_);
+  OpenDevices(devices, 1, 1, "one device");
+  IngestAll();
+  OpenDevices(devices, 4, 2, "one device");
+  ExpectSame();
+  // A rank that fails ends the question, and its devices are there for the next one.
+  ArmFault("rank.compute", FaultKind::kIoError, /*after=*/2, /*times=*/1);
+  QuestionRequest request;
+  request.corpus = "text";
+  request.question = "why?";
+  request.max_tokens = 8;
+  const auto failed = engine_->Ask(request, [](const auto&) { return true; }, {});
+  EXPECT_EQ(failed.status().code(), StatusCode::kUnavailable) << failed.status().ToString();
+  EXPECT_NE(failed.status().message().find("rank 1 of 2"), std::string::npos)
+      << failed.status().ToString();
+  DisarmFaults();
+  AwaitRanks(4);
+  EXPECT_EQ(Answers(), answers_);
+}
+
+// Every line of the rank file has devices of its own, and not as many as another.
+TEST_F(SharedEngineTest, ProcessesWithDevicesThatShareWeightsDoToo) {
+  const TestDevices devices("device");
+  SetProcesses(2, 1, "pairs");
+  devices.Use(2, &options_, &store_options_);
+  process_.rank = 1;
+  ranks_[1] = std::make_unique<GridRank>(options_.model_path, folder_.File("pairs-1"), process_,
+                                         &devices, std::vector<uint32_t>{2, 3, 4, 5});
+  Reopen(2, "pairs");
+  AwaitRanks(2);
+  IngestAll();
+  ExpectSame();
+  ExpectKept("text");
+  const RanksReport report = engine_->ranks();
+  ASSERT_EQ(report.ranks.size(), 2u);
+  EXPECT_EQ(report.ranks[1].state, "follows");
+  EXPECT_GT(report.ranks[0].weight_bytes, 0u);
+  EXPECT_GT(report.passes, 0u);
 }
 
 TEST_F(SharedEngineTest, AGridOfProcessesDoesToo) {

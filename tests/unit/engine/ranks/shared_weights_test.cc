@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <numeric>
 
 #include "engine/backend/cpu_backend.h"
@@ -226,6 +228,32 @@ TEST_F(SharedWeightsTest, WhoHasOtherWeightsOrAnotherPartIsRefusedByName) {
   EXPECT_NE(nobody.message().find("rank 1 (127.0.0.1:1), which has a part of the weights, is not"),
             std::string::npos)
       << nobody.ToString();
+}
+
+// One that is a thread and ends what it does is noticed at once, not when its time is up.
+TEST_F(SharedWeightsTest, AThreadThatCannotGoOnIsLostAtOnce) {
+  Write(Heads(4, 2, 32, 64));
+  const auto local = *MakeCpuBackend({.threads = 1});
+  const auto shared = *SharedWeights::Open(*local, OptionsFor(path_, *source_, 2));
+  WeightBackend& backend = shared->backend();
+  const auto model = *LoadModel(*source_, backend);
+  const auto part =
+      std::find_if(backend.weights().begin(), backend.weights().end(),
+                   [](const PartWeight* one) { return !one->is_expert() && one->CountOf(1) > 0; });
+  ASSERT_NE(part, backend.weights().end());
+  const uint32_t rows = kWeightRowsMax + 1;  // more than it takes
+  const uint64_t x_bytes = uint64_t{rows} * (*part)->cols() * sizeof(float);
+  const uint64_t out_bytes = uint64_t{rows} * (*part)->rows() * sizeof(float);
+  const auto x = *backend.Allocate(x_bytes, "x"), out = *backend.Allocate(out_bytes, "out");
+  const auto start = std::chrono::steady_clock::now();
+  backend.MatMul(out->Matrix(rows, (*part)->rows()), x->Matrix(rows, (*part)->cols()), **part,
+                 /*accumulate=*/false);
+  const Status lost = backend.Synchronize();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, OptionsFor(path_, *source_, 2).timeout / 2);
+  EXPECT_EQ(lost.code(), StatusCode::kUnavailable) << lost.ToString();
+  EXPECT_NE(lost.message().find("thread 1, which has a part of the weights, was lost"),
+            std::string::npos)
+      << lost.ToString();
 }
 
 // Whatever is asked, the rank answers what there is or ends the connection.
