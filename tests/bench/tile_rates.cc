@@ -2,8 +2,8 @@
 // core: why products of few rows do not reach the rate of tiles.
 //   tile_rates [--smoke]
 // Each loop has the named instructions and nothing else; the least of many short slices, so that
-// others on the machine do not count. A cycle is a third of a chained integer multiplication.
-// Prints one JSON object.
+// others on the machine do not count. A cycle is a quarter of a chained integer multiplication and
+// disjunction. Prints one JSON object.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -28,6 +28,8 @@ struct alignas(64) TileConfig {
 };
 
 alignas(64) uint8_t memory[8192];  // factors, sums, lines
+alignas(64) float result[16 * 16];
+volatile uint64_t chained;
 
 // What a loop holds, by bits. kAgain: a second first factor, product and store.
 enum Tiles : unsigned {
@@ -40,36 +42,38 @@ enum Tiles : unsigned {
   kLines8 = 32,  // lines that vectors store
   kLines16 = 64
 };
-enum class Vectors { kFma, kConvert, kIntegers };
-
-// 16 instructions that wait for nothing.
-template <Vectors kVectors>
-__attribute__((always_inline, target("avx512f"))) inline void Sixteen() {
-#define CORPUSD_EACH(ONE)                                                                     \
-  ONE("0")                                                                                    \
-  ONE("1")                                                                                    \
-  ONE("2") ONE("3") ONE("4") ONE("5") ONE("6") ONE("7") ONE("8") ONE("9") ONE("10") ONE("11") \
-      ONE("12") ONE("13") ONE("14") ONE("15")
-#define CORPUSD_FMA(R) asm volatile("vfmadd231ps %%zmm30, %%zmm31, %%zmm" R ::: "xmm" R);
-#define CORPUSD_CONVERT(R) asm volatile("vcvtdq2ps %%zmm31, %%zmm" R ::: "xmm" R);
-#define CORPUSD_INTEGERS(R) asm volatile("vpaddd %%zmm30, %%zmm31, %%zmm" R ::: "xmm" R);
-  if constexpr (kVectors == Vectors::kFma) {
-    CORPUSD_EACH(CORPUSD_FMA)
-  } else if constexpr (kVectors == Vectors::kConvert) {
-    CORPUSD_EACH(CORPUSD_CONVERT)
-  } else if constexpr (kVectors == Vectors::kIntegers) {
-    CORPUSD_EACH(CORPUSD_INTEGERS)
+// g++ 12 warns of its own _mm512_undefined_ps.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+// 16 registers, and what is done to each.
+struct Registers {
+  __m512 v[16];
+};
+__attribute__((always_inline, target("avx512f"))) inline void MultiplyAdd(Registers& r, __m512 a) {
+#pragma GCC unroll 16
+  for (__m512& v : r.v) v = _mm512_fmadd_ps(v, a, a);
+}
+__attribute__((always_inline, target("avx512f"))) inline void Convert(Registers& r) {
+#pragma GCC unroll 16
+  for (__m512& v : r.v) v = _mm512_cvtepi32_ps(_mm512_castps_si512(v));
+}
+__attribute__((always_inline, target("avx512f"))) inline void IntegerStep(Registers& r, __m512 a) {
+  const __m512i b = _mm512_castps_si512(a);
+#pragma GCC unroll 16
+  for (__m512& v : r.v) {
+    v = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(v), b, b, 0x1e));
   }
-#undef CORPUSD_FMA
-#undef CORPUSD_CONVERT
-#undef CORPUSD_INTEGERS
-#undef CORPUSD_EACH
 }
 
 // Tile instructions of a product of 16 x 16, and 16 times so many vector instructions of a kind.
 template <unsigned kTiles, int kFma = 0, int kConvert = 0, int kIntegers = 0>
 __attribute__((noinline, target("avx512f,amx-tile,amx-int8"))) void Loop() {
   constexpr int kLines = (kTiles & kLines16) != 0 ? 16 : (kTiles & kLines8) != 0 ? 8 : 0;
+  Registers registers;
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) registers.v[i] = _mm512_set1_ps(static_cast<float>(i));
+  const __m512 factor = _mm512_set1_ps(0.5f);
   for (int step = 0; step < kSteps; ++step) {
     uint8_t* const sums = memory + 3072 + step % 2 * 2048;
     if constexpr ((kTiles & kProduct) != 0) _tile_zero(0);
@@ -83,21 +87,28 @@ __attribute__((noinline, target("avx512f,amx-tile,amx-int8"))) void Loop() {
       _tile_dpbsud(1, 5, 6);
       _tile_stored(1, sums + 1024, 64);
     }
-    for (int i = 0; i < kLines; ++i) {
-      asm volatile("vmovaps %%zmm30, %0" : "=m"(*(uint8_t(*)[64])(memory + 7168 + i * 64)));
-    }
-    for (int i = 0; i < kFma; ++i) Sixteen<Vectors::kFma>();
-    for (int i = 0; i < kConvert; ++i) Sixteen<Vectors::kConvert>();
-    for (int i = 0; i < kIntegers; ++i) Sixteen<Vectors::kIntegers>();
+#pragma GCC unroll 16
+    for (int i = 0; i < kLines; ++i) _mm512_store_ps(memory + 7168 + i * 64, factor);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);  // they are made in every step
+#pragma GCC unroll 4
+    for (int i = 0; i < kFma; ++i) MultiplyAdd(registers, factor);
+#pragma GCC unroll 4
+    for (int i = 0; i < kConvert; ++i) Convert(registers);
+#pragma GCC unroll 4
+    for (int i = 0; i < kIntegers; ++i) IntegerStep(registers, factor);
   }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm512_store_ps(result + i * 16, registers.v[i]);
 }
 
-// Three cycles a multiplication.
+#pragma GCC diagnostic pop
+
+// Four cycles a step.
+constexpr int kChained = 16;
 __attribute__((noinline)) void Chain() {
-  uint64_t x = 1;
-  for (int step = 0; step < kSteps; ++step) {
-    for (int i = 0; i < 16; ++i) asm volatile("imul $3, %0, %0" : "+r"(x));
-  }
+  uint64_t x = 3;
+  for (int step = 0; step < kSteps * kChained; ++step) x = (x * x) | 1;
+  chained = x;
 }
 
 // Ticks of the least of many slices.
@@ -118,7 +129,7 @@ __attribute__((target("amx-tile"))) int Run(int slices) {
   _tile_loadconfig(&kConfig);
   _tile_zero(4);
   _tile_zero(6);
-  const double cycle = LeastTicks(slices, Chain) / (16.0 * 3);
+  const double cycle = LeastTicks(slices, Chain) / (kChained * 4.0);
   nlohmann::ordered_json json;
   const auto add = [&](const char* name, void (*loop)()) {
     json["cycles"][name] = LeastTicks(slices, loop) / cycle;
@@ -134,9 +145,9 @@ __attribute__((target("amx-tile"))) int Run(int slices) {
   add("64 multiply-adds, loads, product, store", Loop<kWhole, 4>);
   add("64 conversions", Loop<kNone, 0, 4>);
   add("64 conversions, tile load", Loop<kLoad, 0, 4>);
-  add("64 integer additions", Loop<kNone, 0, 0, 4>);
-  add("64 integer additions, tile load", Loop<kLoad, 0, 0, 4>);
-  add("64 integer additions, loads, product, store", Loop<kWhole, 0, 0, 4>);
+  add("64 integer operations", Loop<kNone, 0, 0, 4>);
+  add("64 integer operations, tile load", Loop<kLoad, 0, 0, 4>);
+  add("64 integer operations, loads, product, store", Loop<kWhole, 0, 0, 4>);
   // What 32 inputs of a panel and 16 rows take at least: as they are, in two products of 16-bit
   // inputs; in one of 12-bit inputs that have a scale each 32.
   add("16 rows, 16 bits", Loop<kWhole | kAgain | kLines8, 2, 1, 3>);

@@ -56,9 +56,13 @@ inline void StoreGroup(GroupSums* sums) {
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-// Where the sums of the codes of all rows lie once more, group by group: [groups][2 * kFewRows].
+// Where the sums of the codes of all rows lie once more, group by group: [groups][2 * kFewRows],
+// half a line behind the begin of one, so that the first 8 rows and the others, which two threads
+// prepare, are in lines of their own.
+constexpr uint32_t kTurnedBegin = 8;
 inline const float* TurnedSums(const std::byte* prepared, uint32_t cols) {
-  return reinterpret_cast<const float*>(prepared + 2 * kFewRows * GroupRowBytes(cols));
+  return reinterpret_cast<const float*>(prepared + 2 * kFewRows * GroupRowBytes(cols)) +
+         kTurnedBegin;
 }
 
 // The rows of a task of tiles.
@@ -156,7 +160,7 @@ uint64_t AmxPreparedBytes(uint32_t call_rows, uint32_t cols) noexcept {
     return PreparedGroupBytes(call_rows, cols);
   }
   return PreparedGroupBytes(2 * kFewRows, cols) +
-         uint64_t{cols} / kQuantBlock * 2 * kFewRows * sizeof(float);
+         (uint64_t{cols} / kQuantBlock * 2 * kFewRows + 2 * kTurnedBegin) * sizeof(float);
 }
 
 void AmxPrepareRows(std::byte* prepared, const float* x, uint32_t x_stride, uint32_t cols,
