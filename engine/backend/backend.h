@@ -130,6 +130,14 @@ class Backend {
   // encodes, writes.
   virtual void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
                        const RopeTable* rope) = 0;
+  // The same for several sequences: row r of keys and values goes to targets[r] alone. REQUIRES:
+  // one layer and rope.
+  virtual void WriteKvEach(std::span<const KvWriteTarget> targets, MatrixView keys,
+                           MatrixView values, const RopeTable* rope) {
+    for (uint32_t r = 0; r < keys.rows; ++r) {
+      WriteKv(targets[r], keys.Rows(r, 1), values.Rows(r, 1), rope);
+    }
+  }
   // q, out: [n, q_heads * head_dim]; q is not rotated yet.
   virtual void Attention(MatrixView out, MatrixView q, const AttentionInput& input) = 0;
   // Row r of q over rows[r], as Attention of that row alone, bit for bit; pages that neighbouring

@@ -421,8 +421,9 @@ void CpuAttention::AttendEachInParts(const EachRow& call, const SharedAttentionP
   auto* states = reinterpret_cast<float*>(
       HostBuffer::Grow(states_, (plan.state_floats + pool_.threads() * gathered) * sizeof(float)));
   AttendItems(call, plan);
+  // The rows of a KV head one after the other: its basis stays in a cache.
   pool_.ParallelFor(call.q.rows * shape.kv_heads, [&](uint32_t i, unsigned thread) {
-    const uint32_t row = i / shape.kv_heads, kv_head = i % shape.kv_heads;
+    const uint32_t row = i % call.q.rows, kv_head = i / call.q.rows;
     float* row_states = states + plan.state_floats + thread * gathered;
     GatherRowStates(plan, shape, row, kv_head, states, row_states);
     kernels_.merge_parts(TaskOf(call, row, 1, kv_head, thread), row_states);

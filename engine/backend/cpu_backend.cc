@@ -50,6 +50,8 @@ class CpuBackend : public Backend, public NodeAttention {
   void SwiGlu(MatrixView out, MatrixView gate_up) override;
   void WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixView values,
                const RopeTable* rope) override;
+  void WriteKvEach(std::span<const KvWriteTarget> targets, MatrixView keys, MatrixView values,
+                   const RopeTable* rope) override;
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override {
     attention_.Attend(out, q, input);
   }
@@ -200,6 +202,44 @@ void CpuBackend::WriteKv(const KvWriteTarget& target, MatrixView keys, MatrixVie
       rows.coordinates = is_key ? &target.basis[head].key : &target.basis[head].value;
     }
     WriteTile(target, head, is_key, rows, scratch + thread * scratch_bytes);
+  });
+}
+
+// What a basis costs is paid once for all rows of a KV head.
+void CpuBackend::WriteKvEach(std::span<const KvWriteTarget> targets, MatrixView keys,
+                             MatrixView values, const RopeTable* rope) {
+  const bool alike = std::all_of(targets.begin(), targets.end(), [&](const KvWriteTarget& target) {
+    return target.basis == targets[0].basis && target.basis != nullptr &&
+           !IsCoded(*target.format) && target.format->head_dim == targets[0].format->head_dim;
+  });
+  if (keys.rows <= 1 || !alike) return Backend::WriteKvEach(targets, keys, values, rope);
+  const KvFormat& format = *targets[0].format;
+  const uint64_t scratch_bytes = kernels_.encode_scratch_bytes(format.head_dim);
+  CHECK(uint64_t{keys.rows} * format.head_dim * sizeof(float) <= scratch_bytes) << keys.rows;
+  std::byte* scratch = ThreadScratch(scratch_bytes);
+  std::vector<uint32_t> slots;
+  for (const KvWriteTarget& target : targets) slots.push_back(target.first_slot);
+  pool_.ParallelFor(format.kv_heads * 2, [&](uint32_t item, unsigned thread) {
+    const uint32_t head = item / 2;
+    const bool is_key = item % 2 == 0;
+    const MatrixView& source = is_key ? keys : values;
+    const KvBasis& basis = targets[0].basis[head];
+    auto* y = reinterpret_cast<float*>(scratch + thread * scratch_bytes);
+    kernels_.to_coordinates(y, {.data = source.data + size_t{head} * format.head_dim,
+                                .stride = source.row_stride,
+                                .rows = source.rows,
+                                .head_dim = format.head_dim,
+                                .slots = slots.data(),
+                                .rope = is_key ? rope : nullptr,
+                                .coordinates = is_key ? &basis.key : &basis.value});
+    for (uint32_t r = 0; r < source.rows; ++r, y += format.head_dim) {
+      const KvWriteTarget& t = targets[r];
+      if (is_key) {
+        WriteKey(t.block + t.format->KeyTileOffset(t.layer, head), *t.format, slots[r], y, nullptr);
+      } else {
+        WriteValue(t.block + t.format->ValueTileOffset(t.layer, head), *t.format, slots[r], y);
+      }
+    }
   });
 }
 

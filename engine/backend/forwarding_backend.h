@@ -45,6 +45,10 @@ class ForwardingBackend : public Backend {
                const RopeTable* rope) override {
     local_.WriteKv(target, keys, values, rope);
   }
+  void WriteKvEach(std::span<const KvWriteTarget> targets, MatrixView keys, MatrixView values,
+                   const RopeTable* rope) override {
+    local_.WriteKvEach(targets, keys, values, rope);
+  }
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override {
     local_.Attention(out, q, input);
   }

@@ -125,6 +125,7 @@ class LlamaModel final : public Model {
     }
     const MatrixView x = EmbedTokens(tokens, scratch);
     std::vector<AttentionInput> inputs(n);
+    std::vector<KvWriteTarget> targets(n);
     std::vector<RunsBySpan> runs(n);
     for (uint32_t layer = 0; layer < config_.layers; ++layer) {
       const MatrixView qkv = ProjectQkv(layer, x, scratch);
@@ -132,11 +133,14 @@ class LlamaModel final : public Model {
       for (uint32_t r = 0; r < n; ++r) {
         const KvSequence& kv = *sequences[r];
         RETURN_IF_ERROR(kv.WaitLayer(layer));
-        WriteKv(layer, kv, kv.TargetOfLast(kv.place(layer).part), qkv.Rows(r, 1));
+        targets[r] = TargetIn(layer, kv, kv.TargetOfLast(kv.place(layer).part));
         inputs[r] = InputOf(layer, kv, kv.tokens() - 1);
         if (IsReadInTurn(layer, kv)) continue;  // all of its pages
         inputs[r].lists = RunsOf(layer, kv, kv.tokens() - 1, 1, &runs[r]).front().pages.lists();
       }
+      const uint32_t kv_cols = config_.kv_heads * config_.head_dim;
+      backend_.WriteKvEach(targets, qkv.Cols(QueryCols(), kv_cols),
+                           qkv.Cols(QueryCols() + kv_cols, kv_cols), RopeOf(layer));
       const MatrixView attention = scratch.attention->Matrix(n, QueryCols());
       if (n == 1 && IsReadInTurn(layer, *sequences[0])) {
         RETURN_IF_ERROR(AttendInTurn(layer, *sequences[0], inputs[0], qkv, attention));
@@ -313,13 +317,17 @@ class LlamaModel final : public Model {
     return c.local_rope ? &local_rope_ : &rope_;
   }
 
+  static KvWriteTarget TargetIn(uint32_t layer, const KvSequence& kv,
+                                const KvSequence::Target& target) {
+    const LayerPlace place = kv.place(layer);
+    return {&kv.own_format(place.part), target.block, place.index, target.first_slot,
+            kv.basis(layer)};
+  }
   void WriteKv(uint32_t layer, const KvSequence& kv, const KvSequence::Target& target,
                MatrixView qkv) const {
     const uint32_t kv_cols = config_.kv_heads * config_.head_dim;
-    const LayerPlace place = kv.place(layer);
-    backend_.WriteKv(
-        {&kv.own_format(place.part), target.block, place.index, target.first_slot, kv.basis(layer)},
-        qkv.Cols(QueryCols(), kv_cols), qkv.Cols(QueryCols() + kv_cols, kv_cols), RopeOf(layer));
+    backend_.WriteKv(TargetIn(layer, kv, target), qkv.Cols(QueryCols(), kv_cols),
+                     qkv.Cols(QueryCols() + kv_cols, kv_cols), RopeOf(layer));
   }
 
   AttentionInput InputOf(uint32_t layer, const KvSequence& kv, uint64_t first_position) const {

@@ -410,9 +410,6 @@ Result<std::unique_ptr<Transport>> JoinNcclJob(const NcclJob& job) {
   // And they follow one another in one stream: an exchange takes a seventh less without NCCL's own
   // order between graphs and what runs outside of them.
   (void)setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", /*overwrite=*/0);
-  // A row of a large model, 20 KB of Scout's, is longer than what NCCL sends by its protocol for
-  // short messages unasked; pages, whose bytes count, are longer still.
-  (void)setenv("NCCL_P2P_LL_THRESHOLD", "65536", /*overwrite=*/0);
   cudaError_t error = cudaSetDevice(job.device);
   cudaStream_t stream = nullptr;
   // Transfers take a few multiprocessors at once, not when the blocks of a kernel are all begun.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/level_fragment.h"
 #ifdef __CUDACC__
@@ -48,12 +49,11 @@ template <int Bits>
 struct LevelTable {
   uint32_t words[2];
 };
-// Factors that a compiler does not know make sums products, which do not take turns with the
-// permutations.
-template <>
-struct LevelTable<4> {
-  uint32_t words[2];
-  uint32_t one = 1, minus_one = ~0u;
+// A table for kernels whose permuting pipe is full: factors of 1 and -1 that the compiler does not
+// know make products of sums, which do not take turns with the permutations.
+template <int Bits>
+struct ProductTable : LevelTable<Bits> {
+  uint32_t one, minus_one;
 };
 template <int Bits>
 CORPUSD_HOST_DEVICE constexpr LevelTable<Bits> MakeLevelTable() {
@@ -73,14 +73,17 @@ namespace detail {
 // Four codes in the low nibbles become the bytes 128 + level. flipped: the nibbles' complement. A
 // 4-bit code below 8 finds its magnitude, its complement zero, and the other way round from 8 on:
 // so a difference of whole words neither borrows nor carries.
-template <int Bits>
-CORPUSD_HOST_DEVICE uint32_t LookUpFour(const LevelTable<Bits>& table, uint32_t nibbles,
-                                        uint32_t flipped) {
+template <int Bits, class Table>
+CORPUSD_HOST_DEVICE uint32_t LookUpFour(const Table& table, uint32_t nibbles, uint32_t flipped) {
   const auto& words = table.words;
   if constexpr (Bits == 4) {
     const uint32_t negative = PermuteSignedBytes(words[0], words[1], nibbles);
-    return PermuteSignedBytes(words[0], words[1], flipped) * table.one +
-           (negative * table.minus_one + 0x80808080u);
+    const uint32_t positive = PermuteSignedBytes(words[0], words[1], flipped);
+    if constexpr (std::is_same_v<Table, ProductTable<4>>) {
+      return positive * table.one + (negative * table.minus_one + 0x80808080u);
+    } else {
+      return 0x80808080u - negative + positive;
+    }
   } else if constexpr (Bits == 3) {
     return PermuteSignedBytes(words[0], words[1], nibbles);
   } else {
@@ -98,8 +101,8 @@ CORPUSD_HOST_DEVICE uint32_t UpperNibbles(uint32_t nibbles) {
 #endif
 }
 // Eight codes in nibbles: those of the low half word, and of the high one.
-template <int Bits>
-CORPUSD_HOST_DEVICE void LookUpEight(const LevelTable<Bits>& table, uint32_t nibbles, uint32_t* low,
+template <int Bits, class Table>
+CORPUSD_HOST_DEVICE void LookUpEight(const Table& table, uint32_t nibbles, uint32_t* low,
                                      uint32_t* high) {
   const uint32_t flipped = ~nibbles;
   *low = LookUpFour<Bits>(table, nibbles, flipped);
@@ -147,9 +150,9 @@ CORPUSD_HOST_DEVICE uint32_t SpreadEveryOther(uint32_t bytes) {
 // The A operand of m16n8k32 for fragments 2 pair and 2 pair + 1 of a group of keys, bytes of
 // 128 + level: rows g and g + 8 in even and odd registers. Byte b of registers 0 and 1 and of
 // registers 2 and 3 (half 0, 1) stands for column KeyColumn(Bits, half, b) + 2 t of the 32.
-template <int Bits, int Words>
-CORPUSD_HOST_DEVICE void KeyBytes(const LevelTable<Bits>& table, const uint32_t (&words)[Words],
-                                  int pair, uint32_t (&a)[4]) {
+template <int Bits, class Table, int Words>
+CORPUSD_HOST_DEVICE void KeyBytes(const Table& table, const uint32_t (&words)[Words], int pair,
+                                  uint32_t (&a)[4]) {
   if constexpr (Bits == 8) {
     for (int r = 0; r < 4; ++r) a[r] = words[4 * pair + r];
   } else {
@@ -167,9 +170,9 @@ CORPUSD_HOST_DEVICE constexpr int KeyColumn(int bits, int half, int byte) {
 // Fragments 2 pair and 2 pair + 1 of a group of values as A operands of m16n8k16, halves of
 // 1152 + level. Halves 0 and 1 of registers 0 and 1 stand for columns 2 t and 2 t + 8, those of
 // registers 2 and 3 for the columns behind them.
-template <int Bits, int Words>
-CORPUSD_HOST_DEVICE void ValueHalves(const LevelTable<Bits>& table, const uint32_t (&words)[Words],
-                                     int pair, uint32_t (&a)[2][4]) {
+template <int Bits, class Table, int Words>
+CORPUSD_HOST_DEVICE void ValueHalves(const Table& table, const uint32_t (&words)[Words], int pair,
+                                     uint32_t (&a)[2][4]) {
   if constexpr (Bits == 2) {
     uint32_t rows, rows_below, bytes[4];
     detail::PairCodes<Bits>(words, pair, &rows, &rows_below);

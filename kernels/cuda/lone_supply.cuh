@@ -51,7 +51,9 @@ struct LoneShared {
     float head_constants[kHeads];  // the part of all pages
     int offsets[kHeads];           // what the bytes' 128 adds to the products, if they are unsigned
     uint32_t unit_bits;            // the terms' unit, a power of two: added to a float's bits
-    float maxima[kLoneWarps][kHeads], sums[kLoneWarps][kHeads];
+    // Aligned: loads of several numbers would take in what other threads write beside them.
+    alignas(16) float maxima[kLoneWarps][kHeads];
+    float sums[kLoneWarps][kHeads];
     // Twice, for even and odd lanes: what differs between lanes stays out of the uniform registers,
     // from which every look-up would copy it. For keys: signed bytes where offsets can be spared.
     LevelTable<Bits> table[2], key_table[2];

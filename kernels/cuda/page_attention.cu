@@ -178,6 +178,16 @@ __global__ void __launch_bounds__(kMergeTeams* Dim, 1)
     found[k] = *reinterpret_cast<const float2*>(states + (k * of_kind + threadIdx.x) * (Dim + 2));
     top = fmaxf(top, found[k].x);
   }
+  // Values of the first kind, asked for together with the maxima.
+  constexpr uint32_t kAhead = 9;
+  const uint32_t first_kind = kinds == 0 ? 0 : __ffs(static_cast<int>(kinds)) - 1;
+  const uint32_t of_first = kinds == 0 ? 0 : of_kind;
+  float ahead[kAhead];
+#pragma unroll
+  for (uint32_t i = 0; i < kAhead; ++i) {
+    const uint32_t p = team + i * kMergeTeams;
+    ahead[i] = p < of_first ? states[(first_kind * of_kind + p) * (Dim + 2) + 2 + dim] : 0.0f;
+  }
   top = Reduce<kThreads, true>(top, reduced);
 #pragma unroll
   for (uint32_t k = 0; k < kPageKinds; ++k) {
@@ -187,11 +197,17 @@ __global__ void __launch_bounds__(kMergeTeams* Dim, 1)
     sum = fmaf(found[k].y, weight, sum);
   }
   sum = Reduce<kThreads, false>(sum, reduced);
-  for (uint32_t k = 0; k < kPageKinds; ++k) {
+#pragma unroll
+  for (uint32_t i = 0; i < kAhead; ++i) {
+    const uint32_t p = team + i * kMergeTeams;
+    if (p < of_first) value = fmaf(ahead[i], weights[first_kind * of_kind + p], value);
+  }
+  for (uint32_t k = first_kind; k < kPageKinds; ++k) {
     if ((kinds >> k & 1) == 0) continue;
     const float* of = states + k * of_kind * (Dim + 2) + 2 + dim;
-#pragma unroll 9
-    for (uint32_t p = team; p < of_kind; p += kMergeTeams) {
+#pragma unroll 8
+    for (uint32_t p = team + (k == first_kind ? kAhead * kMergeTeams : 0); p < of_kind;
+         p += kMergeTeams) {
       value = fmaf(of[p * (Dim + 2)], weights[k * of_kind + p], value);
     }
   }

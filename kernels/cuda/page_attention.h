@@ -73,7 +73,7 @@ struct PageAttention {
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;  // head_dim: 64, 128
   float scale = 0;
   uint32_t layer = 0;
-  uint32_t minus_one = ~0u;               // which the compiler does not know: LevelTable
+  uint32_t minus_one = ~0u;               // which the compiler does not know: ProductTable
   const DevicePage* pages = nullptr;      // on the device
   const AttentionRow* rows = nullptr;     // on the device, [q.rows]
   uint32_t pages_min = 0, pages_max = 0;  // of a row

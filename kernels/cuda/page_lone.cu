@@ -12,28 +12,13 @@
 // since a scheduler prefers the older of its warps; here no warp is more than four pages ahead.
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "kernels/cuda/early_launch.h"
-#include "kernels/cuda/lone_supply.cuh"
+#include "kernels/cuda/lone_block.cuh"
 
 namespace corpusd::cuda {
 namespace {
-
-// Keeps the warps of a block together: none begins a page before all have ended the one kPages
-// before it.
-struct Pace {
-  static constexpr uint32_t kPages = 4;
-  uint64_t ended[kPages];
-
-  __device__ __forceinline__ void Init() {
-    if (threadIdx.x < kPages) {
-      ptx::InitBarrier(&ended[threadIdx.x], kLoneParts * kLoneWarps * ptx::kWarpArrivals);
-    }
-  }
-  __device__ __forceinline__ void Wait(uint32_t page) {
-    if (page >= kPages) ptx::WaitPhase(&ended[page % kPages], (page / kPages + 1) % 2);
-  }
-  __device__ __forceinline__ void Arrive(uint32_t page) { ptx::ArriveWarp(&ended[page % kPages]); }
-};
 
 // A warp's softmax over its pages. Lane 4g + t has heads 2t, 2t + 1; scores of tokens g, g + 8;
 // value sums of dims g, g + 8 of each fragment, in units of levels.
@@ -88,7 +73,9 @@ class LoneWorker {
   LoneSupply<Bits, Dim> supply_;
   Shared* const shared_;
   typename Shared::Own& own_;
-  LevelTable<Bits> table_, key_table_;
+  // A product in place of a sum pays where look-ups are two.
+  std::conditional_t<Bits == 4, ProductTable<4>, LevelTable<Bits>> table_;
+  LevelTable<Bits> key_table_;
   int offsets_[2];
   uint32_t scale_base_;
   bool begun_ = false;  // a score was seen
@@ -127,7 +114,11 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Scores(float (&score)[kCo
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       uint32_t a[4];
-      KeyBytes<Bits>(kSigned ? key_table_ : table_, words[i], p, a);
+      if constexpr (kSigned) {
+        KeyBytes<Bits>(key_table_, words[i], p, a);
+      } else {
+        KeyBytes<Bits>(table_, words[i], p, a);
+      }
       if constexpr (kSigned) {
         ptx::MmaSignedBytes(high[i], a, b.x, b.y);
         ptx::MmaSignedBytes(low[i], a, b.z, b.w);
@@ -314,8 +305,11 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::AddMeans(uint32_t batch) 
 template <int Bits, int Dim>
 __device__ __forceinline__ void LoneWorker<Bits, Dim>::ReadFixed(const PageAttention& call) {
   const auto& fixed = shared_->fixed;
-  table_ = fixed.table[lane_ % 2];
-  if constexpr (Bits == 4) table_.one = call.one, table_.minus_one = call.minus_one;
+  if constexpr (Bits == 4) {
+    table_ = {fixed.table[lane_ % 2], call.one, call.minus_one};
+  } else {
+    table_ = fixed.table[lane_ % 2];
+  }
   key_table_ = fixed.key_table[lane_ % 2];
   const auto offset = *reinterpret_cast<const int2*>(&fixed.offsets[2 * t_]);
   offsets_[0] = -offset.x, offsets_[1] = -offset.y;
@@ -420,40 +414,6 @@ __device__ __forceinline__ void LoneWorker<Bits, Dim>::Merge() {
     }
   }
 }
-
-// The states of a part's heads, each of its warps' states in shared memory. All its threads.
-template <int Bits, int Dim>
-__device__ __forceinline__ void StoreHeads(const PageAttention& call,
-                                           const LoneShared<Bits, Dim>& shared, int thread) {
-  const auto& maxima = shared.fixed.maxima;
-  const auto& sums = shared.fixed.sums;
-  const LongPart& part = shared.fixed.part;
-  // Unrolled: so their waits are one.
-#pragma unroll
-  for (int k = 0; k < kHeads * Dim / kLoneThreads; ++k) {
-    const int i = k * kLoneThreads + thread, head = i / Dim, dim = i % Dim;
-    if (head >= part.heads) break;
-    float top = kNoScore;
-#pragma unroll
-    for (int w = 0; w < kLoneWarps; ++w) top = fmaxf(top, maxima[w][head]);
-    float sum = 0, value = 0;
-#pragma unroll
-    for (int w = 0; w < kLoneWarps; ++w) {
-      const float factor = ptx::Exp2(maxima[w][head] - top);
-      sum = fmaf(sums[w][head], factor, sum);
-      value = fmaf(shared.outputs[w][head][dim], factor, value);
-    }
-    float* const to = part.State(call, PageKindOfBits(Bits), head);
-    if (dim == 0) to[0] = top, to[1] = sum;
-    to[2 + dim] = value;
-  }
-}
-
-template <int Bits, int Dim>
-struct LoneBlock {
-  LoneShared<Bits, Dim> parts[kLoneParts];
-  Pace pace;
-};
 
 // Block (two parts of all KV heads, each with eight of its query heads; 0; row).
 template <int Bits, int Dim>

@@ -21,7 +21,7 @@ float FiniteOrZero(float x) { return std::fabs(x) <= std::numeric_limits<float>:
 void Rotate(float* out, const KvRows& rows, uint32_t r) {
   const float* x = rows.row(r);
   const uint32_t turned = rows.rope == nullptr ? 0 : rows.rope->half_dim * 2;
-  const float* cos_sin = rows.rope == nullptr ? nullptr : rows.rope->row(rows.first_slot + r);
+  const float* cos_sin = rows.rope == nullptr ? nullptr : rows.rope->row(rows.slot(r));
   for (uint32_t i = 0; i < turned; i += 2) {
     const float c = cos_sin[i];
     const float s = cos_sin[i + 1];

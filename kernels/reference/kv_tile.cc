@@ -67,6 +67,7 @@ void Decode(float* out, const std::byte* tile, bool is_key, KvCodec codec, const
 
 void WriteKey(std::byte* tile, const KvFormat& format, uint32_t token, const float* key,
               const RopeTable* rope) noexcept {
+  if (rope == nullptr) return Encode(tile, true, format.key_codec, format, token, key);
   double turned[kMaxHeadDim];
   float rounded[kMaxHeadDim];
   RotateHead(turned, key, format.head_dim, rope, token);

@@ -27,10 +27,12 @@ void AddIndexScanCommand(CLI::App& app, Status* status);
 void AddSegmentedCommand(CLI::App& app, Status* status);
 void AddScoutCommand(CLI::App& app, Status* status);
 void AddPlanCommand(CLI::App& app, Status* status);
+void AddStepCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
-    AddModelCommands, AddReplayCommands,   AddDiskTierCommand,  AddHostTierCommand, AddChainCommand,
-    AddGrowthCommand, AddIndexScanCommand, AddSegmentedCommand, AddScoutCommand,    AddPlanCommand,
+    AddModelCommands, AddReplayCommands, AddDiskTierCommand,  AddHostTierCommand,
+    AddChainCommand,  AddGrowthCommand,  AddIndexScanCommand, AddSegmentedCommand,
+    AddScoutCommand,  AddPlanCommand,    AddStepCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.

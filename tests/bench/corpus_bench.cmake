@@ -3,13 +3,18 @@ corpusd_program(corpus-bench
         replay_cache.cc replay_trace.cc
         chain_bench.cc disk_tier_bench.cc growth_bench.cc host_tier_bench.cc index_scan_bench.cc
         model_plan.cc plan_bench.cc random_model.cc raw_disk.cc rocks_layouts.cc scout_bench.cc
-        segmented_bench.cc store_layouts.cc
+        segmented_bench.cc step_bench.cc store_layouts.cc
   DEPS corpusd_model_session corpusd_recall corpusd_test_support)
 if(CORPUSD_TESTS)
   add_test(NAME corpus_bench_smoke
            COMMAND sh -c "$<TARGET_FILE:make_tiny_model> smoke.gguf --context 2048 && \
 $<TARGET_FILE:corpus-bench> prefill --smoke --model smoke.gguf -o json"
            WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  add_test(NAME step_bench_smoke
+           COMMAND sh -c "$<TARGET_FILE:make_tiny_model> smoke-step.gguf --context 2048 && \
+$<TARGET_FILE:corpus-bench> step --smoke --kv-format bf16 --model smoke-step.gguf -o json"
+           WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  set_tests_properties(step_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
   add_test(NAME segmented_bench_smoke
            COMMAND sh -c "$<TARGET_FILE:make_tiny_model> smoke-segmented.gguf --context 2048 && \
 $<TARGET_FILE:corpus-bench> segmented --smoke --model smoke-segmented.gguf -o json"

@@ -43,6 +43,7 @@ Result<std::unique_ptr<ModelSession>> ModelSession::Open(const ModelSessionOptio
     ASSIGN_OR_RETURN(session->backend_,
                      MakeBackend(options.device, {options.threads, options.isa}));
   }
+  if (options.wrap) session->backend_ = options.wrap(std::move(session->backend_));
   ASSIGN_OR_RETURN(session->model_, LoadModel(*session->source_, *session->backend_, ShowLoading));
   ASSIGN_OR_RETURN(
       session->scratch_,

@@ -27,6 +27,8 @@ struct ModelSessionOptions {
   std::string calibration_dir = UserCacheFolder();
   std::string calibration_text;  // a text file to calibrate on; "": the bundled one
   bool needs_tokenizer = true;   // false: a model without one will do
+  // Puts something between the model and its backend; may be empty.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap;
 };
 
 class ModelSession {

@@ -16,9 +16,9 @@ inline Lanes FiniteOrZero(Lanes v) { return ZeroBelow(v, Broadcast(kLargestFloat
 inline void CenterRow(float* out, const KvRows& rows, uint32_t r) {
   const float* x = rows.row(r);
   const uint32_t turned = rows.rope == nullptr ? 0 : rows.rope->half_dim * 2;
-  const float* cos_sin = rows.rope == nullptr ? nullptr
-                                              : rows.rope->cos_sin + size_t{rows.first_slot + r} *
-                                                                         rows.rope->half_dim * 2;
+  const float* cos_sin = rows.rope == nullptr
+                             ? nullptr
+                             : rows.rope->cos_sin + size_t{rows.slot(r)} * rows.rope->half_dim * 2;
   for (uint32_t i = 0; i < rows.head_dim; i += kLanes) {
     Lanes v = Load(x + i);
     if (i + kLanes <= turned) {

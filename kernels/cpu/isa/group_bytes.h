@@ -24,13 +24,12 @@ constexpr uint64_t GroupRowBytes(uint32_t cols) {
   return (GroupHighSumsOffset(cols) + uint64_t{cols} / kQuantBlock * 4 + 63) / 64 * 64;
 }
 
-// The 32 codes of group g, whole numbers below 2^15.
-inline void StoreGroup(std::byte* row, uint32_t cols, uint32_t g, Lanes q0, Lanes q1) {
+// The 32 codes of group g, whole numbers below 2^15. RETURNS their sum.
+inline float StoreGroup(std::byte* row, uint32_t cols, uint32_t g, Lanes q0, Lanes q1) {
   const __m512i codes =
       _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(q0.v))),
                          _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(q1.v)), 1);
-  const __m512i high_words = _mm512_srai_epi16(codes, 8);
-  const __m256i high = _mm512_cvtepi16_epi8(high_words);
+  const __m256i high = _mm512_cvtepi16_epi8(_mm512_srai_epi16(codes, 8));
   const __m256i low = _mm512_cvtepi16_epi8(codes);
   // Inputs of the low nibbles of 8 (a 32-bit lane of kQ4), then of the high ones.
   const __m256i order = _mm256_broadcastsi128_si256(
@@ -40,8 +39,19 @@ inline void StoreGroup(std::byte* row, uint32_t cols, uint32_t g, Lanes q0, Lane
   _mm256_storeu_si256(out + 1, low);
   _mm256_storeu_si256(out + 2, _mm256_shuffle_epi8(high, order));
   _mm256_storeu_si256(out + 3, _mm256_shuffle_epi8(low, order));
-  const int sum = _mm512_reduce_add_epi32(_mm512_madd_epi16(high_words, _mm512_set1_epi16(1)));
-  reinterpret_cast<int32_t*>(row + GroupHighSumsOffset(cols))[g] = -128 * sum;
+  // Sums of eight bytes each, high ones made unsigned; both are added up at once, as the halves of
+  // 64 bits.
+  const __m256i zero = _mm256_setzero_si256();
+  const __m256i both = _mm256_or_si256(
+      _mm256_slli_epi64(_mm256_sad_epu8(_mm256_xor_si256(high, _mm256_set1_epi8(-128)), zero), 32),
+      _mm256_sad_epu8(low, zero));
+  const __m128i two =
+      _mm_add_epi64(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+  const auto all =
+      static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two))));
+  const int high_sum = static_cast<int>(all >> 32) - 128 * static_cast<int>(kQuantBlock);
+  reinterpret_cast<int32_t*>(row + GroupHighSumsOffset(cols))[g] = -128 * high_sum;
+  return static_cast<float>(256 * high_sum + static_cast<int>(static_cast<uint32_t>(all)));
 }
 
 inline __m512i BroadcastBytes(const std::byte* p) {

@@ -12,11 +12,13 @@ constexpr uint64_t GroupRowBytes(uint32_t cols) {
   return (GroupSumsOffset(cols) + (uint64_t{cols} / kQuantBlock + 1) * 4 + 63) / 64 * 64;
 }
 
-// The 32 codes of group g, whole numbers below 2^15.
-inline void StoreGroup(std::byte* row, uint32_t /*cols*/, uint32_t g, Lanes q0, Lanes q1) {
+// The 32 codes of group g, whole numbers below 2^15. RETURNS their sum, below 2^20: exact in any
+// order.
+inline float StoreGroup(std::byte* row, uint32_t /*cols*/, uint32_t g, Lanes q0, Lanes q1) {
   auto* codes = reinterpret_cast<int16_t*>(row) + size_t{g} * kQuantBlock;
   StoreInt16(codes, q0);
   StoreInt16(codes + kLanes, q1);
+  return ReduceAdd(Add(q0, q1));
 }
 
 // Calls emit(pair, w) for the 16 input pairs of group g of a panel in order.

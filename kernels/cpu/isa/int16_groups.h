@@ -37,8 +37,7 @@ void PrepareGroupRows(std::byte* prepared, const float* x, uint32_t x_stride, ui
     for (uint32_t k = 0; k < cols; k += kQuantBlock) {
       const Lanes q0 = RoundToInt(Mul(Load(a + k), inverse));
       const Lanes q1 = RoundToInt(Mul(Load(a + k + kLanes), inverse));
-      StoreGroup(row, cols, k / kQuantBlock, q0, q1);
-      sums[k / kQuantBlock] = ReduceAdd(Add(q0, q1));  // below 2^20: exact in any order
+      sums[k / kQuantBlock] = StoreGroup(row, cols, k / kQuantBlock, q0, q1);
     }
     // Codes cannot say that an input is not finite: the scale does, for every output of the row.
     sums[cols / kQuantBlock] =

@@ -1,7 +1,7 @@
 // The decode kernel of short rows, run on the CPU: rows that share their pages, of which a block
 // takes several at once, compute what each computes alone, bit for bit.
-#include "tests/gpu/emulated/device.h"
 #include "page_attention.inc"
+#include "tests/gpu/emulated/device.h"
 
 #include <gtest/gtest.h>
 

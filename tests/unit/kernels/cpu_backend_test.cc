@@ -7,6 +7,7 @@
 
 #include "engine/backend/reference_backend.h"
 #include "tests/unit/kernels/backend_fixture.h"
+#include "tests/unit/kernels/basis_fixture.h"
 #include "tests/unit/kernels/kernel_fixture.h"
 
 namespace corpusd {
@@ -84,6 +85,35 @@ TEST(CpuBackend, BitsDoNotDependOnTheThreadCount) {
       const std::vector<float> got = RunLayer(*Cpu(threads), rows, pages);
       EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0)
           << threads << " threads, " << rows << " rows";
+    }
+  }
+}
+
+// Keys and values of several sequences, in a basis and plain: the bytes of each written alone.
+TEST(CpuBackend, WritesSeveralSequencesAsEachAlone) {
+  constexpr uint32_t kRows = 16, kHeads = 2, kDim = 64, kCols = kHeads * kDim;
+  const TestRope rope(kBlockTokens, 32);
+  const TestBasis basis(kHeads, kDim, 4);
+  std::vector<float> keys = RandomFloats(size_t{kRows} * kCols, 1.0f, 6);
+  std::vector<float> values = RandomFloats(size_t{kRows} * kCols, 1.0f, 7);
+  const MatrixView k{keys.data(), kRows, kCols, kCols}, v{values.data(), kRows, kCols, kCols};
+  const KvFormat format{.layers = 2, .kv_heads = kHeads, .head_dim = kDim};
+  for (const std::string isa : {"avx2", "avx512", "avx512vnni", "amx"}) {
+    auto backend = MakeCpuBackend({2, isa});
+    if (!backend.ok()) continue;  // this processor lacks it
+    for (const KvBasis* with : {basis.basis(), static_cast<const KvBasis*>(nullptr)}) {
+      std::vector<std::byte> alone(format.BlockBytes() * kRows), together(alone.size());
+      std::vector<KvWriteTarget> targets;
+      for (uint32_t r = 0; r < kRows; ++r) {
+        const uint32_t slot = (r * 53 + 101) % kBlockTokens;
+        const auto target = [&](std::vector<std::byte>& blocks) {
+          return KvWriteTarget{&format, blocks.data() + r * format.BlockBytes(), 1, slot, with};
+        };
+        (*backend)->WriteKv(target(alone), k.Rows(r, 1), v.Rows(r, 1), rope.table());
+        targets.push_back(target(together));
+      }
+      (*backend)->WriteKvEach(targets, k, v, rope.table());
+      EXPECT_TRUE(alone == together) << isa << (with == nullptr ? "" : ", in a basis");
     }
   }
 }

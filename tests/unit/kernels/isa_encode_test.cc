@@ -100,5 +100,36 @@ TEST(IsaEncode, CoordinatesAreTheReferencesFloats) {
   }
 }
 
+// Rows of several sequences are in slots of their own: each as it is alone.
+TEST(IsaEncode, CoordinatesOfRowsInSlotsOfTheirOwn) {
+  constexpr uint32_t kDim = 64, kRows = 16;
+  const TestRope rope(kBlockTokens, 32);
+  const TestBasis basis(1, kDim, 4);
+  const std::vector<float> x = OddRows(kRows, kDim, 9);
+  std::vector<uint32_t> slots;
+  for (uint32_t r = 0; r < kRows; ++r) slots.push_back((r * 53 + 101) % kBlockTokens);
+  for (const CpuKernels* kernels : TestedKernels()) {
+    std::vector<float> got(x.size()), alone(kDim);
+    kernels->to_coordinates(got.data(), {.data = x.data(),
+                                         .stride = kDim,
+                                         .rows = kRows,
+                                         .head_dim = kDim,
+                                         .slots = slots.data(),
+                                         .rope = rope.table(),
+                                         .coordinates = &basis.basis()->key});
+    for (uint32_t r = 0; r < kRows; ++r) {
+      kernels->to_coordinates(alone.data(), {.data = &x[r * kDim],
+                                             .stride = kDim,
+                                             .rows = 1,
+                                             .head_dim = kDim,
+                                             .first_slot = slots[r],
+                                             .rope = rope.table(),
+                                             .coordinates = &basis.basis()->key});
+      EXPECT_EQ(std::memcmp(&got[r * kDim], alone.data(), kDim * 4), 0)
+          << kernels->name << " row " << r;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace corpusd

@@ -179,6 +179,11 @@ class SeparateBackend final : public ForwardingBackend, public NodeAttention, pu
     const Opened opened(*region_);
     local_.WriteKv(target, keys, values, rope);
   }
+  void WriteKvEach(std::span<const KvWriteTarget> targets, MatrixView keys, MatrixView values,
+                   const RopeTable* rope) override {
+    const Opened opened(*region_);
+    local_.WriteKvEach(targets, keys, values, rope);
+  }
   void Attention(MatrixView out, MatrixView q, const AttentionInput& input) override {
     const Opened opened(*region_);
     local_.Attention(out, q, input);
