@@ -146,16 +146,17 @@ def digest_of(tree, paths, salt):
 
 
 def run_cached(tree, build, jobs, paths, salt, one, findings):
-    """Runs one(path) for every path that was not clean at its present content before. Any header
-    may reach any file, so a changed header renews all."""
+    """Runs one(path) for every path that was not clean at its present content before, also by a
+    run that was cut off. Any header may reach any file, so a changed header renews all."""
     headers = digest_of(tree, tree.with_suffix(".h", ".inc", ".proto"), salt)
     keys = {path: digest_of(tree, [path], headers) for path in paths}
     todo = [path for path in paths if not build.clean(keys[path])]
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
-        results = dict(zip(todo, pool.map(one, todo)))
-    build.remember(keys[path] for path in todo if not results[path])
-    findings += [found for result in results.values() if result
-                 for found in (result if isinstance(result, list) else [result])]
+        for path, result in zip(todo, pool.map(one, todo)):
+            if not result:
+                build.remember([keys[path]])  # at once: what is cut off goes on from here
+            else:
+                findings += result if isinstance(result, list) else [result]
 
 
 def check_headers_alone(tree, build, jobs, findings, notes):

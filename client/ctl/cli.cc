@@ -174,7 +174,8 @@ ClientResult<Done> Grammar::Finish() {
     if (arguments_.stdin_name.empty()) return Usage("--stdin-name: the name is empty");
     const size_t removed = std::erase(arguments_.paths, "-");
     if (removed > 0) arguments_.read_stdin = true;
-    if (verb != "update" && arguments_.paths.empty() && !arguments_.read_stdin) {
+    const bool on_paper = verb == "plan" && !arguments_.ranks.empty() && arguments_.plan_tokens > 0;
+    if (verb != "update" && !on_paper && arguments_.paths.empty() && !arguments_.read_stdin) {
       return Usage(verb + ": name at least one PATH, or say --stdin");
     }
   }

@@ -41,7 +41,8 @@ void Grammar::AddGlobalFlags() {
   app_.add_flag("-q,--quiet", arguments_.quiet, "no progress, no remarks; ls and jobs: names only");
   app_.add_option("--timeout", timeout_,
                   "give up after this long, as in 30s or 5m, 0 for never; default 30s, and never "
-                  "for ingest, append, update, ask, wait, warm, verify and doctor")
+                  "for ingest, append, update, ask, wait, warm, verify, scrub, export, import, "
+                  "doctor, plan --measure, evict --all and --to-free")
       ->type_name("TIME");
   app_.add_flag("--yes", arguments_.assume_yes, "do not ask before removing");
   app_.add_flag("--no-color", arguments_.no_color, "no colours; $NO_COLOR does the same");
@@ -154,7 +155,8 @@ void Grammar::AddAskVerb() {
       ->check(CLI::Range(1, 1 << 24));
   AddSamplingFlags(ask);
   ask->add_flag("--no-stream", arguments_.no_stream, "print the answer when it is complete");
-  ask->add_flag("--cite", arguments_.cite, "say which lines of which sources were attended to");
+  ask->add_flag("--cite", arguments_.cite,
+                "of a segmented corpus, say which lines of which sources were attended to");
   ask->add_option("--budget", arguments_.budget_tokens,
                   "of a segmented corpus, attend to at most so many tokens")
       ->type_name("TOKENS")

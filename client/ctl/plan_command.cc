@@ -176,7 +176,6 @@ void PrintRanks(const CommandContext& context, const v1::PlanReply& reply) {
                   FormatDuration(ranks.waiting_seconds()),
                   FormatRate(ranks.efficiency() * 100) + " %"});
   }
-  context.console.out << '\n';
   table.Print(context.console.out, StyleOf(context));
 }
 
@@ -274,6 +273,7 @@ void PrintPlan(const CommandContext& context, const CorpusPlan& plan, const Plan
   PrintFields(context.console.out, fields, StyleOf(context));
   context.console.out << '\n';
   PrintFormats(context, plan, answers);
+  if (answers.ranks.ranks_size() > 0) context.console.out << '\n';
   PrintRanks(context, answers.ranks);
 }
 
@@ -286,10 +286,30 @@ ClientResult<Done> CheckModel(const Arguments& arguments, const v1::PlanReply& r
                     Quoted(arguments.model));
 }
 
+// Of no text that is here.
+int PlanOnPaper(const CommandContext& context) {
+  const Arguments& arguments = context.arguments;
+  auto client = ConnectToDaemon(context, CallLength::kQuick);
+  if (!client.ok()) return Fail(context, client.error());
+  PlanAnswers answers;
+  auto ranks = AskForRanks(**client, arguments, arguments.plan_tokens, &answers);
+  if (!ranks.ok()) return Fail(context, ranks.error());
+  if (IsStructured(arguments.output)) {
+    PrintStructured(context.console.out, arguments.output,
+                    {{"tokens", arguments.plan_tokens}, {"ranks", RanksToJson(answers.ranks)}});
+  } else if (arguments.output == OutputMode::kName) {
+    context.console.out << arguments.plan_tokens << '\n';
+  } else {
+    PrintRanks(context, answers.ranks);
+  }
+  return kExitOk;
+}
+
 }  // namespace
 
 int RunPlan(const CommandContext& context) {
   const Arguments& arguments = context.arguments;
+  if (arguments.paths.empty() && !arguments.read_stdin) return PlanOnPaper(context);
   auto gathered = GatherSources(context, arguments.paths);
   if (!gathered.ok()) return Fail(context, gathered.error());
   PlanSink sink;

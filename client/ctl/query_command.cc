@@ -145,6 +145,9 @@ void PrintAnswers(AnswerPrinter& printer, const v1::AskReply& reply) {
 void PrintPlainEnd(const CommandContext& context, const v1::AskReply& reply) {
   PrintCitations(context.console.out, reply);
   context.console.out.flush();
+  if (context.arguments.cite && !reply.has_selection()) {
+    Note(context, "nothing is cited: an exact corpus is attended to as a whole");
+  }
   if (context.console.err_is_terminal && !context.arguments.quiet) {
     context.console.err << StatsLine(reply) << '\n';
   }

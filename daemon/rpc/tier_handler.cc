@@ -89,8 +89,8 @@ Result<TierKind> TierOf(const Services& services, std::string_view text, TierKin
   const bool there = std::any_of(tiers.begin(), tiers.end(),
                                  [](const TierUsage& tier) { return tier.name == "device"; });
   if (there) return TierKind::kDevice;
-  return FailedPreconditionError("this daemon has no device tier (its device is '" +
-                                 services.options.device + "'): use host or disk");
+  return FailedPreconditionError("this daemon has no device tier (the model runs on '" +
+                                 services.engine.model().backend + "'): use host or disk");
 }
 
 Result<v1::Response> HandleEvict(const Services& services, const v1::EvictRequest& request) {

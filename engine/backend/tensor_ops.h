@@ -72,7 +72,7 @@ class TensorOps {
   // follow, at once. told: called whenever a device ends that by itself.
   virtual bool gathers() const { return false; }
   virtual void Launch() {}
-  virtual void OnLaunch(std::function<void()> told) { (void)told; }
+  virtual void OnLaunch(std::function<void()> /*told*/) {}
   // What Synchronize would return, as far as is known.
   virtual Status error() const { return OkStatus(); }
   // Lets go of what was prepared over links that will go.

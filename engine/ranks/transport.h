@@ -69,7 +69,7 @@ class Transport {
   virtual void Abort(const Status& why) = 0;
   // Called once, on any thread, when the job has ended by an error or an Abort here or elsewhere;
   // at once if it has. It must not call this transport. Empty: nobody is told any more.
-  virtual void OnEnd(std::function<void(const Status& why)> told) { (void)told; }
+  virtual void OnEnd(std::function<void(const Status& why)> /*told*/) {}
 
   // What all ranks call alike; each is over when it returns. The root's bytes to all.
   virtual Status Broadcast(uint32_t root, std::span<std::byte> bytes);

@@ -192,6 +192,25 @@ class Rules(unittest.TestCase):
             self.assertIn("[header-alone]", found[0])
         self.assertEqual(notes, [])
 
+    def test_a_run_that_is_cut_off_goes_on_where_it_was(self):
+        paths = ["store/rocks_database.cc", "store/thing.cc"]
+        tree = Tree(self.root)
+        looked = []
+
+        def one(path):
+            looked.append(path)
+            if path == cut_off_at:
+                raise KeyboardInterrupt
+            return []
+
+        cut_off_at = paths[1]
+        with self.assertRaises(KeyboardInterrupt):
+            tidy_build.run_cached(tree, tidy_build.Build(self.root, {}), 1, paths, "x", one, [])
+        cut_off_at = None
+        looked.clear()
+        tidy_build.run_cached(tree, tidy_build.Build(self.root, {}), 1, paths, "x", one, [])
+        self.assertEqual(looked, paths[1:])
+
     def test_format(self):
         if tidy_build.find_tool("clang-format") is None:
             self.skipTest("no clang-format 14")

@@ -301,6 +301,20 @@ TEST(CtlCommand, AskCitesLinesAndSaysWhatWasChosen) {
   EXPECT_EQ(object["selection"]["chosen_blocks"], 30);
 }
 
+// Silence would look as if nothing had been asked for.
+TEST(CtlCommand, ThatAnExactCorpusHasNoCitationsIsSaid) {
+  ScriptedDaemon daemon([](const v1::Request& request) -> std::vector<v1::Response> {
+    if (!request.has_ask()) return {};
+    v1::Response last = LastResponse();
+    last.mutable_ask()->set_answer("Deloitte");
+    return {last};
+  });
+  const CtlRun run = RunCtl(With(daemon, {"ask", "filings", "Who?", "--cite", "--no-stream"}));
+  EXPECT_EQ(run.out, "Deloitte\n");
+  EXPECT_THAT(run.err, HasSubstr("nothing is cited: an exact corpus is attended to as a whole"));
+  EXPECT_EQ(RunCtl(With(daemon, {"ask", "filings", "Who?", "--no-stream"})).err, "");
+}
+
 std::vector<v1::Response> TwoAnswers(const v1::Request& request) {
   if (!request.has_ask()) return {};
   v1::Response last = LastResponse();

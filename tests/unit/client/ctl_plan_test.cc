@@ -17,6 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 using Json = nlohmann::ordered_json;
 using Words = std::vector<std::string>;
 
@@ -183,6 +184,10 @@ class CtlPlan : public ::testing::Test {
     switch (request.body_case()) {
       case v1::Request::kPlan:
         *response.mutable_plan() = Reply();
+        for (const uint32_t ranks : request.plan().ranks()) {
+          response.mutable_plan()->add_ranks()->set_ranks(ranks);
+          response.mutable_plan()->mutable_ranks()->rbegin()->set_measured_on("H200");
+        }
         break;
       case v1::Request::kList:
         *response.mutable_list() = list_;
@@ -291,6 +296,24 @@ TEST_F(CtlPlan, MeasuresMoreOfTheSampleWhereALittleTakesNoTime) {
   // All there is at last.
   EXPECT_EQ(bytes, (std::vector<size_t>{16 << 10, 128 << 10, 400'000}));
   EXPECT_EQ(removed, 3u);
+}
+
+TEST_F(CtlPlan, OnPaperNeedsNoText) {
+  const Words words = {"plan", "--ranks", "8,64", "--tokens", "1000000"};
+  const auto run = [&](Words more) {
+    more.insert(more.begin(), words.begin(), words.end());
+    more.insert(more.end(), {"--socket", daemon_.socket_path()});
+    return RunCtl(more);
+  };
+  const CtlRun shown = run({});
+  EXPECT_EQ(shown.exit_code, 0) << shown.err;
+  EXPECT_THAT(shown.out, StartsWith("H200S  EXACT PREFILL"));
+  ASSERT_EQ(daemon_.requests().size(), 1u);
+  EXPECT_EQ(daemon_.requests().front().plan().tokens(), 1'000'000u);
+  const Json plan = Json::parse(run({"-o", "json"}).out);
+  EXPECT_EQ(plan["tokens"], 1'000'000);
+  EXPECT_EQ(plan["ranks"][1]["ranks"], 64);
+  EXPECT_EQ(RunCtl({"plan", "--ranks", "8,64"}).exit_code, 2);  // of how many tokens?
 }
 
 TEST_F(CtlPlan, RefusesAnotherModelAndNothing) {
