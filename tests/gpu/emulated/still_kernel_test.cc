@@ -16,10 +16,9 @@
 namespace corpusd::cuda {
 namespace {
 
-constexpr uint32_t kKvHeads = 8, kGroup = 5, kDistinct = 40;
+constexpr uint32_t kGroup = 5, kDistinct = 40;
 constexpr uint32_t kPages = 1024;      // a block has 32 of them
 constexpr uint32_t kManyPages = 3000;  // or 91: more than are described at a time
-constexpr uint32_t kHead = 3;          // the KV head whose tiles are filled
 
 // A side's numbers of a page: codes [128][Dim], a scale byte a token, a mean a dim.
 struct Side {
@@ -34,7 +33,8 @@ struct Side {
   }
 };
 
-template <int Bits, int Dim>
+// kHead: the KV head whose tiles are filled.
+template <int Bits, int Dim, uint32_t kKvHeads = 8, uint32_t kHead = 3>
 class StillScene {
  public:
   explicit StillScene(bool odd, uint32_t pages = kPages)
@@ -183,6 +183,12 @@ TEST(StillKernelTest, OneBlocksPartMatchesDoubleSums) {
   CheckBothScenes<3, 128>();
   CheckBothScenes<4, 128>();
   CheckBothScenes<8, 128>();
+}
+
+// 7 x 37 parts: the last block has one.
+TEST(StillKernelTest, TheLastOfAnOddNumberOfPartsHasABlockOfItsOwn) {
+  ASSERT_EQ(7 * LongPartsMax(7) % kLoneParts, 1u);
+  EXPECT_LT((StillScene<2, 64, 7, 6>(true).Run(LongPartsMax(7) - 1)), 2e-3);
 }
 
 }  // namespace
