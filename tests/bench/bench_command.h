@@ -28,11 +28,12 @@ void AddSegmentedCommand(CLI::App& app, Status* status);
 void AddScoutCommand(CLI::App& app, Status* status);
 void AddPlanCommand(CLI::App& app, Status* status);
 void AddStepCommand(CLI::App& app, Status* status);
+void AddFollowUpCommand(CLI::App& app, Status* status);
 
 inline constexpr AddBenchCommands kBenchCommands[] = {
     AddModelCommands, AddReplayCommands, AddDiskTierCommand,  AddHostTierCommand,
     AddChainCommand,  AddGrowthCommand,  AddIndexScanCommand, AddSegmentedCommand,
-    AddScoutCommand,  AddPlanCommand,    AddStepCommand,
+    AddScoutCommand,  AddPlanCommand,    AddStepCommand,      AddFollowUpCommand,
 };
 
 // --smoke and -o table|json, alike in every subcommand.

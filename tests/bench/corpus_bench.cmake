@@ -1,7 +1,7 @@
 corpusd_program(corpus-bench
   FILES bench_command.cc corpus_bench.cc cpu_ceilings.cc model_bench.cc replay_bench.cc
         replay_cache.cc replay_trace.cc
-        chain_bench.cc disk_tier_bench.cc growth_bench.cc host_tier_bench.cc index_scan_bench.cc
+        chain_bench.cc disk_tier_bench.cc follow_up_bench.cc growth_bench.cc host_tier_bench.cc index_scan_bench.cc
         model_plan.cc plan_bench.cc random_model.cc raw_disk.cc rocks_layouts.cc scout_bench.cc
         segmented_bench.cc step_bench.cc store_layouts.cc
   DEPS corpusd_model_session corpusd_recall corpusd_test_support)
@@ -15,6 +15,11 @@ $<TARGET_FILE:corpus-bench> prefill --smoke --model smoke.gguf -o json"
 $<TARGET_FILE:corpus-bench> step --smoke --kv-format bf16 --model smoke-step.gguf -o json"
            WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
   set_tests_properties(step_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
+  add_test(NAME follow_up_bench_smoke
+           COMMAND sh -c "$<TARGET_FILE:make_tiny_model> smoke-follow-up.gguf --context 8192 && \
+$<TARGET_FILE:corpus-bench> follow-up --smoke --kv-format bf16 --model smoke-follow-up.gguf -o json"
+           WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  set_tests_properties(follow_up_bench_smoke PROPERTIES LABELS fast TIMEOUT 120)
   add_test(NAME segmented_bench_smoke
            COMMAND sh -c "$<TARGET_FILE:make_tiny_model> smoke-segmented.gguf --context 2048 && \
 $<TARGET_FILE:corpus-bench> segmented --smoke --model smoke-segmented.gguf -o json"
