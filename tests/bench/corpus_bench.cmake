@@ -1,7 +1,8 @@
 corpusd_program(corpus-bench
   FILES bench_command.cc corpus_bench.cc cpu_ceilings.cc model_bench.cc replay_bench.cc
         replay_cache.cc replay_trace.cc
-        chain_bench.cc disk_tier_bench.cc follow_up_bench.cc growth_bench.cc host_tier_bench.cc index_scan_bench.cc
+        chain_bench.cc disk_tier_bench.cc follow_up_bench.cc
+        growth_bench.cc host_tier_bench.cc index_scan_bench.cc
         model_plan.cc plan_bench.cc random_model.cc raw_disk.cc rocks_layouts.cc scout_bench.cc
         segmented_bench.cc step_bench.cc store_layouts.cc
   DEPS corpusd_model_session corpusd_recall corpusd_test_support)
