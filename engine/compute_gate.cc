@@ -33,13 +33,21 @@ void ComputeGate::Leave() {
   changed_.notify_all();
 }
 
+bool ComputeGate::IsWantedLocked(ComputePriority priority) const {
+  for (size_t higher = 0; higher < static_cast<size_t>(priority); ++higher) {
+    if (!waiting_[higher].empty()) return true;
+  }
+  return false;
+}
+
+bool ComputeGate::IsWanted(ComputePriority priority) {
+  const std::lock_guard lock(mutex_);
+  return IsWantedLocked(priority);
+}
+
 void ComputeGate::Offer(ComputePriority priority) {
   std::unique_lock lock(mutex_);
-  bool wanted = false;
-  for (size_t higher = 0; higher < static_cast<size_t>(priority); ++higher) {
-    wanted = wanted || !waiting_[higher].empty();
-  }
-  if (!wanted) return;
+  if (!IsWantedLocked(priority)) return;
   busy_ = false;
   changed_.notify_all();
   EnterLocked(lock, priority);

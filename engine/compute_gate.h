@@ -23,8 +23,11 @@ class ComputeGate {
     ~Turn() { gate_.Leave(); }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
-    // Lets every waiter of a higher priority go first, then takes the turn back.
+    // Lets every waiter of a higher priority go first, then takes the turn back. What a backend has
+    // met by then must have been asked for (Synchronize): who goes first would take it for its own.
     void Offer() { gate_.Offer(priority_); }
+    // Whether somebody would go first.
+    bool wanted() { return gate_.IsWanted(priority_); }
     // Gives the turn up while `wait` blocks, to whoever wants it.
     template <typename Wait>
     void Pause(const Wait& wait) {
@@ -42,6 +45,8 @@ class ComputeGate {
   void Enter(ComputePriority priority);
   void Leave();
   void Offer(ComputePriority priority);
+  bool IsWanted(ComputePriority priority);
+  bool IsWantedLocked(ComputePriority priority) const;
   void EnterLocked(std::unique_lock<std::mutex>& lock, ComputePriority priority);
   bool MayGo(uint64_t ticket, ComputePriority priority) const;
 

@@ -178,10 +178,20 @@ Status ComputePacked(const ComputeContext& context, std::span<const TokenId> tok
                      std::span<const SequenceRows> sequences, ForwardScratch& scratch,
                      ComputePriority priority, const std::stop_token& stop) {
   ComputeGate::Turn turn(context.gate, priority);
-  return context.model.ForwardPacked(tokens, sequences, scratch, ForwardGoal::kKeysAndValues, [&] {
-    turn.Offer();
-    return !stop.stop_requested();
-  });
+  Status met;
+  const Status status =
+      context.model.ForwardPacked(tokens, sequences, scratch, ForwardGoal::kKeysAndValues, [&] {
+        met = OfferTurn(context.backend, turn);
+        return met.ok() && !stop.stop_requested();
+      });
+  return met.ok() ? status : met;
+}
+
+Status OfferTurn(Backend& backend, ComputeGate::Turn& turn) {
+  if (!turn.wanted()) return OkStatus();
+  RETURN_IF_ERROR(backend.Synchronize());
+  turn.Offer();
+  return OkStatus();
 }
 
 Result<std::vector<BlockWrite>> BlockWrites(Backend& backend, KvSequence& kv,

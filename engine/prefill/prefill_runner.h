@@ -85,6 +85,11 @@ Result<std::shared_ptr<const SinkPage>> ComputeSinks(const ComputeContext& conte
                                                      ComputePriority priority,
                                                      const std::stop_token& stop);
 
+// Between two layers of a pass: lets whoever waits with a higher priority go first. RETURNS what
+// has failed in the pass so far, which must end then: the next one's Synchronize would take the
+// error for its own, and what the pass goes on with would be made of nothing.
+Status OfferTurn(Backend& backend, ComputeGate::Turn& turn);
+
 // Computes keys and values of the run of tokens that follows `kv` (at most kRunTokens). Offers the
 // turn between layers. kCancelled if stopped.
 Status ComputeRun(const ComputeContext& context, std::span<const TokenId> run_tokens,

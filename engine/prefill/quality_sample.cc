@@ -21,10 +21,13 @@ class Pass {
                                                             static_cast<uint32_t>(tokens.size())));
     {
       ComputeGate::Turn turn(context.gate, ComputePriority::kPrefill);
-      RETURN_IF_ERROR(context.model.Forward(tokens, kv, *pass->scratch_, [&] {
-        turn.Offer();
-        return !stop.stop_requested();
-      }));
+      Status met;
+      const Status status = context.model.Forward(tokens, kv, *pass->scratch_, [&] {
+        met = OfferTurn(context.backend, turn);
+        return met.ok() && !stop.stop_requested();
+      });
+      RETURN_IF_ERROR(met);
+      RETURN_IF_ERROR(status);
     }
     ASSIGN_OR_RETURN(
         pass->logits_,

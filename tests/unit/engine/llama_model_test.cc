@@ -1,11 +1,14 @@
 // The model against transformers in float32, and pieces of it against their definitions.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <iostream>
 #include <thread>
+#include <utility>
 
 #include "engine/backend/cpu_backend.h"
+#include "engine/backend/forwarding_backend.h"
 #include "engine/backend/reference_backend.h"
 #include "engine/compute_gate.h"
 #include "engine/decode/utf8_stream.h"
@@ -168,6 +171,55 @@ TEST(ComputeGateTest, QuestionsGoBeforeAPrefillThatOffersItsTurn) {
   while (order.empty()) turn.Offer();
   order.push_back(2);
   EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
+// Its first product fails: the next Synchronize says so, once, as a device's.
+class FailsOnce final : public ForwardingBackend {
+ public:
+  explicit FailsOnce(Backend& local) : ForwardingBackend(local) {}
+  void MatMul(MatrixView out, MatrixView x, const Weight& weight, bool accumulate) override {
+    if (!failed) met_ = UnavailableError("a product failed");
+    failed = true;
+    ForwardingBackend::MatMul(out, x, weight, accumulate);
+  }
+  Status Synchronize() override { return std::exchange(met_, OkStatus()); }
+
+  std::atomic<bool> failed{false};
+
+ private:
+  Status met_;
+};
+
+// A question that goes first between two layers asks the backend, too, and would get the answer
+// that is the prefill's: what the prefill stores then is made of nothing.
+TEST(ComputeGateTest, WhatAPrefillHasMetIsNotAQuestionsThatGoesFirst) {
+  const TempDir folder;
+  WriteTinyModel(folder.File("m.gguf"));
+  const auto file = GgufFile::Open(folder.File("m.gguf"));
+  ASSERT_TRUE(file.ok()) << file.status().ToString();
+  auto cpu = MakeCpuBackend({1, "auto"});
+  ASSERT_TRUE(cpu.ok());
+  FailsOnce backend(**cpu);
+  const auto model = LoadLlamaModel(**file, backend);
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  const auto scratch = ForwardScratch::Create(backend, (*model)->config(), 512);
+  ASSERT_TRUE(scratch.ok());
+  const KvFormat format = *(*model)->Format("bf16");
+  KvSequence kv(format, format);
+  ComputeGate gate;
+  std::atomic<bool> done{false};
+  std::jthread questions([&] {
+    while (!backend.failed) std::this_thread::yield();
+    while (!done) {
+      const ComputeGate::Turn turn(gate, ComputePriority::kQuestion);
+      (void)backend.Synchronize();
+    }
+  });
+  const std::vector<TokenId> tokens(512, 5);
+  const Status status =
+      ComputeRun({**model, backend, gate}, tokens, kv, **scratch, ComputePriority::kPrefill, {});
+  done = true;
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable) << status.ToString();
 }
 
 }  // namespace
