@@ -1,7 +1,6 @@
 // kernels/cuda/lone_supply.cuh -- what a part of page_lone.cu has in shared memory, and what a
 // warp does there for itself: it describes its pages, finds what the means of their blocks add to
-// scores, and asks for their codes, some groups of 16 tokens at
-// a time.
+// scores, and asks for their codes, some groups of 16 tokens at a time.
 #pragma once
 
 #include "kernels/cuda/long_part.cuh"

@@ -15,6 +15,8 @@ class App;
 
 namespace corpusd {
 
+struct ModelSessionOptions;
+
 // Adds its subcommands; their callbacks leave what went wrong in *status.
 using AddBenchCommands = void (*)(CLI::App& app, Status* status);
 void AddModelCommands(CLI::App& app, Status* status);   // prefill, attention-decode
@@ -38,6 +40,9 @@ inline constexpr AddBenchCommands kBenchCommands[] = {
 
 // --smoke and -o table|json, alike in every subcommand.
 void AddCommonOptions(CLI::App* command, bool* smoke, std::string* format);
+// --model, --device, --isa, --threads and --calibration-dir, of benches that open a model on any
+// device.
+void AddSessionOptions(CLI::App* command, ModelSessionOptions* session);
 
 using BenchClock = std::chrono::steady_clock;
 double SecondsSince(BenchClock::time_point start);

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/thread_pool.h"
+#include "tests/bench/tile_config.h"
 
 namespace corpusd {
 namespace {
@@ -109,14 +110,6 @@ __attribute__((target("avx512f,avx512vnni"))) float DotInt16Zmm(int steps) {
   for (int i = 1; i < 16; ++i) sums[0] = _mm512_add_epi32(sums[0], sums[i]);
   return static_cast<float>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0])));
 }
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 __attribute__((target("amx-tile,amx-bf16"))) float DotTile(int steps) {
   // Constant data: g++ 12's _tile_loadconfig names 8 of the 64 bytes that it reads, and stores to

@@ -188,12 +188,7 @@ void AddFollowUpCommand(CLI::App& app, Status* status) {
       "follow-up",
       "a question about a stored text, from memory and after a restart, beside one that "
       "prefills the text");
-  command->add_option("--model", a->session.model_path, "GGUF file, or a folder")->required();
-  command->add_option("--device", a->session.device, "cpu (default), auto, cuda:N");
-  command->add_option("--isa", a->session.isa, "auto, avx2, avx512, amx");
-  command->add_option("--threads", a->session.threads, "0: all");
-  command->add_option("--calibration-dir", a->session.calibration_dir,
-                      "where calibrations of cq formats are kept");
+  AddSessionOptions(command, &a->session);
   command->add_option("--kv-format", a->kv_format, "cq4");
   command->add_option("--text", a->text_file,
                       "a file that fits the model's context; default: some plain sentences");

@@ -8,6 +8,7 @@
 #include "engine/prefill/prefill_runner.h"
 #include "tests/bench/bench_command.h"
 #include "tests/bench/cpu_ceilings.h"
+#include "tests/bench/shared_sequences.h"
 #include "tests/eval/model_session.h"
 #include "tests/support/read_file.h"
 
@@ -192,15 +193,9 @@ Status BenchTogether(ModelSession& session, const Arguments& a, std::span<const 
     ASSIGN_OR_RETURN(const double seconds,
                      PrefillSeconds(session, ids.first(start), a.kv_format, &corpus));
     (void)seconds;
-    std::vector<std::unique_ptr<KvSequence>> sequences;
+    const auto sequences = SharedSequences(layout, *corpus, a.together);
     std::vector<KvSequence*> pointers;
-    for (uint32_t i = 0; i < a.together; ++i) {
-      sequences.push_back(std::make_unique<KvSequence>(layout));
-      for (const auto& block : corpus->OwnBlocks()) {
-        sequences.back()->AddShared(block.bytes.data(), block.tokens);
-      }
-      pointers.push_back(sequences.back().get());
-    }
+    for (const auto& sequence : sequences) pointers.push_back(sequence.get());
     std::vector<double> one, all;
     for (uint32_t r = 0; r < a.repeats; ++r) {
       ASSIGN_OR_RETURN(const double alone, TogetherSeconds(session, std::span(pointers).first(1),

@@ -218,12 +218,7 @@ void AddSegmentedCommand(CLI::App& app, Status* status) {
   auto a = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand(
       "segmented", "prefill of segmented corpora: cost a token by length and document size");
-  command->add_option("--model", a->session.model_path, "GGUF file, or a folder")->required();
-  command->add_option("--device", a->session.device, "cpu (default), auto, cuda:N");
-  command->add_option("--isa", a->session.isa, "auto, avx2, avx512, amx");
-  command->add_option("--threads", a->session.threads, "0: all");
-  command->add_option("--calibration-dir", a->session.calibration_dir,
-                      "where calibrations of cq formats are kept");
+  AddSessionOptions(command, &a->session);
   command->add_option("--text", a->text_path, "a file, or a folder of text files");
   command->add_option("--kv-format", a->kv_format, "cq4");
   command->add_option("--tokens", a->tokens, "of the corpora (10000,100000,1000000)")

@@ -11,6 +11,7 @@
 #include "engine/backend/forwarding_backend.h"
 #include "tests/bench/bench_command.h"
 #include "tests/bench/cpu_ceilings.h"
+#include "tests/bench/shared_sequences.h"
 #include "tests/eval/model_session.h"
 #include "tests/support/read_file.h"
 
@@ -118,15 +119,9 @@ Result<json> BenchDepth(ModelSession& session, TimedBackend& timed, const Argume
   ASSIGN_OR_RETURN(const KvLayout layout, session.Layout(a.kv_format));
   ASSIGN_OR_RETURN(const auto corpus, session.NewSequence(a.kv_format));
   RETURN_IF_ERROR(session.Run(ids.first(depth), *corpus, nullptr));
-  std::vector<std::unique_ptr<KvSequence>> sequences;
+  const auto sequences = SharedSequences(layout, *corpus, a.together);
   std::vector<KvSequence*> pointers;
-  for (uint32_t i = 0; i < a.together; ++i) {
-    sequences.push_back(std::make_unique<KvSequence>(layout));
-    for (const auto& block : corpus->OwnBlocks()) {
-      sequences.back()->AddShared(block.bytes.data(), block.tokens);
-    }
-    pointers.push_back(sequences.back().get());
-  }
+  for (const auto& sequence : sequences) pointers.push_back(sequence.get());
   json result = {{"depth", depth}};
   for (const size_t count : {size_t{1}, pointers.size()}) {
     ASSIGN_OR_RETURN(const Steps steps,

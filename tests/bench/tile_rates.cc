@@ -13,19 +13,12 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/cpu/cpu_features.h"
+#include "tests/bench/tile_config.h"
 
 namespace corpusd {
 namespace {
 
 constexpr int kSteps = 200;  // of a slice: some microseconds
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 alignas(64) uint8_t memory[8192];  // factors, sums, lines
 alignas(64) float result[16 * 16];
